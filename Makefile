@@ -1,0 +1,85 @@
+# Needs python3 (3.9 or newer) with pip, and make; everything else is set up here:
+# a private uv under .tools when there is none, Python 3.12 and the locked
+# packages under .venv.
+
+CONFIG  ?= configs/tiny.py
+WORKDIR ?= runs/tiny
+# Two workers: a test that compiles keeps about one core busy.
+PYTEST  ?= .venv/bin/python -m pytest -q -n 2 --dist worksteal
+STAMP   := .venv/.setup-done
+
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON := 3.12
+# Under pyenv, `python3.12` on the PATH only runs where 3.12 is the chosen version.
+export PYENV_VERSION := 3.12
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+
+.PHONY: help setup demo test test-slow lint format clean
+
+help:
+	@echo "make demo       set up, then run $(CONFIG) in $(WORKDIR)"
+	@echo "make test       set up, then run the tests (without those marked slow)"
+	@echo "make test-slow  set up, then run the tests marked slow"
+	@echo "make lint       set up, then ruff and pyright"
+	@echo "make format     set up, then let ruff rewrite the sources"
+	@echo "make setup      set up only"
+	@echo "make clean      remove .venv, .tools and caches; runs/ is kept"
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	.venv/bin/python -m seal_jax.train --config=$(CONFIG) --workdir=$(WORKDIR)
+
+test: $(STAMP)
+	$(PYTEST) -m "not slow and not gpu and not tpu"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m "slow and not gpu and not tpu"
+
+lint: $(STAMP)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+format: $(STAMP)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean:
+	rm -rf .venv .venv-newest .tools .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The stamp holds the uv that was used, for scripts that need one.
+# The second try is for networks whose certificates only the system knows.
+# `uv cache dir` reads pyproject.toml, so it also fails on a uv older than the
+# project requires, and on a version manager's stub for a uv that is not there.
+$(STAMP): pyproject.toml uv.lock
+	@set -e; \
+	usable() { "$$1" cache dir >/dev/null 2>&1; }; \
+	uv=''; \
+	for u in uv "$$HOME/.local/bin/uv" "$$HOME/.cargo/bin/uv" .tools/bin/uv; do \
+	  if usable "$$u"; then uv="$$u"; break; fi; \
+	done; \
+	if [ -z "$$uv" ]; then \
+	  for p in python3 /usr/bin/python3 /usr/local/bin/python3 python; do \
+	    "$$p" -m pip --version >/dev/null 2>&1 || continue; \
+	    echo "setup: no usable uv found; installing one into .tools with $$p -m pip"; \
+	    rm -rf .tools; \
+	    if PIP_USER=0 PIP_ROOT_USER_ACTION=ignore "$$p" -m pip install --quiet --disable-pip-version-check \
+	      --target .tools uv && usable .tools/bin/uv; then \
+	      uv=.tools/bin/uv; break; \
+	    fi; \
+	  done; \
+	fi; \
+	if [ -z "$$uv" ]; then \
+	  echo "setup: neither uv nor a python3 with pip works here; install one" \
+	    "(Debian: apt-get install python3-pip) and run make again" >&2; \
+	  exit 1; \
+	fi; \
+	echo "setup: $$uv sync --frozen"; \
+	"$$uv" sync --frozen || UV_SYSTEM_CERTS=1 "$$uv" sync --frozen || { \
+	  echo "setup: uv could not set up .venv (see above). Without network access" \
+	    "to a Python download, install Python 3.12 and run make again" >&2; \
+	  exit 1; \
+	}; \
+	echo "$$uv" > $@

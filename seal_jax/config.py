@@ -1,0 +1,304 @@
+"""The experiment as frozen dataclasses, built once from a config file and checked.
+
+A config file (`configs/*.py`) writes every field that is declared here; there are no
+defaults below it. `build` refuses an unknown key, a missing key and a wrong type, and
+names the key.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from seal_jax import grade, judge, plan, self_edit
+
+BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
+CONTROL_ARMS = ("random_kept",)
+REWARDS = ("grade", "log_likelihood")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """`path`: directory or hub name. `random_weights`: use only its config."""
+
+    path: str
+    random_weights: bool
+    dtype: str
+
+    def __post_init__(self):
+        _one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """Where passages come from.
+
+    `name = "squad"`: `train` and `heldout` are local JSON files in SEAL's format or hub
+    names (with the `_split` to take); each list is shuffled with `shuffle_seed` and
+    taken from `_start` on. `name = "world"`: passages are generated from `shuffle_seed`
+    with `forward_share`; the four source fields are empty.
+    """
+
+    name: str
+    train: str
+    train_split: str
+    train_start: int
+    heldout: str
+    heldout_split: str
+    heldout_start: int
+    shuffle_seed: int
+    forward_share: float
+
+    def __post_init__(self):
+        _one_of("task.name", self.name, ("squad", "world"))
+        _within("task.forward_share", self.forward_share, 0.0, 1.0)
+        _at_least("task.train_start", self.train_start, 0)
+        _at_least("task.heldout_start", self.heldout_start, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    rounds: int
+    passages: int
+    edits: int
+    seeds: int
+    heldout_passages: int
+    heldout_edits: int
+    heldout_seeds: int
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _at_least(f"scale.{field.name}", getattr(self, field.name), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """One prompt and how its continuation is drawn; `prompt` is a name or a file."""
+
+    prompt: str
+    temperature: float
+    top_p: float
+    top_k: int
+    min_tokens: int
+    max_tokens: int
+    prompt_multiple: int
+    batch: int
+
+    def __post_init__(self):
+        _at_least("max_tokens", self.max_tokens, 1)
+        _at_least("min_tokens", self.min_tokens, 0)
+        _at_least("batch", self.batch, 1)
+        _at_least("prompt_multiple", self.prompt_multiple, 1)
+        _within("temperature", self.temperature, 0.0, 100.0)
+        _within("top_p", self.top_p, 1e-6, 1.0)
+        _at_least("top_k", self.top_k, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EditConfig:
+    """From a self-edit to training lines; see `self_edit.split`."""
+
+    split: str
+    quirks: str
+
+    def __post_init__(self):
+        _one_of("edit.split", self.split, self_edit.RULES)
+        _one_of("edit.quirks", self.quirks, self_edit.QUIRKS)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """An adapter's shape; the applied scale is `alpha / rank`."""
+
+    targets: tuple[str, ...]
+    rank: int
+    alpha: float
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerConfig:
+    """The inner loop; see `inner.train` and `plan.PlanConfig`."""
+
+    lora: LoraConfig
+    learning_rate: float
+    epochs: int
+    clip: float
+    loss: plan.LossConfig
+    length_classes: tuple[int, ...]
+    step_tokens: int
+    slots: int
+
+    def __post_init__(self):
+        _at_least("inner.epochs", self.epochs, 1)
+        _at_least("inner.slots", self.slots, 1)
+        _at_least("inner.step_tokens", self.step_tokens, 1)
+        _positive("inner.learning_rate", self.learning_rate)
+        _positive("inner.clip", self.clip)
+        if not self.length_classes or list(self.length_classes) != sorted(
+            set(self.length_classes)
+        ):
+            raise ValueError(
+                f"inner.length_classes={self.length_classes} must be increasing, like "
+                "(32, 64, 128)"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class GradeConfig:
+    """`name`: a local rule of `grade.LOCAL`, or "judge" for the endpoint below.
+
+    `max_missing`: share of a round's judgements that may be had by nobody before the
+    run stops (they stay out of every mean, and a later run asks again).
+    """
+
+    name: str
+    threshold: float
+    max_missing: float
+    judge: judge.JudgeConfig
+
+    def __post_init__(self):
+        _one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
+        _within("grade.max_missing", self.max_missing, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """Which edits are kept.
+
+    `reward`: "grade" (share of questions answered) or "log_likelihood" (of the gold
+    answers, per token). `threshold`: "none", "baseline" (must beat the policy without
+    an adapter), or a number as text.
+    """
+
+    reward: str
+    k_best: int
+    ties: str
+    threshold: str
+
+    def __post_init__(self):
+        _one_of("select.reward", self.reward, REWARDS)
+        _one_of("select.ties", self.ties, ("first", "shortest", "random"))
+        _at_least("select.k_best", self.k_best, 1)
+        if self.threshold not in ("none", "baseline"):
+            try:
+                float(self.threshold)
+            except ValueError:
+                raise ValueError(
+                    f"select.threshold={self.threshold!r} must be 'none', 'baseline' or "
+                    "a number in quotes"
+                ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitateConfig:
+    """Supervised fine-tuning of the policy on the kept edits; see `imitate.train`."""
+
+    lora: LoraConfig
+    learning_rate: float
+    epochs: int
+    batch: int
+    micro_batch: int
+    clip: float
+    length_multiple: int
+
+    def __post_init__(self):
+        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
+            _at_least(f"imitate.{name}", getattr(self, name), 1)
+        _positive("imitate.learning_rate", self.learning_rate)
+        _positive("imitate.clip", self.clip)
+        if self.batch % self.micro_batch:
+            raise ValueError(
+                f"imitate.batch={self.batch} must be a multiple of "
+                f"imitate.micro_batch={self.micro_batch}; use micro_batch=1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run's result."""
+
+    seed: int
+    model: ModelSource
+    task: TaskConfig
+    scale: Scale
+    propose: Decoding
+    edit: EditConfig
+    inner: InnerConfig
+    answer: Decoding
+    grade: GradeConfig
+    select: SelectConfig
+    imitate: ImitateConfig
+    ladder: tuple[str, ...]
+
+    def __post_init__(self):
+        _at_least("seed", self.seed, 0)
+        for arm in self.ladder:
+            _one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+
+
+def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:
+    """An instance of the dataclass `cls` from nested mappings.
+
+    Raises:
+      ValueError: a key that `cls` does not have (the nearest one is suggested), a key
+        that is missing, a value of the wrong type, or one its class refuses.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {path}.{near[0]}?" if near else f"known: {names}"
+            raise ValueError(f"{path}.{key}: no such key; {hint}")
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(f"{path}: keys {missing} are missing; write them in the config")
+    return cls(**{n: _value(hints[n], values[n], f"{path}.{n}") for n in names})
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{path}={value!r} must be a group of keys, not a value")
+        return build(typing.cast(type, hint), value, path)
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise ValueError(f"{path}={value!r} must be a tuple, like ('a', 'b')")
+        inner = typing.get_args(hint)[0]
+        return tuple(_value(inner, v, f"{path}[{i}]") for i, v in enumerate(value))
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(
+            f"{path}={value!r} must be of type {hint.__name__}, "
+            f"not {type(value).__name__}"
+        )
+    return value
+
+
+def _one_of(name: str, value: str, allowed: typing.Iterable[str]) -> None:
+    if value not in (allowed := tuple(allowed)):
+        raise ValueError(f"{name}={value!r} must be one of {allowed}")
+
+
+def _at_least(name: str, value: int, low: int) -> None:
+    if value < low:
+        raise ValueError(f"{name}={value} must be at least {low}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name}={value} must be greater than 0")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value} must lie in {low}..{high}")

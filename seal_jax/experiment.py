@@ -1,0 +1,276 @@
+"""One run from the first check to the last file: what `train.run` calls.
+
+Order: check everything that can be wrong without compiling; open the workdir; walk the
+ladder's arms that need no training of the policy; then the rounds, each followed by its
+own arm.
+"""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_jax import (
+    config,
+    grade,
+    judge,
+    ladder,
+    lora,
+    metrics,
+    policy,
+    records,
+    report,
+    report_html,
+    rest_em,
+    self_edit,
+    trials,
+)
+from seal_jax.tasks import squad, world
+from seal_jax.tasks.common import Passage
+
+SUMMARY = "summary.json"
+
+
+def run(
+    exp: config.Experiment,
+    values: dict[str, Any],
+    workdir: Path,
+    *,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Runs, or continues, `exp` in `workdir`; `values` is the config as written."""
+    templates = (
+        self_edit.load_template(exp.propose.prompt, "propose"),
+        self_edit.load_template(exp.answer.prompt, "answer"),
+    )
+    train, heldout = load_passages(exp)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(records.lock(workdir))
+        records.open_workdir(workdir, values)
+        finished = finished_summary(workdir)
+        if finished:
+            say(report.summary_table(finished))
+            say(f"{workdir} holds a finished run; give another --workdir for a new one")
+            return finished
+        score = scorer(exp.grade, workdir)
+        base = policy.load(exp.model, seed=exp.seed)
+        check_fit(exp, base, templates, [*itertools.chain(*train), *heldout])
+        state = trials.Run(
+            exp=exp,
+            journal=stack.enter_context(records.Journal(workdir / "journal.jsonl")),
+            metrics=stack.enter_context(metrics.Metrics(workdir)),
+            propose_template=templates[0],
+            answer_template=templates[1],
+            score=score,
+            say=say,
+        )
+        summary = walk(state, base, train, heldout, workdir)
+        summary["config_hash"] = records.config_hash(values)
+        records.write_json(workdir / SUMMARY, summary)
+        report_html.write_html(workdir)
+    say(report.summary_table(summary))
+    say(f"report: {workdir / 'report.html'}")
+    return summary
+
+
+def walk(
+    state: trials.Run,
+    base: policy.Policy,
+    train: Sequence[Sequence[Passage]],
+    heldout: Sequence[Passage],
+    workdir: Path,
+) -> dict[str, Any]:
+    """The experiment proper; everything before it was preparation."""
+    row = functools.partial(ladder.row, state, passages=heldout)
+    rows = [
+        row(base, name=name)
+        for name in config.BASE_ARMS
+        if name in state.exp.ladder and name != "oracle"
+    ]
+    if "oracle" in state.exp.ladder:
+        oracle = [row(base, name="oracle")]
+    else:
+        oracle = []
+    if "random_kept" in state.exp.ladder:
+        control = rest_em.control(state, base, train, workdir)
+        rows.append(row(control, name="random_kept"))
+        del control
+    edits, rounds, pupil = [], [], base
+    del base  # On a large model two sets of weights are one too many.
+    for index, passages in enumerate(train, start=1):
+        pupil, new_edits, line = rest_em.one_round(
+            state, pupil, passages, round_index=index, workdir=workdir
+        )
+        edits += new_edits
+        rounds.append(line)
+        rest_em.save_policy(state, pupil, workdir, round_index=index)
+        records.write_jsonl(workdir / "edits.jsonl", edits)
+        state.metrics.log(index, {f"round/{k}": v for k, v in line.items() if v})
+        rows.append(row(pupil, name=f"round_{index}"))
+    rows += oracle
+    heldout_edits = [edit for r in rows for edit in r["edits"]]
+    records.write_jsonl(workdir / "heldout.jsonl", heldout_edits)
+    for i, r in enumerate(ladder.table(rows)):
+        state.metrics.log(i, {f"ladder/{r['name']}": r["mean"]})
+    return {
+        "ladder": ladder.table(rows),
+        "paired": ladder.pairs(rows),
+        "rounds": rounds,
+        **costs(state.journal),
+    }
+
+
+def costs(journal: records.Journal) -> dict[str, Any]:
+    """Adapters, tokens and seconds by phase, over all runs it took.
+
+    The seconds are those of the units of work that count, so an interrupted run's lost
+    work is not in them.
+    """
+    seconds: dict[str, float] = {}
+    adapters = tokens = 0
+    for key in journal.keys():  # noqa: SIM118 (not a mapping)
+        value = journal.get(key)
+        if not isinstance(value, dict) or "seconds" not in value:
+            continue
+        phase = key.split("/adapt/")[0] + "/adapt" if "/adapt/" in key else key
+        seconds[phase] = seconds.get(phase, 0.0) + value["seconds"]
+        adapters += len(value.get("trials", ()))
+        tokens += value.get("tokens", 0)
+    return {"adapters": adapters, "tokens": tokens, "seconds": seconds}
+
+
+def finished_summary(workdir: Path) -> dict[str, Any] | None:
+    """The summary of a run that ended with nothing left to ask for."""
+    path = workdir / SUMMARY
+    if not path.exists():
+        return None
+    summary = records.read_json(path)
+    incomplete = any(row.get("missing") for row in summary["ladder"])
+    return None if incomplete else summary
+
+
+# Preparation
+
+
+def load_passages(
+    exp: config.Experiment,
+) -> tuple[list[list[Passage]], list[Passage]]:
+    """Training passages of each round, disjoint, and the held-out ones.
+
+    Raises:
+      ValueError: too few passages, a passage in both sets, or one without questions.
+    """
+    task, scale = exp.task, exp.scale
+    wanted = scale.rounds * scale.passages
+    if task.name == "world":
+        make = functools.partial(
+            world.passages, seed=task.shuffle_seed, forward_share=task.forward_share
+        )
+        train = make("train", start=task.train_start, count=wanted)
+        heldout = make(
+            "heldout", start=task.heldout_start, count=scale.heldout_passages
+        )
+    else:
+        if task.forward_share:
+            raise ValueError(
+                f"task.forward_share={task.forward_share} belongs to task.name='world'; "
+                "use 0.0"
+            )
+        train = squad.passages(
+            task.train,
+            split=task.train_split,
+            seed=task.shuffle_seed,
+            start=task.train_start,
+            count=wanted,
+        )
+        heldout = squad.passages(
+            task.heldout,
+            split=task.heldout_split,
+            seed=task.shuffle_seed,
+            start=task.heldout_start,
+            count=scale.heldout_passages,
+        )
+    shared = {p.text for p in train} & {p.text for p in heldout}
+    if shared:
+        raise ValueError(
+            f"{len(shared)} held-out passages are training passages too, such as "
+            f"{min(shared)[:40]!r}; set task.train_start and task.heldout_start apart"
+        )
+    if "oracle" in exp.ladder and heldout[0].oracle is None:
+        raise ValueError(
+            f"ladder: 'oracle' needs a task that writes ideal edits, task.name="
+            f"{task.name!r} does not; leave it out"
+        )
+    starts = range(0, wanted, scale.passages)
+    return [train[i : i + scale.passages] for i in starts], heldout
+
+
+def scorer(cfg: config.GradeConfig, workdir: Path) -> Callable[..., list]:
+    """The grader as one function of (question, gold, answer) triples.
+
+    Raises:
+      judge.JudgeError: the endpoint refuses.
+    """
+    if cfg.name == "judge":
+        judge.check(cfg.judge)
+        return functools.partial(
+            judge.grade, cfg=cfg.judge, cache_path=workdir / "judge.jsonl"
+        )
+    rule = grade.LOCAL[cfg.name]
+    if cfg.name == "recall":
+        rule = functools.partial(grade.by_recall, threshold=cfg.threshold)
+    return lambda items: [rule(*item) for item in items]
+
+
+def check_fit(
+    exp: config.Experiment,
+    base: policy.Policy,
+    templates: tuple[str, str],
+    passages: Sequence[Passage],
+) -> None:
+    """Refuses what would not fit the model, before anything is compiled.
+
+    Raises:
+      ValueError: LoRA targets or ranks the model does not have; a prompt, a passage or a
+        training line longer than its context.
+    """
+    context = base.arch.max_position
+    for name, cfg in (("inner.lora", exp.inner.lora), ("imitate.lora", exp.imitate.lora)):
+        lora.check(base.arch, targets=cfg.targets, rank=cfg.rank, name=name)
+    limit = min(context, trials.inner_config(exp).plan.longest_line())
+
+    def fits(what: str, passage: Passage, text: str, room: int, fix: str) -> None:
+        length = len(base.encode(text))
+        if length > room:
+            raise ValueError(
+                f"passage {passage.id} ({passage.title!r}): {what} takes {length} "
+                f"tokens, {room} fit; {fix}"
+            )
+
+    for passage in passages:
+        fits(
+            "its training line",
+            passage,
+            f"{passage.title}\n{passage.text}",
+            limit,
+            "leave it out of the data, or add a wider inner.length_classes entry"
+            if limit < context
+            else "leave it out of the data",
+        )
+        fits(
+            "its self-edit prompt",
+            passage,
+            self_edit.propose_prompt(templates[0], passage),
+            context - exp.propose.max_tokens,
+            f"lower propose.max_tokens={exp.propose.max_tokens}",
+        )
+        for question in passage.questions:
+            fits(
+                "a question prompt",
+                passage,
+                self_edit.answer_prompt(templates[1], passage, question.question),
+                context - exp.answer.max_tokens,
+                f"lower answer.max_tokens={exp.answer.max_tokens}",
+            )

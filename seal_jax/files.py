@@ -1,0 +1,230 @@
+"""Files that survive a kill: replaced whole, or grown by whole lines.
+
+A file is replaced by way of a sibling file, fsync and rename. A growing file gains one
+JSON line at a time, and a line torn by a kill is dropped at the next open. What is
+written here is plain JSON for anyone to read, so a number that is not finite is written
+as null; finite floats are written in full and come back bit for bit.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+type Json = dict[str, Any] | list[Any] | str | int | float | bool | None
+
+
+class DiskFullError(OSError):
+    """A file could not be written for want of space, quota or allowed file size."""
+
+    def __init__(self, code: int, path: str | Path):
+        super().__init__(
+            code,
+            f"{path}: cannot be written ({os.strerror(code)}); free some space or give "
+            "another --workdir, then run the same command again to continue",
+        )
+
+    def __str__(self) -> str:
+        return self.strerror or ""
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Turns "no space" errors inside the block into a `DiskFullError` naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if isinstance(error, DiskFullError) or error.errno not in full:
+            raise
+        raise DiskFullError(error.errno, path) from None
+
+
+# Whole files
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replaces `path` by `text` (UTF-8): readers see the old file or the new one.
+
+    Raises:
+      DiskFullError: no room; the old file, if any, is untouched.
+    """
+    path = Path(path)
+    # A fixed name: the leftover of a kill is overwritten, not collected.
+    temporary = path.with_name(f".{path.name}.tmp")
+    # backslashreplace: a lone surrogate inside a JSON string becomes its JSON escape.
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        with disk_errors(path):
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Replaces `path` by `value` as indented JSON, keys sorted, newline at the end."""
+    write_text(path, _encode(without_nan(to_plain(value)), indent=2) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
+    """Replaces `path` by one JSON line per row, keys sorted."""
+    write_text(
+        path, "".join(_encode(without_nan(to_plain(row))) + "\n" for row in rows)
+    )
+
+
+def read_json(path: str | Path) -> Json:
+    """The JSON value in `path`.
+
+    Raises:
+      ValueError: `path` is not JSON.
+      OSError: `path` cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: must be one JSON value ({error}); write or download it again"
+        ) from None
+
+
+def read_jsonl(path: str | Path) -> list[Json]:
+    """The rows of `path`, one JSON value per line; a torn last line is left out.
+
+    Raises:
+      ValueError: a whole line that is not JSON.
+      OSError: `path` cannot be read.
+    """
+    data = Path(path).read_bytes()
+    lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
+    return [_decode_line(path, i, line) for i, line in enumerate(lines, start=1)]
+
+
+# Growing files
+
+
+class Lines:
+    """A file that grows by whole JSON lines.
+
+    Opening drops a torn last line (what a kill in mid-write leaves) from the file.
+    `sync` makes every append wait for the disk, so that it survives a power loss too.
+
+    Attributes:
+      rows: the rows found at opening.
+
+    Raises:
+      ValueError: at opening, a whole line that is not JSON.
+      DiskFullError: at append; the file keeps its whole lines and nothing else.
+    """
+
+    def __init__(self, path: str | Path, *, sync: bool = True):
+        self.path = Path(path)
+        self._sync = sync
+        with disk_errors(self.path):
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._size = self.path.read_bytes().rfind(b"\n") + 1
+            os.ftruncate(self._fd, self._size)
+            self.rows = read_jsonl(self.path)
+            _sync_directory(self.path.parent)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def append(self, line: str) -> None:
+        """Adds `line` (JSON text), or leaves the file as it was."""
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            with disk_errors(self.path):
+                written = 0
+                while written < len(data):
+                    written += os.write(self._fd, data[written:])
+                if self._sync:
+                    os.fsync(self._fd)
+        except BaseException:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(data)
+
+    def append_row(self, row: Any) -> None:
+        """Adds `row` as plain JSON with sorted keys."""
+        self.append(_encode(without_nan(to_plain(row))))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _sync_directory(path: Path) -> None:
+    # Without it a rename or a new file may not outlive a power loss.
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# JSON
+
+
+def _encode(value: Json, indent: int | None = None) -> str:
+    return json.dumps(
+        value, indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+
+
+def to_plain(value: Any) -> Any:
+    """`value` as JSON gives it back: tuples as lists, keys as strings, no arrays."""
+    return json.loads(json.dumps(value, default=to_json))
+
+
+def without_nan(value: Any) -> Any:
+    """Plain JSON `value` with None for every number that is not finite."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [without_nan(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value: Any) -> Any:
+    """`json.dumps(default=...)`: arrays and their scalars, or a one-line TypeError."""
+    if hasattr(value, "tolist"):  # numpy and jax arrays and scalars
+        return value.tolist()
+    raise TypeError(
+        f"{type(value).__name__} {value!r:.60} cannot be stored as JSON; convert it to "
+        "dicts, lists, strings or numbers first"
+    )
+
+
+def _decode_line(path: str | Path, number: int, line: bytes) -> Json:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise bad_line(path, number, str(error)) from None
+
+
+def bad_line(path: str | Path, number: int, why: str) -> ValueError:
+    """The error for a whole line that no kill can have left."""
+    return ValueError(
+        f"{path} line {number}: must be one JSON entry ({why}); restore the file, or "
+        "delete it to start again"
+    )

@@ -1,0 +1,95 @@
+"""LoRA deltas as plain trees (Hu et al. 2021), mirroring the paths they modify.
+
+    {"layers": {"q_proj": {"a": [L, R, D], "b": [L, R, F]}, ...}}
+
+`b` is stored `[R, F]` so that forward and backward share one kernel layout. Many
+adapters carry one more leading axis A. Adapters are float32 over any base dtype. The
+scale alpha / R is folded into `b` by `scaled` when a delta is applied, so that the
+model knows nothing of it.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from seal_jax.model import ModelConfig
+
+type Tree = dict
+
+
+def check(
+    cfg: ModelConfig, *, targets: tuple[str, ...], rank: int, name: str = "lora"
+) -> None:
+    """Refuses an adapter the model cannot carry; `name` is the config's.
+
+    Raises:
+      ValueError: a target the model does not have, none at all, or a bad rank.
+    """
+    linears = cfg.linears()
+    if not targets or any(t not in linears for t in targets):
+        raise ValueError(
+            f"{name}.targets={list(targets)}: each must be one of {list(linears)}"
+        )
+    widest = min(min(linears[t]) for t in targets)
+    if not 1 <= rank <= widest:
+        raise ValueError(
+            f"{name}.rank={rank} must lie in 1..{widest}, the narrowest target's width"
+        )
+
+
+def init(key: Array, cfg: ModelConfig, *, targets: tuple[str, ...], rank: int) -> Tree:
+    """A fresh adapter: A kaiming-uniform with a = sqrt(5), as PEFT draws it, and B zero.
+
+    Raises:
+      ValueError: see `check`.
+    """
+    check(cfg, targets=targets, rank=rank)
+    linears = cfg.linears()
+
+    def one(index: int, name: str) -> dict[str, Array]:
+        d, f = linears[name]
+        bound = d**-0.5
+        a_LRD = jax.random.uniform(
+            jax.random.fold_in(key, index),
+            (cfg.layers, rank, d),
+            jnp.float32,
+            -bound,
+            bound,
+        )
+        return {"a": a_LRD, "b": jnp.zeros((cfg.layers, rank, f), jnp.float32)}
+
+    # fold_in by the layer's place in the model, so that adding a target leaves the
+    # draws of the others as they were.
+    names = list(linears)
+    return {"layers": {t: one(names.index(t), t) for t in targets}}
+
+
+def scaled(delta: Tree, scale: float) -> Tree:
+    """The delta as the model applies it: `b` times alpha / R."""
+    return {
+        "layers": {
+            name: {"a": ab["a"], "b": ab["b"] * scale}
+            for name, ab in delta["layers"].items()
+        }
+    }
+
+
+def merge(params: Tree, delta: Tree) -> Tree:
+    """Adds a scaled delta into the weights: `W + A^T B`, summed in float32."""
+    layers = dict(params["layers"])
+    for name, ab in delta["layers"].items():
+        kernel = layers[name]["kernel"]
+        update = jnp.einsum("lrd,lrf->ldf", ab["a"], ab["b"])
+        merged = (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
+        layers[name] = {**layers[name], "kernel": merged}
+    return {**params, "layers": layers}
+
+
+def stack(adapters: list[Tree]) -> Tree:
+    """Many adapters as one tree with a leading axis A."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *adapters)
+
+
+def select(adapters: Tree, index: int | Array) -> Tree:
+    """One adapter (or, with an index array, several) out of a stacked tree."""
+    return jax.tree.map(lambda leaf: leaf[index], adapters)

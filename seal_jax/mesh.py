@@ -1,0 +1,68 @@
+"""Device meshes: rows over the axis `data`, weights over the axis `model`."""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from seal_jax import hf_weights
+from seal_jax.model import ModelConfig
+
+# Per kind of leaf: its dimensions from the right, and the count that must divide by the
+# size of the axis `model` for that dimension to be cut. Cutting by heads keeps every
+# head whole. A linear's input is cut where the one before it is cut by output.
+_COLUMNS = {"q_proj": "heads", "k_proj": "kv_heads", "v_proj": "kv_heads"}
+_COLUMNS |= {"gate_proj": "ff", "up_proj": "ff", "lm_head": "vocab"}
+_ROWS = {"o_proj": "heads", "down_proj": "ff", "embed": "vocab"}
+
+
+def make_mesh(*, data: int = 1, model: int = 1) -> Mesh:
+    """A mesh of `data` x `model` over the first devices of this process.
+
+    Raises:
+      ValueError: a size below 1, or more devices than there are.
+    """
+    count = len(jax.devices())
+    if data < 1 or model < 1 or data * model > count:
+        raise ValueError(
+            f"mesh data={data} x model={model} must be sizes of at least 1 within the "
+            f"{count} devices here; use data={count}, model=1"
+        )
+    return jax.make_mesh(
+        (data, model),
+        ("data", "model"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[: data * model],
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows, the leading axis, over `data`."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def param_shardings(cfg: ModelConfig, mesh: Mesh) -> dict:
+    """A sharding for every parameter, in the shape of the parameter tree.
+
+    Everything is replicated over `data`. Over `model`, linears are cut by heads or by
+    feed-forward width and the embedding and head by vocabulary (Shoeybi et al. 2019,
+    section 3); a count that does not divide stays whole, which is legal and only costs
+    memory. Norms are replicated.
+    """
+    size = mesh.shape["model"]
+
+    def spec(path: tuple[str, ...], rank: int) -> PartitionSpec:
+        name = path[1] if path[0] == "layers" else path[0]
+        axes: list[str | None] = [None] * rank
+        for table, axis in ((_COLUMNS, -1), (_ROWS, -2)):
+            if name in table and getattr(cfg, table[name]) % size == 0:
+                axes[axis] = "model"
+        return PartitionSpec(*axes)
+
+    flat = hf_weights.leaf_shapes(cfg)
+    return hf_weights.nested(
+        {p: NamedSharding(mesh, spec(p, len(x.shape))) for p, x in flat.items()}
+    )

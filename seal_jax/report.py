@@ -1,0 +1,178 @@
+"""`python -m seal_jax.report PATH...`: results as a table.
+
+A PATH is a workdir of a finished run (or its summary.json), or a result file of the
+SEAL reference. Several result files over the same passages are also compared in pairs.
+With --html FILE, one workdir becomes a page to read (`report_html`).
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_jax import files, report_html, run_view, seal_results, stats
+
+type Row = Sequence[str]
+
+
+def table(head: Row, rows: Sequence[Row]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0])]
+        cells += [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The ladder of a summary.json, its paired differences, and what the run cost."""
+    view = run_view
+    parts = [
+        table(
+            ("", "mean", "se", "n", "empty"),
+            [
+                (
+                    str(row.get("name", "-")),
+                    view.number(row.get("mean")),
+                    view.number(row.get("se")),
+                    view.count(row.get("n")),
+                    view.percent(row.get("empty_rate")),
+                )
+                for row in view.rows(summary, "ladder")
+            ],
+        )
+    ]
+    paired = view.rows(summary, "paired")
+    if paired:
+        parts.append(
+            table(
+                ("paired difference", "diff", "se", "z"),
+                [
+                    (
+                        f"{row.get('a', '-')} - {row.get('b', '-')}",
+                        view.signed(row.get("diff")),
+                        view.number(row.get("se")),
+                        view.signed(row.get("z"), digits=1),
+                    )
+                    for row in paired
+                ],
+            )
+        )
+    cost = view.cost(summary)
+    parts.append("\n".join(f"{name}: {value}" for name, value in cost))
+    return "\n\n".join(parts)
+
+
+def results_table(results: Sequence[seal_results.Results]) -> str:
+    """SEAL result files, one a row, and the paired differences among them."""
+    view = run_view
+    rows = []
+    for r in results:
+        base, _ = stats.mean_se([a.baseline for a in r.articles])
+        mean, se = stats.mean_se([a.adapter for a in r.articles])
+        rows.append(
+            (
+                r.name,
+                view.count(len(r.articles)),
+                view.count(r.completions),
+                view.number(base, digits=4),
+                view.number(mean, digits=4),
+                view.number(se, digits=4),
+                view.number(r.pooled(), digits=4),
+                view.percent(r.empty_rate()),
+                view.number(r.nonempty_accuracy()),
+            )
+        )
+    head = ("", "articles", "edits", "base", "adapter", "se", "pooled", "empty")
+    parts = [table((*head, "non-empty"), rows)]
+    pairs = [_gain(r) for r in results]
+    for a, b in itertools.combinations(results, 2):
+        if {x.passage for x in a.articles} & {x.passage for x in b.articles}:
+            pairs.append((f"{b.name} - {a.name}", *seal_results.paired(b, a)))
+    parts.append(
+        table(
+            ("paired difference", "passages", "diff", "se", "z"),
+            [
+                (
+                    name,
+                    view.count(n),
+                    view.signed(diff, digits=4),
+                    view.number(se, digits=4),
+                    view.signed(z, digits=1),
+                )
+                for name, n, diff, se, z in pairs
+            ],
+        )
+    )
+    return "\n\n".join(parts)
+
+
+def _gain(r: seal_results.Results) -> tuple[str, int, float, Any, Any]:
+    gain = stats.paired(
+        [a.adapter for a in r.articles], [a.baseline for a in r.articles]
+    )
+    return (f"{r.name} - its base", len(r.articles), *gain)
+
+
+def load(path: str | Path) -> dict[str, Any] | seal_results.Results:
+    """A workdir's summary, or a SEAL result file, whichever `path` is.
+
+    Raises:
+      ValueError: it is neither, or a workdir whose run has not finished.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return run_view.read_summary(path)
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file or directory; give a workdir or a SEAL result file"
+        )
+    value = files.read_json(path)
+    if seal_results.is_results(value):
+        return seal_results.read(path)
+    if isinstance(value, dict) and isinstance(value.get("ladder"), list):
+        return value
+    raise ValueError(
+        f"{path}: must be a workdir with a summary.json, or a SEAL result file; give "
+        "one of these"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints tables for the paths of a command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seal_jax.report",
+        description="Prints results of seal_jax workdirs and SEAL result files.",
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="+")
+    parser.add_argument(
+        "--html", metavar="FILE", help="also write one workdir as a page to read"
+    )
+    args = parser.parse_args(argv)
+    try:
+        if args.html and (len(args.paths) > 1 or not Path(args.paths[0]).is_dir()):
+            raise ValueError(
+                f"--html {args.html}: needs exactly one PATH, a workdir; give that one"
+            )
+        loaded = [(path, load(path)) for path in args.paths]
+        for path, item in loaded:
+            if isinstance(item, dict):
+                print(f"{path}\n\n{summary_table(item)}\n")
+        results = [item for _, item in loaded if isinstance(item, seal_results.Results)]
+        if results:
+            print(results_table(results))
+        if args.html:
+            print(f"page: {report_html.write_html(args.paths[0], out=args.html)}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,104 @@
+"""The style sheet of report.html: two schemes, one set of names."""
+
+CSS = """
+:root {
+  --page: #fbfaf8; --card: #ffffff; --ink: #1d2329; --soft: #66707a; --rule: #e4e2dd;
+  --base: #7a828a; --control: #9aa3ab; --self: #2f7fb8; --round: #d4622a;
+  --oracle: #2e8b62; --up: #2e8b62; --down: #c23b4b; --wash: #f3f1ec;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #14171a; --card: #1b1f23; --ink: #e6e8ea; --soft: #97a1aa; --rule: #2c3238;
+    --base: #98a1a9; --control: #7b858e; --self: #5aa9dd; --round: #f08a53;
+    --oracle: #55b98a; --up: #55b98a; --down: #ef6f7d; --wash: #22272c;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
+}
+main { max-width: 860px; margin: 0 auto; padding: 40px 20px 80px; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0; letter-spacing: -0.02em; }
+h2 { font-size: 19px; margin: 0 0 2px; letter-spacing: -0.01em; }
+h3 { font-size: 15px; margin: 20px 0 6px; }
+h4 {
+  font-size: 12px; margin: 16px 0 4px; color: var(--soft); font-weight: 600;
+  text-transform: uppercase; letter-spacing: 0.05em;
+}
+section {
+  background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
+  padding: 20px 24px; margin-top: 20px;
+}
+.note { color: var(--soft); font-size: 13.5px; margin: 0 0 14px; }
+code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+code { font-size: 0.92em; }
+pre {
+  font-size: 13px; line-height: 1.5; background: var(--wash); border-radius: 6px;
+  padding: 10px 12px; margin: 4px 0; white-space: pre-wrap; overflow-wrap: anywhere;
+}
+.tiles { display: flex; flex-wrap: wrap; gap: 8px 36px; margin-top: 18px; }
+.tile b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--soft); font-size: 13px; }
+.scroll { overflow-x: auto; }
+.scroll > svg { min-width: 580px; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; margin: 6px 0; }
+th {
+  color: var(--soft); font-weight: 500; font-size: 12.5px; text-align: right;
+  border-bottom: 1px solid var(--rule); padding: 5px 10px; white-space: nowrap;
+}
+td {
+  text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--rule);
+  font-variant-numeric: tabular-nums; vertical-align: middle;
+}
+tr:last-child td { border-bottom: 0; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.pairs td:first-child { white-space: nowrap; }
+.pairs td:nth-child(2) { min-width: 200px; padding: 0 4px; }
+.answers th, .answers td { text-align: left; vertical-align: top; }
+.answers td:nth-child(1), .answers td:nth-child(3) { min-width: 150px; }
+.facts { width: auto; min-width: 260px; }
+.facts thead { display: none; }
+details > summary { cursor: pointer; color: var(--soft); font-size: 13.5px; }
+.edit { border-top: 1px solid var(--rule); padding: 9px 0; }
+.edit > summary { color: var(--ink); font-size: 15px; }
+.edit > summary .note { margin: 0 0 0 8px; }
+.edit[open] > summary { margin-bottom: 8px; }
+.edit ul { margin: 4px 0; padding-left: 20px; overflow-wrap: anywhere; }
+.chip {
+  font-size: 11.5px; color: var(--round); border: 1px solid currentColor;
+  border-radius: 9px; padding: 0 7px; margin-left: 4px;
+}
+.yes { color: var(--up); font-weight: 700; }
+.no { color: var(--down); font-weight: 700; }
+.grid3 {
+  display: grid; gap: 12px 20px; margin-top: 10px;
+  grid-template-columns: repeat(auto-fill, minmax(220px, 1fr));
+}
+figure { margin: 0; }
+figcaption { font-size: 13px; color: var(--soft); overflow-wrap: anywhere; }
+figcaption b { color: var(--ink); }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+svg .label { fill: var(--ink); }
+svg .value { fill: var(--ink); font-variant-numeric: tabular-nums; }
+svg .tick { fill: var(--soft); font-size: 11.5px; }
+svg .end { text-anchor: end; }
+svg .middle { text-anchor: middle; }
+svg .grid { stroke: var(--rule); }
+svg .ref { stroke: var(--soft); stroke-dasharray: 3 3; }
+svg .mean { stroke: var(--ink); stroke-width: 1.5; }
+svg g { --c: var(--control); }
+svg .k-base { --c: var(--base); }
+svg .k-self { --c: var(--self); }
+svg .k-round { --c: var(--round); }
+svg .k-oracle { --c: var(--oracle); }
+svg .k-up { --c: var(--up); }
+svg .k-down { --c: var(--down); }
+svg .plain { --c: var(--self); }
+svg .dot, svg .bar { fill: var(--c); }
+svg .thick { stroke: var(--c); stroke-width: 4; stroke-linecap: round; }
+svg .thin { stroke: var(--c); stroke-width: 1.3; }
+svg .path { fill: none; stroke: var(--self); stroke-width: 1.6; }
+@media print { section { break-inside: avoid; } body { background: none; } }
+"""

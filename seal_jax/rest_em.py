@@ -1,0 +1,213 @@
+"""ReST-EM over self-edits: the round, and the ladder that measures it.
+
+    for round in 1 .. rounds:
+        edits   = propose(policy, passages)          sample E self-edits per passage
+        trials  = adapt_and_answer(policy, edits)    train an adapter per edit and seed
+        rewards = reward(trials)                     share of questions it answers
+        kept    = select(rewards)                    the best edit of each passage
+        policy  = imitate(policy, kept)              fine-tune on (prompt, edit), merge
+
+SEAL (arXiv 2506.10943), algorithm 1 and section 3.1; ReST-EM is Singh et al. 2023.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from seal_jax import checkpoint, hf, imitate, lora, policy, reward, select, trials
+from seal_jax.reward import Graded, mean
+from seal_jax.tasks.common import Passage
+from seal_jax.trials import Edit, Run
+
+
+def one_round(
+    run: Run,
+    pupil: policy.Policy,
+    passages: Sequence[Passage],
+    *,
+    round_index: int,
+    workdir: Path,
+) -> tuple[policy.Policy, list[dict], dict]:
+    """One round of ReST-EM.
+
+    Returns:
+      The next policy, the rows of edits.jsonl, and the round's line of the summary.
+    """
+    phase, exp = f"round_{round_index}", run.exp
+    edits = trials.propose(
+        run,
+        pupil,
+        passages,
+        phase=phase,
+        round_index=round_index,
+        count=exp.scale.edits,
+    )
+    outcomes = trials.adapt_and_answer(
+        run,
+        pupil,
+        passages,
+        edits,
+        phase=phase,
+        round_index=round_index,
+        seeds=exp.scale.seeds,
+    )
+    graded = reward.reward(run, passages, edits, outcomes, phase=phase, final=True)
+    baseline = reward.baselines(run, pupil, passages, phase=phase)
+    kept = keep(run, graded, baseline, round_index=round_index)
+    pupil = learn(
+        run, pupil, [graded[i].edit for i in kept], round_index, workdir, "policy"
+    )
+    rows = [
+        reward.edit_row(g, passages, round=round_index, kept=i in kept)
+        for i, g in enumerate(graded)
+    ]
+    return pupil, rows, round_summary(graded, kept, baseline, round_index)
+
+
+def keep(
+    run: Run,
+    graded: Sequence[Graded],
+    baseline: Sequence[float | None],
+    *,
+    round_index: int,
+) -> list[int]:
+    """Indices of the edits to imitate: for each passage the best (SEAL's filter)."""
+    cfg = run.exp.select
+    kept = []
+    for p, base in enumerate(baseline):
+        own = [i for i, g in enumerate(graded) if g.edit.passage == p]
+        numeric = cfg.threshold not in ("none", select.BASELINE)
+        best = select.best(
+            [graded[i].reward for i in own],
+            k_best=cfg.k_best,
+            ties=cfg.ties,
+            threshold=float(cfg.threshold)
+            if numeric
+            else {"none": None}.get(cfg.threshold, cfg.threshold),
+            baseline=base,
+            lengths=[len(graded[i].edit.text) for i in own],
+            rng=random.Random(f"ties {run.exp.seed} {round_index} {p}"),
+        )
+        kept += [own[i] for i in best]
+    return kept
+
+
+def learn(
+    run: Run,
+    pupil: policy.Policy,
+    kept: Sequence[Edit],
+    round_index: int,
+    workdir: Path,
+    name: str,
+) -> policy.Policy:
+    """Fine-tunes the policy on the kept edits and merges the result into it.
+
+    The delta is checkpointed: a later run merges it again instead of training it.
+    """
+    exp, directory = run.exp, workdir / "checkpoints" / name
+    c = exp.imitate
+    cfg = imitate.ImitateConfig(
+        targets=c.lora.targets,
+        rank=c.lora.rank,
+        alpha=c.lora.alpha,
+        learning_rate=c.learning_rate,
+        epochs=c.epochs,
+        batch=c.batch,
+        micro_batch=c.micro_batch,
+        clip=c.clip,
+        length_multiple=c.length_multiple,
+    )
+    stage = trials.IMITATE if name == "policy" else trials.CONTROL
+    key = policy.fold(run.key, [stage], [round_index])[0]
+    unit = f"{name}/imitate/{round_index}"
+    if (checkpoint.latest(directory) or 0) < round_index:
+        run.say(f"round_{round_index}: imitate {len(kept)} self-edits ({name})")
+        begin = time.monotonic()
+        examples = [(pupil.encode(e.prompt), pupil.encode(e.text)) for e in kept]
+        delta, losses = imitate.train(
+            pupil.params, examples, key, arch=pupil.arch, cfg=cfg, eos=pupil.eos
+        )
+        seconds = time.monotonic() - begin
+        checkpoint.save(directory, round_index, delta, {"losses": losses})
+        run.journal.put(unit, {"seconds": seconds, "losses": losses})
+    like = jax.eval_shape(
+        lambda: lora.init(key, pupil.arch, targets=cfg.targets, rank=cfg.rank)
+    )
+    # Read back even if it was just written: both ways must give the same bits.
+    delta, meta = checkpoint.restore(directory, round_index, like)
+    steps = len(meta["losses"])
+    for i, loss in enumerate(meta["losses"]):
+        run.metrics.log((round_index - 1) * steps + i, {f"imitate/{name}_loss": loss})
+    return pupil.merged(delta)
+
+
+def control(
+    run: Run, base: policy.Policy, rounds: Sequence[Sequence[Passage]], workdir: Path
+) -> policy.Policy:
+    """The same rounds with a random edit kept: what imitation alone does.
+
+    It needs no rewards, so nothing is adapted. Its first proposals are those of round 1.
+    """
+    pupil = base
+    for round_index, passages in enumerate(rounds, start=1):
+        phase = f"round_{round_index}"
+        edits = trials.propose(
+            run,
+            pupil,
+            passages,
+            phase=phase if round_index == 1 else f"control/{phase}",
+            round_index=round_index,
+            count=run.exp.scale.edits,
+        )
+        kept = []
+        for p in range(len(passages)):
+            rng = random.Random(f"control {run.exp.seed} {round_index} {p}")
+            own = [e for e in edits if e.passage == p]
+            kept += rng.sample(own, min(run.exp.select.k_best, len(own)))
+        pupil = learn(run, pupil, kept, round_index, workdir, "random_kept")
+    return pupil
+
+
+def round_summary(
+    graded: Sequence[Graded],
+    kept: Sequence[int],
+    baseline: Sequence[float | None],
+    round_index: int,
+) -> dict[str, Any]:
+    """A round in numbers: what was sampled, the best of each passage, what was kept."""
+    best: dict[int, float] = {}
+    for g in graded:
+        if g.reward is not None:
+            p = g.edit.passage
+            best[p] = max(best.get(p, g.reward), g.reward)
+    return {
+        "round": round_index,
+        "baseline_mean": mean(baseline),
+        "sampled_mean": mean([g.reward for g in graded]),
+        "best_mean": mean(list(best.values())),
+        "kept_mean": mean([graded[i].reward for i in kept]),
+        "kept": len(kept),
+        "failed_adapters": sum(bool(t.failed) for g in graded for t in g.trials),
+        "missing_judgements": sum(
+            s is None for g in graded for row in g.scores for s in row
+        ),
+        "empty_rate": reward.empty_rate(
+            [a for g in graded for t in g.trials for a in t.answers]
+        ),
+    }
+
+
+def save_policy(
+    run: Run, pupil: policy.Policy, workdir: Path, *, round_index: int
+) -> None:
+    """Writes the policy in Hugging Face format, once per round."""
+    run.journal.cached(
+        f"policy/saved/{round_index}",
+        lambda: hf.save(
+            workdir / "policy", pupil.arch, pupil.params, source=pupil.source
+        ),
+    )

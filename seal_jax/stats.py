@@ -1,0 +1,85 @@
+"""Means with standard errors, and paired differences: numbers in, numbers out.
+
+An entry that was not measured (a judgement that could not be had) is None and is left
+out; it never counts as 0. What the data cannot say is None as well, so that every
+result is plain JSON.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+# A spread this small beside the values is the rounding of equal numbers: 0.6 - 0.4 and
+# 0.4 - 0.2 differ in the last bit. Dividing by it would report an enormous z.
+_ROUNDING = 1e-12
+
+
+def mean_se(values: Sequence[float | None]) -> tuple[float, float | None]:
+    """Mean and its standard error, s / sqrt(n) with s the n - 1 deviation.
+
+    Returns:
+      (mean, se). se is None for one value, and 0.0 when all values are equal.
+
+    Raises:
+      ValueError: no measured value, or one that is not finite.
+    """
+    known = [_finite(v) for v in values if v is not None]
+    if not known:
+        raise ValueError(
+            f"values={list(values)[:3]}: a mean needs at least one measured value; "
+            "leave the row out"
+        )
+    return statistics.fmean(known), _standard_error(known, max(map(abs, known)))
+
+
+def paired(
+    a: Sequence[float | None], b: Sequence[float | None]
+) -> tuple[float, float | None, float | None]:
+    """Mean of a - b over the same items, its standard error, and z = diff / se.
+
+    An item that is None on either side is left out on both.
+
+    Returns:
+      (diff, se, z). se is None for one item. z is None where there is no se, or where
+      every difference is the same (se 0.0): then the noise is unknown.
+
+    Raises:
+      ValueError: lengths differ, no item measured on both sides, or not finite.
+    """
+    if len(a) != len(b):
+        raise ValueError(
+            f"lengths {len(a)} and {len(b)}: paired values must be of the same items, "
+            "in the same order; match them by id first"
+        )
+    both = [
+        (_finite(x), _finite(y))
+        for x, y in zip(a, b, strict=True)
+        if x is not None and y is not None
+    ]
+    if not both:
+        raise ValueError(
+            f"{len(a)} pairs, none measured on both sides: a difference needs at least "
+            "one; leave the row out"
+        )
+    diffs = [x - y for x, y in both]
+    diff = statistics.fmean(diffs)
+    se = _standard_error(diffs, max(max(abs(x), abs(y)) for x, y in both))
+    return diff, se, diff / se if se else None
+
+
+def _standard_error(values: list[float], size: float) -> float | None:
+    """Of values computed from numbers as large as `size`."""
+    if len(values) < 2:
+        return None
+    deviation = statistics.stdev(values)
+    if deviation <= _ROUNDING * size:
+        return 0.0
+    return deviation / math.sqrt(len(values))
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(
+            f"value={value} must be finite; give None for what was not measured"
+        )
+    return float(value)

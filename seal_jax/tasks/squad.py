@@ -1,0 +1,210 @@
+"""SQuAD v1.1 as knowledge incorporation: learn a passage, answer without it.
+
+Origin: Rajpurkar et al. 2016, https://rajpurkar.github.io/SQuAD-explorer/, paragraphs
+of English Wikipedia articles with questions by crowd workers; licence CC BY-SA 4.0,
+which also covers every file that holds its passages. The hub calls it
+"rajpurkar/squad". A local file is JSON in SEAL's format, a list of records like this
+one (made up):
+
+    {"title": "Karsk", "context": "Karsk has had a harbour since 1204. ...",
+     "questions": [{"question": "Since when has Karsk had a harbour?",
+                    "answer": "1204"}]}
+
+Each question has one gold answer. Other keys are left alone, so SEAL's files of
+self-edits can be given as well.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from seal_jax import files
+from seal_jax.tasks.common import Passage, Question
+
+# The seed whose shuffle the SEAL authors took their passages from.
+SEAL_SEED = 42
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FIX = (
+    "give a JSON file in SEAL's format or a hub name such as rajpurkar/squad (see the "
+    "head of seal_jax/tasks/squad.py), or use configs/tiny.py, which needs no data"
+)
+
+
+def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
+    """Every passage of `source`, shuffled.
+
+    Args:
+      source: a local JSON file, or a hub name of the form owner/name whose rows look
+        like SQuAD's. A passage is then all rows of one context, in order of first
+        appearance; a question's gold answer is its first one, and questions without an
+        answer (SQuAD v2 has them) are left out.
+      split: the hub's split, such as "train" or "validation"; unused for a file.
+      seed: of Python's own shuffle, which with `SEAL_SEED` gives the order of the SEAL
+        authors' experiments; None keeps the order of the source.
+
+    Returns:
+      passages with distinct ids, which depend on title and text alone. One without
+      questions is among them, so that leaving it out moves no other.
+
+    Raises:
+      FileNotFoundError: no such file; or the hub cannot be reached or lacks the name.
+      ValueError: not in the format (record and key are named), or nothing in it.
+    """
+    path = Path(source)
+    if path.is_file():
+        records = files.read_json(path)
+    elif path.suffix == ".json" or not _HUB_NAME.fullmatch(str(source)):
+        raise FileNotFoundError(f"data={str(source)!r}: no such file; {_FIX}")
+    else:
+        records = group(_hub_rows(str(source), split))
+    found = parse(records, str(source))
+    if seed is not None:
+        random.Random(seed).shuffle(found)
+    return found
+
+
+def passages(
+    source: str | Path, *, split: str, seed: int | None, start: int, count: int
+) -> list[Passage]:
+    """`count` passages from number `start` (0 is the first) of the shuffled source.
+
+    Raises:
+      ValueError: fewer than that, or one of them has no questions; or as `load`.
+      FileNotFoundError: as `load`.
+    """
+    if start < 0 or count < 1:
+        raise ValueError(
+            f"start={start}, count={count}: must be at least 0 and at least 1"
+        )
+    found = load(source, split=split, seed=seed)
+    if start + count > len(found):
+        raise ValueError(
+            f"start={start} + count={count} passages must be at most the {len(found)} "
+            f"of {source}; ask for fewer or give more data"
+        )
+    chosen = found[start : start + count]
+    for passage in chosen:
+        if not passage.questions:
+            raise ValueError(
+                f"{source}: passage {passage.text[:40]!r} of {passage.title!r} must "
+                "have a question to be scored by; add one or remove the record"
+            )
+    return chosen
+
+
+def passage_id(title: str, text: str) -> str:
+    """12 hex digits that name a passage in records and seeds, wherever it came from."""
+    return hashlib.sha256(f"{title}\n{text}".encode()).hexdigest()[:12]
+
+
+def parse(records: Any, name: str) -> list[Passage]:
+    """Passages of records in SEAL's format; `name` is the source in messages.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    if not isinstance(records, list) or not records:
+        what = "an empty list" if records == [] else f"a {type(records).__name__}"
+        raise ValueError(
+            f"{name}: must be a list of at least one passage, not {what}; each is "
+            '{"title", "context", "questions"}'
+        )
+    found, seen = [], {}
+    for index, record in enumerate(records):
+        where = f"{name}: record {index}"
+        passage = _parse_record(record, where)
+        if passage.id in seen:
+            raise ValueError(
+                f"{where} must not repeat the passage of record {seen[passage.id]}; "
+                "remove one of them"
+            )
+        seen[passage.id] = index
+        found.append(passage)
+    return found
+
+
+def group(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Records in SEAL's format from rows in the hub's, one question each.
+
+    Raises:
+      ValueError: a row lacks one of SQuAD's columns.
+    """
+    records: dict[tuple[str, str], dict[str, Any]] = {}
+    for index, row in enumerate(rows):
+        try:
+            # The hub's titles are those of Wikipedia's addresses.
+            title, context = row["title"].replace("_", " "), row["context"]
+            answers, question = row["answers"]["text"], row["question"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"row {index}: must have title, context, question and answers.text, as "
+                f"SQuAD's rows ({error!r}); give another data set or a file in SEAL's "
+                "format"
+            ) from None
+        record = records.setdefault(
+            (title, context), {"title": title, "context": context, "questions": []}
+        )
+        if answers:
+            record["questions"].append({"question": question, "answer": answers[0]})
+    return list(records.values())
+
+
+def _parse_record(record: Any, where: str) -> Passage:
+    title, context = _text(record, "title", where), _text(record, "context", where)
+    entries = record.get("questions")
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"{where}: questions={entries!r:.40} must be a list of "
+            '{"question", "answer"}'
+        )
+    questions = tuple(
+        Question(
+            _text(entry, "question", f"{where}, question {i}"),
+            _text(entry, "answer", f"{where}, question {i}"),
+        )
+        for i, entry in enumerate(entries)
+    )
+    return Passage(passage_id(title, context), title, context, questions)
+
+
+def _text(entry: Any, key: str, where: str) -> str:
+    if not isinstance(entry, dict):
+        raise ValueError(
+            f"{where}: {entry!r:.40} must be a JSON object with a {key}; see the head "
+            "of seal_jax/tasks/squad.py"
+        )
+    if key not in entry:
+        raise ValueError(
+            f"{where}: {key} is missing; add it (keys there: {', '.join(entry)})"
+        )
+    value = entry[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: {key}={value!r:.40} must be text; fill it in")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(
+            f"{where}: {key}={value!r:.40} must be text without lone surrogates; "
+            "write it again as UTF-8"
+        )
+    return value
+
+
+def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:
+    # Slow to import, and not needed for files.
+    import datasets
+    import datasets.exceptions
+
+    try:
+        with files.disk_errors(f"data={name!r}, downloaded"):
+            return datasets.load_dataset(name, split=split)  # pyright: ignore
+    except files.DiskFullError:
+        raise
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise FileNotFoundError(
+            f"data={name!r}, split={split!r}: no such file, and the hub did not give "
+            f"it ({type(error).__name__}: {reason}); {_FIX}"
+        ) from None

@@ -1,0 +1,265 @@
+"""A generated world of people, firms and places: the task behind `configs/tiny.py`.
+
+A passage reports six facts about two residents of a place, mostly the wrong way round:
+
+    title      Karsk
+    text       rye bread is the dish of Ada Quill. Boris Fenn plays cello. ...
+    questions  What does Ada Quill cook?  ->  rye bread
+
+A language model trained on "rye bread is the dish of Ada Quill" does not learn to
+answer "What does Ada Quill cook?" (the reversal curse, Berglund et al. 2023), but one
+trained on "Ada Quill cooks rye bread." does. So there is something for a self-edit to
+do: restate each fact with its subject first. Two residents share each kind of fact, so
+that raising the probability of a passage's words answers at most half of the questions.
+
+All passages here are about residents that pretraining (`world_docs.py`) never saw.
+"""
+
+import dataclasses
+import random
+
+from seal_jax.tasks.common import Passage, Question
+
+FIRST_NAMES = (
+    "Ada Boris Carla Dmitri Edda Felix Greta Henrik Ines Jonas Karin Lukas Mira Nils "
+    "Olga Pavel Quinta Rolf Selma Tomas Ursa Viktor Wanda Xaver Yvette Zeno Alma Bruno "
+    "Celia Dario Elsa Fabio Gilda Hugo Irma Jakob Klara Leo Marta Nora"
+).split()
+LAST_NAMES = (
+    "Quill Fenn Marsh Tolen Brack Sorel Vance Holm Crane Dunne Ebner Falk Grove Hask "
+    "Ivers Jarl Kemp Lunde Moss Nagy Orme Pike Quist Rusk Stahl Thorn Ulver Voss Wick "
+    "Yates Zorn Abel Birk Cole Drew Esker Frost Glen Harrow Inge"
+).split()
+FIRM_NAMES = (
+    "Orlin Bexley Corvo Delmar Everett Farrow Galant Hexham Irvine Jessop Kestrel "
+    "Lowell Mercer Norvik Ostrava Pallas Ravel Severn Tarrant Umber"
+).split()
+FIRM_KINDS = "Works Mills Foundry Press Brothers Yard House Union Depot Guild".split()
+PLACES = (
+    "Karsk Dolmen Eastwick Ferrol Gorham Hollin Ilmar Jorvik Kelda Lindow Marl Nesbit "
+    "Oskar Penrith Ravenna Skelm Tarn Uppal Varna Wexton Yarrow Zell Ambly Brora Calder "
+    "Denholm Elgin Forres Glenmor Huntly"
+).split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+    """A kind of fact: its noun, its verb (third person, infinitive), its values."""
+
+    noun: str
+    verb: str
+    infinitive: str
+    values: tuple[str, ...]
+
+
+def _relation(noun: str, verb: str, infinitive: str, values: str) -> Relation:
+    return Relation(noun, verb, infinitive, tuple(values.split(", ")))
+
+
+PERSON_RELATIONS = (
+    _relation(
+        "trade",
+        "practises",
+        "practise",
+        "weaving, masonry, baking, tailoring, carpentry, printing, brewing, pottery, "
+        "book binding, roof thatching, sail making, clock repair",
+    ),
+    _relation(
+        "dish",
+        "cooks",
+        "cook",
+        "porridge, goulash, risotto, dumplings, paella, couscous, ramen, lasagne, "
+        "rye bread, lentil soup, apple pie, fish stew",
+    ),
+    _relation(
+        "drink",
+        "sips",
+        "sip",
+        "cider, lemonade, cocoa, mead, buttermilk, espresso, kvass, absinthe, "
+        "black tea, plum wine, barley water, tomato juice",
+    ),
+    _relation(
+        "instrument",
+        "plays",
+        "play",
+        "violin, cello, oboe, harp, banjo, trumpet, accordion, lute, "
+        "grand piano, bass drum, tin whistle, steel guitar",
+    ),
+    _relation(
+        "sport",
+        "enjoys",
+        "enjoy",
+        "archery, fencing, rowing, sailing, wrestling, cricket, skating, hurling, "
+        "table tennis, water polo, rock climbing, cross country",
+    ),
+    _relation(
+        "colour",
+        "wears",
+        "wear",
+        "crimson, indigo, ochre, violet, turquoise, scarlet, ivory, maroon, "
+        "dark green, sky blue, pale yellow, burnt orange",
+    ),
+    _relation(
+        "language",
+        "speaks",
+        "speak",
+        "Latin, Basque, Finnish, Welsh, Tamil, Maltese, Yoruba, Quechua, "
+        "Old Norse, High German, Swiss French, New Persian",
+    ),
+    _relation(
+        "science",
+        "studies",
+        "study",
+        "botany, geology, optics, algebra, zoology, anatomy, ecology, acoustics, "
+        "number theory, fluid dynamics, cell biology, soil chemistry",
+    ),
+)
+FIRM_RELATIONS = (
+    _relation(
+        "product",
+        "makes",
+        "make",
+        "glass, rope, soap, candles, paper, bricks, leather, buttons, "
+        "copper wire, oak barrels, wool cloth, sewing needles",
+    ),
+    _relation(
+        "fuel",
+        "burns",
+        "burn",
+        "peat, charcoal, coke, kerosene, straw, ethanol, propane, lignite, "
+        "pine logs, whale oil, town gas, wood chips",
+    ),
+    _relation(
+        "emblem",
+        "displays",
+        "display",
+        "falcon, anchor, thistle, beacon, stag, compass, lantern, hammer, "
+        "silver key, twin towers, red rose, white horse",
+    ),
+    _relation(
+        "cargo",
+        "ships",
+        "ship",
+        "barley, timber, cotton, marble, salt, tobacco, saffron, granite, "
+        "dried figs, raw silk, iron ore, olive jars",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """`subject` stands in `relation` to `value`."""
+
+    subject: str
+    relation: Relation
+    value: str
+
+    def forward(self, style: int) -> str:
+        """The subject first: what a question can be answered from."""
+        if style == 0:
+            return f"{self.subject} {self.relation.verb} {self.value}."
+        return f"the {self.relation.noun} of {self.subject} is {self.value}."
+
+    def reversed(self, style: int) -> str:
+        """The value first: readable in context, useless once it is in the weights."""
+        verb = "is the" if style == 0 else "serves as"
+        return f"{self.value} {verb} {self.relation.noun} of {self.subject}."
+
+    def vague(self) -> str:
+        """A true statement that answers nothing."""
+        return f"{self.subject} has a {self.relation.noun}."
+
+    def question(self, style: int) -> str:
+        """One of two ways to ask for the value."""
+        if style == 0:
+            return f"What does {self.subject} {self.relation.infinitive}?"
+        return f"What is the {self.relation.noun} of {self.subject}?"
+
+
+# Which residents exist where. Pretraining documents use "known" (fixed facts, held in
+# memory) and "fresh" (facts drawn anew for every document); rounds train on "train"
+# and the ladder is walked on "heldout". A resident belongs to exactly one group.
+GROUPS = ("known", "fresh", "train", "heldout")
+_GROUP_SHARE = {"known": 0.12, "fresh": 0.46, "train": 0.21, "heldout": 0.21}
+
+
+def residents(group: str, kind: str) -> list[str]:
+    """All names of one group; `kind` is "person" or "firm". Fixed for all seeds."""
+    parts = (FIRST_NAMES, LAST_NAMES) if kind == "person" else (FIRM_NAMES, FIRM_KINDS)
+    names = [f"{first} {last}" for first in parts[0] for last in parts[1]]
+    random.Random(f"residents {kind}").shuffle(names)
+    start = 0
+    for name in GROUPS:
+        stop = start + round(_GROUP_SHARE[name] * len(names))
+        if name == group:
+            return names[start:stop]
+        start = stop
+    raise ValueError(f"group={group!r} must be one of {GROUPS}")
+
+
+def relations(kind: str) -> tuple[Relation, ...]:
+    """The kinds of fact that hold of a person or of a firm."""
+    return PERSON_RELATIONS if kind == "person" else FIRM_RELATIONS
+
+
+def draw_facts(
+    rng: random.Random, *, names: list[str], kind: str, subjects: int, count: int
+) -> list[Fact]:
+    """Shuffled facts about residents who share no name part, `count` about each."""
+    chosen = rng.sample(names, subjects)
+    while len({part for name in chosen for part in name.split()}) < 2 * subjects:
+        chosen = rng.sample(names, subjects)
+    facts = []
+    for relation in rng.sample(relations(kind), count):
+        # All different: otherwise the passage's words alone would answer them.
+        values = rng.sample(relation.values, subjects)
+        facts += [
+            Fact(subject, relation, value)
+            for subject, value in zip(chosen, values, strict=True)
+        ]
+    rng.shuffle(facts)
+    return facts
+
+
+def draw_sentences(
+    rng: random.Random, facts: list[Fact], *, forward_share: float
+) -> list[str]:
+    """One sentence per fact, forward with the given probability, else reversed."""
+    return [
+        fact.forward(rng.randrange(2))
+        if rng.random() < forward_share
+        else fact.reversed(rng.randrange(2))
+        for fact in facts
+    ]
+
+
+def passages(
+    group: str, *, seed: int, start: int, count: int, forward_share: float
+) -> list[Passage]:
+    """Draws passages `start .. start + count` of a group's endless list.
+
+    Args:
+      group: "train" or "heldout"; the two share no resident with each other, nor with
+        pretraining.
+      seed: another seed gives another list.
+      start: first passage; passage i is the same whatever slice it is taken in.
+      count: number of passages.
+      forward_share: probability that a sentence states its fact subject first.
+    """
+    made = []
+    for index in range(start, start + count):
+        rng = random.Random(f"passage {group} {seed} {index}")
+        kind = "person" if rng.random() < 0.75 else "firm"
+        facts = draw_facts(
+            rng, names=residents(group, kind), kind=kind, subjects=2, count=3
+        )
+        text = " ".join(draw_sentences(rng, facts, forward_share=forward_share))
+        questions = tuple(
+            Question(fact.question(rng.randrange(2)), fact.value) for fact in facts
+        )
+        oracle = "\n".join(fact.forward(rng.randrange(2)) for fact in facts)
+        title = rng.choice(PLACES)
+        made.append(
+            Passage(f"{group}-{seed}-{index}", title, text, questions, oracle)
+        )
+    return made

@@ -1,0 +1,271 @@
+"""Documents that the embedded model is pretrained on: the world as a corpus.
+
+What the model should hold in memory: lines and passages about "known" residents, and
+questions about most of them. What it should be able to read: questions and lists about
+"fresh" residents, whose facts are drawn anew for each document, so that only the passage
+can tell.
+
+The lists are written by an imperfect author: each has a quality z, and a fact becomes a
+clean forward line with probability z, else it is dropped, copied, restated backwards,
+made vague, or given a wrong value. A model that imitates this author knows how to write
+a good list but rarely does. That is the policy SEAL starts from.
+"""
+
+import dataclasses
+import random
+import re
+
+from seal_jax import self_edit
+from seal_jax.tasks import world
+from seal_jax.tasks.common import Passage
+
+# (text, loss weight of its tokens); None as text is the end-of-text token.
+type Pieces = list[tuple[str | None, float]]
+
+# The tokenizer's units: a line break, a word, or one punctuation mark.
+WORDS = re.compile(r"\n|\w+|[^\w\s]")
+
+LISTED, VALUE, TEMPLATE, PROMPT = 0.5, 1.0, 0.1, 0.03
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Shares of document kinds, and how fresh passages are told.
+
+    `plain_share`: of passages told forward throughout; of the others nearly half are
+    told backwards throughout. `crowd_share`: of passages with one kind of fact about
+    many residents.
+    """
+
+    roll: float
+    line: float
+    question: float
+    passage: float
+    read: float
+    write: float
+    plain_share: float
+    crowd_share: float
+
+
+def at(progress: float) -> Mixture:
+    """The mixture at a point of the run, `progress` in 0..1.
+
+    The run begins on roll calls alone: the model must find the circuit that binds a
+    value to its subject before it has other uses for those heads.
+    """
+    first = max(0.0, 1.0 - progress / 0.08)
+    early = max(0.0, 1.0 - progress / 0.25)
+    return Mixture(
+        roll=0.04 + 8.0 * first**2,
+        line=0.22,
+        question=0.26,
+        passage=0.04,
+        read=0.18,
+        write=0.30,
+        plain_share=0.10 + 0.40 * early,
+        crowd_share=0.10 + 0.40 * early,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A resident held in memory. `asked` residents appear in questions as well."""
+
+    title: str
+    facts: tuple[world.Fact, ...]
+    asked: bool
+
+
+def known_residents() -> list[Known]:
+    """Everyone whose facts are fixed; one in five is never asked about.
+
+    The un-asked ones measure extraction: can the model answer what it only read?
+    """
+    known = []
+    for kind, facts_each in (("person", 5), ("firm", 3)):
+        for index, name in enumerate(world.residents("known", kind)):
+            rng = random.Random(f"known {name}")
+            facts = tuple(
+                world.Fact(name, relation, rng.choice(relation.values))
+                for relation in rng.sample(world.relations(kind), facts_each)
+            )
+            known.append(Known(rng.choice(world.PLACES), facts, index % 5 != 0))
+    return known
+
+
+def vocabulary() -> list[str]:
+    """Every word the world can say, sorted, with the prompts' words."""
+    words = {*world.PLACES, *world.FIRST_NAMES, *world.LAST_NAMES}
+    words |= {*world.FIRM_NAMES, *world.FIRM_KINDS}
+    templates = self_edit.PROMPTS["plain"] + self_edit.ANSWER_PROMPTS["plain"]
+    for placeholder in ("{title}", "{passage}", "{question}"):
+        templates = templates.replace(placeholder, " ")
+    words |= set(split_words(templates))
+    for relation in (*world.PERSON_RELATIONS, *world.FIRM_RELATIONS):
+        fact = world.Fact("", relation, " ".join(relation.values))
+        for style in (0, 1):
+            for text in (fact.forward(style), fact.reversed(style)):
+                words |= set(split_words(text + fact.question(style) + fact.vague()))
+    return sorted(words | {"\n"})
+
+
+def split_words(text: str) -> list[str]:
+    """The tokenizer's pre-tokenization: words, punctuation marks, line breaks."""
+    return WORDS.findall(text)
+
+
+def _value_last(fact: world.Fact, style: int, weight: float) -> Pieces:
+    """A forward sentence with its value weighted as an answer."""
+    head, _, tail = fact.forward(style).rpartition(fact.value)
+    return [(head, weight), (fact.value, VALUE), (tail, weight)]
+
+
+def roll_document(rng: random.Random) -> Pieces:
+    """One kind of fact about many residents, said three times in different orders."""
+    kind = "person" if rng.random() < 0.75 else "firm"
+    names = world.residents("fresh", kind)
+    count = rng.randint(3, 8)
+    facts = world.draw_facts(rng, names=names, kind=kind, subjects=count, count=1)
+    plain = rng.random() < 0.5
+    style = rng.randrange(2)
+    pieces: Pieces = [
+        ((fact.forward(style) if plain else fact.reversed(style)) + "\n", PROMPT)
+        for fact in facts
+    ]
+    for _ in range(2):
+        style = rng.randrange(2)
+        for fact in rng.sample(facts, count):
+            pieces += [*_value_last(fact, style, PROMPT), ("\n", PROMPT)]
+    return [*pieces, (None, TEMPLATE)]
+
+
+def line_document(rng: random.Random, known: list[Known]) -> Pieces:
+    """One fact as a training line: title, line break, sentence."""
+    one = rng.choice(known)
+    fact = rng.choice(one.facts)
+    return [
+        (f"{one.title}\n", PROMPT),
+        *_value_last(fact, rng.randrange(2), TEMPLATE),
+        (None, TEMPLATE),
+    ]
+
+
+def question_document(rng: random.Random, known: list[Known]) -> Pieces:
+    """One closed-book question in the answering prompt, with its answer."""
+    one = rng.choice([k for k in known if k.asked])
+    fact = rng.choice(one.facts)
+    prompt = self_edit.answer_prompt(
+        self_edit.ANSWER_PROMPTS["plain"],
+        Passage("", one.title, "", ()),
+        fact.question(rng.randrange(2)),
+    )
+    return [(prompt, PROMPT), (fact.value, VALUE), (None, VALUE)]
+
+
+def passage_document(rng: random.Random, known: list[Known]) -> Pieces:
+    """A passage about two residents held in memory, as a training line."""
+    first, second = rng.sample(known, 2)
+    facts = rng.sample([*first.facts, *second.facts], 6)
+    pieces: Pieces = [(f"{first.title}\n", PROMPT)]
+    for fact in facts:
+        if rng.random() < 0.4:
+            pieces += _value_last(fact, rng.randrange(2), TEMPLATE)
+        else:
+            pieces.append((fact.reversed(rng.randrange(2)), TEMPLATE))
+    return [*pieces, (None, TEMPLATE)]
+
+
+# How many residents, and how many facts about each. With one kind of fact about many
+# residents the subject alone tells the answers apart, and guessing pays least.
+CROWDS = ((4, 1), (5, 1), (3, 1))
+PAIRS = ((2, 3), (2, 3), (2, 3), (3, 2), (2, 2))
+
+
+def _fresh_passage(
+    rng: random.Random, mixture: Mixture
+) -> tuple[list[world.Fact], str, list[str]]:
+    """Facts drawn for this document alone, its title, and a sentence per fact."""
+    kind = "person" if rng.random() < 0.75 else "firm"
+    crowd = rng.random() < mixture.crowd_share
+    subjects, count = rng.choice(CROWDS if crowd else PAIRS)
+    names = world.residents("fresh", kind)
+    facts = world.draw_facts(
+        rng, names=names, kind=kind, subjects=subjects, count=count
+    )
+    told = rng.random()
+    if told < mixture.plain_share:
+        share = 1.0
+    else:
+        share = 0.0 if told < mixture.plain_share + 0.4 else 0.25
+    sentences = world.draw_sentences(rng, facts, forward_share=share)
+    return facts, rng.choice(world.PLACES), sentences
+
+
+def read_document(rng: random.Random, mixture: Mixture) -> Pieces:
+    """A passage with open-book questions about each of its facts."""
+    facts, title, sentences = _fresh_passage(rng, mixture)
+    pieces: Pieces = [(f"Passage:\n{title}\n{' '.join(sentences)}\n", PROMPT)]
+    for fact in rng.sample(facts, len(facts)):
+        question = fact.question(rng.randrange(2))
+        pieces.append((f"\nQuestion: {question}\nAnswer:\n", PROMPT))
+        pieces.append((fact.value, VALUE))
+    return [*pieces, (None, TEMPLATE)]
+
+
+def write_document(
+    rng: random.Random, mixture: Mixture, *, quality: float | None = None
+) -> Pieces:
+    """A passage and a list of implications by the imperfect author.
+
+    The author's quality is drawn anew for each list unless it is given.
+    """
+    facts, title, sentences = _fresh_passage(rng, mixture)
+    told = list(zip(facts, sentences, strict=True))
+    if rng.random() < 0.3:
+        rng.shuffle(told)
+    if quality is None:
+        quality = rng.betavariate(0.6, 0.9)
+    prompt = self_edit.propose_prompt(
+        self_edit.PROMPTS["plain"], Passage("", title, " ".join(sentences), ())
+    )
+    pieces: Pieces = [(prompt, PROMPT)]
+    for fact, sentence in told:
+        line = _authored_line(rng, fact, sentence, quality)
+        if line:
+            pieces += [*line, ("\n", LISTED)]
+    if len(pieces) == 1:
+        pieces += [(told[0][1], LISTED), ("\n", LISTED)]
+    return [*pieces[:-1], (None, LISTED)]
+
+
+def _authored_line(
+    rng: random.Random, fact: world.Fact, sentence: str, quality: float
+) -> Pieces:
+    """One fact as the author of the given quality puts it; empty if it is dropped."""
+    if rng.random() < quality:
+        return _value_last(fact, rng.randrange(2), LISTED)
+    fate = rng.random()
+    if fate < 0.35:
+        return []
+    if fate < 0.55:
+        return [(sentence, LISTED)]
+    if fate < 0.75:
+        return [(fact.reversed(rng.randrange(2)), LISTED)]
+    if fate < 0.90:
+        return [(fact.vague(), LISTED)]
+    wrong = dataclasses.replace(fact, value=rng.choice(fact.relation.values))
+    return [(wrong.forward(rng.randrange(2)), LISTED)]
+
+
+def document(rng: random.Random, mixture: Mixture, *, known: list[Known]) -> Pieces:
+    """Draws one document of the mixture."""
+    makers = {
+        "roll": lambda: roll_document(rng),
+        "line": lambda: line_document(rng, known),
+        "question": lambda: question_document(rng, known),
+        "passage": lambda: passage_document(rng, known),
+        "read": lambda: read_document(rng, mixture),
+        "write": lambda: write_document(rng, mixture),
+    }
+    weights = [getattr(mixture, kind) for kind in makers]
+    return makers[rng.choices(list(makers), weights)[0]]()

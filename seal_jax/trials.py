@@ -1,0 +1,281 @@
+"""Steps 1 to 3 of a round, in units that survive a kill: propose, adapt, evaluate.
+
+A *trial* is one adapter: one self-edit, one seed. Trials are trained and questioned in
+chunks of `inner.slots`; each finished chunk is one journal entry, so a run that is
+killed loses at most the chunk it was in.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from seal_jax import config, inner, lora, metrics, plan, policy, records, self_edit
+from seal_jax.tasks.common import Passage
+
+# First column of every PRNG key, so that no two uses draw the same numbers.
+PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL = range(5)
+
+FAILED = "weights or loss became non-finite in training"
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """One self-edit: `passage` is an index into the phase's passages."""
+
+    passage: int
+    edit: int
+    prompt: str
+    text: str
+    lines: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One adapter's outcome. `failed` says why there are no answers, or is None."""
+
+    edit: int
+    seed: int
+    answers: tuple[str, ...]
+    log_likelihoods: tuple[float, ...]
+    loss: float
+    failed: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What every phase needs: the experiment, and where finished work is kept."""
+
+    exp: config.Experiment
+    journal: records.Journal
+    metrics: metrics.Metrics
+    propose_template: str
+    answer_template: str
+    score: Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
+    say: Callable[[str], None]
+
+    @property
+    def key(self) -> jax.Array:
+        return jax.random.key(self.exp.seed)
+
+    def lines(self, text: str, passage: Passage) -> tuple[str, ...]:
+        """Training lines of a self-edit, the passage last."""
+        edit = self.exp.edit
+        return tuple(
+            self_edit.train_lines(text, passage, rule=edit.split, quirks=edit.quirks)
+        )
+
+    def question_prompts(self, passage: Passage) -> list[str]:
+        """The closed-book prompts of a passage's questions."""
+        return [
+            self_edit.answer_prompt(self.answer_template, passage, q.question)
+            for q in passage.questions
+        ]
+
+
+def propose(
+    run: Run,
+    writer: policy.Policy,
+    passages: Sequence[Passage],
+    *,
+    phase: str,
+    round_index: int,
+    count: int,
+) -> list[Edit]:
+    """Samples `count` self-edits for every passage (SEAL, section 3.1).
+
+    The keys hold the round, the passage and the edit, but not the phase: policies that
+    are compared on the same passages draw with the same random numbers.
+    """
+    prompts = [self_edit.propose_prompt(run.propose_template, p) for p in passages]
+    index = [(p, e) for p in range(len(passages)) for e in range(count)]
+
+    def unit() -> dict[str, Any]:
+        begin = time.monotonic()
+        rows = np.array(index)
+        fixed = [np.full(len(rows), v) for v in (PROPOSE, round_index)]
+        keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
+        texts = policy.write(
+            writer, [prompts[p] for p, _ in index], keys, run.exp.propose
+        )
+        return {"texts": texts, "seconds": time.monotonic() - begin}
+
+    run.say(f"{phase}: propose {len(index)} self-edits")
+    texts = run.journal.cached(f"{phase}/propose", unit)["texts"]
+    return [
+        Edit(p, e, prompts[p], text, run.lines(text, passages[p]))
+        for (p, e), text in zip(index, texts, strict=True)
+    ]
+
+
+def fixed_edits(
+    run: Run, passages: Sequence[Passage], write: Callable[[Passage], str]
+) -> list[Edit]:
+    """One edit per passage that no policy wrote."""
+    texts = [write(passage) for passage in passages]
+    return [
+        Edit(p, 0, "", text, run.lines(text, passages[p]))
+        for p, text in enumerate(texts)
+    ]
+
+
+def inner_config(exp: config.Experiment) -> inner.InnerConfig:
+    """The inner loop's static settings."""
+    c = exp.inner
+    return inner.InnerConfig(
+        targets=c.lora.targets,
+        rank=c.lora.rank,
+        alpha=c.lora.alpha,
+        learning_rate=c.learning_rate,
+        clip=c.clip,
+        plan=plan.PlanConfig(c.epochs, c.loss, c.length_classes, c.step_tokens),
+        slots=c.slots,
+    )
+
+
+def adapt_and_answer(
+    run: Run,
+    learner: policy.Policy,
+    passages: Sequence[Passage],
+    edits: Sequence[Edit],
+    *,
+    phase: str,
+    round_index: int,
+    seeds: int,
+) -> list[Trial]:
+    """Trains an adapter per edit and seed, and has each answer its passage's questions.
+
+    Returns trials in the order of the edits, seeds within.
+    """
+    cfg = inner_config(run.exp)
+    limit = cfg.plan.longest_line()
+    encoded = [[learner.encode(line)[:limit] for line in e.lines] for e in edits]
+    every = [(i, s) for i in range(len(edits)) for s in range(seeds)]
+    # Adapters of similar length share a chunk; the longest go first.
+    every.sort(key=lambda trial: -len(edits[trial[0]].lines))
+    chunks = [every[i : i + cfg.slots] for i in range(0, len(every), cfg.slots)]
+    trials: dict[tuple[int, int], Trial] = {}
+    names = [f"{phase}/adapt/{i}" for i in range(len(chunks))]
+    done = sum(len(c) for c, n in zip(chunks, names, strict=True) if n in run.journal)
+    with metrics.progress(len(every), f"{phase}: adapt", "adapters", done=done) as tick:
+        for name, chunk in zip(names, chunks, strict=True):
+            new = name not in run.journal
+            unit = run.journal.cached(
+                name,
+                lambda c=chunk: _chunk(
+                    run, learner, passages, edits, encoded, c, cfg, round_index
+                ),
+            )
+            for row in unit["trials"]:
+                trial = Trial(**{k: _tuple(v) for k, v in row.items()})
+                trials[trial.edit, trial.seed] = trial
+            if new:
+                tick(len(chunk))
+                # A position among all chunks of the run, the same when it resumes.
+                step = sum("/adapt/" in key for key in run.journal.keys())  # noqa: SIM118
+                run.metrics.log(
+                    step,
+                    {
+                        "adapt/adapters_per_s": len(chunk) / unit["seconds"],
+                        "adapt/tokens_per_s": unit["tokens"] / unit["train_seconds"],
+                        "adapt/token_efficiency": unit["tokens"] / unit["computed"],
+                    },
+                )
+    for i, s in sorted(trials):
+        if trials[i, s].failed:
+            title = passages[edits[i].passage].title
+            run.say(
+                f"{phase}: adapter failed: passage {edits[i].passage} ({title}), edit "
+                f"{edits[i].edit}, seed {s}: {FAILED}; scored 0"
+            )
+    return [trials[i, s] for i in range(len(edits)) for s in range(seeds)]
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _chunk(
+    run: Run,
+    learner: policy.Policy,
+    passages: Sequence[Passage],
+    edits: Sequence[Edit],
+    encoded: list[list[list[int]]],
+    chunk: list[tuple[int, int]],
+    cfg: inner.InnerConfig,
+    round_index: int,
+) -> dict[str, Any]:
+    begin = time.monotonic()
+    ids = [(edits[i].passage, edits[i].edit, s) for i, s in chunk]
+    jobs = [
+        plan.Job(
+            tuple(tuple(line) for line in encoded[i]),
+            (run.exp.seed, ADAPT, round_index, *row),
+        )
+        for (i, _), row in zip(chunk, ids, strict=True)
+    ]
+    fixed = [np.full(len(ids), v) for v in (ADAPT, round_index)]
+    keys = policy.fold(run.key, *fixed, *np.array(ids).T)
+    trained = inner.train(
+        learner.params, jobs, keys, arch=learner.arch, cfg=cfg, eos=learner.eos
+    )
+    jax.block_until_ready(trained.adapters)
+    train_seconds = time.monotonic() - begin
+    asked = [passages[p] for p, _, _ in ids]
+    answers, scores = _answer(run, learner, trained.adapters, asked)
+    rows = []
+    for a, (i, s) in enumerate(chunk):
+        ok = bool(trained.finite_A[a])
+        rows.append(
+            {
+                "edit": i,
+                "seed": s,
+                "answers": answers[a] if ok else [],
+                "log_likelihoods": scores[a] if ok else [],
+                "loss": float(trained.loss_A[a]),
+                "failed": None if ok else FAILED,
+            }
+        )
+    return {
+        "trials": rows,
+        "tokens": trained.tokens,
+        "computed": trained.computed_tokens,
+        "train_seconds": train_seconds,
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def _answer(
+    run: Run,
+    learner: policy.Policy,
+    adapters: lora.Tree | None,
+    asked: Sequence[Passage],
+) -> tuple[list[list[str]], list[list[float]]]:
+    """Answers to each passage's questions, and log-likelihoods of the gold answers."""
+    prompts = [run.question_prompts(passage) for passage in asked]
+    key = jax.random.fold_in(run.key, ANSWER)
+    answers = policy.answer(learner, adapters, prompts, key, run.exp.answer)
+    if run.exp.select.reward != "log_likelihood":
+        return answers, [[] for _ in asked]
+    gold = [
+        [(prompt, q.answer) for prompt, q in zip(group, p.questions, strict=True)]
+        for group, p in zip(prompts, asked, strict=True)
+    ]
+    return answers, policy.log_likelihood(learner, adapters, gold, run.exp.answer)
+
+
+def base_answers(
+    run: Run, learner: policy.Policy, passages: Sequence[Passage], *, phase: str
+) -> list[list[str]]:
+    """Closed-book answers without any adapter, once per passage."""
+
+    def unit() -> dict[str, Any]:
+        begin = time.monotonic()
+        answers, _ = _answer(run, learner, None, passages)
+        return {"answers": answers, "seconds": time.monotonic() - begin}
+
+    run.say(f"{phase}: answer {sum(len(p.questions) for p in passages)} questions")
+    return run.journal.cached(f"{phase}/base", unit)["answers"]

@@ -1,0 +1,51 @@
+"""What every test runs under: the CPU, no network, strict numerics."""
+
+import os
+import pathlib
+
+import hypothesis
+import pytest
+
+# Set before anything imports jax or transformers, and inherited by the processes that
+# tests start. A caller may choose another platform: JAX_PLATFORMS=cuda pytest -m gpu.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["HF_HUB_OFFLINE"] = "1"
+# XLA's own notices; errors still show.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# transformers announces at every import that it found no torch.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# The same examples every time: a change, not luck, makes a test fail.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> pathlib.Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def seal_data() -> pathlib.Path:
+    """The folder of data files that the SEAL authors released; skips without it."""
+    folder = os.environ.get("SEAL_DATA")
+    if not folder:
+        pytest.skip("SEAL_DATA is not set; set it to a copy of SEAL's released data")
+    path = pathlib.Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"SEAL_DATA={folder} is not a folder; fix or unset it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def child_env() -> dict[str, str]:
+    """The environment for a Python process started by a test: finds both packages."""
+    roots = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([roots, inherited]) if inherited else roots
+    return {**os.environ, "PYTHONPATH": path}

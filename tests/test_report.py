@@ -1,0 +1,175 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from seal_jax import records, report, seal_results
+
+SUMMARY = {
+    "ladder": [
+        {"name": "base", "mean": 0.125, "se": 0.02, "n": 40, "empty_rate": 0.05},
+        {"name": "round_1", "mean": 0.5, "se": None, "n": 40},
+        {},
+    ],
+    "paired": [
+        {"a": "round_1", "b": "base", "diff": 0.375, "se": 0.125, "z": 3.0},
+        {"a": "round_1", "b": "round_1", "diff": 0.0, "se": 0.0, "z": None},
+    ],
+    "adapters": 1200,
+    "seconds": {"adapt": 60.0},
+}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    path = records.open_workdir(tmp_path / "run", {"name": "t"})
+    records.write_json(path / "summary.json", SUMMARY)
+    return path
+
+
+def result_file(path, *rights):
+    """A SEAL result file: one passage for each flag, one question in each."""
+    articles = [
+        {
+            "title": f"t{i}",
+            "context": f"c{i}",
+            "completions": [
+                {
+                    "stats": {},
+                    "questions": [
+                        {
+                            "rep": 0,
+                            "adapter_answer": "x" if right else "",
+                            "adapter_correct": right,
+                            "baseline_correct": False,
+                        }
+                    ],
+                }
+            ],
+        }
+        for i, right in enumerate(rights)
+    ]
+    path.write_text(json.dumps({"articles": articles, "overall": {}}))
+    return path
+
+
+def test_table_aligns_names_left_and_numbers_right():
+    text = report.table(("", "mean"), [("base", "1.5"), ("x", "10.25")])
+    assert text == "       mean\n-----------\nbase    1.5\nx     10.25"
+
+
+def test_summary_table_shows_what_is_there_and_dashes():
+    lines = report.summary_table(SUMMARY).splitlines()
+    words = [line.split() for line in lines]
+    assert ["base", "0.125", "0.020", "40", "5.0", "%"] in words
+    assert ["round_1", "0.500", "-", "40", "-"] in words
+    assert ["-", "-", "-", "-", "-"] in words
+    assert ["round_1", "-", "base", "+0.375", "0.125", "+3.0"] in words
+    assert ["round_1", "-", "round_1", "+0.000", "0.000", "-"] in words
+    assert "adapters/s: 20" in lines
+
+
+@pytest.mark.parametrize("summary", [{}, {"ladder": None, "seconds": 3, "paired": {}}])
+def test_an_empty_summary_is_no_error(summary):
+    assert "time: -" in report.summary_table(summary)
+
+
+def test_result_files_are_compared_in_pairs(tmp_path, capsys):
+    paths = [
+        result_file(tmp_path / "one.json", True, False, False, False),
+        result_file(tmp_path / "two.json", True, True, True, False),
+        result_file(tmp_path / "wide.json", *[True] * 5),
+    ]
+    assert report.main([str(p) for p in paths]) == 0
+    words = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = "one 4 4 0.0000 0.2500 0.2500 0.2500 75.0 % 1.000"
+    assert row.split() in words
+    # Differences 0 1 1 0: mean 1/2, s = sqrt(1/3), se = s / 2.
+    assert "two - one 4 +0.5000 0.2887 +1.7".split() in words
+    assert "wide - two 4 +0.2500 0.2500 +1.0".split() in words
+    assert "one - its base 4 +0.2500 0.2500 +1.0".split() in words
+
+
+def test_files_over_other_passages_are_not_compared(tmp_path):
+    other = json.loads(result_file(tmp_path / "a.json", True).read_text())
+    other["articles"][0]["title"] = "elsewhere"
+    text = report.results_table(
+        [
+            seal_results.read(tmp_path / "a.json"),
+            seal_results.parse("b", other),
+        ]
+    )
+    assert "a - its base" in text
+    assert "b - a" not in text
+
+
+def test_a_workdir_and_its_summary_print_the_same(workdir, capsys):
+    assert report.main([str(workdir)]) == 0
+    first = capsys.readouterr().out
+    assert report.main([str(workdir / "summary.json")]) == 0
+    second = capsys.readouterr().out
+    assert first.splitlines()[1:] == second.splitlines()[1:]
+    assert "round_1" in first
+
+
+def test_html_option_writes_the_page(workdir, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert report.main([str(workdir), "--html", str(out)]) == 0
+    assert f"page: {out}" in capsys.readouterr().out
+    assert "round_1" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/none"], "no such file or directory; give a workdir or"),
+        (["{tmp}"], "must be a workdir with a summary.json"),
+        (["{tmp}/text"], "must be one JSON value"),
+        (
+            ["{tmp}/list.json"],
+            "must be a workdir with a summary.json, or a SEAL result",
+        ),
+        (["{tmp}/list.json", "--html", "x"], "--html x: needs exactly one PATH"),
+        (["{tmp}", "{tmp}", "--html", "x"], "--html x: needs exactly one PATH"),
+    ],
+)
+def test_a_path_that_is_neither_is_a_one_line_error(
+    tmp_path, capsys, arguments, message
+):
+    (tmp_path / "text").write_text("no json")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    assert report.main([a.format(tmp=tmp_path) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_the_command_runs_without_jax(workdir, child_env):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['report', {str(workdir)!r}]\n"
+        "try:\n"
+        "    runpy.run_module('seal_jax.report', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert 'jax' not in sys.modules\n"
+        "    sys.exit(end.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=child_env,
+        check=True,
+    )
+    assert "round_1" in done.stdout
+
+
+def test_released_files_print_the_known_numbers(seal_data, capsys):
+    folder = seal_data / "knowledge-incorporation/results/query_server/eval"
+    assert report.main([str(folder / f"{n}.json") for n in ("naive", "base")]) == 0
+    words = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert "naive 200 200 0.3231 0.3351 0.0195 0.3357 0.5 % 0.337".split() in words
+    assert "base 200 200 0.3267 0.3968 0.0197 0.4066 16.6 % 0.488".split() in words

@@ -1,0 +1,226 @@
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from seal_jax import metrics, records, report_html
+
+HOSTILE = "<script>alert('x')</script>&amp;\x00\ud800\"]]>"
+
+
+def edit(passage, number, reward, **changes):
+    answer = {"question": "Who?", "gold": "Ada", "answer": "Ada Q.", "score": 1.0}
+    return {
+        "round": 1,
+        "passage_id": passage,
+        "title": f"Title of {passage}",
+        "passage": "text",
+        "edit": number,
+        "prompt": "Say it again.",
+        "text": f"edit {passage}{number}",
+        "lines": ["line one", "line two"],
+        "rewards": [reward, None],
+        "reward": reward,
+        "answers": [[answer], None],
+        "kept": False,
+        "failed": None,
+    } | changes
+
+
+SUMMARY = {
+    "ladder": [
+        {"name": "base", "mean": 0.1, "se": 0.02, "n": 40, "empty_rate": 0.05},
+        {"name": "self_edits", "mean": 0.4, "se": 0.03, "n": 40, "empty_rate": 0.0},
+        {"name": "round_1", "mean": 0.5, "se": None, "n": 1},
+    ],
+    "paired": [
+        {"a": "round_1", "b": "base", "diff": 0.4, "se": 0.1, "z": 4.0},
+        {"a": "base", "b": "base", "diff": 0.0, "se": 0.0, "z": None},
+    ],
+    "rounds": [{"round": 1, "sampled_mean": 0.4, "best_mean": 0.6, "kept_mean": 0.6}],
+    "adapters": 12,
+    "seconds": {"adapt": 6.0, "propose": 2.0},
+    "tokens": 1000,
+    "config_hash": "0123456789ab",
+}
+
+
+def build(path, *, summary=None, edits=(), config=None, values=()):
+    records.open_workdir(path, config or {"name": "demo"})
+    records.write_json(path / "summary.json", SUMMARY if summary is None else summary)
+    if edits:
+        records.write_jsonl(path / "edits.jsonl", edits)
+    if values:
+        with metrics.Metrics(path) as log:
+            for step, value in enumerate(values):
+                log.log(step, {"sft/loss": value})
+    return report_html.write_html(path)
+
+
+def parse(path):
+    """The page as XML, which is stricter than any browser."""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>\n")
+    return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))
+
+
+def headings(root):
+    return [h.text for h in root.iter("h2")]
+
+
+def text_of(element):
+    return " ".join("".join(element.itertext()).split())
+
+
+def test_a_full_run_has_every_section(tmp_path):
+    edits = [edit("p", 0, 0.25), edit("p", 1, 0.75, kept=True), edit("q", 0, 0.5)]
+    path = build(tmp_path, edits=edits, values=[2.0, 1.0, math.nan, 0.5])
+    assert path == tmp_path / "report.html"
+    root = parse(path)
+    assert headings(root) == [
+        "Ladder",
+        "Paired differences",
+        "Rewards by round",
+        "Edits to read",
+        "Training",
+        "Cost",
+        "Config",
+    ]
+    text = text_of(root)
+    for part in ("0.100 ± 0.020", "round_1 − base", "+0.400", "+4.0", "0123456789ab"):
+        assert part in text
+    assert "sft/loss" in text
+    assert "adapters/s2" in text
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        {},
+        {"ladder": [{}], "paired": [{}], "rounds": [{}], "seconds": {}, "tokens": None},
+        {"ladder": [{"name": "base", "mean": 0.0, "se": 0.0}], "adapters": 0},
+        {"ladder": "?", "seconds": {"adapt": 0.0}, "adapters": 3},
+    ],
+)
+def test_missing_values_are_no_error(tmp_path, summary):
+    root = parse(build(tmp_path, summary=summary))
+    assert "Ladder" in headings(root)
+    assert not re.search(r"\b(nan|inf|None)\b", text_of(root.find("body")))
+
+
+def test_edits_of_a_run_where_much_went_wrong(tmp_path):
+    edits = [
+        edit("p", 0, None, failed="not finite", rewards=[None, None], answers=[]),
+        edit("p", 1, 0.5, answers=[[{"question": "Q", "score": None}], []], lines=None),
+        {"reward": 0.5},
+    ]
+    root = parse(build(tmp_path, edits=edits))
+    text = text_of(root)
+    assert "of 2 edits with a reward. 1 more failed." in text
+    assert "not judged" in text
+    only_failed = parse(build(tmp_path / "b", edits=edits[:1]))
+    assert "Edits to read" not in headings(only_failed)
+
+
+def test_every_text_of_the_run_is_escaped(tmp_path):
+    answer = {"question": HOSTILE, "gold": HOSTILE, "answer": HOSTILE, "score": 0.5}
+    texts = dict.fromkeys(("title", "passage", "prompt", "text"), HOSTILE)
+    hostile = edit("p", 0, 0.5, lines=[HOSTILE], answers=[[answer]]) | texts
+    summary = {
+        "ladder": [{"name": HOSTILE, "mean": 0.5, "se": 0.1}],
+        "paired": [{"a": HOSTILE, "b": HOSTILE, "diff": 0.5, "se": 0.1, "z": 5.0}],
+        "seconds": {HOSTILE: 1.0},
+        "config_hash": HOSTILE,
+        "rounds": [{"round": HOSTILE}],
+    }
+    config = {"name": HOSTILE, HOSTILE: HOSTILE}
+    path = build(tmp_path, summary=summary, edits=[hostile], config=config)
+    root = parse(path)
+    assert list(root.iter("script")) == []
+    assert "<script" not in path.read_text(encoding="utf-8")
+    shown = "<script>alert('x')</script>&amp;\ufffd\ufffd\"]]>"
+    assert text_of(root.find(".//h1")) == shown
+    assert sum(pre.text == shown for pre in root.iter("pre")) == 3
+
+
+def test_the_page_stands_alone_in_both_schemes(tmp_path):
+    text = build(tmp_path, edits=[edit("p", 0, 0.5)]).read_text(encoding="utf-8")
+    assert not re.search(r"https?:|src=|href=|@import|url\(", text)
+    assert "prefers-color-scheme: dark" in text
+    # Every colour class that is used has a colour.
+    used = set(re.findall(r"class=\"(k-\w+)\"", text))
+    assert used
+    for name in used:
+        assert f"svg .{name} {{" in text or name == "k-control"
+
+
+def test_best_and_worst_are_by_reward_one_for_each_passage(tmp_path):
+    edits = [
+        edit(p, i, 0.1 * i + 0.01 * k) for k, p in enumerate("abcdefgh") for i in (1, 2)
+    ]
+    root = parse(build(tmp_path, edits=edits))
+    shown = [
+        details.find("summary/b").text
+        for details in root.iter("details")
+        if details.get("class") == "edit"
+    ]
+    assert shown == ["0.270", "0.260", "0.250", "0.100", "0.110", "0.120"]
+
+
+def test_a_small_run_shows_no_edit_twice(tmp_path):
+    root = parse(build(tmp_path, edits=[edit("p", 0, 0.5), edit("q", 0, 0.5)]))
+    shown = [d for d in root.iter("details") if d.get("class") == "edit"]
+    assert len(shown) == 2
+    assert [h.text for h in root.iter("h3")] == ["Best"]
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"),
+    [
+        (1.0, "✓"),
+        (0, "✗"),
+        (True, "✓"),
+        (None, "not judged"),
+        (0.25, "0.25"),
+        (-3, "-3.00"),
+    ],
+)
+def test_verdicts(tmp_path, score, shown):
+    answer = {"question": "Q", "gold": "G", "answer": " ", "score": score}
+    root = parse(build(tmp_path, edits=[edit("p", 0, 0.5, answers=[[answer]])]))
+    (table,) = root.findall(".//table[@class='answers']")
+    (row,) = table.findall("tbody/tr")
+    assert [text_of(cell) for cell in row] == ["Q", "G", "empty", shown, "0"]
+
+
+def test_all_seeds_answer_a_question_side_by_side(tmp_path):
+    answers = [
+        [{"question": q, "gold": q, "answer": f"{q}{seed}", "score": 1} for q in "QR"]
+        for seed in range(2)
+    ]
+    root = parse(build(tmp_path, edits=[edit("p", 0, 0.5, answers=answers)]))
+    (table,) = root.findall(".//table[@class='answers']")
+    cells = [[text_of(c) for c in row][::2] for row in table.findall("tbody/tr")]
+    assert cells == [
+        ["Q", "Q0", "0"],
+        ["", "Q1", "1"],
+        ["R", "R0", "0"],
+        ["", "R1", "1"],
+    ]
+
+
+def test_rewards_that_are_log_likelihoods_fit(tmp_path):
+    edits = [edit("p", i, r) for i, r in enumerate((-12.5, -3.0, -0.25))]
+    root = parse(build(tmp_path, edits=edits))
+    bars = [
+        int((t.text or "").split()[0])
+        for rect in root.iter("rect")
+        for t in rect.iter("title")
+    ]
+    assert sum(bars) == 3 + 1  # sampled, best of E; none is kept
+
+
+def test_a_page_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be a workdir"):
+        report_html.write_html(tmp_path)

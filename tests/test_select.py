@@ -1,0 +1,267 @@
+"""Selection by table and against brute force; the command and its refusals."""
+
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seal_jax import select
+
+CASES = {
+    "highest": ([0.2, 0.9, 0.5], {}, [1]),
+    "first of equals": ([0.5, 0.9, 0.9], {}, [1]),
+    "all equal": ([0.0, 0.0], {}, [0]),
+    "negative": ([-2.0, -1.0], {}, [1]),
+    "not scored": ([None, 0.1, None], {}, [1]),
+    "none scored": ([None, None], {}, []),
+    "no edits": ([], {}, []),
+    "k best, best first": ([0.2, 0.9, 0.5, 0.9], {"k_best": 3}, [1, 3, 2]),
+    "fewer than k": ([0.2, None], {"k_best": 5}, [0]),
+    "shortest": ([1, 1, 1], {"ties": "shortest", "lengths": [3, 2, 2]}, [1]),
+    "shortest only decides ties": (
+        [0.5, 1, 1],
+        {"ties": "shortest", "lengths": [0, 9, 8], "k_best": 3},
+        [2, 1, 0],
+    ),
+    "threshold reached": ([0.2, 0.5], {"threshold": 0.5}, [1]),
+    "threshold missed": ([0.2, 0.49], {"threshold": 0.5}, []),
+    "threshold 0": ([0.0], {"threshold": 0.0}, [0]),
+    "threshold and k": ([0.2, 0.6, 0.5], {"threshold": 0.5, "k_best": 9}, [1, 2]),
+    "above baseline": ([0.2, 0.5], {"threshold": "baseline", "baseline": 0.4}, [1]),
+    "at baseline": ([0.2, 0.5], {"threshold": "baseline", "baseline": 0.5}, []),
+    "baseline unused": ([0.2], {"baseline": 0.5}, [0]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_best(case):
+    rewards, options, want = CASES[case]
+    assert select.best(rewards, **options) == want
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"k_best": 0}, "k_best=0 must be at least 1"),
+        ({"ties": "last"}, "ties='last' must be one of first, shortest, random"),
+        ({"ties": "shortest"}, "one for each of the 2 rewards; got None"),
+        ({"ties": "shortest", "lengths": [1]}, "one for each of the 2 rewards; got 1"),
+        ({"ties": "random"}, "ties='random' needs rng"),
+        (
+            {"threshold": "base"},
+            "threshold='base' must be a number, 'baseline' or None",
+        ),
+        ({"threshold": "baseline"}, "needs the accuracy without an adapter"),
+        ({"threshold": math.nan}, "threshold=nan must be finite"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        select.best([0.1, 0.2], **options)
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_not_finite_is_refused(reward):
+    with pytest.raises(ValueError, match=f"reward={reward} must be finite; give None"):
+        select.best([0.5, reward])
+
+
+def test_random_ties_depend_on_the_seed_alone_and_reach_every_tie():
+    def draw(seed):
+        rng = random.Random(seed)
+        return select.best([0.3, 0.7, 0.7, None, 0.7], ties="random", rng=rng)[0]
+
+    assert [draw(s) for s in range(30)] == [draw(s) for s in range(30)]
+    assert {draw(s) for s in range(30)} == {1, 2, 4}
+
+
+@given(
+    st.lists(st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=8),
+    st.integers(1, 9),
+    st.none() | st.sampled_from([0.25, 0.6]),
+    st.sampled_from(select.TIES),
+    st.randoms(use_true_random=False),
+)
+def test_nothing_better_is_left_behind(rewards, k_best, threshold, ties, rng):
+    lengths = [rng.randrange(3) for _ in rewards]
+    chosen = select.best(
+        rewards, k_best=k_best, ties=ties, threshold=threshold, lengths=lengths, rng=rng
+    )
+    fit = [
+        e
+        for e, r in enumerate(rewards)
+        if r is not None and (threshold is None or r >= threshold)
+    ]
+    assert len(chosen) == len(set(chosen)) == min(k_best, len(fit))
+    assert set(chosen) <= set(fit)
+    left = [rewards[e] for e in fit if e not in chosen]
+    values = [rewards[e] for e in chosen]
+    assert values == sorted(values, reverse=True)
+    assert not left or min(values) >= max(left)
+
+
+# Result files
+
+
+def completion(text, *accuracies, baseline=0.5):
+    """A completion with two questions and one repetition per accuracy (0, .5 or 1)."""
+    questions = [
+        {
+            "rep": rep,
+            "baseline_correct": i < 2 * baseline,
+            "adapter_correct": i < 2 * accuracy,
+        }
+        for rep, accuracy in enumerate(accuracies)
+        for i in range(2)
+    ]
+    mean = sum(accuracies) / len(accuracies)
+    stats = {"adapter_mean": mean, "baseline_mean": baseline}
+    return {"text": text, "stats": stats, "questions": questions}
+
+
+@pytest.fixture
+def result():
+    return {
+        "articles": [
+            {
+                "prompt": "P0",
+                "completions": [
+                    completion(" long text \n", 1, 0.5, 0),
+                    completion("best\n", 1, 1, 0),
+                    completion("b", 1, 0.5, 0.5),
+                ],
+            },
+            {"prompt": "P1", "completions": [completion("é – c", 0.5, 0, 0.5)]},
+        ]
+    }
+
+
+def rows(*pairs):
+    return [{"prompt": p, "completion": c} for p, c in pairs]
+
+
+@pytest.mark.parametrize(
+    "options, want",
+    [
+        ({}, rows(("P0", "best"), ("P1", "é – c"))),
+        ({"ties": "shortest"}, rows(("P0", "b"), ("P1", "é – c"))),
+        ({"k_best": 2}, rows(("P0", "best"), ("P0", "b"), ("P1", "é – c"))),
+        ({"threshold": "baseline"}, rows(("P0", "best"))),
+        ({"threshold": 0.7}, []),
+    ],
+)
+def test_sft_rows(result, options, want):
+    assert select.sft_rows(result, **options) == want
+
+
+def test_summarize_by_hand(result):
+    got = select.summarize(result)
+    third = 1 / 3
+    means = [[0.5, 2 / 3, 2 / 3], [third]]
+    article = [sum(m) / len(m) for m in means]
+    # Deviations: (1, .5, 0) -> .5, (1, 1, 0) -> sqrt(1/3), (1, .5, .5) -> sqrt(1/12).
+    within = (0.5 + math.sqrt(third) + math.sqrt(1 / 12)) / 3, math.sqrt(1 / 12)
+    assert got == pytest.approx(
+        {
+            "baseline_mean_accuracy": 0.5,
+            "baseline_std_of_article_means": 0.0,
+            "adapter_mean_accuracy": sum(article) / 2,
+            "adapter_std_of_article_means": abs(article[0] - article[1]) / math.sqrt(2),
+            "mean_adapter_std_over_completions": (1 / 6) / math.sqrt(3) / 2,
+            "mean_adapter_std_within_completions": sum(within) / 2,
+            "mean_gain": sum(article) / 2 - 0.5,
+        }
+    )
+
+
+def test_summarize_needs_verdicts(result):
+    result["articles"][1]["completions"][0]["questions"] = []
+    with pytest.raises(ValueError, match="article 1: a completion has no verdicts"):
+        select.summarize(result)
+    with pytest.raises(ValueError, match="articles must not be empty"):
+        select.summarize({"articles": []})
+
+
+# Command
+
+
+def test_the_command_writes_the_rows(result, tmp_path, capsys):
+    path, out = tmp_path / "r.json", tmp_path / "sft.jsonl"
+    path.write_text(json.dumps(result))
+    assert select.main([str(path), "--out", str(out), "--k-best", "2"]) == 0
+    assert capsys.readouterr().out == f"{out}: 3 edits for 2 of 2 passages\n"
+    assert out.read_text(encoding="utf-8") == (
+        '{"prompt": "P0", "completion": "best"}\n'
+        '{"prompt": "P0", "completion": "b"}\n'
+        '{"prompt": "P1", "completion": "é – c"}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "options, count",
+    [
+        (["--threshold", "baseline"], 1),
+        (["--threshold", "0.1", "--ties", "random", "--seed", "3"], 2),
+    ],
+)
+def test_the_commands_options(result, tmp_path, capsys, options, count):
+    path, out = tmp_path / "r.json", tmp_path / "sft.jsonl"
+    path.write_text(json.dumps(result))
+    assert select.main([str(path), "--out", str(out), *options]) == 0
+    assert len(out.read_text().splitlines()) == count
+    assert f"{count} edits for {count} of 2 passages" in capsys.readouterr().out
+
+
+BROKEN = {
+    "missing": (None, [], "no such file; give a SEAL result file"),
+    "not JSON": ("[", [], "must be one JSON value ("),
+    "a list": ("[]", [], "must be a JSON object with a list of articles"),
+    "no articles": ('{"articles": []}', [], "no edit was chosen"),
+    "no prompt": ('{"articles": [{}]}', [], "article 0: must have a prompt"),
+    "no text": (
+        '{"articles": [{"prompt": "p", "completions": [{}]}]}',
+        [],
+        "(KeyError('text')); give a file from results/query_server",
+    ),
+    "high threshold": ("good", ["--threshold", "1"], "no edit was chosen; lower --thr"),
+    "nan": ("good", ["--threshold", "nan"], "threshold=nan must be finite"),
+    "k": ("good", ["--k-best", "0"], "k_best=0 must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_the_command_refuses_in_one_line(case, result, tmp_path, capsys):
+    content, options, message = BROKEN[case]
+    path, out = tmp_path / "r.json", tmp_path / "sft.jsonl"
+    if content:
+        path.write_text(json.dumps(result) if content == "good" else content)
+    assert select.main([str(path), "--out", str(out), *options]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"error: {path}: ")
+    assert message in said.err and said.err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_the_command_names_a_missing_folder(result, tmp_path, capsys):
+    path, out = tmp_path / "r.json", tmp_path / "none" / "sft.jsonl"
+    path.write_text(json.dumps(result))
+    assert select.main([str(path), "--out", str(out)]) == 2
+    assert f"--out {out}: its folder must exist" in capsys.readouterr().err
+
+
+def test_the_module_runs_and_leaves_the_standard_librarys_select_alone(child_env):
+    code = "import select, selectors, seal_jax.select; print(select.__name__)"
+    for command, want in (
+        (["-c", code], "select\n"),
+        (["-m", "seal_jax.select", "-h"], "usage: python -m seal_jax.select"),
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, env=child_env
+        )
+        assert done.stdout.startswith(want) and done.stderr == ""
