@@ -3,12 +3,11 @@
     make demo
     python -m seal_jax.train --config=configs/tiny.py --workdir=runs/tiny
 
-A 0.9M-parameter model that ships with the package (`seal_jax/assets/tiny`, pretrained by
-`configs/tiny_pretrain.py`) reads passages about people and firms it has never met, and
-learns to write self-edits that its own adapters learn from. Every number is set as in
-`configs/squad.py` where the two are comparable.
+A 0.9M-parameter model that ships with the package (`seal_jax/assets/tiny`, pretrained
+by `configs/tiny_pretrain.py`) reads passages about people and firms it has never met,
+and learns to write self-edits that its own adapters learn from. Every number is set as
+in `configs/squad.py` where the two are comparable.
 """
-
 
 from ml_collections import ConfigDict
 
@@ -51,8 +50,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.propose.top_p = 1.0
     config.propose.top_k = 0
     config.propose.min_tokens = 0
-    config.propose.max_tokens = 80
-    config.propose.prompt_multiple = 96
+    config.propose.max_tokens = 64
+    config.propose.prompt_multiple = 64
     config.propose.batch = 240
 
     config.edit = ConfigDict()
@@ -79,8 +78,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.inner.loss.mode = "masked"
     config.inner.loss.pad_to = 128
     config.inner.loss.pad_samples = 0
-    config.inner.length_classes = (16, 80)
-    config.inner.step_tokens = 640
+    config.inner.length_classes = (12, 56)
+    config.inner.step_tokens = 672
     config.inner.slots = 120
 
     config.answer = ConfigDict()
@@ -90,7 +89,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.answer.top_k = 0
     config.answer.min_tokens = 0
     config.answer.max_tokens = 4
-    config.answer.prompt_multiple = 24
+    config.answer.prompt_multiple = 20
     config.answer.batch = 720
 
     config.grade = ConfigDict()
@@ -123,7 +122,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.imitate.batch = 8
     config.imitate.micro_batch = 8
     config.imitate.clip = 1.0
-    config.imitate.length_multiple = 32
+    config.imitate.length_multiple = 128
 
     config.ladder = (
         "base",

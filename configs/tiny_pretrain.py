@@ -8,6 +8,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.seed = 0
     config.steps = 12_000
     config.chunk = 50
+    config.checkpoint_every = 20
     config.rows = 10
     config.row_tokens = 192
     config.muon_learning_rate = 0.02

@@ -7,12 +7,13 @@ names the key.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
-from seal_jax import grade, judge, plan, self_edit
+from seal_jax import grade, judge, plan, select, self_edit
 
 BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
 CONTROL_ARMS = ("random_kept",)
@@ -145,6 +146,7 @@ class InnerConfig:
                 f"inner.length_classes={self.length_classes} must be increasing, like "
                 "(32, 64, 128)"
             )
+        _at_least("inner.length_classes[0]", self.length_classes[0], 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +164,7 @@ class GradeConfig:
 
     def __post_init__(self):
         _one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
+        _within("grade.threshold", self.threshold, 0.0, 1.0)
         _within("grade.max_missing", self.max_missing, 0.0, 1.0)
 
 
@@ -181,16 +184,20 @@ class SelectConfig:
 
     def __post_init__(self):
         _one_of("select.reward", self.reward, REWARDS)
-        _one_of("select.ties", self.ties, ("first", "shortest", "random"))
+        _one_of("select.ties", self.ties, select.TIES)
         _at_least("select.k_best", self.k_best, 1)
-        if self.threshold not in ("none", "baseline"):
-            try:
-                float(self.threshold)
-            except ValueError:
-                raise ValueError(
-                    f"select.threshold={self.threshold!r} must be 'none', 'baseline' or "
-                    "a number in quotes"
-                ) from None
+        if self.threshold == "baseline" and self.reward != "grade":
+            raise ValueError(
+                f"select.threshold='baseline' is an accuracy and select.reward="
+                f"{self.reward!r} is not; use reward='grade' or threshold='none'"
+            )
+        if self.threshold not in ("none", "baseline") and not _is_number(
+            self.threshold
+        ):
+            raise ValueError(
+                f"select.threshold={self.threshold!r} must be 'none', 'baseline' or "
+                "a number in quotes"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,8 +263,12 @@ def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:
             raise ValueError(f"{path}.{key}: no such key; {hint}")
     missing = [name for name in names if name not in values]
     if missing:
-        raise ValueError(f"{path}: keys {missing} are missing; write them in the config")
-    return cls(**{n: _value(hints[n], values[n], f"{path}.{n}") for n in names})
+        raise ValueError(f"{path}: keys {missing} are missing; add them to the config")
+    fields = {n: _value(hints[n], values[n], f"{path}.{n}") for n in names}
+    try:
+        return cls(**fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
@@ -282,6 +293,13 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             f"not {type(value).__name__}"
         )
     return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _one_of(name: str, value: str, allowed: typing.Iterable[str]) -> None:

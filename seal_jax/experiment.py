@@ -46,17 +46,25 @@ def run(
         self_edit.load_template(exp.answer.prompt, "answer"),
     )
     train, heldout = load_passages(exp)
+    check_fit(
+        exp, policy.describe(exp.model), templates, [*itertools.chain(*train), *heldout]
+    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(records.lock(workdir))
-        records.open_workdir(workdir, values)
+        if (workdir / records.CONFIG_NAME).exists():
+            records.open_workdir(workdir, values)
         finished = finished_summary(workdir)
         if finished:
+            # Again, because a kill may have come between the two files.
+            report_html.write_html(workdir)
             say(report.summary_table(finished))
             say(f"{workdir} holds a finished run; give another --workdir for a new one")
             return finished
         score = scorer(exp.grade, workdir)
-        base = policy.load(exp.model, seed=exp.seed)
-        check_fit(exp, base, templates, [*itertools.chain(*train), *heldout])
+        # In a list, to be handed over: see `walk` on its weights.
+        base = [policy.load(exp.model, seed=exp.seed)]
+        # Not before: a config that cannot run must not claim the workdir.
+        records.open_workdir(workdir, values)
         state = trials.Run(
             exp=exp,
             journal=stack.enter_context(records.Journal(workdir / "journal.jsonl")),
@@ -66,7 +74,7 @@ def run(
             score=score,
             say=say,
         )
-        summary = walk(state, base, train, heldout, workdir)
+        summary = walk(state, base.pop(), train, heldout, workdir)
         summary["config_hash"] = records.config_hash(values)
         records.write_json(workdir / SUMMARY, summary)
         report_html.write_html(workdir)
@@ -89,10 +97,7 @@ def walk(
         for name in config.BASE_ARMS
         if name in state.exp.ladder and name != "oracle"
     ]
-    if "oracle" in state.exp.ladder:
-        oracle = [row(base, name="oracle")]
-    else:
-        oracle = []
+    last = [row(base, name="oracle")] if "oracle" in state.exp.ladder else []
     if "random_kept" in state.exp.ladder:
         control = rest_em.control(state, base, train, workdir)
         rows.append(row(control, name="random_kept"))
@@ -107,9 +112,10 @@ def walk(
         rounds.append(line)
         rest_em.save_policy(state, pupil, workdir, round_index=index)
         records.write_jsonl(workdir / "edits.jsonl", edits)
-        state.metrics.log(index, {f"round/{k}": v for k, v in line.items() if v})
+        known = {f"round/{k}": v for k, v in line.items() if v is not None}
+        state.metrics.log(index, known)
         rows.append(row(pupil, name=f"round_{index}"))
-    rows += oracle
+    rows += last
     heldout_edits = [edit for r in rows for edit in r["edits"]]
     records.write_jsonl(workdir / "heldout.jsonl", heldout_edits)
     for i, r in enumerate(ladder.table(rows)):
@@ -175,8 +181,8 @@ def load_passages(
     else:
         if task.forward_share:
             raise ValueError(
-                f"task.forward_share={task.forward_share} belongs to task.name='world'; "
-                "use 0.0"
+                f"task.forward_share={task.forward_share} belongs to "
+                "task.name='world'; use 0.0"
             )
         train = squad.passages(
             task.train,
@@ -233,11 +239,12 @@ def check_fit(
     """Refuses what would not fit the model, before anything is compiled.
 
     Raises:
-      ValueError: LoRA targets or ranks the model does not have; a prompt, a passage or a
-        training line longer than its context.
+      ValueError: LoRA targets or ranks the model does not have; a prompt, a passage or
+        a training line longer than its context.
     """
     context = base.arch.max_position
-    for name, cfg in (("inner.lora", exp.inner.lora), ("imitate.lora", exp.imitate.lora)):
+    adapters = {"inner.lora": exp.inner.lora, "imitate.lora": exp.imitate.lora}
+    for name, cfg in adapters.items():
         lora.check(base.arch, targets=cfg.targets, rank=cfg.rank, name=name)
     limit = min(context, trials.inner_config(exp).plan.longest_line())
 

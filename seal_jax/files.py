@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
-type Json = dict[str, Any] | list[Any] | str | int | float | bool | None
+# A value as `json.loads` gives it, and as loosely typed: who reads a file that others
+# may have written checks what is in it.
+type Json = Any
 
 
 class DiskFullError(OSError):

@@ -53,12 +53,11 @@ def sum_loss(
     params: dict, delta: lora.Tree, rows: dict, arch: model.ModelConfig
 ) -> Array:
     """Weighted sum of cross-entropies over the rows, float32 `[]`."""
-    decoder, variables = model.Decoder(arch), {"params": params, "lora": delta}
     b, t = rows["tokens"].shape
     positions = jnp.broadcast_to(jnp.arange(t), (b, t))
     mask = model.causal_mask(jnp.ones((b, t), bool))
-    hidden, _ = decoder.apply(variables, rows["tokens"], positions, mask)
-    logits = decoder.apply(variables, hidden, method="unembed")
+    hidden, _ = model.hidden(params, delta, arch, rows["tokens"], positions, mask)
+    logits = model.logits(params, arch, hidden)
     ce = optax.softmax_cross_entropy_with_integer_labels(logits, rows["targets"])
     return jnp.sum(ce * rows["weights"])
 

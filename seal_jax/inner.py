@@ -9,7 +9,7 @@ together. Tests hold the two to each other.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,8 @@ ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
 def init_slot(adapter: lora.Tree, total: Array) -> Slot:
     """A slot about to take its first of `total` steps."""
-    return Slot(adapter, ADAM.init(adapter), jnp.asarray(total), jnp.zeros(()))
+    adam = cast(optax.ScaleByAdamState, ADAM.init(adapter))
+    return Slot(adapter, adam, jnp.asarray(total), jnp.zeros(()))
 
 
 def line_loss(
@@ -63,12 +64,13 @@ def line_loss(
       arch: the decoder.
     """
     row = jax.tree.map(lambda leaf: leaf[None], row)
-    decoder, variables = model.Decoder(arch), {"params": params, "lora": delta}
     # Queries that are not keys (sampled pads) come after the line: causality by index
     # and by position agree.
     mask_BTS = model.causal_mask(row["is_key"])
-    hidden_BTD, _ = decoder.apply(variables, row["tokens"], row["positions"], mask_BTS)
-    logits_BTV = decoder.apply(variables, hidden_BTD, method="unembed")
+    hidden_BTD, _ = model.hidden(
+        params, delta, arch, row["tokens"], row["positions"], mask_BTS
+    )
+    logits_BTV = model.logits(params, arch, hidden_BTD)
     ce_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, row["targets"])
     return jnp.sum(ce_BT * row["weights"])
 
@@ -92,6 +94,7 @@ def train_step(
     rate = cfg.learning_rate * (1.0 - slot.adam.count / slot.total)
     updates, adam = ADAM.update(grads, slot.adam)
     adapter = jax.tree.map(lambda p, u: p - rate * u, slot.adapter, updates)
+    adam = cast(optax.ScaleByAdamState, adam)
     return Slot(adapter, adam, slot.total, slot.loss_sum + loss)
 
 
@@ -143,9 +146,7 @@ def advance(
     trained = jax.vmap(train_step, in_axes=(None, 0, 0, None, None))(
         params, picked, rows, arch, cfg
     )
-    return jax.tree.map(
-        lambda s, t: s.at[index_A].set(t, mode="drop"), slots, trained
-    )
+    return jax.tree.map(lambda s, t: s.at[index_A].set(t, mode="drop"), slots, trained)
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "cfg"))

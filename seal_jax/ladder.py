@@ -26,14 +26,9 @@ def arm(
     passages: Sequence[Passage],
     *,
     name: str,
-) -> tuple[list[Graded], list[list[str]]]:
-    """Evaluates one row of the ladder on held-out passages.
-
-    Returns its graded edits (empty for `base`) and its answers (only for `base`).
-    """
+) -> list[Graded]:
+    """Evaluates one way of writing self-edits (any row but `base`) on the passages."""
     phase, scale = f"ladder/{name}", run.exp.scale
-    if name == "base":
-        return [], trials.base_answers(run, learner, passages, phase=phase)
     written = {
         "passage_only": lambda passage: "",
         "sentence_split": lambda passage: "\n".join(self_edit.sentences(passage.text)),
@@ -59,7 +54,7 @@ def arm(
         round_index=0,
         seeds=scale.heldout_seeds,
     )
-    return reward.reward(run, passages, edits, outcomes, phase=phase, final=False), []
+    return reward.reward(run, passages, edits, outcomes, phase=phase, final=False)
 
 
 def row(
@@ -70,30 +65,26 @@ def row(
     name: str,
 ) -> dict[str, Any]:
     """One arm as a row: accuracy per passage, empty answers, the edits for reading."""
-    graded, answers = arm(run, learner, passages, name=name)
+    graded: list[Graded] = []
     if name == "base":
-        items = [
-            (q.question, q.answer, a)
-            for p, own in zip(passages, answers, strict=True)
-            for q, a in zip(p.questions, own, strict=True)
-        ]
         phase = f"ladder/{name}"
-        scored = iter(reward.grade_items(run, items, phase=phase, final=False))
-        values = [mean([next(scored) for _ in p.questions]) for p in passages]
-        texts = [a for _, _, a in items]
+        answers = trials.base_answers(run, learner, passages, phase=phase)
+        scores = reward.score_answers(run, passages, answers, phase=phase, final=False)
+        values = [mean(own) for own in scores]
+        texts = [a for own in answers for a in own]
     else:
+        graded = arm(run, learner, passages, name=name)
+        scores = [own for g in graded for own in g.scores]
         accuracy: list[list[float | None]] = [[] for _ in passages]
         for g in graded:
-            accuracy[g.edit.passage] += [mean(s) for s in g.scores]
+            accuracy[g.edit.passage] += [mean(own) for own in g.scores]
         values = [mean(own) for own in accuracy]
         texts = [a for g in graded for t in g.trials for a in t.answers]
-    missing = sum(s is None for g in graded for row in g.scores for s in row)
-    missing += sum(v is None for v in values)
     return {
         "name": name,
         "values": values,
         "empty_rate": reward.empty_rate(texts),
-        "missing": missing,
+        "missing": sum(s is None for own in scores for s in own),
         "failed": sum(bool(t.failed) for g in graded for t in g.trials),
         "edits": [reward.edit_row(g, passages, arm=name) for g in graded],
     }

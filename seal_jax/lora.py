@@ -38,7 +38,7 @@ def check(
 
 
 def init(key: Array, cfg: ModelConfig, *, targets: tuple[str, ...], rank: int) -> Tree:
-    """A fresh adapter: A kaiming-uniform with a = sqrt(5), as PEFT draws it, and B zero.
+    """A fresh adapter: A kaiming-uniform with a = sqrt(5), as PEFT draws it; B zero.
 
     Raises:
       ValueError: see `check`.

@@ -1,6 +1,7 @@
 """One decoder for Qwen2, Qwen2.5, Qwen3 and Llama 3, with functional LoRA deltas.
 
-    model.apply({"params": base, "lora": delta}, tokens_BT, positions_BT, mask_BTS)
+    hidden_BTD, _ = model.hidden(base, delta, cfg, tokens_BT, positions_BT, mask_BTS)
+    logits_BTV = model.logits(base, cfg, hidden_BTD)
 
 `delta` is data (see `lora.py`); without it the base model runs. Layers are stacked on
 a leading axis and scanned, so compile time does not grow with depth.
@@ -15,11 +16,13 @@ Dimension key, used as a suffix of array names throughout the project:
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+
 from seal_kernels.lora_matmul import api as lora_op
 
 FAMILIES = ("qwen2", "qwen3", "llama")
@@ -101,7 +104,8 @@ class Linear(nn.Module):
         else:
             y = x @ kernel
         if self.bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,), self.dtype)
+            zeros = nn.initializers.zeros
+            bias = self.param("bias", zeros, (self.features,), self.dtype)
             y = y + jnp.broadcast_to(bias, y.shape)
         return y
 
@@ -195,11 +199,13 @@ class Decoder(nn.Module):
         self.embed = self.param("embed", init, (cfg.vocab, cfg.width), dtype)
         if not cfg.tied:
             self.lm_head = self.param("lm_head", init, (cfg.width, cfg.vocab), dtype)
+        # Any: the annotation flax infers from its default, int, is too narrow.
+        in_axes: Any = (nn.broadcast, nn.broadcast, 0, nn.broadcast)
         self.layers = nn.scan(
             Block,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0, nn.broadcast),
+            in_axes=in_axes,
             length=cfg.layers,
         )(cfg)
         self.final_norm = RMSNorm(cfg.norm_eps, dtype)
@@ -247,7 +253,38 @@ def init_params(key: Array, cfg: ModelConfig) -> dict:
     """Random parameters, normal(0.02), in `cfg.dtype`."""
     tokens = jnp.zeros((1, 2), jnp.int32)
     mask = jnp.ones((1, 2, 2), bool)
-    return Decoder(cfg).init(key, tokens, tokens, mask)["params"]
+    return dict(Decoder(cfg).init(key, tokens, tokens, mask)["params"])
+
+
+def hidden(
+    params: dict,
+    delta: dict | None,
+    cfg: ModelConfig,
+    tokens_BT: Array,
+    positions_BT: Array,
+    mask_BTS: Array,
+    cache: dict[str, Array] | None = None,
+    cache_index: int | Array = 0,
+) -> tuple[Array, dict[str, Array] | None]:
+    """Hidden states after the final norm, `[B, T, D]`, and the cache with the new keys.
+
+    Args:
+      params: base parameters.
+      delta: one adapter as applied (`lora.scaled`), or None for the base alone.
+      cfg: the decoder.
+      tokens_BT, positions_BT, mask_BTS, cache, cache_index: see `Decoder.__call__`.
+    """
+    variables = {"params": params} | ({} if delta is None else {"lora": delta})
+    out: Any = Decoder(cfg).apply(
+        variables, tokens_BT, positions_BT, mask_BTS, cache, cache_index
+    )
+    return out
+
+
+def logits(params: dict, cfg: ModelConfig, hidden: Array) -> Array:
+    """Vocabulary logits of hidden states `[..., D]`, float32, `[..., V]`."""
+    out: Any = Decoder(cfg).apply({"params": params}, hidden, method="unembed")
+    return out
 
 
 def causal_mask(is_key_BT: Array) -> Array:

@@ -28,7 +28,7 @@ class LossConfig:
     independent of each other. Exact: the terms of the line, the first end-of-text, and
     with `pad_samples = -1` all other pads. Estimated: with `pad_samples = k >= 0`, the
     pads' sum is k of them, one drawn from each of k equal strata, weighted to the full
-    count. With k > 0 that is unbiased; with k = 0 the pads after the first are left out.
+    count. With k > 0 that is unbiased; k = 0 leaves out the pads after the first.
     """
 
     mode: str
@@ -39,6 +39,11 @@ class LossConfig:
         if self.mode not in (MASKED, REFERENCE):
             raise ValueError(
                 f"inner.loss.mode={self.mode!r} must be {MASKED!r} or {REFERENCE!r}"
+            )
+        if self.pad_to < 2:
+            raise ValueError(
+                f"inner.loss.pad_to={self.pad_to} must be at least 2, a token and its "
+                "target"
             )
         if self.pad_samples < -1:
             raise ValueError(
@@ -147,7 +152,7 @@ def make_row(
 
 
 def orders(job: Job, epochs: int) -> list[int]:
-    """The lines a job trains, in order: all of them each epoch, reshuffled each epoch."""
+    """The lines a job trains, in order: all of them in each epoch, shuffled anew."""
     rng = np.random.default_rng(job.seed)
     count = len(job.lines)
     return [int(i) for _ in range(epochs) for i in rng.permutation(count)]
@@ -168,7 +173,9 @@ def classify(length: int, classes: tuple[int, ...]) -> int:
     )
 
 
-def steps(jobs: Sequence[Job], cfg: PlanConfig, *, slots: int, eos: int) -> Iterator[Step]:
+def steps(
+    jobs: Sequence[Job], cfg: PlanConfig, *, slots: int, eos: int
+) -> Iterator[Step]:
     """Lays out the training of all jobs, job i in slot i.
 
     At each global step the class is chosen whose rows would be fullest, counting what
@@ -207,7 +214,8 @@ def steps(jobs: Sequence[Job], cfg: PlanConfig, *, slots: int, eos: int) -> Iter
 def _fullest(
     next_width: np.ndarray, left: np.ndarray, cfg: PlanConfig, slots: int
 ) -> int:
-    waiting = {w: int(((next_width == w) & (left > 0)).sum()) for w in cfg.length_classes}
+    active = next_width[left > 0]
+    waiting = {w: int((active == w).sum()) for w in cfg.length_classes}
     return max(
         (w for w in cfg.length_classes if waiting[w]),
         key=lambda w: (min(waiting[w] / cfg.rows(w, slots), 1.0), -w),

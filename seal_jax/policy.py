@@ -50,23 +50,31 @@ def _merge(params: dict, delta: lora.Tree) -> dict:
     return lora.merge(params, delta)
 
 
-def load(source: config.ModelSource, *, seed: int, sharding: Any = None) -> Policy:
-    """Opens a model directory or hub name; see `hf` for what it refuses.
+def describe(source: config.ModelSource) -> Policy:
+    """The policy without its weights (`params` is empty): quick to open, to check with.
 
-    With `random_weights` only the config and the tokenizer are read, and the weights are
-    drawn from `seed`.
+    See `hf` for what is refused.
     """
     path = hf.resolve(source.path)
     arch = hf.read_config(path, dtype=source.dtype)
     tokenizer = hf.load_tokenizer(path)
-    stop_ids = hf.eos_id(tokenizer, path)
+    return Policy(arch, {}, tokenizer, hf.eos_id(tokenizer, path), path)
+
+
+def load(source: config.ModelSource, *, seed: int, sharding: Any = None) -> Policy:
+    """Opens a model directory or hub name; see `hf` for what it refuses.
+
+    With `random_weights` only the config and the tokenizer are read, and the weights
+    are drawn from `seed`.
+    """
+    blank = describe(source)
     if source.random_weights:
         params = jax.jit(model.init_params, static_argnums=1)(
-            jax.random.key(seed), arch
+            jax.random.key(seed), blank.arch
         )
     else:
-        params = hf.load_params(path, arch, sharding=sharding)
-    return Policy(arch, params, tokenizer, stop_ids, path)
+        params = hf.load_params(blank.source, blank.arch, sharding=sharding)
+    return dataclasses.replace(blank, params=params)
 
 
 def fold(key: Array, *columns: Sequence[int] | np.ndarray) -> Array:
@@ -249,9 +257,8 @@ def log_likelihood(
             for q in range(page.count):
                 prompt, tail = pairs[page.adapter][page.first + q]
                 scored[g, q, len(prompt) : len(prompt) + len(tail)] = True
-        total = np.asarray(
-            run(policy.params, _select(adapters, batch, groups), tokens, scored, lengths)
-        )
+        delta = _select(adapters, batch, groups)
+        total = np.asarray(run(policy.params, delta, tokens, scored, lengths))
         for g, page in enumerate(batch):
             for q in range(page.count):
                 count = len(pairs[page.adapter][page.first + q][1])

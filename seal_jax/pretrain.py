@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from seal_jax import checkpoint, hf, model
+from seal_jax import checkpoint, files, hf, model
 from seal_jax.tasks import world_docs
 
 EOS, UNKNOWN = "<eos>", "<unk>"
@@ -36,6 +36,7 @@ class PretrainConfig:
     seed: int
     steps: int
     chunk: int
+    checkpoint_every: int
     rows: int
     row_tokens: int
     muon_learning_rate: float
@@ -340,14 +341,27 @@ def run(cfg: PretrainConfig, workdir: Path) -> dict:
         step += cfg.chunk
         row = {"step": step, "loss": float(losses.mean()), "tokens": tokens}
         row["seconds"] = time.monotonic() - begin
-        if step % (10 * cfg.chunk) == 0 or step >= cfg.steps:
+        if step % (cfg.checkpoint_every * cfg.chunk) == 0 or step >= cfg.steps:
             row |= probe(state[0], arch, known, vocab, count=64)
             checkpoint.save(workdir / "checkpoints", step, state, {"step": step})
         print(json.dumps(row), file=log, flush=True)
         print(json.dumps(row), flush=True)
-    hf.save(workdir / "model", arch, state[0])
-    tokenizer.save_pretrained(workdir / "model")
+    export(workdir / "model", arch, state[0], tokenizer)
     return row
+
+
+def export(
+    path: Path,
+    arch: model.ModelConfig,
+    params: dict,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Writes the model directory: weights, config with the end token, tokenizer."""
+    hf.save(path, arch, params)
+    tokenizer.save_pretrained(path)
+    config = files.read_json(path / "config.json")
+    config["eos_token_id"] = tokenizer.eos_token_id
+    files.write_json(path / "config.json", config)
 
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Pretraining config file.")
@@ -357,7 +371,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where to write.")
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    jax.config.update("jax_numpy_rank_promotion", "raise")
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
     workdir = Path(_WORKDIR.value).absolute()
     workdir.mkdir(parents=True, exist_ok=True)
     run(PretrainConfig(**_CONFIG.value.to_dict()), workdir)

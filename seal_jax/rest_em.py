@@ -1,4 +1,4 @@
-"""ReST-EM over self-edits: the round, and the ladder that measures it.
+"""ReST-EM over self-edits: the round, and the control without a reward.
 
     for round in 1 .. rounds:
         edits   = propose(policy, passages)          sample E self-edits per passage
@@ -77,17 +77,19 @@ def keep(
 ) -> list[int]:
     """Indices of the edits to imitate: for each passage the best (SEAL's filter)."""
     cfg = run.exp.select
+    threshold = (
+        None if cfg.threshold == "none" else select.number_or_baseline(cfg.threshold)
+    )
     kept = []
     for p, base in enumerate(baseline):
+        if threshold == select.BASELINE and base is None:
+            continue  # Nobody knows whether its edits are better than none.
         own = [i for i, g in enumerate(graded) if g.edit.passage == p]
-        numeric = cfg.threshold not in ("none", select.BASELINE)
         best = select.best(
             [graded[i].reward for i in own],
             k_best=cfg.k_best,
             ties=cfg.ties,
-            threshold=float(cfg.threshold)
-            if numeric
-            else {"none": None}.get(cfg.threshold, cfg.threshold),
+            threshold=threshold,
             baseline=base,
             lengths=[len(graded[i].edit.text) for i in own],
             rng=random.Random(f"ties {run.exp.seed} {round_index} {p}"),
@@ -150,7 +152,7 @@ def control(
 ) -> policy.Policy:
     """The same rounds with a random edit kept: what imitation alone does.
 
-    It needs no rewards, so nothing is adapted. Its first proposals are those of round 1.
+    It needs no rewards, so nothing is adapted. Its first proposals are round 1's.
     """
     pupil = base
     for round_index, passages in enumerate(rounds, start=1):

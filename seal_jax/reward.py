@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import policy, trials
+from seal_jax import judge, policy, trials
 from seal_jax.tasks.common import Passage
 from seal_jax.trials import Edit, Run, Trial
 
@@ -83,7 +83,7 @@ def _reward(run: Run, trial: Trial, scores: tuple[float | None, ...]) -> float |
 FLOOR = -1e6
 
 
-class MissingJudgementsError(RuntimeError):
+class MissingJudgementsError(judge.JudgeError):
     """Too many judgements could not be had to go on."""
 
 
@@ -107,8 +107,8 @@ def grade_items(
     if missing > run.exp.grade.max_missing * len(items):
         raise MissingJudgementsError(
             f"{phase}: {missing} of {len(items)} judgements could not be had, "
-            f"grade.max_missing={run.exp.grade.max_missing}; run the same command again "
-            "to ask for them only"
+            f"grade.max_missing={run.exp.grade.max_missing}; run the same command "
+            "again to ask for them only"
         )
     if final or not missing:
         seconds = time.monotonic() - begin
@@ -121,13 +121,26 @@ def baselines(
 ) -> list[float | None]:
     """Accuracy per passage of the policy without any adapter."""
     answers = trials.base_answers(run, pupil, passages, phase=phase)
+    scores = score_answers(run, passages, answers, phase=f"{phase}/base", final=True)
+    return [mean(own) for own in scores]
+
+
+def score_answers(
+    run: Run,
+    passages: Sequence[Passage],
+    answers: Sequence[Sequence[str]],
+    *,
+    phase: str,
+    final: bool,
+) -> list[list[float | None]]:
+    """Scores `[passage][question]` of an answer to each question; see `grade_items`."""
     items = [
         (q.question, q.answer, a)
-        for passage, row in zip(passages, answers, strict=True)
-        for q, a in zip(passage.questions, row, strict=True)
+        for passage, own in zip(passages, answers, strict=True)
+        for q, a in zip(passage.questions, own, strict=True)
     ]
-    scored = iter(grade_items(run, items, phase=f"{phase}/base", final=True))
-    return [mean([next(scored) for _ in p.questions]) for p in passages]
+    scored = iter(grade_items(run, items, phase=phase, final=final))
+    return [[next(scored) for _ in p.questions] for p in passages]
 
 
 def edit_row(graded: Graded, passages: Sequence[Passage], **extra: Any) -> dict:

@@ -69,11 +69,9 @@ def draw(logits_V: Array, key: Array, cfg: SampleConfig) -> Array:
 
 def _forward(params, delta, tokens, positions, mask, cache, index, *, arch):
     """The decoder over `[A, Q, T]` rows; `delta` and `cache` carry A or are None."""
-    decoder = model.Decoder(arch)
 
     def one(delta, tokens, positions, mask, cache):
-        variables = {"params": params} | ({"lora": delta} if delta is not None else {})
-        return decoder.apply(variables, tokens, positions, mask, cache, index)
+        return model.hidden(params, delta, arch, tokens, positions, mask, cache, index)
 
     return jax.vmap(one)(delta, tokens, positions, mask, cache)
 
@@ -108,12 +106,10 @@ def generate(
     """
     a, q, t = tokens_AQT.shape
     n = cfg.max_tokens
-    decoder = model.Decoder(arch)
     stop_ids = jnp.array(cfg.stop_ids, jnp.int32)
 
     def next_token(hidden_AQD, step):
-        apply = functools.partial(decoder.apply, {"params": params}, method="unembed")
-        logits_AQV = apply(hidden_AQD)
+        logits_AQV = model.logits(params, arch, hidden_AQD)
         if cfg.min_tokens:
             banned_AQV = logits_AQV.at[..., stop_ids].set(-jnp.inf)
             logits_AQV = jnp.where(step < cfg.min_tokens, banned_AQV, logits_AQV)
@@ -201,10 +197,8 @@ def log_likelihood(
     # A padding row sees itself, so that its softmax is over something.
     mask = mask | jnp.eye(t, dtype=bool)[None, None]
     positions = jnp.broadcast_to(jnp.arange(t), (a, q, t))
-    hidden, _ = _forward(
-        params, delta, tokens_AQT, positions, mask, None, 0, arch=arch
-    )
-    logits = model.Decoder(arch).apply({"params": params}, hidden, method="unembed")
+    hidden, _ = _forward(params, delta, tokens_AQT, positions, mask, None, 0, arch=arch)
+    logits = model.logits(params, arch, hidden)
     ce = optax.softmax_cross_entropy_with_integer_labels(
         logits[:, :, :-1], tokens_AQT[:, :, 1:]
     )
@@ -214,7 +208,7 @@ def log_likelihood(
 def pad(
     rows: Sequence[Sequence[Sequence[int]]], *, groups: int, per_group: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lays ragged token lists `[A][Q]` into `[groups, per_group, width]` and lengths."""
+    """Token lists `[A][Q]` as one `[groups, per_group, width]`, and their lengths."""
     tokens = np.zeros((groups, per_group, width), np.int32)
     lengths = np.zeros((groups, per_group), np.int32)
     for a, group in enumerate(rows):

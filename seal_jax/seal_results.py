@@ -7,13 +7,12 @@ answers (some ranking runs) fall back on the statistics they state.
 """
 
 import dataclasses
-import itertools
 import math
 import statistics
 from pathlib import Path
 from typing import Any
 
-from seal_jax import files, stats
+from seal_jax import files, select, stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +87,7 @@ def read(path: str | Path) -> Results:
             f"{path}: a SEAL result file has a list of articles; give a file from "
             "results/query_server"
         )
-    return parse(Path(path).stem, value)  # pyright: ignore[reportArgumentType]
+    return parse(Path(path).stem, value)
 
 
 def paired(a: Results, b: Results) -> tuple[int, float, float | None, float | None]:
@@ -114,15 +113,9 @@ def _article(article: dict[str, Any]) -> Article:
             baseline.append(completion["stats"]["baseline_mean"])
             adapter.append(completion["stats"]["adapter_mean"])
             continue
-        ordered = sorted(questions, key=lambda q: q["rep"])
-        repeats = [list(g) for _, g in itertools.groupby(ordered, lambda q: q["rep"])]
         for which, means in (("baseline", baseline), ("adapter", adapter)):
-            means.append(
-                statistics.fmean(
-                    statistics.fmean(q[f"{which}_correct"] for q in repeat)
-                    for repeat in repeats
-                )
-            )
+            repeats = select.accuracies(questions, f"{which}_correct")
+            means.append(statistics.fmean(repeats))
     passage = (article["title"], article["context"])
     if not adapter:
         raise KeyError("completions")

@@ -102,6 +102,11 @@ def _threshold(threshold: float | str | None, baseline: float | None):
     return lambda reward: reward >= threshold
 
 
+def number_or_baseline(text: str) -> float | str:
+    """A threshold of `best` written as text."""
+    return text if text == BASELINE else float(text)
+
+
 # Result files of the reference
 
 
@@ -164,8 +169,8 @@ def summarize(result: dict[str, Any]) -> dict[str, float]:
                 f"article {index}: a completion has no verdicts to count; give a file "
                 "that lists its questions"
             )
-        runs = [_accuracies(c["questions"], "adapter_correct") for c in completions]
-        base = [_accuracies(c["questions"], "baseline_correct") for c in completions]
+        runs = [accuracies(c["questions"], "adapter_correct") for c in completions]
+        base = [accuracies(c["questions"], "baseline_correct") for c in completions]
         means = [statistics.fmean(run) for run in runs]
         baseline.append(statistics.fmean(statistics.fmean(run) for run in base))
         adapter.append(statistics.fmean(means))
@@ -184,8 +189,8 @@ def summarize(result: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _accuracies(questions: list[dict[str, Any]], key: str) -> list[float]:
-    """Share of right answers in each repetition."""
+def accuracies(questions: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """Share of a completion's questions that are right by `key`, in each repetition."""
     repetitions: dict[int, list[bool]] = {}
     for question in questions:
         repetitions.setdefault(question["rep"], []).append(question[key])
@@ -211,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ties", choices=TIES, default="first")
     parser.add_argument(
         "--threshold",
-        type=_number_or_baseline,
+        type=number_or_baseline,
         help="lowest mean accuracy, or 'baseline': above the model without adapter",
     )
     parser.add_argument("--seed", type=int, default=0, help="of --ties random")
@@ -241,10 +246,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "passages"
     )
     return 0
-
-
-def _number_or_baseline(text: str) -> float | str:
-    return text if text == BASELINE else float(text)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -10,10 +10,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+from seal_jax import judge
 
 
 def run(
@@ -22,7 +24,7 @@ def run(
     """Runs, or continues, the experiment `values` describes.
 
     Args:
-      values: a config as nested dicts (`ConfigDict.to_dict()`); see `config.Experiment`.
+      values: a config as nested dicts (`ConfigDict.to_dict()`), `config.Experiment`'s.
       workdir: where everything goes.
       say: receives progress, a line at a time.
 
@@ -41,24 +43,51 @@ def run(
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; use --config.key=value")
-    values: ConfigDict = _CONFIG.value
+        sys.exit(f"error: unexpected arguments {argv[1:]}; use --config.key=value")
+    # Both flags are required; absl types its values as possibly None all the same.
+    values = cast(ConfigDict, flags.FLAGS.config)
+    workdir = cast(str, flags.FLAGS.workdir)
     if os.environ.get("SEAL_TRACEBACK"):
-        run(values.to_dict(), _WORKDIR.value)
+        run(values.to_dict(), workdir)
         return
     try:
-        run(values.to_dict(), _WORKDIR.value)
-    except (ValueError, OSError) as error:
+        run(values.to_dict(), workdir)
+    except (ValueError, OSError, judge.JudgeError) as error:
         # One line for the user; SEAL_TRACEBACK=1 shows where it came from.
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_one_line(error)}")
 
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Experiment file, such as configs/tiny.py."
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run.")
+def define_flags() -> None:
+    """Adds --config and --workdir; a function, so that an import has no effect."""
+    config_flags.DEFINE_config_file(
+        "config", None, "Experiment file, such as configs/tiny.py."
+    )
+    flags.DEFINE_string("workdir", None, "Directory of this run.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; a wrong one ends the program in one line.
+
+    The config file runs in here, and `config_flags` has no error type of its own.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, ValueError, OSError, LookupError, AttributeError) as error:
+        sys.exit(f"error: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    """What an error comes down to; those of `config_flags` span many lines."""
+    if isinstance(error, (AttributeError, LookupError)):
+        while isinstance(error.args[0], Exception):
+            error = error.args[0]
+        return f"--config: no such key: {' '.join(str(error.args[0]).split())}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # It quotes the whole traceback of a config file; the last line is the reason.
+    return lines[-1] if len(lines) > 3 else " ".join(lines)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    define_flags()
+    app.run(main, flags_parser=parse)

@@ -162,17 +162,11 @@ def adapt_and_answer(
     done = sum(len(c) for c, n in zip(chunks, names, strict=True) if n in run.journal)
     with metrics.progress(len(every), f"{phase}: adapt", "adapters", done=done) as tick:
         for name, chunk in zip(names, chunks, strict=True):
-            new = name not in run.journal
-            unit = run.journal.cached(
-                name,
-                lambda c=chunk: _chunk(
-                    run, learner, passages, edits, encoded, c, cfg, round_index
-                ),
-            )
-            for row in unit["trials"]:
-                trial = Trial(**{k: _tuple(v) for k, v in row.items()})
-                trials[trial.edit, trial.seed] = trial
-            if new:
+            if name not in run.journal:
+                unit = _chunk(
+                    run, learner, passages, edits, encoded, chunk, cfg, round_index
+                )
+                run.journal.put(name, unit)
                 tick(len(chunk))
                 # A position among all chunks of the run, the same when it resumes.
                 step = sum("/adapt/" in key for key in run.journal.keys())  # noqa: SIM118
@@ -184,6 +178,9 @@ def adapt_and_answer(
                         "adapt/token_efficiency": unit["tokens"] / unit["computed"],
                     },
                 )
+            for row in run.journal.get(name)["trials"]:
+                trial = Trial(**{k: _tuple(v) for k, v in row.items()})
+                trials[trial.edit, trial.seed] = trial
     for i, s in sorted(trials):
         if trials[i, s].failed:
             title = passages[edits[i].passage].title
@@ -228,7 +225,7 @@ def _chunk(
     answers, scores = _answer(run, learner, trained.adapters, asked)
     rows = []
     for a, (i, s) in enumerate(chunk):
-        ok = bool(trained.finite_A[a])
+        ok = bool(trained.finite_A[a] and np.isfinite(scores[a]).all())
         rows.append(
             {
                 "edit": i,

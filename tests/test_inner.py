@@ -15,9 +15,7 @@ GOLDEN = Path(__file__).parent / "golden" / "inner"
 MASKED = plan.LossConfig(mode="masked", pad_to=64, pad_samples=0)
 EXACT = plan.LossConfig(mode="reference", pad_to=64, pad_samples=-1)
 
-ARCH = model.ModelConfig(
-    "qwen2", 64, 32, 2, 4, 2, 8, 48, 128, qkv_bias=True, tied=True
-)
+ARCH = model.ModelConfig("qwen2", 64, 32, 2, 4, 2, 8, 48, 128, qkv_bias=True, tied=True)
 EOS = 63
 
 
@@ -63,9 +61,7 @@ def test_a_run_equals_torch_and_peft_step_by_step(mode, loss):
     )
     rng = np.random.default_rng(0)
     rows = [
-        plan.make_row(
-            golden["lines"][i], loss, width=64, eos=golden["eos_id"], rng=rng
-        )
+        plan.make_row(golden["lines"][i], loss, width=64, eos=golden["eos_id"], rng=rng)
         for i in golden["order"]
     ]
     total = jnp.int32(len(rows))
@@ -78,8 +74,9 @@ def test_a_run_equals_torch_and_peft_step_by_step(mode, loss):
     np.testing.assert_allclose(losses, golden["modes"][mode]["losses"], rtol=2e-5)
     # Adam turns a gradient of any size into a step of the learning rate's size, so the
     # final weights are compared against how far they moved.
-    final, initial = tree(GOLDEN / f"{mode}.safetensors"), tree(
-        GOLDEN / "initial.safetensors"
+    final, initial = (
+        tree(GOLDEN / f"{mode}.safetensors"),
+        tree(GOLDEN / "initial.safetensors"),
     )
     moved = max(
         float(jnp.abs(f - i).max())
@@ -174,9 +171,9 @@ def test_vmapped_adapt_equals_solo_runs_of_different_length():
         own += [own[-1]] * (12 - len(own))
         rows.append(jax.tree.map(lambda *leaves: np.stack(leaves), *own))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    fresh = jax.vmap(
-        lambda k: lora.init(k, ARCH, targets=cfg.targets, rank=cfg.rank)
-    )(keys)
+    fresh = jax.vmap(lambda k: lora.init(k, ARCH, targets=cfg.targets, rank=cfg.rank))(
+        keys
+    )
     many = jax.vmap(inner.adapt, in_axes=(None, 0, 0, 0, None, None))(
         params, fresh, stacked, jnp.array(totals), ARCH, cfg
     )

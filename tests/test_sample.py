@@ -44,9 +44,7 @@ def generate(arch, params, prompts, cfg, delta=None, row_keys=None):
     )
     if row_keys is None:
         row_keys = keys(len(prompts), per_group)
-    out = sample.generate(
-        params, delta, tokens, lengths, row_keys, arch=arch, cfg=cfg
-    )
+    out = sample.generate(params, delta, tokens, lengths, row_keys, arch=arch, cfg=cfg)
     return sample.texts(*out)
 
 
@@ -72,9 +70,7 @@ def test_greedy_with_many_adapters_in_one_batch_equals_transformers_one_by_one()
     none = jax.tree.map(jnp.zeros_like, delta)
     prompts = [base["prompts"], adapted["prompts"], base["prompts"]]
     cfg = config(max_tokens=base["max_new_tokens"], stop_ids=())
-    ours = generate(
-        arch, params, prompts, cfg, delta=lora.stack([none, delta, none])
-    )
+    ours = generate(arch, params, prompts, cfg, delta=lora.stack([none, delta, none]))
     for got, golden in zip(ours, (base, adapted, base), strict=True):
         # Each golden run stopped at its own end token, which it includes.
         for tokens, want in zip(got, golden["outputs"], strict=False):
@@ -89,9 +85,7 @@ def test_sampled_rows_do_not_depend_on_their_neighbours():
     together = generate(arch, params, prompts, cfg)[0]
     row_keys = keys(1, 3)
     for q, prompt in enumerate(prompts[0]):
-        alone = generate(
-            arch, params, [[prompt]], cfg, row_keys=row_keys[:, q : q + 1]
-        )
+        alone = generate(arch, params, [[prompt]], cfg, row_keys=row_keys[:, q : q + 1])
         assert alone[0][0] == together[q]
     assert len({tuple(t) for t in together}) == 3
 

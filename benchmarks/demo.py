@@ -1,0 +1,273 @@
+"""The embedded demo as a measurement: seconds by stage, rates, memory.
+
+    .venv/bin/python benchmarks/demo.py [--config=configs/tiny.py] [--out]
+
+The experiment runs in a process of its own and an empty workdir, so everything that a
+first `make demo` compiles is compiled here too. The last line printed is one JSON
+object; `--out` writes it to benchmarks/results/DEVICE/demo.json as well.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_jax import files, report, run_view
+
+# This process imports no jax: a child's peak memory is at least its parent's.
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+STAGES = ("propose", "adapt", "answer", "grade", "imitate")
+OTHER = "other"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def stage(phase: str) -> str:
+    """The stage a phase of summary.json belongs to; "other" for an unknown one.
+
+    Phases are paths such as round_1/propose, ladder/self_edits/adapt, round_1/base
+    (answers without an adapter), round_1/base/grade and policy/imitate/2.
+    """
+    parts = phase.split("/")
+    for name in STAGES:
+        if name in parts:
+            return name
+    return "answer" if parts[-1] == "base" else OTHER
+
+
+def by_stage(phases: Mapping[str, float], *, wall: float) -> dict[str, float]:
+    """Seconds of each stage; `other` is what is left of `wall`.
+
+    That is imports, loading, checkpoints, the report: all that no phase has timed.
+    """
+    made = {name: 0.0 for name in (*STAGES, OTHER)}
+    for phase, seconds in phases.items():
+        made[stage(phase)] += seconds
+    made[OTHER] += max(0.0, wall - sum(phases.values()))
+    return made
+
+
+def aggregate(
+    summary: Mapping[str, Any],
+    series: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    wall: float,
+    peak_bytes: int,
+) -> dict[str, Any]:
+    """The measured part of the result.
+
+    Args:
+      summary: a run's summary.json.
+      series: its metrics by name (`run_view.read_metrics`).
+      wall: seconds the process took.
+      peak_bytes: its peak resident set.
+
+    Raises:
+      ValueError: the summary has no seconds, adapters or tokens.
+    """
+    for key in ("seconds", "adapters", "tokens"):
+        if not summary.get(key):
+            raise ValueError(
+                f"summary.json: {key}={summary.get(key)!r} must not be empty; run the "
+                "benchmark in a new workdir"
+            )
+    stages = by_stage(summary["seconds"], wall=wall)
+    adapting = stages["adapt"]
+    return {
+        "seconds": wall,
+        "seconds_by_phase": stages,
+        "adapters": summary["adapters"],
+        "adapters_per_s": summary["adapters"] / adapting if adapting else None,
+        "adapters_per_s_median": _median(series, "adapt/adapters_per_s"),
+        "tokens": summary["tokens"],
+        "tokens_per_s": summary["tokens"] / adapting if adapting else None,
+        "tokens_per_s_median": _median(series, "adapt/tokens_per_s"),
+        "token_efficiency_median": _median(series, "adapt/token_efficiency"),
+        "peak_memory_bytes": peak_bytes,
+    }
+
+
+def _median(
+    series: Mapping[str, Sequence[tuple[int, float]]], name: str
+) -> float | None:
+    values = [value for _, value in series.get(name, ())]
+    return statistics.median(values) if values else None
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result for reading."""
+    wall = result["seconds"]
+    rows = [
+        (name, run_view.number(s, digits=1), run_view.percent(s / wall))
+        for name, s in result["seconds_by_phase"].items()
+    ]
+    rows.append(("all", run_view.number(wall, digits=1), run_view.percent(1.0)))
+    lines = [report.table(("stage", "seconds", "share"), rows), ""]
+    for label, key in (("adapters/s", "adapters_per_s"), ("tokens/s", "tokens_per_s")):
+        whole = run_view.number(result[key], digits=1)
+        warm = run_view.number(result[f"{key}_median"], digits=1)
+        lines.append(f"{label}: {whole} over the adapt stage, {warm} in a median chunk")
+    peak = result["peak_memory_bytes"] / 2**20
+    lines.append(f"peak memory: {run_view.number(peak, digits=0)} MiB resident")
+    return "\n".join(lines)
+
+
+# The run
+
+
+def measure(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None
+) -> tuple[float, int]:
+    """Runs `command` to its end: wall seconds, and bytes of its peak resident set.
+
+    Raises:
+      ValueError: it failed.
+    """
+    begin = time.monotonic()
+    # Our buffered lines would otherwise come after the child's.
+    sys.stdout.flush()
+    process = subprocess.Popen(command, cwd=ROOT, env=env)
+    try:
+        # wait4 and not getrusage(RUSAGE_CHILDREN): that is the peak over all children.
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    wall = time.monotonic() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ValueError(
+            f"{shlex.join(command)}: exit status {process.returncode} must be 0; see "
+            "its own error above"
+        )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return wall, usage.ru_maxrss * unit
+
+
+def child_env() -> dict[str, str]:
+    """Both source roots of this checkout, and no compilation cache of other runs."""
+    roots = [str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, roots))}
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)
+    return env
+
+
+def device() -> str:
+    """What jax runs on, as a folder's name; asked in a child that ends at once."""
+    code = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=child_env(),
+    )
+    platform, kind = done.stdout.strip().splitlines()[-1].split("|", 1)
+    return device_name(platform, kind, cores=os.cpu_count() or 1)
+
+
+def device_name(platform: str, kind: str, *, cores: int) -> str:
+    """`cpu-2` for two cores; `nvidia-h200` for an "NVIDIA H200"."""
+    if platform == "cpu":
+        return f"cpu-{cores}"
+    return re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide the numbers."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": sys.version.split()[0], **found}
+
+
+def commit() -> str | None:
+    """The commit, with "-dirty" where files differ from it; None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def benchmark(config: str, workdir: Path) -> dict[str, Any]:
+    """Runs `config` in `workdir`, which must be new or empty.
+
+    Raises:
+      ValueError: it is neither, or the run failed.
+    """
+    if workdir.exists() and any(workdir.iterdir()):
+        raise ValueError(
+            f"--workdir={workdir} must be new or empty, or finished work would be "
+            "counted as fast; give another"
+        )
+    command = [sys.executable, "-m", "seal_jax.train"]
+    command += [f"--config={config}", f"--workdir={workdir}"]
+    wall, peak = measure(command, env=child_env())
+    measured = aggregate(
+        run_view.read_summary(workdir),
+        run_view.read_metrics(workdir),
+        wall=wall,
+        peak_bytes=peak,
+    )
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "benchmark": "demo",
+        **measured,
+        "config": config,
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit(),
+        "date": now.isoformat(timespec="seconds"),
+        "device": device(),
+        "versions": versions(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/demo.py", description="Measures a run from a cold start."
+    )
+    parser.add_argument(
+        "--config", default="configs/tiny.py", help="from the repository's root"
+    )
+    parser.add_argument("--workdir", help="new or empty; a temporary one by default")
+    parser.add_argument(
+        "--out",
+        nargs="?",
+        const="",
+        help="also write the JSON to this file (results/DEVICE/demo.json without one)",
+    )
+    args = parser.parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory(prefix="seal_jax-") as temporary:
+            workdir = Path(args.workdir or Path(temporary) / "run").absolute()
+            result = benchmark(args.config, workdir)
+        print(f"\n{table(result)}")
+        if args.out is not None:
+            default = RESULTS / result["device"] / "demo.json"
+            out = Path(args.out) if args.out else default
+            out.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(out, result)
+            print(f"written: {out}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,189 @@
+"""Config files as frozen dataclasses: what builds, and what is refused and how."""
+
+import dataclasses
+import pathlib
+
+import pytest
+import tiny_model
+
+from seal_jax import config, pretrain
+
+CONFIGS = sorted(p.stem for p in (tiny_model.ROOT / "configs").glob("*.py"))
+
+
+def changed(**changes):
+    """The tiny experiment with some keys (`a__b`) changed."""
+    return tiny_model.values("model", **changes)
+
+
+def without(values, *path):
+    head, *rest = path
+    kept = {k: v for k, v in values.items() if rest or k != head}
+    return kept | {head: without(kept[head], *rest)} if rest else kept
+
+
+def test_every_config_file_is_checked_here():
+    assert CONFIGS == ["squad", "tiny", "tiny_pretrain"]
+
+
+@pytest.mark.parametrize("arg", [None, "", "debug"])
+@pytest.mark.parametrize("name", ["squad", "tiny"])
+def test_every_experiment_builds(name, arg):
+    values = tiny_model.load_config(name, arg).to_dict()
+    exp = config.build(config.Experiment, values)
+    # Nothing was dropped, added or converted on the way, but integers to floats.
+    assert dataclasses.asdict(exp) == values
+    assert hash(exp) == hash(config.build(config.Experiment, values))
+
+
+def test_the_pretraining_config_builds():
+    values = tiny_model.load_config("tiny_pretrain").to_dict()
+    cfg = config.build(pretrain.PretrainConfig, values)
+    assert dataclasses.asdict(cfg) == values
+
+
+@pytest.mark.parametrize("name", ["squad", "tiny"])
+def test_an_unknown_variant_is_refused(name):
+    with pytest.raises(ValueError, match=rf"configs/{name}.py:dbug: .*'debug'"):
+        tiny_model.load_config(name, "dbug")
+
+
+def test_one_seed_draws_the_generated_passages_as_well():
+    values = tiny_model.load_config("tiny")
+    values.seed = 7
+    assert config.build(config.Experiment, values.to_dict()).task.shuffle_seed == 7
+
+
+def test_lists_and_whole_numbers_are_taken_for_tuples_and_floats():
+    exp = config.build(
+        config.Experiment, changed(inner__lora__alpha=8) | {"ladder": ["base"]}
+    )
+    assert exp.ladder == ("base",)
+    assert type(exp.inner.lora.alpha) is float
+
+
+MISTYPED = [
+    ("seed", "7", ["config.seed='7'", "int", "not str"]),
+    ("seed", 7.0, ["config.seed=7.0", "int", "not float"]),
+    ("seed", True, ["config.seed=True", "int", "not bool"]),
+    ("ladder", "base", ["config.ladder='base'", "tuple"]),
+    ("ladder", ("base", 3), ["config.ladder[1]=3", "str", "not int"]),
+    ("inner", 3, ["config.inner=3", "group of keys"]),
+    ("model", None, ["config.model=None", "group of keys"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "parts"), MISTYPED)
+def test_a_mistyped_value_is_refused_by_key(key, value, parts):
+    refused(changed() | {key: value}, parts)
+
+
+def refused(values, parts):
+    with pytest.raises(ValueError) as caught:
+        config.build(config.Experiment, values)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one():
+    values = changed()
+    inner = values["inner"]
+    refused(values | {"sead": 1}, ["config.sead: no such key", "config.seed?"])
+    refused(
+        values | {"inner": inner | {"lora": inner["lora"] | {"rnak": 3}}},
+        ["config.inner.lora.rnak: no such key", "config.inner.lora.rank?"],
+    )
+    refused(values | {"zzz": 1}, ["config.zzz: no such key", "known:", "'seed'"])
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        (("seed",), ["config: ", "'seed'", "missing"]),
+        (("inner", "lora", "rank"), ["config.inner.lora: ", "'rank'", "missing"]),
+        (("grade", "judge", "backoff_s"), ["config.grade.judge: ", "'backoff_s'"]),
+    ],
+)
+def test_a_missing_key_is_refused_by_its_group(path, parts):
+    refused(without(changed(), *path), parts)
+
+
+OUT_OF_RANGE = {
+    "seed": (-1, ["seed=-1", "at least 0"]),
+    "model__dtype": ("float16", ["model.dtype='float16'", "'bfloat16'"]),
+    "task__name": ("arc", ["task.name='arc'", "'squad', 'world'"]),
+    "task__train_start": (-1, ["task.train_start=-1", "at least 0"]),
+    "task__forward_share": (1.5, ["task.forward_share=1.5", "0.0..1.0"]),
+    "scale__rounds": (0, ["scale.rounds=0", "at least 1"]),
+    "scale__heldout_seeds": (0, ["scale.heldout_seeds=0", "at least 1"]),
+    "propose__max_tokens": (0, ["config.propose", "max_tokens=0", "at least 1"]),
+    "propose__top_p": (0.0, ["config.propose", "top_p=0.0", "..1.0"]),
+    "answer__temperature": (-0.5, ["config.answer", "temperature=-0.5", "0.0.."]),
+    "answer__top_k": (-1, ["config.answer", "top_k=-1", "at least 0"]),
+    "answer__batch": (0, ["config.answer", "batch=0", "at least 1"]),
+    "edit__split": ("words", ["edit.split='words'", "'lines'"]),
+    "edit__quirks": ("none", ["edit.quirks='none'", "'reference'"]),
+    "inner__epochs": (0, ["inner.epochs=0", "at least 1"]),
+    "inner__slots": (0, ["inner.slots=0", "at least 1"]),
+    "inner__step_tokens": (0, ["inner.step_tokens=0", "at least 1"]),
+    "inner__learning_rate": (0.0, ["inner.learning_rate=0.0", "greater than 0"]),
+    "inner__clip": (-1.0, ["inner.clip=-1.0", "greater than 0"]),
+    "inner__length_classes": ((64, 32), ["length_classes=(64, 32)", "increasing"]),
+    "inner__loss__mode": ("all", ["inner.loss.mode='all'", "'masked'"]),
+    "inner__loss__pad_to": (1, ["inner.loss.pad_to=1", "at least 2"]),
+    "inner__loss__pad_samples": (-2, ["inner.loss.pad_samples=-2", "-1"]),
+    "grade__name": ("gpt", ["grade.name='gpt'", "'recall'", "'judge'"]),
+    "grade__threshold": (1.1, ["grade.threshold=1.1", "0.0..1.0"]),
+    "grade__max_missing": (-0.1, ["grade.max_missing=-0.1", "0.0..1.0"]),
+    "grade__judge__concurrency": (0, ["concurrency=0", "at least 1"]),
+    "grade__judge__base_url": ("localhost", ["base_url='localhost'", "http://"]),
+    "select__reward": ("f1", ["select.reward='f1'", "'log_likelihood'"]),
+    "select__k_best": (0, ["select.k_best=0", "at least 1"]),
+    "select__ties": ("last", ["select.ties='last'", "'shortest'"]),
+    "select__threshold": ("half", ["select.threshold='half'", "'baseline'"]),
+    "imitate__epochs": (0, ["imitate.epochs=0", "at least 1"]),
+    "imitate__learning_rate": (-1.0, ["imitate.learning_rate=-1.0", "than 0"]),
+    "imitate__length_multiple": (0, ["imitate.length_multiple=0", "at least 1"]),
+    "ladder": (("base", "bases"), ["ladder='bases'", "'self_edits'"]),
+}
+
+
+@pytest.mark.parametrize("key", OUT_OF_RANGE)
+def test_a_value_out_of_range_is_refused_by_name_and_rule(key):
+    value, parts = OUT_OF_RANGE[key]
+    refused(changed(**{key: value}), parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"inner__learning_rate": float("nan")}, ["inner.learning_rate=nan"]),
+        ({"inner__length_classes": ()}, ["length_classes=()", "increasing"]),
+        ({"inner__length_classes": (0, 8)}, ["length_classes[0]=0", "at least 1"]),
+        ({"inner__length_classes": (8, 8)}, ["(8, 8)", "increasing"]),
+        ({"select__threshold": "nan"}, ["select.threshold='nan'", "number"]),
+        (
+            {"imitate__batch": 10, "imitate__micro_batch": 4},
+            ["imitate.batch=10", "multiple", "imitate.micro_batch=4"],
+        ),
+        (
+            {"select__threshold": "baseline", "select__reward": "log_likelihood"},
+            ["select.threshold='baseline'", "select.reward='log_likelihood'"],
+        ),
+    ],
+)
+def test_a_bad_combination_is_refused(changes, parts):
+    refused(changed(**changes), parts)
+
+
+@pytest.mark.parametrize("threshold", ["none", "baseline", "0.5", "-3"])
+def test_thresholds_that_build(threshold):
+    values = changed(select__reward="grade", select__threshold=threshold)
+    exp = config.build(config.Experiment, values)
+    assert exp.select.threshold == threshold
+
+
+def test_a_directory_stands_for_itself(tmp_path: pathlib.Path):
+    exp = config.build(config.Experiment, tiny_model.values(tmp_path))
+    assert exp.model.path == str(tmp_path)

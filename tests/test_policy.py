@@ -1,0 +1,212 @@
+"""Strings in, strings out: batching must not show, and adapters must reach their own."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_model
+
+from seal_jax import config, hf, lora, policy
+
+PROMPTS = [
+    "Topic: Karsk\nQuestion: What does Ada Quill cook?\nAnswer:\n",
+    "Karsk",
+    "Boris Fenn plays cello.",
+    "Topic: Marl\nQuestion: What is the drink of Boris Fenn?\nAnswer:\n",
+    "the dish of Ada Quill is rye bread.",
+]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model_policy(path):
+    return policy.load(source(path), seed=0)
+
+
+def source(path, **changes):
+    base = {"path": str(path), "random_weights": False, "dtype": "float32"}
+    return config.ModelSource(**(base | changes))
+
+
+def decoding(**changes):
+    base = {
+        "prompt": "plain",
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_tokens": 1,
+        "max_tokens": 5,
+        "prompt_multiple": 32,
+        "batch": 12,
+    }
+    return config.Decoding(**(base | changes))
+
+
+def adapters(arch, count):
+    """Drawn, not trained: large enough that each changes what is written."""
+    fresh = [
+        lora.init(jax.random.key(i), arch, targets=("q_proj", "o_proj"), rank=2)
+        for i in range(count)
+    ]
+    return lora.stack([jax.tree.map(lambda x, i=i: x + 0.3 * i, f) for i, f in
+                       enumerate(fresh)])
+
+
+# Opening
+
+
+def test_a_directory_is_opened_with_its_weights(path, model_policy):
+    assert model_policy.source == path
+    assert model_policy.stop_ids == (model_policy.tokenizer.eos_token_id,)
+    assert model_policy.eos == model_policy.stop_ids[0]
+    stored = hf.load_params(path, model_policy.arch)
+    for a, b in zip(
+        jax.tree.leaves(model_policy.params), jax.tree.leaves(stored), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_description_has_all_but_the_weights(path, model_policy):
+    described = policy.describe(source(path))
+    assert described.params == {}
+    assert described.arch == model_policy.arch
+    assert described.encode(PROMPTS[0]) == model_policy.encode(PROMPTS[0])
+
+
+def test_random_weights_come_from_the_seed_and_need_no_files():
+    from_seed = lambda seed: policy.load(
+        source("embedded:debug", random_weights=True), seed=seed
+    ).params["embed"]
+    np.testing.assert_array_equal(from_seed(1), from_seed(1))
+    assert not np.array_equal(from_seed(1), from_seed(2))
+
+
+def test_missing_weights_are_refused_unless_random():
+    with pytest.raises(FileNotFoundError, match=r"safetensors"):
+        policy.load(source("embedded:debug"), seed=0)
+
+
+@pytest.mark.parametrize("name", ["no/such/dir", "owner/model", "embedded:huge"])
+def test_a_model_that_cannot_be_had_is_one_line(name):
+    with pytest.raises(FileNotFoundError) as caught:
+        policy.describe(source(name))
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Keys
+
+
+def test_fold_folds_each_column_in_turn():
+    key = jax.random.key(3)
+    rows = [(0, 1, 2), (0, 1, 3), (5, 0, 0)]
+    made = policy.fold(key, *np.array(rows).T)
+    for row, got in zip(rows, made, strict=True):
+        want = key
+        for value in row:
+            want = jax.random.fold_in(want, value)
+        assert (jax.random.key_data(got) == jax.random.key_data(want)).all()
+
+
+# Writing
+
+
+def test_writing_does_not_depend_on_the_batch(model_policy):
+    keys = policy.fold(jax.random.key(0), range(len(PROMPTS)))
+    cfg = decoding(temperature=1.0, batch=2)
+    written = policy.write(model_policy, PROMPTS, keys, cfg)
+    assert len(set(written)) == len(PROMPTS)
+    other = policy.write(
+        model_policy, PROMPTS, keys, dataclasses.replace(cfg, batch=7)
+    )
+    assert other == written
+    for i in (0, 3):
+        alone = policy.write(model_policy, [PROMPTS[i]], keys[i : i + 1], cfg)
+        assert alone == [written[i]]
+    backwards = policy.write(model_policy, PROMPTS[::-1], keys[::-1], cfg)
+    assert backwards[::-1] == written
+
+
+def test_another_key_writes_something_else(model_policy):
+    cfg = decoding(temperature=1.0)
+    one, two = (
+        policy.write(model_policy, PROMPTS, policy.fold(jax.random.key(s), range(5)), cfg)
+        for s in (0, 1)
+    )
+    assert all(a != b for a, b in zip(one, two, strict=True))
+
+
+def test_pages_cover_every_request_once():
+    made = policy.pages([7, 0, 3, 12], 6)
+    covered = [(p.adapter, p.first + q) for p in made for q in range(p.count)]
+    assert covered == [(a, q) for a, n in enumerate([7, 0, 3, 12]) for q in range(n)]
+    assert max(p.count for p in made) == 6
+
+
+GROUPS = [PROMPTS[:2], PROMPTS * 2, PROMPTS[3:]]  # 2, 10 and 2: two pages for one
+
+
+def test_each_adapter_answers_its_own_prompts(model_policy):
+    stacked = adapters(model_policy.arch, 4)  # one more than there are groups
+    key = jax.random.key(0)
+    together = policy.answer(model_policy, stacked, GROUPS, key, decoding())
+    assert [len(group) for group in together] == [2, 10, 2]
+    for a, group in enumerate(GROUPS):
+        merged = model_policy.merged(lora.select(stacked, a))
+        alone = policy.answer(merged, None, [group], key, decoding())
+        assert together[a] == alone[0]
+    assert together[1][:5] == together[1][5:]
+    base = policy.answer(model_policy, None, GROUPS, key, decoding())
+    assert together != base
+
+
+def test_answers_do_not_depend_on_how_many_decode_together(model_policy):
+    stacked = adapters(model_policy.arch, 3)
+    cfg = decoding(temperature=1.0, batch=6)
+    key = jax.random.key(0)
+    few = policy.answer(model_policy, stacked, GROUPS, key, cfg)
+    many = policy.answer(
+        model_policy, stacked, GROUPS, key, dataclasses.replace(cfg, batch=36)
+    )
+    assert few == many
+
+
+def log_likelihood(params, arch, prompt_ids, tail_ids):
+    """Token by token, from the full logits."""
+    from seal_jax import model
+
+    ids = jnp.array([*prompt_ids, *tail_ids])
+    t = len(ids)
+    mask = jnp.tril(jnp.ones((1, t, t), bool))
+    decoder, variables = model.Decoder(arch), {"params": params}
+    hidden, _ = decoder.apply(variables, ids[None], jnp.arange(t)[None], mask)
+    logits = decoder.apply(variables, hidden, method="unembed")
+    log_p = jax.nn.log_softmax(logits[0])
+    start = len(prompt_ids)
+    return np.mean([log_p[i - 1, ids[i]] for i in range(start, t)])
+
+
+def test_log_likelihoods_are_means_over_answer_and_end(model_policy):
+    stacked = adapters(model_policy.arch, 2)
+    requests = [
+        [(PROMPTS[0], "rye bread"), (PROMPTS[3], "cider")],
+        [(p, "plum wine") for p in PROMPTS + PROMPTS[:2]],
+    ]
+    got = policy.log_likelihood(model_policy, stacked, requests, decoding())
+    assert [len(group) for group in got] == [2, 7]
+    for a, q in [(0, 0), (0, 1), (1, 0), (1, 6)]:
+        prompt, tail = requests[a][q]
+        merged = model_policy.merged(lora.select(stacked, a))
+        want = log_likelihood(
+            merged.params,
+            merged.arch,
+            model_policy.encode(prompt),
+            [*model_policy.encode(tail), model_policy.eos],
+        )
+        np.testing.assert_allclose(got[a][q], want, rtol=1e-4)

@@ -1,0 +1,77 @@
+"""A model and an experiment small enough to run whole in a second, once compiled.
+
+The model reads words of the generated world. Its weights are random, but large, so that
+what it writes depends on what it reads.
+"""
+
+import importlib.util
+import pathlib
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from seal_jax import model, pretrain
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Every kind of arm; two rounds of two passages, two edits each.
+CHANGES: dict[str, Any] = {
+    "scale.rounds": 2,
+    "scale.passages": 2,
+    "scale.edits": 2,
+    "scale.seeds": 1,
+    "scale.heldout_passages": 2,
+    "propose.min_tokens": 1,
+    "propose.max_tokens": 12,
+    "propose.prompt_multiple": 112,
+    "propose.batch": 4,
+    "inner.lora.targets": ("q_proj", "v_proj"),
+    "inner.lora.rank": 2,
+    "inner.learning_rate": 0.05,
+    "inner.epochs": 1,
+    "inner.length_classes": (16, 96),
+    "inner.step_tokens": 192,
+    "inner.slots": 3,
+    "answer.max_tokens": 3,
+    "answer.prompt_multiple": 32,
+    "answer.batch": 12,
+    # A random model answers nothing, but its likelihoods differ.
+    "select.reward": "log_likelihood",
+    "imitate.lora.rank": 2,
+    "imitate.epochs": 1,
+    "imitate.batch": 2,
+    "imitate.micro_batch": 1,
+    "imitate.length_multiple": 128,
+}
+
+
+def write(path: pathlib.Path, *, seed: int = 0) -> pathlib.Path:
+    """A model directory: weights, config and the world's tokenizer."""
+    tokenizer = pretrain.build_tokenizer()
+    arch = model.ModelConfig(
+        "llama", len(tokenizer.get_vocab()), 16, 2, 2, 1, 8, 24, 256, tied=True
+    )
+    params = model.init_params(jax.random.key(seed), arch)
+    params = jax.tree.map(lambda leaf: leaf * 12 if leaf.ndim > 1 else leaf, params)
+    pretrain.export(path, arch, params, tokenizer)
+    return path
+
+
+def load_config(name: str, arg: str | None = None) -> ConfigDict:
+    """`configs/NAME.py`'s config."""
+    file = ROOT / "configs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"configs_{name}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def values(path: pathlib.Path | str, **changes: Any) -> dict[str, Any]:
+    """A whole experiment on the model at `path`; `inner__epochs=2` changes one key."""
+    config = load_config("tiny", "debug")
+    config.model.path = str(path)
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    config.update_from_flattened_dict(CHANGES | dotted)
+    return config.to_dict()
