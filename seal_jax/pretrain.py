@@ -92,7 +92,7 @@ def pack(docs: list[tuple[list, list]], *, rows: int, row_tokens: int) -> dict:
     """
     shape = (rows, row_tokens)
     names = ("tokens", "targets", "positions", "segment")
-    batch = {name: np.zeros(shape, np.int32) for name in names}
+    batch: dict[str, np.ndarray] = {n: np.zeros(shape, np.int32) for n in names}
     batch["weights"] = np.zeros(shape, np.float32)
     used, segments = [0] * rows, [0] * rows
     for ids, weights in docs:
@@ -130,10 +130,10 @@ def loss_fn(params: dict, batch: dict, cfg: model.ModelConfig) -> jax.Array:
     mask = same & model.causal_mask(jnp.ones(segment.shape, bool))
     # An empty position must see something for its softmax to be finite: itself.
     mask = mask | jnp.eye(segment.shape[1], dtype=bool)[None]
-    decoder = model.Decoder(cfg)
-    variables = {"params": params}
-    hidden, _ = decoder.apply(variables, batch["tokens"], batch["positions"], mask)
-    logits = decoder.apply(variables, hidden, method="unembed")
+    hidden, _ = model.hidden(
+        params, None, cfg, batch["tokens"], batch["positions"], mask
+    )
+    logits = model.logits(params, cfg, hidden)
     ce = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
     return jnp.sum(ce * batch["weights"]) / jnp.sum(batch["weights"])
 
@@ -253,9 +253,8 @@ def init_params(seed: int, arch: model.ModelConfig) -> dict:
     for head, back in enumerate((1, 2)):
         q, k = np.zeros((d, h)), np.zeros((d, h))
         q[constant] = np.concatenate([turn, 0 * turn]) * 6.0
-        k[constant] = np.concatenate(
-            [turn * np.cos(back * angles), turn * np.sin(back * angles)]
-        ) * 6.0
+        seen = [turn * np.cos(back * angles), turn * np.sin(back * angles)]
+        k[constant] = np.concatenate(seen) * 6.0
         put(0, head, q=q, k=k, v=shared, o=0.3 * stored[head])
     own, one, two = unrotated(shared), unrotated(stored[0]), unrotated(stored[1])
     for head, (q, k) in enumerate(((one, two), (own, one))):
@@ -268,12 +267,12 @@ def init_params(seed: int, arch: model.ModelConfig) -> dict:
 
 @functools.partial(jax.jit, static_argnames="arch")
 def _correct(params: dict, batch: dict, arch: model.ModelConfig) -> jax.Array:
-    decoder = model.Decoder(arch)
     mask = model.causal_mask(batch["segment"] > 0)
     mask = mask | jnp.eye(mask.shape[1], dtype=bool)[None]
-    variables = {"params": params}
-    hidden, _ = decoder.apply(variables, batch["tokens"], batch["positions"], mask)
-    logits = decoder.apply(variables, hidden, method="unembed")
+    hidden, _ = model.hidden(
+        params, None, arch, batch["tokens"], batch["positions"], mask
+    )
+    logits = model.logits(params, arch, hidden)
     return jnp.argmax(logits, -1) == batch["targets"]
 
 
@@ -312,7 +311,7 @@ def probe(params: dict, arch: model.ModelConfig, known, vocab, *, count: int) ->
             batch["targets"].append(ids[1:] + [0] * pad)
             batch["weights"].append(weights[1:] + [0.0] * pad)
             batch["segment"].append([1] * (len(ids) - 1) + [0] * pad)
-        arrays = {key: np.asarray(value) for key, value in batch.items()}
+        arrays: dict[str, np.ndarray] = {k: np.asarray(v) for k, v in batch.items()}
         arrays["positions"] = np.tile(np.arange(width), (count, 1))
         hit = np.asarray(_correct(params, arrays, arch))
         scores[name] = float(hit[arrays["weights"] == world_docs.VALUE].mean())
@@ -321,6 +320,7 @@ def probe(params: dict, arch: model.ModelConfig, known, vocab, *, count: int) ->
 
 def run(cfg: PretrainConfig, workdir: Path) -> dict:
     """Trains to the end, from the newest checkpoint if there is one."""
+    workdir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     vocab = tokenizer.get_vocab()
     known = world_docs.known_residents()
@@ -364,19 +364,16 @@ def export(
     files.write_json(path / "config.json", config)
 
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Pretraining config file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where to write.")
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
-    workdir = Path(_WORKDIR.value).absolute()
-    workdir.mkdir(parents=True, exist_ok=True)
-    run(PretrainConfig(**_CONFIG.value.to_dict()), workdir)
+    workdir = Path(flags.FLAGS.workdir).absolute()
+    run(PretrainConfig(**flags.FLAGS.config.to_dict()), workdir)
 
 
 if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "Pretraining config file.")
+    flags.DEFINE_string("workdir", None, "Where to write.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

@@ -30,7 +30,11 @@ def table(head: Row, rows: Sequence[Row]) -> str:
 
 
 def summary_table(summary: dict[str, Any]) -> str:
-    """The ladder of a summary.json, its paired differences, and what the run cost."""
+    """The ladder of a summary.json, its paired differences, and what the run cost.
+
+    Of the pairs, those of neighbouring rows and those of the last round; summary.json
+    and the report have all.
+    """
     view = run_view
     parts = [
         table(
@@ -47,7 +51,7 @@ def summary_table(summary: dict[str, Any]) -> str:
             ],
         )
     ]
-    paired = view.rows(summary, "paired")
+    paired = [row for row in view.rows(summary, "paired") if _telling(row, summary)]
     if paired:
         parts.append(
             table(
@@ -66,6 +70,17 @@ def summary_table(summary: dict[str, Any]) -> str:
     cost = view.cost(summary)
     parts.append("\n".join(f"{name}: {value}" for name, value in cost))
     return "\n\n".join(parts)
+
+
+def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
+    """Whether a pair is of neighbouring rows of the ladder or of its last round."""
+    names = [row.get("name") for row in run_view.rows(summary, "ladder")]
+    rounds = [name for name in names if str(name).startswith("round_")]
+    ends = {pair.get("a"), pair.get("b")}
+    if not ends <= set(names):
+        return True
+    neighbours = abs(names.index(pair["a"]) - names.index(pair["b"])) == 1
+    return neighbours or bool(rounds and rounds[-1] in ends)
 
 
 def results_table(results: Sequence[seal_results.Results]) -> str:

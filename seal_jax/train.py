@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import app, flags
+from ml_collections import config_flags
 
 from seal_jax import judge
 
@@ -44,14 +44,12 @@ def run(
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; use --config.key=value")
-    # Both flags are required; absl types its values as possibly None all the same.
-    values = cast(ConfigDict, flags.FLAGS.config)
-    workdir = cast(str, flags.FLAGS.workdir)
+    values, workdir = flags.FLAGS.config.to_dict(), flags.FLAGS.workdir
     if os.environ.get("SEAL_TRACEBACK"):
-        run(values.to_dict(), workdir)
+        run(values, workdir)
         return
     try:
-        run(values.to_dict(), workdir)
+        run(values, workdir)
     except (ValueError, OSError, judge.JudgeError) as error:
         # One line for the user; SEAL_TRACEBACK=1 shows where it came from.
         sys.exit(f"error: {_one_line(error)}")

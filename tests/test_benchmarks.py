@@ -103,7 +103,7 @@ def test_the_table_names_every_stage_and_both_rates(demo):
         "other",
         "all",
     ]
-    assert "adapt       15.0  18.8 %" in text
+    assert "adapt       15.0   18.8 %" in text
     assert "adapters/s: 4.0 over the adapt stage, 7.0 in a median chunk" in text
     assert "tokens/s: 200.0 over the adapt stage, 300.0 in a median chunk" in text
     assert text.endswith("peak memory: 3 MiB resident")

@@ -128,6 +128,7 @@ def test_steps_are_well_formed_and_greedy(lengths, loss, step_tokens):
         left = {j: len(order[j]) - at[j] for j in same}
         passed_over = [left[j] for j in same if j not in real]
         assert max(passed_over, default=0) <= min(left[j] for j in real)
+
         # No other class would have filled its rows better.
         def filled(w, waiting=waiting):
             room = max(1, min(slots, step_tokens // w))

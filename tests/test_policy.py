@@ -1,4 +1,4 @@
-"""Strings in, strings out: batching must not show, and adapters must reach their own."""
+"""Strings in, strings out: batching must not show, adapters must reach their own."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_model
 
-from seal_jax import config, hf, lora, policy
+from seal_jax import config, hf, lora, model, policy
 
 PROMPTS = [
     "Topic: Karsk\nQuestion: What does Ada Quill cook?\nAnswer:\n",
@@ -54,8 +54,9 @@ def adapters(arch, count):
         lora.init(jax.random.key(i), arch, targets=("q_proj", "o_proj"), rank=2)
         for i in range(count)
     ]
-    return lora.stack([jax.tree.map(lambda x, i=i: x + 0.3 * i, f) for i, f in
-                       enumerate(fresh)])
+    return lora.stack(
+        [jax.tree.map(lambda x, i=i: x + 0.3 * i, f) for i, f in enumerate(fresh)]
+    )
 
 
 # Opening
@@ -122,9 +123,7 @@ def test_writing_does_not_depend_on_the_batch(model_policy):
     cfg = decoding(temperature=1.0, batch=2)
     written = policy.write(model_policy, PROMPTS, keys, cfg)
     assert len(set(written)) == len(PROMPTS)
-    other = policy.write(
-        model_policy, PROMPTS, keys, dataclasses.replace(cfg, batch=7)
-    )
+    other = policy.write(model_policy, PROMPTS, keys, dataclasses.replace(cfg, batch=7))
     assert other == written
     for i in (0, 3):
         alone = policy.write(model_policy, [PROMPTS[i]], keys[i : i + 1], cfg)
@@ -135,10 +134,8 @@ def test_writing_does_not_depend_on_the_batch(model_policy):
 
 def test_another_key_writes_something_else(model_policy):
     cfg = decoding(temperature=1.0)
-    one, two = (
-        policy.write(model_policy, PROMPTS, policy.fold(jax.random.key(s), range(5)), cfg)
-        for s in (0, 1)
-    )
+    draws = [policy.fold(jax.random.key(s), range(5)) for s in (0, 1)]
+    one, two = (policy.write(model_policy, PROMPTS, keys, cfg) for keys in draws)
     assert all(a != b for a, b in zip(one, two, strict=True))
 
 
@@ -179,15 +176,12 @@ def test_answers_do_not_depend_on_how_many_decode_together(model_policy):
 
 def log_likelihood(params, arch, prompt_ids, tail_ids):
     """Token by token, from the full logits."""
-    from seal_jax import model
-
     ids = jnp.array([*prompt_ids, *tail_ids])
     t = len(ids)
     mask = jnp.tril(jnp.ones((1, t, t), bool))
-    decoder, variables = model.Decoder(arch), {"params": params}
-    hidden, _ = decoder.apply(variables, ids[None], jnp.arange(t)[None], mask)
-    logits = decoder.apply(variables, hidden, method="unembed")
-    log_p = jax.nn.log_softmax(logits[0])
+    positions = jnp.arange(t)[None]
+    hidden, _ = model.hidden(params, None, arch, ids[None], positions, mask)
+    log_p = jax.nn.log_softmax(model.logits(params, arch, hidden)[0])
     start = len(prompt_ids)
     return np.mean([log_p[i - 1, ids[i]] for i in range(start, t)])
 

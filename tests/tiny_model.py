@@ -4,8 +4,10 @@ The model reads words of the generated world. Its weights are random, but large,
 what it writes depends on what it reads.
 """
 
+import hashlib
 import importlib.util
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,8 +38,6 @@ CHANGES: dict[str, Any] = {
     "answer.max_tokens": 3,
     "answer.prompt_multiple": 32,
     "answer.batch": 12,
-    # A random model answers nothing, but its likelihoods differ.
-    "select.reward": "log_likelihood",
     "imitate.lora.rank": 2,
     "imitate.epochs": 1,
     "imitate.batch": 2,
@@ -75,3 +75,11 @@ def values(path: pathlib.Path | str, **changes: Any) -> dict[str, Any]:
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     config.update_from_flattened_dict(CHANGES | dotted)
     return config.to_dict()
+
+
+def toss(items: Sequence[tuple[str, str, str]]) -> list[bool]:
+    """A grader that a random model does not always fail: a coin by question and answer.
+
+    It stands in for `experiment.scorer(...)`, so that edits differ in what they earn.
+    """
+    return [hashlib.sha256("|".join(item).encode()).digest()[0] < 100 for item in items]

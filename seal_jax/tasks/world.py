@@ -37,8 +37,8 @@ FIRM_NAMES = (
 FIRM_KINDS = "Works Mills Foundry Press Brothers Yard House Union Depot Guild".split()
 PLACES = (
     "Karsk Dolmen Eastwick Ferrol Gorham Hollin Ilmar Jorvik Kelda Lindow Marl Nesbit "
-    "Oskar Penrith Ravenna Skelm Tarn Uppal Varna Wexton Yarrow Zell Ambly Brora Calder "
-    "Denholm Elgin Forres Glenmor Huntly"
+    "Oskar Penrith Ravenna Skelm Tarn Uppal Varna Wexton Yarrow Zell Ambly Brora "
+    "Calder Denholm Elgin Forres Glenmor Huntly"
 ).split()
 
 
@@ -259,7 +259,5 @@ def passages(
         )
         oracle = "\n".join(fact.forward(rng.randrange(2)) for fact in facts)
         title = rng.choice(PLACES)
-        made.append(
-            Passage(f"{group}-{seed}-{index}", title, text, questions, oracle)
-        )
+        made.append(Passage(f"{group}-{seed}-{index}", title, text, questions, oracle))
     return made

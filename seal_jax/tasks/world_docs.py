@@ -2,8 +2,8 @@
 
 What the model should hold in memory: lines and passages about "known" residents, and
 questions about most of them. What it should be able to read: questions and lists about
-"fresh" residents, whose facts are drawn anew for each document, so that only the passage
-can tell.
+"fresh" residents, whose facts are drawn anew for each document, so that only the
+passage can tell.
 
 The lists are written by an imperfect author: each has a quality z, and a fact becomes a
 clean forward line with probability z, else it is dropped, copied, restated backwards,

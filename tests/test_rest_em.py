@@ -1,0 +1,228 @@
+"""The round's own decisions: what is kept, what is learned once, what a round reports."""
+
+import contextlib
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import tiny_model
+
+from seal_jax import (
+    checkpoint,
+    config,
+    hf,
+    imitate,
+    lora,
+    metrics,
+    policy,
+    records,
+    rest_em,
+    reward,
+    trials,
+)
+from seal_jax.tasks.common import Passage, Question
+
+PASSAGES = [
+    Passage(f"p{i}", "Karsk", f"text {i}", (Question("a?", "A"),)) for i in range(3)
+]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def make_run(tmp_path, path):
+    with contextlib.ExitStack() as stack:
+
+        def make(**changes):
+            stack.close()
+            values = tiny_model.values(path, **changes)
+            journal = records.Journal(tmp_path / "journal.jsonl")
+            return trials.Run(
+                exp=config.build(config.Experiment, values),
+                journal=stack.enter_context(journal),
+                metrics=stack.enter_context(metrics.Metrics(tmp_path)),
+                propose_template="{title} {passage}",
+                answer_template="{title} {question}",
+                score=tiny_model.toss,
+                say=lambda line: None,
+            )
+
+        yield make
+
+
+def graded(rewards):
+    """Graded edits from `rewards[passage][edit]`; longer text for earlier edits."""
+    made = []
+    for p, row in enumerate(rewards):
+        for e, value in enumerate(row):
+            edit = trials.Edit(p, e, "prompt", "x" * (9 - e), ("line",))
+            made.append(reward.Graded(edit, (), (), (), value))
+    return made
+
+
+def kept_edits(run, rewards, baseline, round_index=1):
+    every = graded(rewards)
+    kept = rest_em.keep(run, every, baseline, round_index=round_index)
+    return [(every[i].edit.passage, every[i].edit.edit) for i in kept]
+
+
+REWARDS = [[0.2, 0.6, 0.6], [0.0, 0.0, 0.0], [None, 0.4, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "baseline", "expected"),
+    [
+        # SEAL's rule: the best of each passage, the first of equals, no threshold.
+        ({}, [1.0, 1.0, 1.0], [(0, 1), (1, 0), (2, 2)]),
+        ({"select__ties": "shortest"}, [0.0] * 3, [(0, 2), (1, 2), (2, 2)]),
+        ({"select__k_best": 2}, [0.0] * 3, [(0, 1), (0, 2), (1, 0), (1, 1), (2, 2), (2, 1)]),
+        ({"select__threshold": "0.55"}, [0.0] * 3, [(0, 1)]),
+        ({"select__threshold": "0.0"}, [1.0] * 3, [(0, 1), (1, 0), (2, 2)]),
+        ({"select__threshold": "baseline"}, [0.5, 0.0, 0.5], [(0, 1)]),
+        # Without a baseline nobody knows what beats it.
+        ({"select__threshold": "baseline"}, [None, None, 0.1], [(2, 2)]),
+    ],
+)
+def test_keep(make_run, changes, baseline, expected):
+    assert kept_edits(make_run(**changes), REWARDS, baseline) == expected
+
+
+def test_an_edit_without_judgements_is_never_kept(make_run):
+    rewards = [[None, None], [None, -3.0]]
+    assert kept_edits(make_run(), rewards, [0.0, 0.0]) == [(1, 1)]
+
+
+def test_random_ties_depend_on_seed_round_and_passage_alone(make_run):
+    level = [[0.5] * 6] * 8
+    run = make_run(select__ties="random")
+    first = kept_edits(run, level, [0.0] * 8)
+    assert first == kept_edits(run, level, [0.0] * 8)
+    assert len({edit for _, edit in first}) > 1
+    assert first != kept_edits(run, level, [0.0] * 8, round_index=2)
+    assert first != kept_edits(make_run(select__ties="random", seed=1), level, [0.0] * 8)
+
+
+# Learning
+
+
+EDITS = [
+    trials.Edit(i, 0, f"Passage:\nKarsk\n{name} plays cello.\n", "Karsk.", ())
+    for i, name in enumerate(["Ada Quill", "Boris Fenn"])
+]
+
+
+def learn(run, pupil, tmp_path, *, round_index=1, name="policy"):
+    return rest_em.learn(run, pupil, EDITS, round_index, tmp_path, name)
+
+
+def assert_same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_learning_is_done_once_and_merged_again_from_its_checkpoint(
+    make_run, path, tmp_path, monkeypatch
+):
+    run = make_run()
+    pupil = policy.load(run.exp.model, seed=0)
+    learned = learn(run, pupil, tmp_path)
+    delta = lora.init(
+        jax.random.key(0),
+        pupil.arch,
+        targets=run.exp.imitate.lora.targets,
+        rank=run.exp.imitate.lora.rank,
+    )
+    saved, meta = checkpoint.restore(tmp_path / "checkpoints" / "policy", 1, delta)
+    assert_same(learned.params, jax.jit(lora.merge)(pupil.params, saved))
+    assert len(meta["losses"]) == 1
+    assert run.journal.get("policy/imitate/1")["losses"] == meta["losses"]
+
+    def never(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(imitate, "train", never)
+    again = learn(make_run(), policy.load(run.exp.model, seed=0), tmp_path)
+    assert_same(again.params, learned.params)
+
+
+def test_rounds_and_the_control_draw_different_adapters(make_run, tmp_path):
+    run = make_run()
+    pupil = policy.load(run.exp.model, seed=0)
+    first = learn(run, pupil, tmp_path)
+    second = learn(run, pupil, tmp_path, round_index=2)
+    control = learn(run, pupil, tmp_path, name="random_kept")
+    q = [p.params["layers"]["q_proj"]["kernel"] for p in (pupil, first, second, control)]
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(q, 2))
+
+
+def test_the_control_keeps_a_random_edit_of_each_passage(
+    make_run, tmp_path, monkeypatch
+):
+    phases, kept = [], []
+
+    def propose(run, writer, passages, *, phase, round_index, count):
+        phases.append((phase, round_index))
+        return [
+            trials.Edit(p, e, "", f"{p}{e}", ())
+            for p in range(len(passages))
+            for e in range(count)
+        ]
+
+    def record(run, pupil, edits, round_index, workdir, name):
+        assert name == "random_kept"
+        kept.append([(edit.passage, edit.edit) for edit in edits])
+        return pupil
+
+    monkeypatch.setattr(trials, "propose", propose)
+    monkeypatch.setattr(rest_em, "learn", record)
+    run = make_run(scale__edits=7)
+    rest_em.control(run, None, [PASSAGES, PASSAGES, PASSAGES], tmp_path)
+    # The first round's proposals are those of the first real round, not drawn anew.
+    assert phases == [("round_1", 1), ("control/round_2", 2), ("control/round_3", 3)]
+    assert [[p for p, _ in row] for row in kept] == [[0, 1, 2]] * 3
+    assert len({edit for row in kept for _, edit in row}) > 2
+    again = list(kept)
+    kept.clear()
+    rest_em.control(run, None, [PASSAGES, PASSAGES, PASSAGES], tmp_path)
+    assert kept == again
+
+
+# Reporting and saving
+
+
+def test_a_round_in_numbers():
+    every = graded([[0.2, 0.6], [None, 0.0], [None, None]])
+    line = rest_em.round_summary(every, [1, 3], [0.5, None, 0.0], 2)
+    assert line["round"] == 2
+    assert line["baseline_mean"] == 0.25
+    assert line["sampled_mean"] == pytest.approx(0.8 / 3)
+    assert line["best_mean"] == pytest.approx(0.3)
+    assert line["kept_mean"] == pytest.approx(0.3)
+    assert line["kept"] == 2
+    assert line["empty_rate"] is None
+
+
+def test_a_round_counts_failures_gaps_and_empty_answers():
+    edit = trials.Edit(0, 0, "", "", ())
+    good = trials.Trial(0, 0, ("x", ""), (), 1.0, None)
+    bad = trials.Trial(0, 1, (), (), 1.0, "broke")
+    one = reward.Graded(edit, (good, bad), ((None, 1.0), (0.0, 0.0)), (1.0, 0.0), 0.5)
+    line = rest_em.round_summary([one], [0], [0.0], 1)
+    assert line["failed_adapters"] == 1
+    assert line["missing_judgements"] == 1
+    assert line["empty_rate"] == 0.5
+
+
+def test_a_policy_is_saved_once_a_round(make_run, tmp_path):
+    run = make_run()
+    pupil = policy.load(run.exp.model, seed=0)
+    rest_em.save_policy(run, pupil, tmp_path, round_index=1)
+    opened = hf.load_params(tmp_path / "policy", pupil.arch)
+    assert_same(opened, pupil.params)
+    (tmp_path / "policy" / "config.json").unlink()
+    rest_em.save_policy(run, pupil, tmp_path, round_index=1)
+    assert not (tmp_path / "policy" / "config.json").exists()
