@@ -18,6 +18,7 @@ import dataclasses
 import math
 from typing import Any
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -164,7 +165,7 @@ class Block(nn.Module):
             return Linear(cfg.linears()[name][1], bias, dtype, name=name)
 
         def heads(x: Array, n: int) -> Array:
-            return x.reshape(*x.shape[:-1], n, cfg.head_dim)
+            return einops.rearrange(x, "B T (n H) -> B T n H", n=n)
 
         h_BTD = RMSNorm(cfg.norm_eps, dtype, name="input_norm")(x_BTD)
         q_BTNH = heads(linear("q_proj", cfg.qkv_bias)(h_BTD), cfg.heads)
@@ -182,7 +183,8 @@ class Block(nn.Module):
         y_BTNH = jax.nn.dot_product_attention(
             q_BTNH, k_BTKH, v_BTKH, mask=mask_BTS[:, None, :, :]
         )
-        x_BTD = x_BTD + linear("o_proj")(y_BTNH.reshape(*x_BTD.shape[:-1], -1))
+        y_BTF = einops.rearrange(y_BTNH, "B T N H -> B T (N H)")
+        x_BTD = x_BTD + linear("o_proj")(y_BTF)
         h_BTD = RMSNorm(cfg.norm_eps, dtype, name="post_norm")(x_BTD)
         h_BTF = nn.silu(linear("gate_proj")(h_BTD)) * linear("up_proj")(h_BTD)
         return x_BTD + linear("down_proj")(h_BTF), cache

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from seal_jax import judge
@@ -44,6 +44,7 @@ def run(
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; use --config.key=value")
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
     values, workdir = flags.FLAGS.config.to_dict(), flags.FLAGS.workdir
     if os.environ.get("SEAL_TRACEBACK"):
         run(values, workdir)

@@ -83,7 +83,7 @@ def test_everything_that_is_promised_is_there(finished):
     assert files.read_json(here / "summary.json") == files.to_plain(finished.summary)
     page = (here / "report.html").read_text()
     assert all(name in page for name in ROWS)
-    assert "http://" not in page and "https://" not in page
+    assert 'src="http' not in page and 'href="http' not in page
     for name in ("policy", "random_kept"):
         assert checkpoint.latest(here / "checkpoints" / name) == 2
     names = {p.name for p in here.iterdir()}
@@ -301,7 +301,9 @@ def untimed(workdir: pathlib.Path) -> str:
 
 def test_another_seed_is_another_run(finished, model_path, tmp_path):
     other = Finished(model_path, tmp_path / "b", seed=1)
-    assert not {r["passage"] for r in other.edits} & {r["passage"] for r in finished.edits}
+    assert not {r["passage"] for r in other.edits} & {
+        r["passage"] for r in finished.edits
+    }
 
 
 # Adapters that fail, and other settings
@@ -341,9 +343,7 @@ def test_a_failed_adapter_is_named_and_scored_zero_and_the_round_goes_on(
 
 
 @pytest.mark.parametrize("reward", ["grade", "log_likelihood"])
-def test_a_run_in_which_every_adapter_diverges_still_ends(
-    model_path, tmp_path, reward
-):
+def test_a_run_in_which_every_adapter_diverges_still_ends(model_path, tmp_path, reward):
     values = tiny_model.values(
         model_path,
         inner__learning_rate=1e38,

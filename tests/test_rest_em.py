@@ -1,4 +1,4 @@
-"""The round's own decisions: what is kept, what is learned once, what a round reports."""
+"""The decisions of a round: what is kept, what is learned once, what is reported."""
 
 import contextlib
 import itertools
@@ -79,7 +79,11 @@ REWARDS = [[0.2, 0.6, 0.6], [0.0, 0.0, 0.0], [None, 0.4, 0.5]]
         # SEAL's rule: the best of each passage, the first of equals, no threshold.
         ({}, [1.0, 1.0, 1.0], [(0, 1), (1, 0), (2, 2)]),
         ({"select__ties": "shortest"}, [0.0] * 3, [(0, 2), (1, 2), (2, 2)]),
-        ({"select__k_best": 2}, [0.0] * 3, [(0, 1), (0, 2), (1, 0), (1, 1), (2, 2), (2, 1)]),
+        (
+            {"select__k_best": 2},
+            [0.0] * 3,
+            [(0, 1), (0, 2), (1, 0), (1, 1), (2, 2), (2, 1)],
+        ),
         ({"select__threshold": "0.55"}, [0.0] * 3, [(0, 1)]),
         ({"select__threshold": "0.0"}, [1.0] * 3, [(0, 1), (1, 0), (2, 2)]),
         ({"select__threshold": "baseline"}, [0.5, 0.0, 0.5], [(0, 1)]),
@@ -103,7 +107,9 @@ def test_random_ties_depend_on_seed_round_and_passage_alone(make_run):
     assert first == kept_edits(run, level, [0.0] * 8)
     assert len({edit for _, edit in first}) > 1
     assert first != kept_edits(run, level, [0.0] * 8, round_index=2)
-    assert first != kept_edits(make_run(select__ties="random", seed=1), level, [0.0] * 8)
+    assert first != kept_edits(
+        make_run(select__ties="random", seed=1), level, [0.0] * 8
+    )
 
 
 # Learning
@@ -155,7 +161,9 @@ def test_rounds_and_the_control_draw_different_adapters(make_run, tmp_path):
     first = learn(run, pupil, tmp_path)
     second = learn(run, pupil, tmp_path, round_index=2)
     control = learn(run, pupil, tmp_path, name="random_kept")
-    q = [p.params["layers"]["q_proj"]["kernel"] for p in (pupil, first, second, control)]
+    q = [
+        p.params["layers"]["q_proj"]["kernel"] for p in (pupil, first, second, control)
+    ]
     assert all(not np.array_equal(a, b) for a, b in itertools.combinations(q, 2))
 
 

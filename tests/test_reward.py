@@ -13,7 +13,9 @@ PASSAGES = [
     Passage("p0", "Karsk", "text", (Question("a?", "A"), Question("b?", "B"))),
     Passage("p1", "Marl", "words", (Question("c?", "C"),)),
 ]
-EDITS = [trials.Edit(p, e, "prompt", f"edit {p}{e}", ("l",)) for p in (0, 1) for e in (0, 1)]
+EDITS = [
+    trials.Edit(p, e, "prompt", f"edit {p}{e}", ("l",)) for p in (0, 1) for e in (0, 1)
+]
 
 
 def trial(edit, seed, *, failed=None, likelihoods=()):
@@ -121,7 +123,9 @@ def test_a_failed_adapter_scores_zero_and_is_not_graded(make_run):
 
 
 def test_log_likelihood_rewards_and_the_floor_under_them(make_run):
-    outcomes = [trial(e, s, likelihoods=(-1.0 - e, -3.0 - s)) for e in (0, 1) for s in (0, 1)]
+    outcomes = [
+        trial(e, s, likelihoods=(-1.0 - e, -3.0 - s)) for e in (0, 1) for s in (0, 1)
+    ]
     outcomes += [trial(e, s, likelihoods=(-5.0,)) for e in (2, 3) for s in (0, 1)]
     outcomes[6] = trial(3, 0, failed="broke")
     run = make_run(by_answer({}), select__reward="log_likelihood")

@@ -32,7 +32,7 @@ CHANGES: dict[str, Any] = {
     "inner.lora.rank": 2,
     "inner.learning_rate": 0.05,
     "inner.epochs": 1,
-    "inner.length_classes": (16, 96),
+    "inner.length_classes": (96,),
     "inner.step_tokens": 192,
     "inner.slots": 3,
     "answer.max_tokens": 3,
