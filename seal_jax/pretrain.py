@@ -318,8 +318,12 @@ def probe(params: dict, arch: model.ModelConfig, known, vocab, *, count: int) ->
     return scores
 
 
-def run(cfg: PretrainConfig, workdir: Path) -> dict:
-    """Trains to the end, from the newest checkpoint if there is one."""
+def run(cfg: PretrainConfig, workdir: Path) -> None:
+    """Trains to the end, from the newest checkpoint if there is one.
+
+    Writes pretrain.jsonl (a row per chunk: step, loss, tokens, seconds, and at every
+    checkpoint what `probe` finds), checkpoints, and in the end the model.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     vocab = tokenizer.get_vocab()
@@ -330,24 +334,22 @@ def run(cfg: PretrainConfig, workdir: Path) -> dict:
     step = checkpoint.latest(workdir / "checkpoints") or 0
     if step:
         state, _ = checkpoint.restore(workdir / "checkpoints", step, state)
-    log = (workdir / "pretrain.jsonl").open("a")
     while step < cfg.steps:
         begin = time.monotonic()
         drawn = [draw_batch(cfg, step + i, known, vocab) for i in range(cfg.chunk)]
         batches = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
         tokens = int((batches["segment"] > 0).sum())
         state, losses = train_chunk(state, batches, cfg, arch)
-        losses = np.asarray(losses)
         step += cfg.chunk
-        row = {"step": step, "loss": float(losses.mean()), "tokens": tokens}
+        row = {"step": step, "loss": float(np.mean(losses)), "tokens": tokens}
         row["seconds"] = time.monotonic() - begin
         if step % (cfg.checkpoint_every * cfg.chunk) == 0 or step >= cfg.steps:
             row |= probe(state[0], arch, known, vocab, count=64)
             checkpoint.save(workdir / "checkpoints", step, state, {"step": step})
-        print(json.dumps(row), file=log, flush=True)
+        with (workdir / "pretrain.jsonl").open("a") as log:
+            print(json.dumps(row), file=log)
         print(json.dumps(row), flush=True)
     export(workdir / "model", arch, state[0], tokenizer)
-    return row
 
 
 def export(

@@ -134,13 +134,14 @@ def learn(
             pupil.params, examples, key, arch=pupil.arch, cfg=cfg, eos=pupil.eos
         )
         seconds = time.monotonic() - begin
-        checkpoint.save(directory, round_index, delta, {"losses": losses})
-        run.journal.put(unit, {"seconds": seconds, "losses": losses})
+        meta = {"seconds": seconds, "losses": losses}
+        checkpoint.save(directory, round_index, delta, meta)
     like = jax.eval_shape(
         lambda: lora.init(key, pupil.arch, targets=cfg.targets, rank=cfg.rank)
     )
     # Read back even if it was just written: both ways must give the same bits.
     delta, meta = checkpoint.restore(directory, round_index, like)
+    run.journal.cached(unit, lambda: meta)
     steps = len(meta["losses"])
     for i, loss in enumerate(meta["losses"]):
         run.metrics.log((round_index - 1) * steps + i, {f"imitate/{name}_loss": loss})

@@ -71,9 +71,11 @@ def parse(argv: list[str]) -> list[str]:
     The config file runs in here, and `config_flags` has no error type of its own.
     """
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        flags.FLAGS.config.to_dict()  # A file that did not load says so only here.
     except (flags.Error, ValueError, OSError, LookupError, AttributeError) as error:
         sys.exit(f"error: {_one_line(error)}")
+    return rest
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,8 @@ import math
 import pathlib
 import shutil
 import statistics
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -403,12 +405,15 @@ def test_real_passages_with_the_debug_model(seal_data, tmp_path, monkeypatch):
             "scale.heldout_passages": 1,
             "propose.max_tokens": 8,
             "propose.batch": 1,
+            "propose.prompt_multiple": 256,
             "inner.epochs": 1,
+            "inner.length_classes": (1024,),
             "inner.loss.pad_samples": 2,
             "inner.slots": 1,
             "answer.max_tokens": 4,
             "answer.batch": 6,
             "imitate.batch": 1,
+            "imitate.length_multiple": 256,
             "ladder": ("passage_only",),
         }
     )
@@ -416,3 +421,28 @@ def test_real_passages_with_the_debug_model(seal_data, tmp_path, monkeypatch):
     assert [row["name"] for row in summary["ladder"]] == ["passage_only", "round_1"]
     rows = files.read_jsonl(tmp_path / "edits.jsonl")
     assert all(row["lines"][-1].endswith(row["passage"]) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny", "squad"])
+def test_every_debug_variant_runs_to_its_end(name, tmp_path, child_env, request):
+    if name == "squad":
+        request.getfixturevalue("seal_data")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "seal_jax.train"),
+            f"--config=configs/{name}.py:debug",
+            f"--workdir={tmp_path / 'run'}",
+        ],
+        capture_output=True,
+        text=True,
+        env=child_env,
+        cwd=tiny_model.ROOT,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [row["name"] for row in summary["ladder"]][-2:] == (
+        ["round_2", "oracle"] if name == "tiny" else ["round_1", "round_2"]
+    )
+    assert "Traceback" not in done.stderr and "round_2" in done.stdout

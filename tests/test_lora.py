@@ -51,7 +51,7 @@ def test_init_has_the_leaves_of_its_targets(targets):
 
 
 def test_init_draws_a_as_kaiming_uniform_and_b_as_zero():
-    wide = dataclasses.replace(CFG, width=512, layers=4)
+    wide = dataclasses.replace(CFG, width=512, layers=4, kv_heads=4)
     delta = lora.init(jax.random.key(3), wide, targets=ALL, rank=64)
     for name, ab in delta["layers"].items():
         d, _ = wide.linears()[name]
@@ -83,6 +83,7 @@ def test_a_target_draws_the_same_whatever_the_others():
         ((), 4, ["lora.targets", "q_proj"]),
         (("q_proj",), 0, ["lora.rank=0", "1..64"]),
         (("q_proj",), 65, ["lora.rank=65", "1..64"]),
+        (("q_proj", "v_proj"), 17, ["lora.rank=17", "1..16", "narrowest"]),
     ],
 )
 def test_init_refuses(targets, rank, parts):

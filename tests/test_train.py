@@ -44,6 +44,16 @@ def record(title="Karsk", context="Ada Quill cooks porridge.", questions=None):
     return {"title": title, "context": context, "questions": questions}
 
 
+def change(values, changes):
+    """Sets `a__b` to any value in place, of a wrong type or unknown as it may be."""
+    for dotted, value in changes.items():
+        *groups, key = dotted.split("__")
+        at = values
+        for group in groups:
+            at = at[group]
+        at[key] = value
+
+
 @pytest.fixture
 def squad(tmp_path, model_path):
     """Values of an experiment on records in SEAL's format."""
@@ -129,12 +139,7 @@ CONFIG = {
 def test_a_config_that_cannot_run_is_refused(case, model_path, tmp_path):
     changes, parts = CONFIG[case]
     values = tiny_model.values(model_path)
-    for dotted, value in changes.items():
-        *groups, key = dotted.split("__")
-        at = values
-        for group in groups:
-            at = at[group]
-        at[key] = value
+    change(values, changes)
     refused(values, tmp_path / "run", parts, (ValueError, OSError, RuntimeError))
 
 
@@ -210,12 +215,7 @@ def test_data_that_cannot_be_used_is_refused(case, squad, tmp_path):
     records, changes, parts = DATA[case]
     text = records if isinstance(records, str) else None
     values = squad(records, text)
-    for dotted, value in changes.items():
-        *groups, key = dotted.split("__")
-        at = values
-        for group in groups:
-            at = at[group]
-        at[key] = value
+    change(values, changes)
     refused(values, tmp_path / "run", parts)
 
 

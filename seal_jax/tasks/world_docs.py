@@ -172,7 +172,8 @@ def passage_document(rng: random.Random, known: list[Known]) -> Pieces:
             pieces += _value_last(fact, rng.randrange(2), TEMPLATE)
         else:
             pieces.append((fact.reversed(rng.randrange(2)), TEMPLATE))
-    return [*pieces, (None, TEMPLATE)]
+        pieces.append((" ", TEMPLATE))
+    return [*pieces[:-1], (None, TEMPLATE)]
 
 
 # How many residents, and how many facts about each. With one kind of fact about many
