@@ -4,9 +4,11 @@
 
 SEAL (arXiv 2506.10943), section 4.2 and appendix B: two rounds of 50 passages, 5
 self-edits each, 3 adapters per edit; then 200 held-out passages, one edit, one adapter.
-One 80 GB accelerator. The paper reports 32.7 % (base), 33.5 (passage only), 39.7 (the
-base's self-edits), 43.7 (round 1) and 47.0 (round 2), graded by GPT-4.1; the local
-grader used here by default agrees with those verdicts on about 86 % of answers.
+Meant for one 80 GB accelerator; not run in full yet.
+
+The paper reports 32.7 % (base), 33.5 (passage only), 39.7 (the base's self-edits), 43.7
+(round 1) and 47.0 (round 2), graded by GPT-4.1; the local grader used here by default
+agrees with those verdicts on about 86 % of answers.
 
 Where the reference differs from its paper, this file follows the code: the inner LoRA
 is on q_proj and v_proj, and generation stops at 2048 new tokens.

@@ -1,9 +1,21 @@
-"""Pretraining of the embedded model on the generated world."""
+"""Pretraining of the embedded model on the generated world.
+
+    python -m seal_jax.pretrain --config=configs/tiny_pretrain.py --workdir=DIR
+
+12,000 steps, 21.5 million tokens: about 20 minutes on 2 CPU cores. The loss, a weighted
+mean in which answers dominate, ends near 0.38; every probe ends at 0.99 or above. The
+result, `DIR/model`, is what `seal_jax/assets/tiny` holds.
+"""
 
 from ml_collections import ConfigDict
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
+    """`arg`: nothing, or "debug" for a run of a minute that learns next to nothing."""
+    if arg not in (None, "", "debug"):
+        raise ValueError(
+            f"configs/tiny_pretrain.py:{arg}: the variants are '' and 'debug'"
+        )
     config = ConfigDict()
     config.seed = 0
     config.steps = 12_000
@@ -21,4 +33,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.heads = 4
     config.ff = 352
     config.rope_theta = 1e6
+    if arg == "debug":
+        config.steps = 20
+        config.chunk = 10
+        config.checkpoint_every = 1
+        config.rows = 2
+        config.warmup = 5
     return config

@@ -153,8 +153,10 @@ class InnerConfig:
 class GradeConfig:
     """`name`: a local rule of `grade.LOCAL`, or "judge" for the endpoint below.
 
-    `max_missing`: share of a round's judgements that may be had by nobody before the
-    run stops (they stay out of every mean, and a later run asks again).
+    `max_missing`: share of a phase's judgements that may be missing before the run
+    stops, to be continued later. Missing ones stay out of every mean. Those of the
+    ladder are asked for again by a later run; a round's are not, once the policy has
+    learned from its selection.
     """
 
     name: str

@@ -178,8 +178,8 @@ def steps(
 ) -> Iterator[Step]:
     """Lays out the training of all jobs, job i in slot i.
 
-    At each global step the class is chosen whose rows would be fullest, counting what
-    fraction of its positions carry tokens; ties go to the narrower class.
+    At each global step the class is chosen that fills the largest share of its rows;
+    ties go to the narrower class.
 
     Raises:
       ValueError: more jobs than slots, or a line that fits no length class.

@@ -6,7 +6,7 @@ cut into batches of one shape, so that few programs are compiled.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def fold(key: Array, *columns: Sequence[int] | np.ndarray) -> Array:
 
 @jax.jit
 def _fold(key: Array, columns: tuple[Array, ...]) -> Array:
-    keys = jnp.broadcast_to(key, columns[0].shape)
+    keys = jnp.broadcast_to(key, columns[0].shape)  # one key for all, or one each
     for column in columns:
         keys = jax.vmap(jax.random.fold_in)(keys, column)
     return keys
@@ -105,11 +105,17 @@ def sample_config(decoding: config.Decoding, policy: Policy) -> sample.SampleCon
 
 
 def write(
-    policy: Policy, prompts: Sequence[str], keys: Array, decoding: config.Decoding
+    policy: Policy,
+    prompts: Sequence[str],
+    keys: Array,
+    decoding: config.Decoding,
+    *,
+    tick: Callable[[int], None] = lambda count: None,
 ) -> list[str]:
     """Continues each prompt, without adapters; whitespace at the ends is stripped.
 
-    Prompts of similar length share a batch of `decoding.batch` rows.
+    Prompts of similar length share a batch of `decoding.batch` rows; `tick` is told how
+    many are done after each batch.
     """
     cfg = sample_config(decoding, policy)
     ids = [policy.encode(prompt) for prompt in prompts]
@@ -135,6 +141,7 @@ def write(
         )
         for i, generated in zip(chosen, sample.texts(*result)[0], strict=False):
             out[i] = hf.decode(policy.tokenizer, generated).strip()
+        tick(len(chosen))
     return out
 
 
@@ -184,7 +191,7 @@ def answer(
     policy: Policy,
     adapters: lora.Tree | None,
     prompts: Sequence[Sequence[str]],
-    key: Array,
+    keys_A: Array,
     decoding: config.Decoding,
 ) -> list[list[str]]:
     """Continues `prompts[a][q]` under adapter a, or all of them under the base.
@@ -194,8 +201,8 @@ def answer(
       adapters: stacked on A with their scale folded in (more than there are prompt
         lists is fine), or None.
       prompts: one list per adapter.
-      key: typed PRNG key (only temperatures above 0 use it).
-      decoding: settings; `batch` is the number of rows that decode together.
+      keys_A: typed PRNG keys, one per prompt list (for temperatures above 0).
+      decoding: settings; about `batch` rows decode together, in pages of `PER_PAGE`.
     """
     cfg = sample_config(decoding, policy)
     groups = max(1, decoding.batch // PER_PAGE)
@@ -207,11 +214,12 @@ def answer(
         tokens, lengths = sample.pad(
             rows, groups=groups, per_group=PER_PAGE, width=width
         )
-        columns = np.array(
-            [[(p.adapter, p.first + q) for q in range(PER_PAGE)] for p in batch]
-        )
-        columns = np.pad(columns, ((0, groups - len(batch)), (0, 0), (0, 0)))
-        keys = fold(key, columns[..., 0].ravel(), columns[..., 1].ravel())
+        adapter = np.zeros((groups, PER_PAGE), int)
+        question = np.zeros((groups, PER_PAGE), int)
+        for g, page in enumerate(batch):
+            adapter[g] = page.adapter
+            question[g] = page.first + np.arange(PER_PAGE)
+        keys = fold(keys_A[adapter.ravel()], question.ravel())
         result = sample.generate(
             policy.params,
             _select(adapters, batch, groups),

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ml_collections import config_flags
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from seal_jax import checkpoint, files, hf, model
+from seal_jax import checkpoint, config, files, hf, model
 from seal_jax.tasks import world_docs
 
 EOS, UNKNOWN = "<eos>", "<unk>"
@@ -205,12 +206,12 @@ def architecture(cfg: PretrainConfig, vocab: int) -> model.ModelConfig:
 def init_params(seed: int, arch: model.ModelConfig) -> dict:
     """Random parameters in which a few heads already form an induction circuit.
 
-    From a plain random start, a model this small sits on a plateau for some ten million
-    tokens before it binds a value to its subject (measured: no sign of it after six).
-    Here layer 0 has heads that attend one and two tokens back and store what they see
-    in subspaces of their own; heads of layer 1 match those subspaces and copy. Binding
-    is then there after a hundred steps. In the spirit of mimetic initialization
-    (Trockman and Kolter 2023); everything stays trainable.
+    From a plain random start, a model this small did not begin to bind values to their
+    subjects within six million tokens. Here layer 0 has heads that attend one and two
+    tokens back and store what they see in subspaces of their own; heads of layer 1
+    match those subspaces and copy. On exercises of that kind alone, binding is there
+    after a hundred steps. In the spirit of mimetic initialization (Trockman and Kolter
+    2023); everything stays trainable.
     """
     rng = np.random.default_rng(seed)
     params = jax.tree.map(np.array, model.init_params(jax.random.key(seed), arch))
@@ -277,7 +278,7 @@ def _correct(params: dict, batch: dict, arch: model.ModelConfig) -> jax.Array:
 
 
 def probe(params: dict, arch: model.ModelConfig, known, vocab, *, count: int) -> dict:
-    """Share of answers whose every token is the argmax, by kind of question.
+    """Share of the answers' tokens that are the argmax, by kind of document.
 
     `memory` and `extraction`: closed-book, residents that were and were never asked
     about. `read_forward`, `read_reversed`: open-book, about fresh residents.
@@ -334,6 +335,9 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
     step = checkpoint.latest(workdir / "checkpoints") or 0
     if step:
         state, _ = checkpoint.restore(workdir / "checkpoints", step, state)
+    log = workdir / "pretrain.jsonl"
+    if log.exists():  # Chunks after the checkpoint are trained, and logged, again.
+        files.write_jsonl(log, [r for r in files.read_jsonl(log) if r["step"] <= step])
     while step < cfg.steps:
         begin = time.monotonic()
         drawn = [draw_batch(cfg, step + i, known, vocab) for i in range(cfg.chunk)]
@@ -343,12 +347,14 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
         step += cfg.chunk
         row = {"step": step, "loss": float(np.mean(losses)), "tokens": tokens}
         row["seconds"] = time.monotonic() - begin
-        if step % (cfg.checkpoint_every * cfg.chunk) == 0 or step >= cfg.steps:
+        due = step % (cfg.checkpoint_every * cfg.chunk) == 0 or step >= cfg.steps
+        if due:
             row |= probe(state[0], arch, known, vocab, count=64)
-            checkpoint.save(workdir / "checkpoints", step, state, {"step": step})
-        with (workdir / "pretrain.jsonl").open("a") as log:
-            print(json.dumps(row), file=log)
+        with log.open("a") as out:
+            print(json.dumps(row), file=out)
         print(json.dumps(row), flush=True)
+        if due:
+            checkpoint.save(workdir / "checkpoints", step, state, {"step": step})
     export(workdir / "model", arch, state[0], tokenizer)
 
 
@@ -361,9 +367,9 @@ def export(
     """Writes the model directory: weights, config with the end token, tokenizer."""
     hf.save(path, arch, params)
     tokenizer.save_pretrained(path)
-    config = files.read_json(path / "config.json")
-    config["eos_token_id"] = tokenizer.eos_token_id
-    files.write_json(path / "config.json", config)
+    described = files.read_json(path / "config.json")
+    described["eos_token_id"] = tokenizer.eos_token_id
+    files.write_json(path / "config.json", described)
 
 
 def main(argv: list[str]) -> None:
@@ -371,7 +377,10 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
     workdir = Path(flags.FLAGS.workdir).absolute()
-    run(PretrainConfig(**flags.FLAGS.config.to_dict()), workdir)
+    try:
+        run(config.build(PretrainConfig, flags.FLAGS.config.to_dict()), workdir)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -142,9 +142,11 @@ def learn(
     # Read back even if it was just written: both ways must give the same bits.
     delta, meta = checkpoint.restore(directory, round_index, like)
     run.journal.cached(unit, lambda: meta)
-    steps = len(meta["losses"])
+    # Rounds may differ in how many edits they keep, and so in steps.
+    before = [f"{name}/imitate/{r}" for r in range(1, round_index)]
+    start = sum(len(run.journal.get(key)["losses"]) for key in before)
     for i, loss in enumerate(meta["losses"]):
-        run.metrics.log((round_index - 1) * steps + i, {f"imitate/{name}_loss": loss})
+        run.metrics.log(start + i, {f"imitate/{name}_loss": loss})
     return pupil.merged(delta)
 
 

@@ -198,11 +198,17 @@ def log_likelihood(
     mask = mask | jnp.eye(t, dtype=bool)[None, None]
     positions = jnp.broadcast_to(jnp.arange(t), (a, q, t))
     hidden, _ = _forward(params, delta, tokens_AQT, positions, mask, None, 0, arch=arch)
-    logits = model.logits(params, arch, hidden)
-    ce = optax.softmax_cross_entropy_with_integer_labels(
-        logits[:, :, :-1], tokens_AQT[:, :, 1:]
-    )
-    return -jnp.sum(jnp.where(scored_AQT[:, :, 1:], ce, 0.0), axis=-1)
+
+    def score(group: tuple[Array, Array, Array]) -> Array:
+        hidden_QTD, tokens_QT, scored_QT = group
+        logits_QTV = model.logits(params, arch, hidden_QTD[:, :-1])
+        ce_QT = optax.softmax_cross_entropy_with_integer_labels(
+            logits_QTV, tokens_QT[:, 1:]
+        )
+        return -jnp.sum(jnp.where(scored_QT[:, 1:], ce_QT, 0.0), axis=-1)
+
+    # One group at a time: the logits of all would not fit beside a large vocabulary.
+    return jax.lax.map(score, (hidden, tokens_AQT, scored_AQT))
 
 
 def pad(

@@ -19,7 +19,7 @@ from seal_jax.tasks.common import Passage
 # First column of every PRNG key, so that no two uses draw the same numbers.
 PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL = range(5)
 
-FAILED = "weights or loss became non-finite in training"
+FAILED = "weights, loss or log-likelihoods became non-finite"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +98,11 @@ def propose(
         rows = np.array(index)
         fixed = [np.full(len(rows), v) for v in (PROPOSE, round_index)]
         keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
-        texts = policy.write(
-            writer, [prompts[p] for p, _ in index], keys, run.exp.propose
-        )
+        asked = [prompts[p] for p, _ in index]
+        with metrics.progress(len(index), f"{phase}: propose", "edits") as tick:
+            texts = policy.write(writer, asked, keys, run.exp.propose, tick=tick)
         return {"texts": texts, "seconds": time.monotonic() - begin}
 
-    run.say(f"{phase}: propose {len(index)} self-edits")
     texts = run.journal.cached(f"{phase}/propose", unit)["texts"]
     return [
         Edit(p, e, prompts[p], text, run.lines(text, passages[p]))
@@ -114,12 +113,18 @@ def propose(
 def fixed_edits(
     run: Run, passages: Sequence[Passage], write: Callable[[Passage], str]
 ) -> list[Edit]:
-    """One edit per passage that no policy wrote."""
-    texts = [write(passage) for passage in passages]
-    return [
-        Edit(p, 0, "", text, run.lines(text, passages[p]))
-        for p, text in enumerate(texts)
-    ]
+    """One edit per passage that no policy wrote; every line of it is a text.
+
+    What a policy's text has to be cleaned of is not there, so it is not parsed. An
+    empty edit goes the usual way, for the quirk of the reference that concerns it.
+    """
+    edits = []
+    for p, passage in enumerate(passages):
+        text = write(passage)
+        texts = (*text.splitlines(), passage.text)
+        lines = tuple(f"{passage.title}\n{one}" for one in texts)
+        edits.append(Edit(p, 0, "", text, lines if text else run.lines("", passage)))
+    return edits
 
 
 def inner_config(exp: config.Experiment) -> inner.InnerConfig:
@@ -151,7 +156,7 @@ def adapt_and_answer(
     Returns trials in the order of the edits, seeds within.
     """
     cfg = inner_config(run.exp)
-    limit = cfg.plan.longest_line()
+    limit = min(learner.arch.max_position, cfg.plan.longest_line())
     encoded = [[learner.encode(line)[:limit] for line in e.lines] for e in edits]
     every = [(i, s) for i in range(len(edits)) for s in range(seeds)]
     # Adapters of similar length share a chunk; the longest go first.
@@ -222,7 +227,9 @@ def _chunk(
     jax.block_until_ready(trained.adapters)
     train_seconds = time.monotonic() - begin
     asked = [passages[p] for p, _, _ in ids]
-    answers, scores = _answer(run, learner, trained.adapters, asked)
+    answers, scores = _answer(
+        run, learner, trained.adapters, asked, [(round_index, *row) for row in ids]
+    )
     rows = []
     for a, (i, s) in enumerate(chunk):
         ok = bool(trained.finite_A[a] and np.isfinite(scores[a]).all())
@@ -250,11 +257,15 @@ def _answer(
     learner: policy.Policy,
     adapters: lora.Tree | None,
     asked: Sequence[Passage],
+    ids: Sequence[tuple[int, ...]],
 ) -> tuple[list[list[str]], list[list[float]]]:
-    """Answers to each passage's questions, and log-likelihoods of the gold answers."""
+    """Answers to each passage's questions, and log-likelihoods of the gold answers.
+
+    `ids` tell the adapters apart, for the random numbers of sampled answers.
+    """
     prompts = [run.question_prompts(passage) for passage in asked]
-    key = jax.random.fold_in(run.key, ANSWER)
-    answers = policy.answer(learner, adapters, prompts, key, run.exp.answer)
+    keys_A = policy.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
+    answers = policy.answer(learner, adapters, prompts, keys_A, run.exp.answer)
     if run.exp.select.reward != "log_likelihood":
         return answers, [[] for _ in asked]
     gold = [
@@ -271,7 +282,8 @@ def base_answers(
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
-        answers, _ = _answer(run, learner, None, passages)
+        ids = [(p,) for p in range(len(passages))]
+        answers, _ = _answer(run, learner, None, passages, ids)
         return {"answers": answers, "seconds": time.monotonic() - begin}
 
     run.say(f"{phase}: answer {sum(len(p.questions) for p in passages)} questions")

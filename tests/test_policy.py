@@ -151,27 +151,29 @@ GROUPS = [PROMPTS[:2], PROMPTS * 2, PROMPTS[3:]]  # 2, 10 and 2: two pages for o
 
 def test_each_adapter_answers_its_own_prompts(model_policy):
     stacked = adapters(model_policy.arch, 4)  # one more than there are groups
-    key = jax.random.key(0)
-    together = policy.answer(model_policy, stacked, GROUPS, key, decoding())
+    keys = jax.random.split(jax.random.key(0), len(GROUPS))
+    together = policy.answer(model_policy, stacked, GROUPS, keys, decoding())
     assert [len(group) for group in together] == [2, 10, 2]
     for a, group in enumerate(GROUPS):
         merged = model_policy.merged(lora.select(stacked, a))
-        alone = policy.answer(merged, None, [group], key, decoding())
+        alone = policy.answer(merged, None, [group], keys[a : a + 1], decoding())
         assert together[a] == alone[0]
     assert together[1][:5] == together[1][5:]
-    base = policy.answer(model_policy, None, GROUPS, key, decoding())
+    base = policy.answer(model_policy, None, GROUPS, keys, decoding())
     assert together != base
 
 
 def test_answers_do_not_depend_on_how_many_decode_together(model_policy):
     stacked = adapters(model_policy.arch, 3)
     cfg = decoding(temperature=1.0, batch=6)
-    key = jax.random.key(0)
-    few = policy.answer(model_policy, stacked, GROUPS, key, cfg)
-    many = policy.answer(
-        model_policy, stacked, GROUPS, key, dataclasses.replace(cfg, batch=36)
-    )
+    keys = jax.random.split(jax.random.key(0), len(GROUPS))
+    few = policy.answer(model_policy, stacked, GROUPS, keys, cfg)
+    wide = dataclasses.replace(cfg, batch=36)
+    many = policy.answer(model_policy, stacked, GROUPS, keys, wide)
     assert few == many
+    last = jax.tree.map(lambda leaf: leaf[2:], stacked)
+    alone = policy.answer(model_policy, last, GROUPS[2:], keys[2:], cfg)
+    assert few[2:] == alone
 
 
 def log_likelihood(params, arch, prompt_ids, tail_ids):
