@@ -103,6 +103,7 @@ def propose(
             texts = policy.write(writer, asked, keys, run.exp.propose, tick=tick)
         return {"texts": texts, "seconds": time.monotonic() - begin}
 
+    run.say(f"{phase}: propose {len(index)} self-edits")
     texts = run.journal.cached(f"{phase}/propose", unit)["texts"]
     return [
         Edit(p, e, prompts[p], text, run.lines(text, passages[p]))
