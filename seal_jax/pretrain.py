@@ -206,9 +206,9 @@ def architecture(cfg: PretrainConfig, vocab: int) -> model.ModelConfig:
 def init_params(seed: int, arch: model.ModelConfig) -> dict:
     """Random parameters in which a few heads already form an induction circuit.
 
-    From a plain random start, a model this small did not begin to bind values to their
-    subjects within six million tokens. Here layer 0 has heads that attend one and two
-    tokens back and store what they see in subspaces of their own; heads of layer 1
+    In trials with drafts of the corpus, a plain random start did not begin to bind
+    values to their subjects within about six million tokens. Here layer 0 has heads
+    that attend one and two tokens back and store what they see in subspaces of their own; heads of layer 1
     match those subspaces and copy. On exercises of that kind alone, binding is there
     after a hundred steps. In the spirit of mimetic initialization (Trockman and Kolter
     2023); everything stays trainable.
