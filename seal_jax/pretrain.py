@@ -208,10 +208,9 @@ def init_params(seed: int, arch: model.ModelConfig) -> dict:
 
     In trials with drafts of the corpus, a plain random start did not begin to bind
     values to their subjects within about six million tokens. Here layer 0 has heads
-    that attend one and two tokens back and store what they see in subspaces of their own; heads of layer 1
-    match those subspaces and copy. On exercises of that kind alone, binding is there
-    after a hundred steps. In the spirit of mimetic initialization (Trockman and Kolter
-    2023); everything stays trainable.
+    that attend one and two tokens back and store what they see in subspaces of their
+    own; heads of layer 1 match those subspaces and copy. In the spirit of mimetic
+    initialization (Trockman and Kolter 2023); everything stays trainable.
     """
     rng = np.random.default_rng(seed)
     params = jax.tree.map(np.array, model.init_params(jax.random.key(seed), arch))
