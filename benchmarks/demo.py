@@ -8,11 +8,7 @@ object; `--out` writes it to benchmarks/results/DEVICE/demo.json as well.
 """
 
 import argparse
-import datetime
-import importlib.metadata
-import json
 import os
-import re
 import shlex
 import statistics
 import subprocess
@@ -23,15 +19,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax import files, report, run_view
+import common
+
+from seal_jax import report, run_view
 
 # This process imports no jax: a child's peak memory is at least its parent's.
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 STAGES = ("propose", "adapt", "answer", "grade", "imitate")
 OTHER = "other"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def stage(phase: str) -> str:
@@ -138,7 +133,7 @@ def measure(
     begin = time.monotonic()
     # Our buffered lines would otherwise come after the child's.
     sys.stdout.flush()
-    process = subprocess.Popen(command, cwd=ROOT, env=env)
+    process = subprocess.Popen(command, cwd=common.ROOT, env=env)
     try:
         # wait4 and not getrusage(RUSAGE_CHILDREN): that is the peak over all children.
         _, status, usage = os.wait4(process.pid, 0)
@@ -157,51 +152,6 @@ def measure(
     return wall, usage.ru_maxrss * unit
 
 
-def child_env() -> dict[str, str]:
-    """Both source roots of this checkout, and no compilation cache of other runs."""
-    roots = [str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, roots))}
-    env.pop("JAX_COMPILATION_CACHE_DIR", None)
-    return env
-
-
-def device() -> str:
-    """What jax runs on, as a folder's name; asked in a child that ends at once."""
-    code = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=child_env(),
-    )
-    platform, kind = done.stdout.strip().splitlines()[-1].split("|", 1)
-    return device_name(platform, kind, cores=os.cpu_count() or 1)
-
-
-def device_name(platform: str, kind: str, *, cores: int) -> str:
-    """`cpu-2` for two cores; `nvidia-h200` for an "NVIDIA H200"."""
-    if platform == "cpu":
-        return f"cpu-{cores}"
-    return re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that decide the numbers."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": sys.version.split()[0], **found}
-
-
-def commit() -> str | None:
-    """The commit, with "-dirty" where files differ from it; None outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
-
-
 def benchmark(config: str, workdir: Path) -> dict[str, Any]:
     """Runs `config` in `workdir`, which must be new or empty.
 
@@ -215,23 +165,18 @@ def benchmark(config: str, workdir: Path) -> dict[str, Any]:
         )
     command = [sys.executable, "-m", "seal_jax.train"]
     command += [f"--config={config}", f"--workdir={workdir}"]
-    wall, peak = measure(command, env=child_env())
+    wall, peak = measure(command, env=common.child_env())
     measured = aggregate(
         run_view.read_summary(workdir),
         run_view.read_metrics(workdir),
         wall=wall,
         peak_bytes=peak,
     )
-    now = datetime.datetime.now(datetime.UTC)
     return {
         "benchmark": "demo",
         **measured,
         "config": config,
-        "command": shlex.join(["python", *sys.argv]),
-        "commit": commit(),
-        "date": now.isoformat(timespec="seconds"),
-        "device": device(),
-        "versions": versions(),
+        **common.stamp(device=common.jax_device()),
     }
 
 
@@ -244,28 +189,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--config", default="configs/tiny.py", help="from the repository's root"
     )
     parser.add_argument("--workdir", help="new or empty; a temporary one by default")
-    parser.add_argument(
-        "--out",
-        nargs="?",
-        const="",
-        help="also write the JSON to this file (results/DEVICE/demo.json without one)",
-    )
+    common.add_out(parser)
     args = parser.parse_args(argv)
     try:
         with tempfile.TemporaryDirectory(prefix="seal_jax-") as temporary:
             workdir = Path(args.workdir or Path(temporary) / "run").absolute()
             result = benchmark(args.config, workdir)
         print(f"\n{table(result)}")
-        if args.out is not None:
-            default = RESULTS / result["device"] / "demo.json"
-            out = Path(args.out) if args.out else default
-            out.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(out, result)
-            print(f"written: {out}")
+        written = common.write(result, args.out, name="demo")
+        if written is not None:
+            print(f"written: {written}")
+        print(common.line(result))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(result))
     return 0
 
 

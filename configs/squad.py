@@ -32,10 +32,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
 
+    config.mesh = ConfigDict()
+    config.mesh.data = 0
+    config.mesh.model = 1
+
     config.model = ConfigDict()
     config.model.path = "Qwen/Qwen2.5-7B"
     config.model.random_weights = False
     config.model.dtype = "bfloat16"
+    config.model.kernel = "auto"
 
     # A hub name, or a JSON file in SEAL's format (squad_train.json, squad_val.json).
     config.task = ConfigDict()
@@ -86,9 +91,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.inner.loss.mode = "reference"
     config.inner.loss.pad_to = 2048
     config.inner.loss.pad_samples = 8
-    config.inner.length_classes = (32, 64, 128, 256, 512, 2048)
-    config.inner.step_tokens = 2048
-    config.inner.slots = 64
+    # Sizes of 0 are chosen from the compiled program and the device's memory.
+    config.inner.tile = 16
+    config.inner.row_tokens = 512
+    config.inner.step_tokens = 0
+    config.inner.slots = 0
+    config.inner.active = 0
+    config.inner.pool = 0
 
     config.answer = ConfigDict()
     config.answer.prompt = "concise"
@@ -164,7 +173,8 @@ def debug(config: ConfigDict) -> ConfigDict:
     config.inner.lora.rank = 4
     config.inner.lora.alpha = 8.0
     config.inner.epochs = 2
-    config.inner.length_classes = (256, 2048)
+    config.inner.row_tokens = 2048
+    config.inner.step_tokens = 4096
     config.inner.slots = 4
     config.answer.max_tokens = 16
     config.answer.prompt_multiple = 128

@@ -22,10 +22,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
 
+    config.mesh = ConfigDict()
+    config.mesh.data = 0
+    config.mesh.model = 1
+
     config.model = ConfigDict()
     config.model.path = "embedded:tiny"
     config.model.random_weights = False
     config.model.dtype = "float32"
+    config.model.kernel = "auto"
 
     config.task = ConfigDict()
     config.task.name = "world"
@@ -81,9 +86,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.inner.loss.mode = "masked"
     config.inner.loss.pad_to = 128
     config.inner.loss.pad_samples = 0
-    config.inner.length_classes = (12, 56)
-    config.inner.step_tokens = 672
+    config.inner.tile = 4
+    config.inner.row_tokens = 64
+    config.inner.step_tokens = 640
     config.inner.slots = 120
+    config.inner.active = 64
+    config.inner.pool = 120
 
     config.answer = ConfigDict()
     config.answer.prompt = "plain"
@@ -140,7 +148,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.scale.edits = 2
         config.scale.seeds = 1
         config.scale.heldout_passages = 4
-        config.inner.slots = 8
+        config.inner.slots = config.inner.active = 8
+        config.inner.pool = 8
         config.inner.epochs = 2
         config.propose.batch = 8
         config.answer.batch = 24

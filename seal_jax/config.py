@@ -22,14 +22,34 @@ REWARDS = ("grade", "log_likelihood")
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
-    """`path`: directory or hub name. `random_weights`: use only its config."""
+    """`path`: directory or hub name. `random_weights`: use only its config.
+
+    `kernel`: implementation of the low-rank matmul, one of
+    `lora_matmul.api.IMPLEMENTATIONS`.
+    """
 
     path: str
     random_weights: bool
     dtype: str
+    kernel: str
 
     def __post_init__(self):
         _one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices: `data` shards of adapters and rows, each with the base over `model`.
+
+    `data = 0`: as many as the devices allow.
+    """
+
+    data: int
+    model: int
+
+    def __post_init__(self):
+        _at_least("mesh.data", self.data, 0)
+        _at_least("mesh.model", self.model, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,31 +142,39 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InnerConfig:
-    """The inner loop; see `inner.train` and `plan.PlanConfig`."""
+    """The inner loop; the sizes are those of `plan.PlanConfig` and `inner.InnerConfig`.
+
+    A size of 0 is chosen to fit the device (`capacity.choose`). No size changes what an
+    adapter learns.
+    """
 
     lora: LoraConfig
     learning_rate: float
     epochs: int
     clip: float
     loss: plan.LossConfig
-    length_classes: tuple[int, ...]
+    tile: int
+    row_tokens: int
     step_tokens: int
     slots: int
+    active: int
+    pool: int
 
     def __post_init__(self):
         _at_least("inner.epochs", self.epochs, 1)
-        _at_least("inner.slots", self.slots, 1)
-        _at_least("inner.step_tokens", self.step_tokens, 1)
         _positive("inner.learning_rate", self.learning_rate)
         _positive("inner.clip", self.clip)
-        if not self.length_classes or list(self.length_classes) != sorted(
-            set(self.length_classes)
-        ):
-            raise ValueError(
-                f"inner.length_classes={self.length_classes} must be increasing, like "
-                "(32, 64, 128)"
-            )
-        _at_least("inner.length_classes[0]", self.length_classes[0], 1)
+        for name in ("step_tokens", "slots", "active", "pool"):
+            _at_least(f"inner.{name}", getattr(self, name), 0)
+        # Whatever is open, the rest must be a legal plan.
+        plan.PlanConfig(
+            self.tile,
+            self.row_tokens,
+            self.step_tokens or self.row_tokens,
+            self.slots or 1,
+            self.active or 1,
+        )
+        self.loss.longest(self.row_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +259,7 @@ class Experiment:
     """Everything that decides a run's result."""
 
     seed: int
+    mesh: MeshConfig
     model: ModelSource
     task: TaskConfig
     scale: Scale

@@ -6,24 +6,34 @@ own arm.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
 from seal_jax import (
+    capacity,
     config,
     grade,
+    inner,
     judge,
     ladder,
     lora,
+    mesh,
     metrics,
+    model,
+    plan,
     policy,
     records,
     report,
     report_html,
     rest_em,
+    runtime,
     self_edit,
     trials,
 )
@@ -49,7 +59,10 @@ def run(
     check_fit(
         exp, policy.describe(exp.model), templates, [*itertools.chain(*train), *heldout]
     )
+    runtime.cache_programs()
+    devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
     with contextlib.ExitStack() as stack:
+        times = stack.enter_context(runtime.compile_times())
         stack.enter_context(records.lock(workdir))
         if (workdir / records.CONFIG_NAME).exists():
             records.open_workdir(workdir, values)
@@ -62,12 +75,15 @@ def run(
             return finished
         score = scorer(exp.grade, workdir)
         # In a list, to be handed over: see `walk` on its weights.
-        base = [policy.load(exp.model, seed=exp.seed)]
+        base = [policy.load(exp.model, seed=exp.seed, on=devices)]
         # Not before: a config that cannot run must not claim the workdir.
         records.open_workdir(workdir, values)
+        journal = stack.enter_context(records.Journal(workdir / "journal.jsonl"))
         state = trials.Run(
             exp=exp,
-            journal=stack.enter_context(records.Journal(workdir / "journal.jsonl")),
+            inner=sizes(exp, base[0].arch, devices, journal, say=say),
+            mesh=devices,
+            journal=journal,
             metrics=stack.enter_context(metrics.Metrics(workdir)),
             propose_template=templates[0],
             answer_template=templates[1],
@@ -76,11 +92,51 @@ def run(
         )
         summary = walk(state, base.pop(), train, heldout, workdir)
         summary["config_hash"] = records.config_hash(values)
+        summary["compile"] = dataclasses.asdict(times)
         records.write_json(workdir / SUMMARY, summary)
         report_html.write_html(workdir)
     say(report.summary_table(summary))
+    say(times.line())
     say(f"report: {workdir / 'report.html'}")
     return summary
+
+
+def sizes(
+    exp: config.Experiment,
+    arch: model.ModelConfig,
+    devices: Mesh | None,
+    journal: records.Journal,
+    *,
+    say: Callable[[str], None],
+) -> inner.InnerConfig:
+    """The inner loop's sizes, chosen once for a workdir.
+
+    A resumed run takes them from the journal: the units of work there were cut by them.
+    """
+    scale = exp.scale
+    most = max(
+        scale.passages * scale.edits * scale.seeds,
+        scale.heldout_passages * scale.heldout_edits * scale.heldout_seeds,
+    )
+    limit = runtime.memory_limit(jax.devices()[0])
+
+    def unit() -> dict[str, Any]:
+        cfg, memory = capacity.choose(
+            arch, exp.inner, limit=limit, adapters=most, on=devices
+        )
+        say(
+            f"inner loop: steps of {cfg.plan.step_tokens} tokens, {cfg.plan.slots} "
+            f"slots, up to {cfg.pool} adapters at a time; memory {memory.line()}"
+        )
+        return {"plan": dataclasses.asdict(cfg.plan), "pool": cfg.pool}
+
+    chosen = journal.cached("sizes", unit)
+    cfg = capacity.build(
+        exp.inner, step_tokens=chosen["plan"]["step_tokens"], adapters=chosen["pool"]
+    )
+    return dataclasses.replace(
+        cfg, plan=plan.PlanConfig(**chosen["plan"]), pool=chosen["pool"]
+    )
 
 
 def walk(
@@ -246,7 +302,7 @@ def check_fit(
     adapters = {"inner.lora": exp.inner.lora, "imitate.lora": exp.imitate.lora}
     for name, cfg in adapters.items():
         lora.check(base.arch, targets=cfg.targets, rank=cfg.rank, name=name)
-    limit = min(context, trials.inner_config(exp).plan.longest_line())
+    limit = trials.longest_line(exp, base)
 
     def fits(what: str, passage: Passage, text: str, room: int, fix: str) -> None:
         length = len(base.encode(text))
@@ -262,7 +318,7 @@ def check_fit(
             passage,
             f"{passage.title}\n{passage.text}",
             limit,
-            "leave it out of the data, or add a wider inner.length_classes entry"
+            "leave it out of the data, or raise inner.row_tokens"
             if limit < context
             else "leave it out of the data",
         )

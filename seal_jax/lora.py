@@ -3,9 +3,9 @@
     {"layers": {"q_proj": {"a": [L, R, D], "b": [L, R, F]}, ...}}
 
 `b` is stored `[R, F]` so that forward and backward share one kernel layout. Many
-adapters carry one more leading axis A. Adapters are float32 over any base dtype. The
-scale alpha / R is folded into `b` by `scaled` when a delta is applied, so that the
-model knows nothing of it.
+adapters are stacked on a second axis, `[L, A, R, D]`, since the model scans over L.
+Adapters are float32 over any base dtype. The scale alpha / R is folded into `b` by
+`scaled` when a delta is applied, so that the model knows nothing of it.
 """
 
 import jax
@@ -86,10 +86,24 @@ def merge(params: Tree, delta: Tree) -> Tree:
 
 
 def stack(adapters: list[Tree]) -> Tree:
-    """Many adapters as one tree with a leading axis A."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *adapters)
+    """Many adapters as one tree, A after L."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *adapters)
 
 
 def select(adapters: Tree, index: int | Array) -> Tree:
     """One adapter (or, with an index array, several) out of a stacked tree."""
-    return jax.tree.map(lambda leaf: leaf[index], adapters)
+    return jax.tree.map(lambda leaf: leaf[:, index], adapters)
+
+
+def assign(adapters: Tree, slots_G: Array) -> Tree:
+    """A stack as a delta of packed tokens: run g of them is under `slots_G[g]`.
+
+    The tokens of a batch `[B, T]`, row by row, are cut into G runs of equal length. A
+    slot outside the stack is no adapter at all.
+    """
+
+    def one(ab: dict[str, Array]) -> dict[str, Array]:
+        slots_LG = jnp.broadcast_to(slots_G, (ab["a"].shape[0], *slots_G.shape))
+        return {**ab, "slots": slots_LG}
+
+    return {"layers": {name: one(ab) for name, ab in adapters["layers"].items()}}

@@ -1,6 +1,10 @@
 """Device meshes: rows over the axis `data`, weights over the axis `model`."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seal_jax import hf_weights
@@ -12,6 +16,16 @@ from seal_jax.model import ModelConfig
 _COLUMNS = {"q_proj": "heads", "k_proj": "kv_heads", "v_proj": "kv_heads"}
 _COLUMNS |= {"gate_proj": "ff", "up_proj": "ff", "lm_head": "vocab"}
 _ROWS = {"o_proj": "heads", "down_proj": "ff", "embed": "vocab"}
+
+
+def of_devices(*, data: int, model: int) -> Mesh | None:
+    """The mesh of a run; None on a single device. `data = 0`: all that there are.
+
+    Raises:
+      ValueError: see `make_mesh`.
+    """
+    data = data or max(1, len(jax.devices()) // model)
+    return None if data == model == 1 else make_mesh(data=data, model=model)
 
 
 def make_mesh(*, data: int = 1, model: int = 1) -> Mesh:
@@ -42,6 +56,35 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows, the leading axis, over `data`."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def named(mesh: Mesh, specs: Any) -> Any:
+    """A tree of partition specs as shardings."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+
+def put(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
+    """Host arrays on the mesh's devices: cut along `axis`, or whole on each.
+
+    Every process holds the whole array and gives its own devices their part. Typed PRNG
+    keys may be on a local device. Without a mesh nothing is done.
+    """
+    if mesh is None:
+        return tree
+    sharding = NamedSharding(mesh, PartitionSpec(axis))
+
+    def one(x: Any) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(x)))
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+
+    return jax.tree.map(one, tree)
+
+
+def gather(tree: Any, mesh: Mesh) -> Any:
+    """Sharded arrays, whole on every device."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 
 def param_shardings(cfg: ModelConfig, mesh: Mesh) -> dict:

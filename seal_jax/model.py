@@ -12,9 +12,11 @@ Dimension key, used as a suffix of array names throughout the project:
     D width      F feed-forward or output width                L layers
     N query heads                K key/value heads             H head dim
     R LoRA rank  V vocabulary    P passages   E edits per passage   Q questions
+    M packed tokens              G tiles of packed tokens, one adapter each
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -41,7 +43,11 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What distinguishes one decoder from another; built from a config.json by `hf`."""
+    """What distinguishes one decoder from another; built from a config.json by `hf`.
+
+    `dtype` and `kernel` (the implementation of the low-rank matmul, a name of
+    `lora_matmul.api`) are how it runs, not what it is.
+    """
 
     family: str
     vocab: int
@@ -59,6 +65,7 @@ class ModelConfig:
     qk_norm: bool = False
     tied: bool = False
     dtype: str = "float32"
+    kernel: str = "auto"
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Input and output width of every linear layer that can carry a LoRA delta."""
@@ -84,31 +91,52 @@ class ModelConfig:
 
 
 class Linear(nn.Module):
-    """`x W (+ bias)`, plus the low-rank delta if the `lora` collection holds one."""
+    """`x W (+ bias)`, plus the low-rank delta if the `lora` collection holds one.
+
+    It may hold a stack of adapters, for equal runs of consecutive tokens: with `slots`
+    each run names its own (`lora.assign`), without it there is one for each run.
+    """
 
     features: int
     bias: bool
     dtype: jnp.dtype
+    kernel: str
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param(
+        w_DF = self.param(
             "kernel",
             nn.initializers.normal(0.02),
             (x.shape[-1], self.features),
             self.dtype,
         )
-        if self.has_variable("lora", "a"):
-            a_RD = self.get_variable("lora", "a")
-            b_RF = self.get_variable("lora", "b")
-            y = lora_op.lora_matmul(x, kernel, a_RD, b_RF)
+        delta = [self.get_variable("lora", name) for name in ("a", "b", "slots")]
+        if delta[0] is None:
+            y = x @ w_DF
+        elif delta[2] is None and delta[0].ndim == 3:
+            op = functools.partial(lora_op.lora_matmul, implementation=self.kernel)
+            x_ATD = x.reshape(len(delta[0]), -1, x.shape[-1])
+            y_ATF = jax.vmap(op, in_axes=(0, None, 0, 0))(x_ATD, w_DF, *delta[:2])
+            y = y_ATF.reshape(*x.shape[:-1], self.features)
+        elif delta[2] is None:
+            y = lora_op.lora_matmul(x, w_DF, *delta[:2], implementation=self.kernel)
         else:
-            y = x @ kernel
+            x_MD = x.reshape(-1, x.shape[-1])
+            y = lora_op.lora_matmul_packed(
+                x_MD, w_DF, *delta, implementation=self.kernel
+            ).reshape(*x.shape[:-1], self.features)
         if self.bias:
             zeros = nn.initializers.zeros
             bias = self.param("bias", zeros, (self.features,), self.dtype)
             y = y + jnp.broadcast_to(bias, y.shape)
         return y
+
+
+# Elementwise work and attention are cheap to do again in the backward pass and dear to
+# keep: at 7B, float32 norms and the probabilities of all layers would take more memory
+# than every matmul input together. No barrier against common subexpressions is needed
+# inside a scan: its two passes are separate loops.
+recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 class RMSNorm(nn.Module):
@@ -120,10 +148,15 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.dtype)
-        x_f32 = x.astype(jnp.float32)
-        mean_square = jnp.mean(x_f32 * x_f32, axis=-1, keepdims=True)
-        normed = (x_f32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
-        return normed * jnp.broadcast_to(scale, normed.shape)
+
+        @recomputed
+        def norm(x: Array, scale: Array) -> Array:
+            x_f32 = x.astype(jnp.float32)
+            mean_square = jnp.mean(x_f32 * x_f32, axis=-1, keepdims=True)
+            normed = (x_f32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
+            return normed * jnp.broadcast_to(scale, normed.shape)
+
+        return norm(x, scale)
 
 
 def rope_frequencies(cfg: ModelConfig) -> Array:
@@ -152,17 +185,76 @@ def rotate(x_BTNH: Array, cos_BTH: Array, sin_BTH: Array) -> Array:
     return out.astype(x_BTNH.dtype)
 
 
+def _finite(x: Array) -> Array:
+    return jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype))
+
+
+@jax.custom_vjp
+def _finite_gradient(x: Array) -> Array:
+    return x
+
+
+_finite_gradient.defvjp(lambda x: (x, None), lambda _, dx: (_finite(dx),))
+
+
+@recomputed
+def attend(q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, mask_BTS: Array) -> Array:
+    """Attention over rows that several adapters' lines may share, `[B, T, N, H]`.
+
+    A masked weight is exactly zero, but zero times NaN is NaN: one diverged adapter
+    would spoil the other lines of its rows. What is not finite is therefore taken as
+    zero, forwards and backwards, and marked where it occurred: a position whose own
+    query, key or value is not finite comes out as NaN.
+    """
+    y_BTNH = jax.nn.dot_product_attention(
+        _finite(q_BTNH), _finite(k_BTKH), _finite(v_BTKH), mask=mask_BTS[:, None, :, :]
+    )
+    sound_BT = jnp.ones(q_BTNH.shape[:2], bool)
+    for x in (q_BTNH, k_BTKH, v_BTKH):
+        sound_BT &= jnp.isfinite(x).all((-2, -1))
+    nan = jnp.full((), jnp.nan, y_BTNH.dtype)
+    return jnp.where(sound_BT[:, :, None, None], _finite_gradient(y_BTNH), nan)
+
+
+def attend_cached(
+    q_B1NH: Array, k_BKSH: Array, v_BKSH: Array, mask_B1S: Array
+) -> Array:
+    """Attention of one token a row to the row's cached keys, `[B, 1, N, H]`."""
+    q_BKnH = einops.rearrange(q_B1NH, "B 1 (K n) H -> B K n H", K=k_BKSH.shape[1])
+    scores_BKnS = jnp.einsum(
+        "BKnH,BKSH->BKnS", q_BKnH, k_BKSH, preferred_element_type=jnp.float32
+    )
+    scores_BKnS = scores_BKnS / math.sqrt(q_B1NH.shape[-1])
+    low = -0.7 * float(jnp.finfo(jnp.float32).max)
+    scores_BKnS = jnp.where(mask_B1S[:, None], scores_BKnS, low)
+    weights_BKnS = jax.nn.softmax(scores_BKnS, axis=-1).astype(v_BKSH.dtype)
+    y_BKnH = jnp.einsum("BKnS,BKSH->BKnH", weights_BKnS, v_BKSH)
+    return y_BKnH.reshape(q_B1NH.shape)
+
+
+def _write(cache_BKSH: Array, new_B1KH: Array, slots_B: Array) -> Array:
+    """One new position a row; in place, since nothing else reads the old cache."""
+    at = cache_BKSH.at[jnp.arange(len(slots_B)), :, slots_B]
+    return at.set(new_B1KH[:, 0], unique_indices=True)
+
+
+@recomputed
+def swiglu(gate: Array, up: Array) -> Array:
+    """`silu(gate) * up`, elementwise."""
+    return nn.silu(gate) * up
+
+
 class Block(nn.Module):
     """Pre-norm transformer block; the unit that `nn.scan` repeats."""
 
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BTD, rope, mask_BTS, cache, cache_index):
+    def __call__(self, x_BTD, rope, mask_BTS, cache, slots_B=None):
         cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
 
         def linear(name: str, bias: bool = False) -> Linear:
-            return Linear(cfg.linears()[name][1], bias, dtype, name=name)
+            return Linear(cfg.linears()[name][1], bias, dtype, cfg.kernel, name=name)
 
         def heads(x: Array, n: int) -> Array:
             return einops.rearrange(x, "B T (n H) -> B T n H", n=n)
@@ -175,18 +267,20 @@ class Block(nn.Module):
             q_BTNH = RMSNorm(cfg.norm_eps, dtype, name="q_norm")(q_BTNH)
             k_BTKH = RMSNorm(cfg.norm_eps, dtype, name="k_norm")(k_BTKH)
         q_BTNH, k_BTKH = rotate(q_BTNH, *rope), rotate(k_BTKH, *rope)
-        if cache is not None:
-            at = (0, cache_index, 0, 0)
-            k_BTKH = jax.lax.dynamic_update_slice(cache["k"], k_BTKH, at)
-            v_BTKH = jax.lax.dynamic_update_slice(cache["v"], v_BTKH, at)
-            cache = {"k": k_BTKH, "v": v_BTKH}
-        y_BTNH = jax.nn.dot_product_attention(
-            q_BTNH, k_BTKH, v_BTKH, mask=mask_BTS[:, None, :, :]
-        )
+        if cache:
+            k_BKSH = _write(cache["k"], k_BTKH, slots_B)
+            v_BKSH = _write(cache["v"], v_BTKH, slots_B)
+            cache = {"k": k_BKSH, "v": v_BKSH}
+            y_BTNH = attend_cached(q_BTNH, k_BKSH, v_BKSH, mask_BTS)
+        else:
+            y_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS)
+            if cache is not None:
+                new = {"k": k_BTKH, "v": v_BTKH}
+                cache = jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), new)
         y_BTF = einops.rearrange(y_BTNH, "B T N H -> B T (N H)")
         x_BTD = x_BTD + linear("o_proj")(y_BTF)
         h_BTD = RMSNorm(cfg.norm_eps, dtype, name="post_norm")(x_BTD)
-        h_BTF = nn.silu(linear("gate_proj")(h_BTD)) * linear("up_proj")(h_BTD)
+        h_BTF = swiglu(linear("gate_proj")(h_BTD), linear("up_proj")(h_BTD))
         return x_BTD + linear("down_proj")(h_BTF), cache
 
 
@@ -202,7 +296,7 @@ class Decoder(nn.Module):
         if not cfg.tied:
             self.lm_head = self.param("lm_head", init, (cfg.width, cfg.vocab), dtype)
         # Any: the annotation flax infers from its default, int, is too narrow.
-        in_axes: Any = (nn.broadcast, nn.broadcast, 0, nn.broadcast)
+        in_axes: Any = (nn.broadcast, nn.broadcast, 0)
         self.layers = nn.scan(
             Block,
             variable_axes={"params": 0, "lora": 0},
@@ -212,27 +306,34 @@ class Decoder(nn.Module):
         )(cfg)
         self.final_norm = RMSNorm(cfg.norm_eps, dtype)
 
-    def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None, cache_index=0):
+    def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None):
         """Runs the stack.
 
         Args:
           tokens_BT: int32 token ids.
           positions_BT: int32 rotary positions.
-          mask_BTS: bool, which keys each query may see. Without a cache `S == T`.
-          cache: None, or `{"k", "v"}` of `[L, B, S, K, H]` (see `init_cache`); the new
-            keys and values are written at `cache_index` before attention reads them.
-          cache_index: first cache slot written, the same for all rows.
+          mask_BTS: bool, which keys each query may see; `S == T`.
+          cache: None, or `()` to be given the keys and values of these tokens.
 
         Returns:
-          `(hidden_BTD, cache)`, hidden states after the final norm.
+          `(hidden_BTD, cache)`: hidden states after the final norm, and None or
+          `{"k", "v"}` of `[L, B, K, T, H]` (see `kv_cache`).
         """
+        x_BTD, rope = self.embedded(tokens_BT, positions_BT)
+        x_BTD, cache = self.layers(x_BTD, rope, mask_BTS, cache)
+        return self.normed(x_BTD), cache
+
+    def embedded(self, tokens_BT, positions_BT):
+        """What the first layer takes: `x_BTD`, and the rotary cosines and sines."""
         x_BTD = jnp.take(self.embed, tokens_BT, axis=0)
         angles = positions_BT[..., None].astype(jnp.float32) * rope_frequencies(
             self.cfg
         ).reshape(1, 1, -1)
-        rope = (jnp.cos(angles), jnp.sin(angles))
-        x_BTD, cache = self.layers(x_BTD, rope, mask_BTS, cache, cache_index)
-        return self.final_norm(x_BTD), cache
+        return x_BTD, (jnp.cos(angles), jnp.sin(angles))
+
+    def normed(self, x_BTD: Array) -> Array:
+        """The last layer's output after the final norm."""
+        return self.final_norm(x_BTD)
 
     def unembed(self, hidden_BTD: Array) -> Array:
         """Vocabulary logits of hidden states, float32, `[..., V]`."""
@@ -240,15 +341,6 @@ class Decoder(nn.Module):
         return jnp.einsum(
             "...d,dv->...v", hidden_BTD, head_DV, preferred_element_type=jnp.float32
         )
-
-
-def init_cache(cfg: ModelConfig, rows: int, slots: int) -> dict[str, Array]:
-    """An empty key/value cache for `rows` rows and `slots` positions."""
-    shape = (cfg.layers, rows, slots, cfg.kv_heads, cfg.head_dim)
-    return {
-        "k": jnp.zeros(shape, jnp.dtype(cfg.dtype)),
-        "v": jnp.zeros(shape, jnp.dtype(cfg.dtype)),
-    }
 
 
 def init_params(key: Array, cfg: ModelConfig) -> dict:
@@ -265,21 +357,19 @@ def hidden(
     tokens_BT: Array,
     positions_BT: Array,
     mask_BTS: Array,
-    cache: dict[str, Array] | None = None,
-    cache_index: int | Array = 0,
+    cache: tuple[()] | None = None,
 ) -> tuple[Array, dict[str, Array] | None]:
-    """Hidden states after the final norm, `[B, T, D]`, and the cache with the new keys.
+    """Hidden states after the final norm, `[B, T, D]`, and keys and values if asked.
 
     Args:
       params: base parameters.
-      delta: one adapter as applied (`lora.scaled`), or None for the base alone.
+      delta: one adapter as applied (`lora.scaled`), many that runs of tokens name
+        (`lora.assign`), or None for the base alone.
       cfg: the decoder.
-      tokens_BT, positions_BT, mask_BTS, cache, cache_index: see `Decoder.__call__`.
+      tokens_BT, positions_BT, mask_BTS, cache: see `Decoder.__call__`.
     """
     variables = {"params": params} | ({} if delta is None else {"lora": delta})
-    out: Any = Decoder(cfg).apply(
-        variables, tokens_BT, positions_BT, mask_BTS, cache, cache_index
-    )
+    out: Any = Decoder(cfg).apply(variables, tokens_BT, positions_BT, mask_BTS, cache)
     return out
 
 
@@ -287,6 +377,22 @@ def logits(params: dict, cfg: ModelConfig, hidden: Array) -> Array:
     """Vocabulary logits of hidden states `[..., D]`, float32, `[..., V]`."""
     out: Any = Decoder(cfg).apply({"params": params}, hidden, method="unembed")
     return out
+
+
+def head(params: dict, cfg: ModelConfig) -> Array:
+    """The output head `[D, V]`, for `cross_entropy`."""
+    return params["embed"].T if cfg.tied else params["lm_head"]
+
+
+def segment_mask(segments_BT: Array, is_key_BT: Array) -> Array:
+    """`causal_mask` within each of the lines that share a row, bool `[B, T, T]`.
+
+    Args:
+      segments_BT: which line a position belongs to; lines are contiguous.
+      is_key_BT: as in `causal_mask`.
+    """
+    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+    return causal_mask(is_key_BT) & same_BTT
 
 
 def causal_mask(is_key_BT: Array) -> Array:

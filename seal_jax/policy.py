@@ -1,12 +1,11 @@
 """A language model that reads and writes text: weights, tokenizer, batched decoding.
 
-Strings go in and come out; `sample` does the work on arrays. Requests of any number are
-cut into batches of one shape, so that few programs are compiled.
+Strings go in and come out; `generate` queues their tokens, and `sample` does the work
+on arrays.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
-from seal_jax import config, hf, lora, model, sample
+from seal_jax import config, generate, hf, lora, mesh, model, sample
+from seal_kernels.lora_matmul import api as lora_op
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +43,11 @@ class Policy:
 
     def merged(self, delta: lora.Tree) -> "Policy":
         """The policy with a delta added into its weights."""
-        return dataclasses.replace(self, params=_merge(self.params, delta))
-
-
-@jax.jit
-def _merge(params: dict, delta: lora.Tree) -> dict:
-    return lora.merge(params, delta)
+        placed = jax.tree.map(lambda leaf: leaf.sharding, self.params)
+        merge = jax.jit(lora.merge, out_shardings=placed)
+        # From the host: on a mesh the delta's device is only one of the params'.
+        delta = jax.tree.map(np.asarray, delta)
+        return dataclasses.replace(self, params=merge(self.params, delta))
 
 
 def describe(source: config.ModelSource) -> Policy:
@@ -56,22 +56,27 @@ def describe(source: config.ModelSource) -> Policy:
     See `hf` for what is refused.
     """
     path = hf.resolve(source.path)
+    if source.kernel not in lora_op.IMPLEMENTATIONS:
+        raise ValueError(
+            f"model.kernel={source.kernel!r} must be one of {lora_op.IMPLEMENTATIONS}"
+        )
     arch = hf.read_config(path, dtype=source.dtype)
+    arch = dataclasses.replace(arch, kernel=source.kernel)
     tokenizer = hf.load_tokenizer(path)
     return Policy(arch, {}, tokenizer, hf.eos_id(tokenizer, path), path)
 
 
-def load(source: config.ModelSource, *, seed: int, sharding: Any = None) -> Policy:
+def load(source: config.ModelSource, *, seed: int, on: Mesh | None = None) -> Policy:
     """Opens a model directory or hub name; see `hf` for what it refuses.
 
     With `random_weights` only the config and the tokenizer are read, and the weights
-    are drawn from `seed`.
+    are drawn from `seed`. On a mesh the weights lie as `mesh.param_shardings` says.
     """
     blank = describe(source)
+    sharding = None if on is None else mesh.param_shardings(blank.arch, on)
     if source.random_weights:
-        params = jax.jit(model.init_params, static_argnums=1)(
-            jax.random.key(seed), blank.arch
-        )
+        draw = jax.jit(model.init_params, static_argnums=1, out_shardings=sharding)
+        params = draw(jax.random.key(seed), blank.arch)
     else:
         params = hf.load_params(blank.source, blank.arch, sharding=sharding)
     return dataclasses.replace(blank, params=params)
@@ -91,6 +96,39 @@ def _fold(key: Array, columns: tuple[Array, ...]) -> Array:
     return keys
 
 
+# Questions that share a page of one adapter: SQuAD has five to a passage on average.
+PER_PAGE = 6
+
+
+def _continue(
+    policy: Policy,
+    adapters: lora.Tree | None,
+    prompts: Sequence[Sequence[str]],
+    keys: Array,
+    decoding: config.Decoding,
+    tick: Callable[[int], None],
+) -> list[str]:
+    """Continues `prompts[a][q]` under adapter a; one key for each, one flat list."""
+    requests = [
+        generate.Request(tuple(policy.encode(prompt)), adapter)
+        for adapter, group in enumerate(prompts)
+        for prompt in group
+    ]
+    generated = generate.run(
+        policy.params,
+        adapters,
+        requests,
+        keys,
+        arch=policy.arch,
+        cfg=sample_config(decoding, policy),
+        batch=decoding.batch,
+        per_page=PER_PAGE,
+        prompt_multiple=decoding.prompt_multiple,
+        tick=tick,
+    )
+    return [hf.decode(policy.tokenizer, ids).strip() for ids in generated.tokens]
+
+
 def sample_config(decoding: config.Decoding, policy: Policy) -> sample.SampleConfig:
     """The decoding settings with this policy's stop tokens."""
     return sample.SampleConfig(
@@ -100,7 +138,6 @@ def sample_config(decoding: config.Decoding, policy: Policy) -> sample.SampleCon
         top_k=decoding.top_k,
         min_tokens=decoding.min_tokens,
         stop_ids=policy.stop_ids,
-        prompt_multiple=decoding.prompt_multiple,
     )
 
 
@@ -114,77 +151,10 @@ def write(
 ) -> list[str]:
     """Continues each prompt, without adapters; whitespace at the ends is stripped.
 
-    Prompts of similar length share a batch of `decoding.batch` rows; `tick` is told how
-    many are done after each batch.
+    About `decoding.batch` rows decode together; `tick` is told how many are done
+    whenever some are.
     """
-    cfg = sample_config(decoding, policy)
-    ids = [policy.encode(prompt) for prompt in prompts]
-    by_length = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-    out = [""] * len(ids)
-    for start in range(0, len(ids), decoding.batch):
-        chosen = by_length[start : start + decoding.batch]
-        rows = [[ids[i] for i in chosen]]
-        width = sample.padded_width(rows, cfg.prompt_multiple)
-        tokens, lengths = sample.pad(
-            rows, groups=1, per_group=decoding.batch, width=width
-        )
-        # Rows past the last prompt are skipped; their keys are anything.
-        index = jnp.asarray(chosen + [0] * (decoding.batch - len(chosen)))
-        result = sample.generate(
-            policy.params,
-            None,
-            tokens,
-            lengths,
-            keys[index][None],
-            arch=policy.arch,
-            cfg=cfg,
-        )
-        for i, generated in zip(chosen, sample.texts(*result)[0], strict=False):
-            out[i] = hf.decode(policy.tokenizer, generated).strip()
-        tick(len(chosen))
-    return out
-
-
-@dataclasses.dataclass(frozen=True)
-class Page:
-    """Some of one adapter's requests: a group of rows that run under it."""
-
-    adapter: int
-    first: int
-    count: int
-
-
-def pages(counts: Sequence[int], per_page: int) -> list[Page]:
-    """Cuts each adapter's requests into pages, so that few rows are empty."""
-    return [
-        Page(adapter, first, min(per_page, count - first))
-        for adapter, count in enumerate(counts)
-        for first in range(0, count, per_page)
-    ]
-
-
-def _batches(
-    requests: Sequence[Sequence[Any]], *, groups: int, per_page: int
-) -> Iterator[list[Page]]:
-    every = pages([len(group) for group in requests], per_page)
-    for start in range(0, len(every), groups):
-        yield every[start : start + groups]
-
-
-@jax.jit
-def _gather(adapters: lora.Tree, index_A: Array) -> lora.Tree:
-    return lora.select(adapters, index_A)
-
-
-def _select(adapters: lora.Tree | None, batch: list[Page], groups: int):
-    if adapters is None:
-        return None
-    index = [page.adapter for page in batch]
-    return _gather(adapters, jnp.asarray(index + index[-1:] * (groups - len(index))))
-
-
-# Questions that share a page of one adapter: SQuAD has five to a passage on average.
-PER_PAGE = 6
+    return _continue(policy, None, [prompts], keys, decoding, tick)
 
 
 def answer(
@@ -204,36 +174,12 @@ def answer(
       keys_A: typed PRNG keys, one per prompt list (for temperatures above 0).
       decoding: settings; about `batch` rows decode together, in pages of `PER_PAGE`.
     """
-    cfg = sample_config(decoding, policy)
-    groups = max(1, decoding.batch // PER_PAGE)
-    ids = [[policy.encode(text) for text in group] for group in prompts]
-    width = sample.padded_width(ids, cfg.prompt_multiple)
-    out = [[""] * len(group) for group in prompts]
-    for batch in _batches(ids, groups=groups, per_page=PER_PAGE):
-        rows = [ids[p.adapter][p.first : p.first + p.count] for p in batch]
-        tokens, lengths = sample.pad(
-            rows, groups=groups, per_group=PER_PAGE, width=width
-        )
-        adapter = np.zeros((groups, PER_PAGE), int)
-        question = np.zeros((groups, PER_PAGE), int)
-        for g, page in enumerate(batch):
-            adapter[g] = page.adapter
-            question[g] = page.first + np.arange(PER_PAGE)
-        keys = fold(keys_A[adapter.ravel()], question.ravel())
-        result = sample.generate(
-            policy.params,
-            _select(adapters, batch, groups),
-            tokens,
-            lengths,
-            keys.reshape(groups, PER_PAGE),
-            arch=policy.arch,
-            cfg=cfg,
-        )
-        for page, generated in zip(batch, sample.texts(*result), strict=False):
-            for q in range(page.count):
-                text = hf.decode(policy.tokenizer, generated[q]).strip()
-                out[page.adapter][page.first + q] = text
-    return out
+    places = [(a, q) for a, group in enumerate(prompts) for q in range(len(group))]
+    index = np.array(places, int).reshape(-1, 2)
+    keys = fold(keys_A[index[:, 0]], index[:, 1])
+    texts = _continue(policy, adapters, prompts, keys, decoding, lambda count: None)
+    flat = iter(texts)
+    return [[next(flat) for _ in group] for group in prompts]
 
 
 def log_likelihood(
@@ -246,29 +192,20 @@ def log_likelihood(
 
     The end-of-text token after the continuation counts as one of its tokens.
     """
-    groups = max(1, decoding.batch // PER_PAGE)
     pairs = [
-        [(policy.encode(p), [*policy.encode(c), policy.eos]) for p, c in group]
-        for group in requests
+        (a, policy.encode(prompt), [*policy.encode(tail), policy.eos])
+        for a, group in enumerate(requests)
+        for prompt, tail in group
     ]
-    whole = [[prompt + tail for prompt, tail in group] for group in pairs]
-    width = sample.padded_width(whole, decoding.prompt_multiple)
-    out = [[0.0] * len(group) for group in requests]
-    run = functools.partial(sample.log_likelihood, arch=policy.arch)
-    for batch in _batches(whole, groups=groups, per_page=PER_PAGE):
-        rows = [whole[p.adapter][p.first : p.first + p.count] for p in batch]
-        tokens, lengths = sample.pad(
-            rows, groups=groups, per_group=PER_PAGE, width=width
-        )
-        scored = np.zeros(tokens.shape, bool)
-        for g, page in enumerate(batch):
-            for q in range(page.count):
-                prompt, tail = pairs[page.adapter][page.first + q]
-                scored[g, q, len(prompt) : len(prompt) + len(tail)] = True
-        delta = _select(adapters, batch, groups)
-        total = np.asarray(run(policy.params, delta, tokens, scored, lengths))
-        for g, page in enumerate(batch):
-            for q in range(page.count):
-                count = len(pairs[page.adapter][page.first + q][1])
-                out[page.adapter][page.first + q] = float(total[g, q]) / count
-    return out
+    totals = generate.log_likelihoods(
+        policy.params,
+        adapters,
+        [generate.Request((*prompt, *tail), a) for a, prompt, tail in pairs],
+        [len(prompt) for _, prompt, _ in pairs],
+        arch=policy.arch,
+        batch=decoding.batch,
+        per_page=PER_PAGE,
+        prompt_multiple=decoding.prompt_multiple,
+    )
+    means = iter(t / len(tail) for t, (*_, tail) in zip(totals, pairs, strict=True))
+    return [[next(means) for _ in group] for group in requests]

@@ -1,20 +1,26 @@
-"""Generation and log-likelihoods with a KV cache, under many adapters or none.
+"""Decoding on the device: prompts are read, take rows of a cache, and are continued.
 
-Rows come in groups, `[A, Q]`: group a runs under adapter a, and without adapters all
-groups run the base. The base's weights are read once for all groups.
+    rows = empty_rows(adapters, key, ...)
+    prompts = prefill(params, adapters, slots_G, tokens_GQT, length_GQ, arch=arch)
+    rows = admit(rows, prompts, adapters, ..., keys_WQ, arch=arch, cfg=cfg)
+    rows, steps = decode(by_layer(params), rows, until, limit, arch=arch, cfg=cfg)
+
+Rows come in pages, G of Q rows each; a page runs under one adapter of a stack, or under
+none. Which page takes which prompts, and when, is the host's business (`generate`). A
+row's tokens depend on its prompt, its key and its adapter alone.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
-from seal_jax import lora, model
+from seal_jax import kv_cache, lora, model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +29,6 @@ class SampleConfig:
 
     `temperature = 0` is greedy. `top_p = 1` and `top_k = 0` do not restrict.
     `min_tokens` tokens are produced before a stop token may be (1 forbids empty texts).
-    `prompt_multiple`: prompts are padded to a multiple of it, which bounds the number
-    of compiled shapes.
     """
 
     max_tokens: int
@@ -33,7 +37,6 @@ class SampleConfig:
     top_k: int
     min_tokens: int
     stop_ids: tuple[int, ...]
-    prompt_multiple: int
 
     def __post_init__(self):
         if self.max_tokens < 1:
@@ -67,173 +70,287 @@ def draw(logits_V: Array, key: Array, cfg: SampleConfig) -> Array:
     return jax.random.categorical(key, logits_V).astype(jnp.int32)
 
 
-def _forward(params, delta, tokens, positions, mask, cache, index, *, arch):
-    """The decoder over `[A, Q, T]` rows; `delta` and `cache` carry A or are None."""
+class Prompts(NamedTuple):
+    """Pages of prompts that were read: what it takes to continue them, and again."""
 
-    def one(delta, tokens, positions, mask, cache):
-        return model.hidden(params, delta, arch, tokens, positions, mask, cache, index)
+    cache: kv_cache.Cache  # of G * Q rows and T slots
+    logits_GQV: Array  # of the first token to come
+    length_GQ: Array
 
-    return jax.vmap(one)(delta, tokens, positions, mask, cache)
+
+class Rows(NamedTuple):
+    """Pages of rows that decode together, and what these have written so far.
+
+    The pages' adapters are kept with them, layer by layer: picked from the stack once,
+    and not in every layer of every step. A row that is absent is done from the start.
+    """
+
+    cache: kv_cache.Cache  # of G * Q rows and S slots, filled up to `length_GQ`
+    delta: tuple[dict, ...] | None  # of [G, R, D] and [G, R, F]
+    keys_GQ: Array
+    token_GQ: Array  # what is read next, into slot `length_GQ`
+    length_GQ: Array
+    count_GQ: Array
+    done_GQ: Array
+    out_GQN: Array  # `count_GQ` tokens in each row
 
 
-@functools.partial(jax.jit, static_argnames=("arch", "cfg"))
-def generate(
+@functools.partial(jax.jit, static_argnames="arch")
+def prefill(
     params: dict,
-    delta: lora.Tree | None,
-    tokens_AQT: Array,
-    lengths_AQ: Array,
-    keys_AQ: Array,
+    adapters: lora.Tree | None,
+    slots_G: Array,
+    tokens_GQT: Array,
+    length_GQ: Array,
     *,
     arch: model.ModelConfig,
-    cfg: SampleConfig,
-) -> tuple[Array, Array]:
-    """Prefills the prompts, then decodes until every row has stopped.
-
-    A row's tokens depend on its prompt, its key and its adapter, not on its neighbours.
+) -> Prompts:
+    """Reads pages of prompts.
 
     Args:
       params: base parameters.
-      delta: adapters stacked on A with their scale folded in, or None for the base.
-      tokens_AQT: prompts, padded on the right.
-      lengths_AQ: prompt lengths; 0 marks a row to skip.
-      keys_AQ: one typed PRNG key per row.
+      adapters: stacked on A with their scale folded in, or None for the base alone.
+      slots_G: each page's adapter; outside the stack it is none.
+      tokens_GQT: prompts, padded on the right.
+      length_GQ: their lengths; 0 marks a row to skip.
+      arch: the decoder.
+    """
+    delta = None if adapters is None else lora.assign(adapters, slots_G)
+    g, q, t = tokens_GQT.shape
+    hidden_BD, cache = kv_cache.read(
+        params, delta, arch, tokens_GQT.reshape(-1, t), length_GQ.ravel()
+    )
+    hidden_GQD = hidden_BD.reshape(g, q, -1)
+    return Prompts(cache, model.logits(params, arch, hidden_GQD), length_GQ)
+
+
+@jax.jit
+def by_layer(params: dict) -> dict:
+    """The base parameters as `decode` takes them; they share no memory with these."""
+    return {**params, "layers": kv_cache.unstack(params["layers"])}
+
+
+def _new_rows(
+    cache: kv_cache.Cache,
+    delta: tuple[dict, ...] | None,
+    keys_GQ: Array,
+    length_GQ: Array,
+    cfg: SampleConfig,
+) -> Rows:
+    shape = length_GQ.shape
+    return Rows(
+        cache=cache,
+        delta=delta,
+        keys_GQ=keys_GQ,
+        token_GQ=jnp.zeros(shape, jnp.int32),
+        length_GQ=length_GQ,
+        count_GQ=jnp.zeros(shape, jnp.int32),
+        done_GQ=length_GQ == 0,
+        out_GQN=jnp.zeros((*shape, cfg.max_tokens), jnp.int32),
+    )
+
+
+def _pick(
+    adapters: lora.Tree | None, slots_G: Array, dtype: str
+) -> tuple[dict, ...] | None:
+    """The pages' own adapters, layer by layer; zeros for a slot outside the stack."""
+    if adapters is None:
+        return None
+    count = jax.tree.leaves(adapters)[0].shape[1]
+    past_end_G = jnp.where(slots_G < 0, count, slots_G)  # -1 would be the last one
+
+    def pick(leaf: Array) -> Array:
+        picked = leaf.at[:, past_end_G].get(mode="fill", fill_value=0)
+        return picked.astype(dtype)
+
+    return kv_cache.unstack(jax.tree.map(pick, adapters["layers"]))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("arch", "cfg", "pages", "per_page", "slots")
+)
+def empty_rows(
+    adapters: lora.Tree | None,
+    key: Array,
+    *,
+    arch: model.ModelConfig,
+    cfg: SampleConfig,
+    pages: int,
+    per_page: int,
+    slots: int,
+) -> Rows:
+    """Pages of absent rows, with `slots` positions each in the cache.
+
+    `adapters` are of the stack's structure; `key` of the keys' kind.
+    """
+    return _new_rows(
+        kv_cache.init(arch, rows=pages * per_page, slots=slots),
+        _pick(adapters, jnp.full(pages, -1), arch.dtype),
+        jnp.broadcast_to(key, (pages, per_page)),
+        jnp.zeros((pages, per_page), jnp.int32),
+        cfg,
+    )
+
+
+def _draw_next(rows: Rows, logits_GQV: Array, cfg: SampleConfig) -> Rows:
+    """Draws the next token of every row that is not done."""
+    stop_ids = jnp.array(cfg.stop_ids, jnp.int32)
+    if cfg.min_tokens and cfg.stop_ids:
+        banned_GQV = logits_GQV.at[..., stop_ids].set(-jnp.inf)
+        early_GQ = rows.count_GQ < cfg.min_tokens
+        logits_GQV = jnp.where(early_GQ[..., None], banned_GQV, logits_GQV)
+
+    def one(logits_V: Array, key: Array, count: Array) -> Array:
+        return draw(logits_V, jax.random.fold_in(key, count), cfg)
+
+    token_GQ = jax.vmap(jax.vmap(one))(logits_GQV, rows.keys_GQ, rows.count_GQ)
+    goes_on_GQ = ~rows.done_GQ & ~jnp.isin(token_GQ, stop_ids)
+    at_N = jnp.arange(cfg.max_tokens)[None, None, :]
+    here_GQN = (at_N == rows.count_GQ[..., None]) & goes_on_GQ[..., None]
+    count_GQ = rows.count_GQ + goes_on_GQ
+    return rows._replace(
+        token_GQ=token_GQ,
+        count_GQ=count_GQ,
+        done_GQ=~goes_on_GQ | (count_GQ == cfg.max_tokens),
+        out_GQN=jnp.where(here_GQN, token_GQ[..., None], rows.out_GQN),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("arch", "cfg"), donate_argnames="rows")
+def admit(
+    rows: Rows,
+    prompts: Prompts,
+    adapters: lora.Tree | None,
+    sources_W: Array,
+    places_W: Array,
+    slots_W: Array,
+    keys_WQ: Array,
+    *,
+    arch: model.ModelConfig,
+    cfg: SampleConfig,
+) -> Rows:
+    """Puts W pages of prompts among the rows, and draws their first tokens.
+
+    Args:
+      rows: where they go; donated.
+      prompts: from `prefill`.
+      adapters: the stack that the prompts were read under, or None.
+      sources_W: which of the prompts' pages; one may be continued several times.
+      places_W: which pages they become, all different; none if past the last.
+      slots_W: their adapters.
+      keys_WQ: a typed PRNG key for every row.
+      arch: the decoder.
+      cfg: how to decode.
+    """
+    at_Q = jnp.arange(keys_WQ.shape[1])
+    from_B = (sources_W[:, None] * len(at_Q) + at_Q[None, :]).ravel()
+    to_B = (places_W[:, None] * len(at_Q) + at_Q[None, :]).ravel()
+    slots = rows.cache[0]["k"].shape[2]
+
+    def whole(leaf: Array) -> Array:
+        # To the row's end: what the row before it left there may not be finite, and a
+        # weight of zero would not keep that out.
+        room = slots - leaf.shape[2]
+        return jnp.pad(leaf[from_B], ((0, 0), (0, 0), (0, room), (0, 0)))
+
+    def put(at: Array) -> Callable[[Array, Array], Array]:
+        return lambda old, new: old.at[at].set(new, mode="drop")
+
+    new = _new_rows(
+        jax.tree.map(whole, prompts.cache),
+        _pick(adapters, slots_W, arch.dtype),
+        keys_WQ,
+        prompts.length_GQ[sources_W],
+        cfg,
+    )
+    new = _draw_next(new, prompts.logits_GQV[sources_W], cfg)
+    cache = jax.tree.map(put(to_B), rows.cache, new.cache)
+    rest = [x._replace(cache=()) for x in (rows, new)]
+    return jax.tree.map(put(places_W), *rest)._replace(cache=cache)
+
+
+@functools.partial(jax.jit, static_argnames=("arch", "cfg"), donate_argnames="rows")
+def decode(
+    params: dict,
+    rows: Rows,
+    until: Array,
+    limit: Array,
+    *,
+    arch: model.ModelConfig,
+    cfg: SampleConfig,
+) -> tuple[Rows, Array]:
+    """Continues all rows until `until` pages are finished, or for `limit` steps.
+
+    Args:
+      params: base parameters `by_layer`.
+      rows: what to continue; donated.
+      until, limit: int32 scalars; pages of absent rows count as finished.
       arch: the decoder.
       cfg: how to decode.
 
     Returns:
-      `(out_AQN, count_AQ)`: generated tokens, N = `cfg.max_tokens`, and how many of
-      them precede the stop token (which is not counted).
+      The rows, and the number of steps that were taken.
     """
-    a, q, t = tokens_AQT.shape
-    n = cfg.max_tokens
-    stop_ids = jnp.array(cfg.stop_ids, jnp.int32)
 
-    def next_token(hidden_AQD, step):
-        logits_AQV = model.logits(params, arch, hidden_AQD)
-        if cfg.min_tokens:
-            banned_AQV = logits_AQV.at[..., stop_ids].set(-jnp.inf)
-            logits_AQV = jnp.where(step < cfg.min_tokens, banned_AQV, logits_AQV)
-        keys = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))(
-            keys_AQ, step
+    def step(carry: tuple[Rows, Array]) -> tuple[Rows, Array]:
+        rows, steps = carry
+        token_B, length_B = rows.token_GQ.ravel(), rows.length_GQ.ravel()
+        hidden_BD, cache = kv_cache.step(
+            params, rows.delta, arch, token_B, length_B, rows.cache
         )
-        return jax.vmap(jax.vmap(lambda l, k: draw(l, k, cfg)))(logits_AQV, keys)
+        length_GQ = rows.length_GQ + ~rows.done_GQ
+        rows = rows._replace(cache=cache, length_GQ=length_GQ)
+        hidden_GQD = hidden_BD.reshape(*length_GQ.shape, -1)
+        return _draw_next(rows, model.logits(params, arch, hidden_GQD), cfg), steps + 1
 
-    # Prompts are padded on the right; generated tokens follow in slots T, T + 1, ... of
-    # the cache for all rows alike, at rotary positions that continue each prompt.
-    slots = jnp.arange(t + n)
-    valid_AQT = jnp.arange(t)[None, None, :] < lengths_AQ[:, :, None]
-    causal_TT = jnp.tril(jnp.ones((t, t), bool))
-    mask = causal_TT[None, None] & valid_AQT[:, :, None, :]
-    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, n)))
-    positions = jnp.broadcast_to(jnp.arange(t), (a, q, t))
-    empty = model.init_cache(arch, q, t + n)
-    cache = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (a, *leaf.shape)), empty)
-    hidden_AQTD, cache = _forward(
-        params, delta, tokens_AQT, positions, mask, cache, 0, arch=arch
-    )
-    last_AQ = jnp.maximum(lengths_AQ - 1, 0)
-    hidden_AQD = jnp.take_along_axis(hidden_AQTD, last_AQ[:, :, None, None], axis=2)
-    token_AQ = next_token(hidden_AQD[:, :, 0], 0)
+    def wanted(carry: tuple[Rows, Array]) -> Array:
+        rows, steps = carry
+        return (rows.done_GQ.all(1).sum() < until) & (steps < limit)
 
-    def body(carry):
-        step, token_AQ, done_AQ, out_AQN, count_AQ, cache = carry
-        done_AQ = done_AQ | jnp.isin(token_AQ, stop_ids)
-        out_AQN = out_AQN.at[:, :, step].set(jnp.where(done_AQ, 0, token_AQ))
-        count_AQ = count_AQ + ~done_AQ
-        own = (slots >= t) & (slots <= t + step)
-        seen = jnp.pad(valid_AQT, ((0, 0), (0, 0), (0, n))) | own[None, None, :]
-        hidden_AQ1D, cache = _forward(
-            params,
-            delta,
-            token_AQ[:, :, None],
-            (lengths_AQ + step)[:, :, None],
-            seen[:, :, None, :],
-            cache,
-            t + step,
-            arch=arch,
-        )
-        token_AQ = next_token(hidden_AQ1D[:, :, 0], step + 1)
-        return step + 1, token_AQ, done_AQ, out_AQN, count_AQ, cache
-
-    def cond(carry):
-        step, token_AQ, done_AQ, *_ = carry
-        return (step < n) & ~jnp.all(done_AQ | jnp.isin(token_AQ, stop_ids))
-
-    start = (
-        jnp.int32(0),
-        token_AQ,
-        lengths_AQ == 0,
-        jnp.zeros((a, q, n), jnp.int32),
-        jnp.zeros((a, q), jnp.int32),
-        cache,
-    )
-    _, _, _, out_AQN, count_AQ, _ = jax.lax.while_loop(cond, body, start)
-    return out_AQN, count_AQ
+    return jax.lax.while_loop(wanted, step, (rows, jnp.int32(0)))
 
 
 @functools.partial(jax.jit, static_argnames="arch")
 def log_likelihood(
     params: dict,
-    delta: lora.Tree | None,
-    tokens_AQT: Array,
-    scored_AQT: Array,
-    lengths_AQ: Array,
+    adapters: lora.Tree | None,
+    slots_G: Array,
+    tokens_GQT: Array,
+    scored_GQT: Array,
+    length_GQ: Array,
     *,
     arch: model.ModelConfig,
 ) -> Array:
-    """Sum of log-probabilities of the marked tokens given all before them, `[A, Q]`.
+    """Sum of log-probabilities of the marked tokens given all before them, `[G, Q]`.
 
     Args:
-      params: base parameters.
-      delta: as in `generate`.
-      tokens_AQT: prompt and continuation, padded on the right.
-      scored_AQT: bool, which tokens to sum over (never the first of a row).
-      lengths_AQ: row lengths.
+      params, adapters, slots_G: as of `prefill`.
+      tokens_GQT: prompt and continuation, padded on the right.
+      scored_GQT: bool, which tokens to sum over (never the first of a row).
+      length_GQ: row lengths.
       arch: the decoder.
     """
-    a, q, t = tokens_AQT.shape
-    valid_AQT = jnp.arange(t)[None, None, :] < lengths_AQ[:, :, None]
-    mask = jnp.tril(jnp.ones((t, t), bool))[None, None] & valid_AQT[:, :, None, :]
+    g, q, t = tokens_GQT.shape
+    is_key_BT = jnp.arange(t)[None, :] < length_GQ.reshape(-1, 1)
     # A padding row sees itself, so that its softmax is over something.
-    mask = mask | jnp.eye(t, dtype=bool)[None, None]
-    positions = jnp.broadcast_to(jnp.arange(t), (a, q, t))
-    hidden, _ = _forward(params, delta, tokens_AQT, positions, mask, None, 0, arch=arch)
+    mask_BTT = model.causal_mask(is_key_BT) | jnp.eye(t, dtype=bool)[None]
+    hidden_BTD, _ = model.hidden(
+        params,
+        None if adapters is None else lora.assign(adapters, slots_G),
+        arch,
+        tokens_GQT.reshape(-1, t),
+        jnp.broadcast_to(jnp.arange(t), is_key_BT.shape),
+        mask_BTT,
+    )
 
-    def score(group: tuple[Array, Array, Array]) -> Array:
-        hidden_QTD, tokens_QT, scored_QT = group
+    def score(page: tuple[Array, Array, Array]) -> Array:
+        hidden_QTD, tokens_QT, scored_QT = page
         logits_QTV = model.logits(params, arch, hidden_QTD[:, :-1])
         ce_QT = optax.softmax_cross_entropy_with_integer_labels(
             logits_QTV, tokens_QT[:, 1:]
         )
         return -jnp.sum(jnp.where(scored_QT[:, 1:], ce_QT, 0.0), axis=-1)
 
-    # One group at a time: the logits of all would not fit beside a large vocabulary.
-    return jax.lax.map(score, (hidden, tokens_AQT, scored_AQT))
-
-
-def pad(
-    rows: Sequence[Sequence[Sequence[int]]], *, groups: int, per_group: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Token lists `[A][Q]` as one `[groups, per_group, width]`, and their lengths."""
-    tokens = np.zeros((groups, per_group, width), np.int32)
-    lengths = np.zeros((groups, per_group), np.int32)
-    for a, group in enumerate(rows):
-        for q, ids in enumerate(group):
-            tokens[a, q, : len(ids)] = ids
-            lengths[a, q] = len(ids)
-    return tokens, lengths
-
-
-def padded_width(rows: Sequence[Sequence[Sequence[int]]], multiple: int) -> int:
-    """The longest row's length, rounded up to a multiple."""
-    longest = max(len(ids) for group in rows for ids in group)
-    return -(-longest // multiple) * multiple
-
-
-def texts(out_AQN: Array, count_AQ: Array) -> list[list[list[int]]]:
-    """Generated tokens as ragged lists `[A][Q]`, stop tokens removed."""
-    out, count = np.asarray(out_AQN), np.asarray(count_AQ)
-    return [
-        [out[a, q, : count[a, q]].tolist() for q in range(out.shape[1])]
-        for a in range(out.shape[0])
-    ]
+    # One page at a time: the logits of all would not fit beside a large vocabulary.
+    hidden_GQTD = hidden_BTD.reshape(g, q, t, -1)
+    return jax.lax.map(score, (hidden_GQTD, tokens_GQT, scored_GQT))

@@ -1,7 +1,7 @@
 """Steps 1 to 3 of a round, in units that survive a kill: propose, adapt, evaluate.
 
 A *trial* is one adapter: one self-edit, one seed. Trials are trained and questioned in
-chunks of `inner.slots`; each finished chunk is one journal entry, so a run that is
+chunks of `inner.pool`; each finished chunk is one journal entry, so a run that is
 killed loses at most the chunk it was in.
 """
 
@@ -12,8 +12,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from seal_jax import config, inner, lora, metrics, plan, policy, records, self_edit
+from seal_jax import (
+    config,
+    inner,
+    lora,
+    metrics,
+    model,
+    plan,
+    policy,
+    records,
+    runtime,
+    self_edit,
+)
 from seal_jax.tasks.common import Passage
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
@@ -50,12 +62,19 @@ class Run:
     """What every phase needs: the experiment, and where finished work is kept."""
 
     exp: config.Experiment
+    inner: inner.InnerConfig
+    mesh: Mesh | None
     journal: records.Journal
     metrics: metrics.Metrics
     propose_template: str
     answer_template: str
     score: Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
     say: Callable[[str], None]
+
+    @property
+    def shards(self) -> int:
+        """Devices, or groups of them, that train adapters side by side."""
+        return 1 if self.mesh is None else self.mesh.shape["data"]
 
     @property
     def key(self) -> jax.Array:
@@ -128,20 +147,6 @@ def fixed_edits(
     return edits
 
 
-def inner_config(exp: config.Experiment) -> inner.InnerConfig:
-    """The inner loop's static settings."""
-    c = exp.inner
-    return inner.InnerConfig(
-        targets=c.lora.targets,
-        rank=c.lora.rank,
-        alpha=c.lora.alpha,
-        learning_rate=c.learning_rate,
-        clip=c.clip,
-        plan=plan.PlanConfig(c.epochs, c.loss, c.length_classes, c.step_tokens),
-        slots=c.slots,
-    )
-
-
 def adapt_and_answer(
     run: Run,
     learner: policy.Policy,
@@ -156,13 +161,13 @@ def adapt_and_answer(
 
     Returns trials in the order of the edits, seeds within.
     """
-    cfg = inner_config(run.exp)
-    limit = min(learner.arch.max_position, cfg.plan.longest_line())
+    limit = longest_line(run.exp, learner)
     encoded = [[learner.encode(line)[:limit] for line in e.lines] for e in edits]
     every = [(i, s) for i in range(len(edits)) for s in range(seeds)]
     # Adapters of similar length share a chunk; the longest go first.
     every.sort(key=lambda trial: -len(edits[trial[0]].lines))
-    chunks = [every[i : i + cfg.slots] for i in range(0, len(every), cfg.slots)]
+    pool = run.inner.pool * run.shards
+    chunks = [every[i : i + pool] for i in range(0, len(every), pool)]
     trials: dict[tuple[int, int], Trial] = {}
     names = [f"{phase}/adapt/{i}" for i in range(len(chunks))]
     done = sum(len(c) for c, n in zip(chunks, names, strict=True) if n in run.journal)
@@ -170,20 +175,15 @@ def adapt_and_answer(
         for name, chunk in zip(names, chunks, strict=True):
             if name not in run.journal:
                 unit = _chunk(
-                    run, learner, passages, edits, encoded, chunk, cfg, round_index
+                    run, learner, passages, edits, encoded, chunk, round_index
                 )
                 run.journal.put(name, unit)
                 tick(len(chunk))
                 # A position among all chunks of the run, the same when it resumes.
                 step = sum("/adapt/" in key for key in run.journal.keys())  # noqa: SIM118
-                run.metrics.log(
-                    step,
-                    {
-                        "adapt/adapters_per_s": len(chunk) / unit["seconds"],
-                        "adapt/tokens_per_s": unit["tokens"] / unit["train_seconds"],
-                        "adapt/token_efficiency": unit["tokens"] / unit["computed"],
-                    },
-                )
+                rates = throughput(run, learner.arch, unit, len(chunk))
+                run.metrics.log(step, {f"adapt/{k}": v for k, v in rates.items()})
+                run.say(f"{phase}: {rates_line(rates, unit, len(chunk))}")
             for row in run.journal.get(name)["trials"]:
                 trial = Trial(**{k: _tuple(v) for k, v in row.items()})
                 trials[trial.edit, trial.seed] = trial
@@ -197,6 +197,50 @@ def adapt_and_answer(
     return [trials[i, s] for i in range(len(edits)) for s in range(seeds)]
 
 
+def longest_line(exp: config.Experiment, learner: policy.Policy) -> int:
+    """Tokens of the longest training line the model and the packed rows can take."""
+    longest = exp.inner.loss.longest(exp.inner.row_tokens)
+    return min(learner.arch.max_position, longest)
+
+
+def throughput(
+    run: Run, arch: model.ModelConfig, unit: dict[str, Any], adapters: int
+) -> dict[str, float]:
+    """Rates of one chunk: training alone, but `adapters_per_s` with its answers.
+
+    MFU (Chowdhery et al. 2022, appendix B) is that of the tokens that carry loss, over
+    the peak of all devices that trained; it is missing where the peak is not known.
+    """
+    seconds = unit["train_seconds"]
+    rates = {
+        "adapters_per_s": adapters / unit["seconds"],
+        "tokens_per_s": unit["tokens"] / seconds,
+        "steps_per_s": unit["steps"] / seconds,
+        "token_efficiency": unit["tokens"] / unit["computed"],
+    }
+    peak = runtime.peak_flops(jax.devices()[0])
+    if peak is not None:
+        flops = inner.flops_per_token(arch, run.inner) * rates["tokens_per_s"]
+        devices = 1 if run.mesh is None else run.mesh.size
+        rates["mfu"] = flops / (peak * devices)
+    return rates
+
+
+def rates_line(rates: dict[str, float], unit: dict[str, Any], adapters: int) -> str:
+    """A chunk's rates for people."""
+    digits = metrics.three_digits
+    parts = [
+        f"{adapters} adapters in {metrics.duration(unit['seconds'])}",
+        f"{digits(rates['adapters_per_s'])} adapters/s",
+        f"{digits(rates['tokens_per_s'])} tokens/s",
+        f"{digits(rates['steps_per_s'])} steps/s",
+        f"token efficiency {rates['token_efficiency']:.0%}",
+    ]
+    if "mfu" in rates:
+        parts.append(f"MFU {rates['mfu']:.0%}")
+    return ", ".join(parts)
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -208,24 +252,32 @@ def _chunk(
     edits: Sequence[Edit],
     encoded: list[list[list[int]]],
     chunk: list[tuple[int, int]],
-    cfg: inner.InnerConfig,
     round_index: int,
 ) -> dict[str, Any]:
-    begin = time.monotonic()
+    begin, c = time.monotonic(), run.exp.inner
     ids = [(edits[i].passage, edits[i].edit, s) for i, s in chunk]
     jobs = [
         plan.Job(
             tuple(tuple(line) for line in encoded[i]),
             (run.exp.seed, ADAPT, round_index, *row),
+            epochs=c.epochs,
+            learning_rate=c.learning_rate,
+            clip=c.clip,
+            loss=c.loss,
         )
         for (i, _), row in zip(chunk, ids, strict=True)
     ]
     fixed = [np.full(len(ids), v) for v in (ADAPT, round_index)]
     keys = policy.fold(run.key, *fixed, *np.array(ids).T)
     trained = inner.train(
-        learner.params, jobs, keys, arch=learner.arch, cfg=cfg, eos=learner.eos
+        learner.params,
+        jobs,
+        keys,
+        arch=learner.arch,
+        cfg=run.inner,
+        eos=learner.eos,
+        on=run.mesh,
     )
-    jax.block_until_ready(trained.adapters)
     train_seconds = time.monotonic() - begin
     asked = [passages[p] for p, _, _ in ids]
     answers, scores = _answer(
@@ -248,6 +300,7 @@ def _chunk(
         "trials": rows,
         "tokens": trained.tokens,
         "computed": trained.computed_tokens,
+        "steps": trained.steps,
         "train_seconds": train_seconds,
         "seconds": time.monotonic() - begin,
     }

@@ -244,8 +244,10 @@ def test_the_log_names_each_phase_and_ends_in_the_ladder(finished):
     said = "\n".join(finished.said)
     assert "round_2: propose 4 self-edits" in said
     assert "round_1: imitate 2 self-edits (policy)" in said
+    assert "4 adapters in" in said and "token efficiency" in said
     assert finished.said[-1].endswith("report.html")
-    table = finished.said[-2]
+    assert "programs compiled in" in finished.said[-2]
+    table = finished.said[-3]
     assert all(name in table for name in ROWS)
 
 
@@ -298,7 +300,7 @@ def test_the_same_config_elsewhere_gives_the_same_bits(finished, tmp_path):
 def untimed(workdir: pathlib.Path) -> str:
     """summary.json without its clock readings, as text."""
     summary = json.loads((workdir / "summary.json").read_text())
-    return json.dumps(summary | {"seconds": None})
+    return json.dumps(summary | {"seconds": None, "compile": None})
 
 
 def test_another_seed_is_another_run(finished, model_path, tmp_path):
@@ -407,9 +409,12 @@ def test_real_passages_with_the_debug_model(seal_data, tmp_path, monkeypatch):
             "propose.batch": 1,
             "propose.prompt_multiple": 256,
             "inner.epochs": 1,
-            "inner.length_classes": (1024,),
+            "inner.row_tokens": 1024,
+            "inner.step_tokens": 1024,
             "inner.loss.pad_samples": 2,
             "inner.slots": 1,
+            "inner.active": 1,
+            "inner.pool": 1,
             "answer.max_tokens": 4,
             "answer.batch": 6,
             "imitate.batch": 1,

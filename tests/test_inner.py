@@ -1,5 +1,7 @@
 """The inner loop against torch + PEFT, and many adapters against one."""
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -19,25 +21,17 @@ ARCH = model.ModelConfig("qwen2", 64, 32, 2, 4, 2, 8, 48, 128, qkv_bias=True, ti
 EOS = 63
 
 # Compiled once per config and shape; the functions stay what they are.
-STEP = jax.jit(inner.train_step, static_argnums=(3, 4))
-ADAPT = jax.jit(inner.adapt, static_argnums=(4, 5))
+STEP = jax.jit(inner.train_step, static_argnums=(5, 6))
+ADAPT = jax.jit(inner.adapt, static_argnums=(6, 7))
 LOSS = jax.jit(inner.line_loss, static_argnums=3)
+WIDTH = 32
 
 
 def config(**changes) -> inner.InnerConfig:
-    loss = changes.pop("loss", MASKED)
-    classes = changes.pop("length_classes", (8, 16))
-    epochs = changes.pop("epochs", 3)
-    base = dict(
-        targets=("q_proj", "v_proj"),
-        rank=4,
-        alpha=8.0,
-        learning_rate=1e-2,
-        clip=1.0,
-        plan=plan.PlanConfig(epochs, loss, classes, step_tokens=32),
-        slots=5,
-    )
-    return inner.InnerConfig(**(base | changes))
+    sizes = {"tile": 4, "row_tokens": WIDTH, "step_tokens": 64, "slots": 3, "active": 3}
+    sizes |= {name: changes.pop(name) for name in list(changes) if name in sizes}
+    base = dict(targets=("q_proj", "v_proj"), rank=4, alpha=8.0, pool=6)
+    return inner.InnerConfig(**(base | changes), plan=plan.PlanConfig(**sizes))
 
 
 def tree(file: Path) -> dict:
@@ -57,24 +51,19 @@ def test_a_run_equals_torch_and_peft_step_by_step(mode, loss):
     path = GOLDEN / golden["model"]
     arch = hf.read_config(path, dtype="float32")
     params = hf.load_params(path, arch)
-    cfg = config(
-        loss=loss,
-        rank=golden["rank"],
-        alpha=golden["alpha"],
-        learning_rate=golden["lr"],
-        clip=golden["clip"],
-    )
+    cfg = config(rank=golden["rank"], alpha=golden["alpha"])
     rng = np.random.default_rng(0)
     rows = [
         plan.make_row(golden["lines"][i], loss, width=64, eos=golden["eos_id"], rng=rng)
         for i in golden["order"]
     ]
-    total = jnp.int32(len(rows))
-    slot = inner.init_slot(tree(GOLDEN / "initial.safetensors"), total)
+    rates = golden["lr"] * (1 - np.arange(len(rows), dtype=np.float32) / len(rows))
+    clip = jnp.float32(golden["clip"])
+    slot = inner.init_slot(tree(GOLDEN / "initial.safetensors"))
     losses = []
-    for row in rows:
+    for row, rate in zip(rows, rates, strict=True):
         before = slot.loss_sum
-        slot = STEP(params, slot, row, arch, cfg)
+        slot = STEP(params, slot, row, rate, clip, arch, cfg)
         losses.append(float(slot.loss_sum - before))
     np.testing.assert_allclose(losses, golden["modes"][mode]["losses"], rtol=2e-5)
     # Adam turns a gradient of any size into a step of the learning rate's size, so the
@@ -93,19 +82,21 @@ def test_a_run_equals_torch_and_peft_step_by_step(mode, loss):
     ):
         np.testing.assert_allclose(ours, theirs, atol=0.01 * moved)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
-    scanned = ADAPT(
-        params, tree(GOLDEN / "initial.safetensors"), stacked, total, arch, cfg
-    )
+    fresh, total = tree(GOLDEN / "initial.safetensors"), jnp.int32(len(rows))
+    scanned = ADAPT(params, fresh, stacked, rates, clip, total, arch, cfg)
     for a, b in zip(
         jax.tree.leaves(scanned.adapter), jax.tree.leaves(slot.adapter), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-MOST_LINES = 4
+# The packed run against the definition
+
+MOST_LINES, MOST_EPOCHS = 4, 3
 
 
-def workload(seed: int, count: int, longest: int = 14) -> list[plan.Job]:
+def workload(seed: int, count: int, *, losses=(MASKED,), longest=14) -> list[plan.Job]:
+    """Jobs that differ in lines, lengths, epochs, learning rate, clip and loss mode."""
     rng = np.random.default_rng(seed)
     return [
         plan.Job(
@@ -114,114 +105,158 @@ def workload(seed: int, count: int, longest: int = 14) -> list[plan.Job]:
                 for _ in range(rng.integers(1, MOST_LINES + 1))
             ),
             (seed, j),
+            epochs=int(rng.integers(1, MOST_EPOCHS + 1)),
+            learning_rate=float(rng.choice([3e-3, 1e-2])),
+            clip=float(rng.choice([0.05, 1.0])),
+            loss=losses[j % len(losses)],
         )
         for j in range(count)
     ]
 
 
-def solo(params, job: plan.Job, key, cfg: inner.InnerConfig) -> inner.Slot:
-    """The definition: `adapt` on this job's rows, at one width, alone.
+def definition_args(job: plan.Job) -> tuple:
+    """What `adapt` trains for a job: rows of one width, rates, clip, total steps.
 
-    Filled up with steps beyond its total, so that jobs share one compiled program.
+    Filled up with steps beyond the total, so that jobs share one compiled program.
     """
-    pads = np.random.default_rng((*job.seed, 1))
-    width = cfg.plan.length_classes[-1]
-    rows = [
-        plan.make_row(job.lines[i], cfg.plan.loss, width=width, eos=EOS, rng=pads)
-        for i in plan.orders(job, cfg.plan.epochs)
-    ]
-    total = jnp.int32(len(rows))
-    rows += [rows[0]] * (MOST_LINES * cfg.plan.epochs - len(rows))
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    rows = list(job.rows(eos=EOS, multiple=WIDTH))
+    missing = MOST_LINES * MOST_EPOCHS - len(rows)
+    stacked = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *rows, *[rows[0]] * missing
+    )
+    rates = np.pad(job.rates(), (0, missing))
+    return stacked, rates, jnp.float32(job.clip), jnp.int32(job.total)
+
+
+def solo(params, job: plan.Job, key, cfg: inner.InnerConfig) -> inner.Slot:
+    """The definition: `adapt` on this job, alone."""
     fresh = lora.init(key, ARCH, targets=cfg.targets, rank=cfg.rank)
-    slot = ADAPT(params, fresh, stacked, total, ARCH, cfg)
+    slot = ADAPT(params, fresh, *definition_args(job), ARCH, cfg)
     return slot._replace(adapter=lora.scaled(slot.adapter, cfg.alpha / cfg.rank))
 
 
+def assert_same(ours, theirs, atol=2e-4):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+
+
+SAMPLED, UNSAMPLED = (plan.LossConfig("reference", WIDTH, n) for n in (3, 0))
+WHOLE = plan.LossConfig("reference", WIDTH, -1)
 WORKLOADS = [
-    (config(), 5),
-    (config(), 3),
-    (config(targets=tuple(ARCH.linears()), rank=2, alpha=2.0), 5),
-    (config(loss=plan.LossConfig("reference", 32, -1), length_classes=(32,)), 4),
-    (config(loss=plan.LossConfig("reference", 32, 3)), 4),
-    (config(loss=plan.LossConfig("reference", 32, 0), clip=0.01), 4),
-    (config(learning_rate=3e-2, epochs=1, slots=8), 8),
+    (config(), 6, (MASKED,)),
+    (config(slots=1, active=1), 3, (MASKED,)),
+    (config(slots=6, active=4, step_tokens=32), 6, (MASKED, SAMPLED)),
+    (config(targets=tuple(ARCH.linears()), rank=2, alpha=2.0), 5, (MASKED,)),
+    (config(tile=1), 4, (SAMPLED, UNSAMPLED)),
+    (config(tile=16, step_tokens=128), 6, (MASKED, UNSAMPLED)),
+    (config(tile=8, pool=9), 4, (WHOLE,)),
 ]
 
 
-@pytest.mark.parametrize(("cfg", "count"), WORKLOADS)
-def test_every_adapter_trained_together_equals_its_solo_run(cfg, count):
+@pytest.mark.parametrize(("cfg", "count", "losses"), WORKLOADS)
+def test_every_packed_adapter_equals_its_solo_run(cfg, count, losses):
     params = model.init_params(jax.random.key(0), ARCH)
-    jobs = workload(count, count)
+    jobs = workload(count, count, losses=losses)
     keys = jax.random.split(jax.random.key(1), count)
     trained = inner.train(params, jobs, keys, arch=ARCH, cfg=cfg, eos=EOS)
-    assert trained.finite_A[:count].all()
+    assert trained.finite_A.all()
+    assert trained.adapter_steps == sum(job.total for job in jobs)
+    assert trained.computed_tokens == trained.steps * cfg.plan.step_tokens
     for a, job in enumerate(jobs):
         alone = solo(params, job, keys[a], cfg)
-        for ours, theirs in zip(
-            jax.tree.leaves(lora.select(trained.adapters, a)),
-            jax.tree.leaves(alone.adapter),
-            strict=True,
-        ):
-            np.testing.assert_allclose(ours, theirs, atol=2e-4)
+        assert_same(lora.select(trained.adapters, a), alone.adapter)
         np.testing.assert_allclose(
-            trained.loss_A[a], alone.loss_sum / alone.total, rtol=1e-4
+            trained.loss_A[a], alone.loss_sum / job.total, rtol=1e-4
         )
+
+
+def test_the_budget_the_slots_and_the_neighbours_do_not_matter():
+    params = model.init_params(jax.random.key(0), ARCH)
+    jobs, keys = workload(5, 6), jax.random.split(jax.random.key(1), 6)
+    run = functools.partial(inner.train, params, arch=ARCH, eos=EOS)
+    first = run(jobs, keys, cfg=config()).adapters
+    assert_same(run(jobs, keys, cfg=config(slots=6, active=6)).adapters, first)
+    assert_same(run(jobs, keys, cfg=config(step_tokens=32)).adapters, first)
+    # Other neighbours, in another order and so in other slots.
+    order = np.array([4, 0, 2])
+    some = run([jobs[i] for i in order], keys[order], cfg=config()).adapters
+    assert_same(lora.select(some, np.arange(3)), lora.select(first, order))
+
+
+def test_a_pool_cut_into_blocks_gives_the_same(monkeypatch):
+    params = model.init_params(jax.random.key(0), ARCH)
+    jobs, keys = workload(6, 6), jax.random.split(jax.random.key(1), 6)
+    run = functools.partial(inner.train, params, jobs, keys, arch=ARCH, eos=EOS)
+    whole = run(cfg=config())
+    assert whole.steps > 4
+    monkeypatch.setattr(plan, "BLOCK", 3)
+    cut = run(cfg=config())
+    assert (cut.steps, cut.tokens) == (whole.steps, whole.tokens)
+    for a, b in zip(
+        jax.tree.leaves(cut.adapters), jax.tree.leaves(whole.adapters), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_plan_for_another_round_runs_the_same_program():
+    params = model.init_params(jax.random.key(0), ARCH)
+    keys = jax.random.split(jax.random.key(1), 6)
+    run = functools.partial(inner.train, params, arch=ARCH, cfg=config(), eos=EOS)
+    run(workload(1, 6), keys)
+    compiled = inner.program.cache_info().misses
+    run(workload(2, 3, losses=(SAMPLED,)), keys[:3])
+    assert inner.program.cache_info().misses == compiled
 
 
 def test_vmapped_adapt_equals_solo_runs_of_different_length():
     params = model.init_params(jax.random.key(0), ARCH)
     cfg, jobs = config(), workload(7, 3)
     keys = jax.random.split(jax.random.key(2), 3)
-    rows, totals = [], []
-    for job in jobs:
-        pads = np.random.default_rng((*job.seed, 1))
-        own = [
-            plan.make_row(job.lines[i], MASKED, width=16, eos=EOS, rng=pads)
-            for i in plan.orders(job, cfg.plan.epochs)
-        ]
-        totals.append(len(own))
-        own += [own[-1]] * (12 - len(own))
-        rows.append(jax.tree.map(lambda *leaves: np.stack(leaves), *own))
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    rows, *rest = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *map(definition_args, jobs)
+    )
     fresh = jax.vmap(lambda k: lora.init(k, ARCH, targets=cfg.targets, rank=cfg.rank))(
         keys
     )
-    many = jax.vmap(inner.adapt, in_axes=(None, 0, 0, 0, None, None))(
-        params, fresh, stacked, jnp.array(totals), ARCH, cfg
+    many = jax.vmap(inner.adapt, in_axes=(None, 0, 0, 0, 0, 0, None, None))(
+        params, fresh, rows, *rest, ARCH, cfg
     )
     scaled = lora.scaled(many.adapter, cfg.alpha / cfg.rank)
     for a, job in enumerate(jobs):
-        alone = solo(params, job, keys[a], cfg)
-        for ours, theirs in zip(
-            jax.tree.leaves(lora.select(scaled, a)),
-            jax.tree.leaves(alone.adapter),
-            strict=True,
-        ):
-            np.testing.assert_allclose(ours, theirs, atol=2e-4)
+        own = jax.tree.map(lambda leaf, a=a: leaf[a], scaled)
+        assert_same(own, solo(params, job, keys[a], cfg).adapter)
 
 
-def test_a_neighbour_that_turns_nan_changes_no_bit():
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e30])
+def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad):
     params = model.init_params(jax.random.key(0), ARCH)
-    cfg, jobs = config(), workload(3, 4)
-    totals = jnp.array([len(j.lines) * 3 for j in jobs] + [1])
-    keys = jax.random.split(jax.random.key(1), cfg.slots)
-    steps = list(plan.steps(jobs, cfg.plan, slots=cfg.slots, eos=EOS))
+    # All lines share one row of attention, and so every matmul and softmax.
+    cfg = config(slots=4, active=4, row_tokens=64)
+    jobs, keys = workload(3, 4), jax.random.split(jax.random.key(1), 6)
+    (block,) = plan.blocks(jobs, cfg.plan, eos=EOS)
+    assert block.steps.start_count[0] == 4
 
-    def run(poison: bool) -> inner.Slot:
-        slots = inner.init_slots(keys, totals, ARCH, cfg)
+    def run(poison: bool) -> inner.Results:
+        train, state = inner.program(ARCH, cfg, None), inner.init_state(ARCH, cfg)
+        slots, results = train(params, state, keys, block.steps, np.int32(1))
         if poison:
-            bad = jax.tree.map(lambda x: x.at[2].set(jnp.nan), slots.adapter)
-            slots = slots._replace(adapter=bad)
-        for step in steps:
-            slots = inner.advance(params, slots, step.slots, step.rows, ARCH, cfg)
-        return slots
+            spoilt = jax.tree.map(lambda x: x.at[:, 2].set(bad), slots.adapter)
+            slots = slots._replace(adapter=spoilt)
+        rest = jax.tree.map(lambda leaf: np.roll(leaf, -1, axis=0), block.steps)
+        left = np.int32(block.count - 1)
+        return train(params, (slots, results), keys, rest, left)[1]
 
     clean, poisoned = run(poison=False), run(poison=True)
-    others = np.array([0, 1, 3])
-    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(poisoned), strict=True):
-        np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others])
-    assert np.isnan(np.asarray(poisoned.loss_sum)[2])
+    job = int(block.steps.starts[0][block.steps.starts[0][:, 0] == 2][0, 1])
+    others = [j for j in range(4) if j != job]
+    assert clean.finite_A[:4].all()
+    assert not poisoned.finite_A[job]
+    assert np.asarray(poisoned.finite_A)[others].all()
+    pairs = zip(
+        jax.tree.leaves(clean.adapters), jax.tree.leaves(poisoned.adapters), strict=True
+    )
+    for a, b in pairs:
+        np.testing.assert_array_equal(np.asarray(a)[:, others], b[:, others])
 
 
 def test_a_diverging_adapter_is_flagged_and_the_others_are_not():
@@ -229,13 +264,57 @@ def test_a_diverging_adapter_is_flagged_and_the_others_are_not():
     cfg, jobs = config(), workload(3, 4)
     # A base whose embedding of one token is infinite: only job 1 reads that token.
     params = {**params, "embed": params["embed"].at[61].set(jnp.inf)}
-    jobs[1] = plan.Job(((61, 4, 5),), (9, 9))
+    jobs[1] = dataclasses.replace(jobs[1], lines=((61, 4, 5),))
     keys = jax.random.split(jax.random.key(1), 4)
-    tied = ARCH.__class__(**{**ARCH.__dict__, "tied": False})
+    untied = dataclasses.replace(ARCH, tied=False)
     head = jax.random.normal(jax.random.key(5), (ARCH.width, ARCH.vocab)) * 0.02
     params = {**params, "lm_head": head}
-    trained = inner.train(params, jobs, keys, arch=tied, cfg=cfg, eos=EOS)
-    assert trained.finite_A[:4].tolist() == [True, False, True, True]
+    trained = inner.train(params, jobs, keys, arch=untied, cfg=cfg, eos=EOS)
+    assert trained.finite_A.tolist() == [True, False, True, True]
+
+
+def test_more_jobs_than_the_pool_holds_are_refused():
+    params = model.init_params(jax.random.key(0), ARCH)
+    keys = jax.random.split(jax.random.key(1), 7)
+    with pytest.raises(ValueError, match=r"7 jobs must fit inner\.pool=6"):
+        inner.train(params, workload(1, 7), keys, arch=ARCH, cfg=config(), eos=EOS)
+
+
+def test_a_step_touches_only_active_slots():
+    """Neither the cost nor the result of a step may depend on slots that wait."""
+    cfg = config(slots=50, active=2)
+    (block,) = plan.blocks(workload(1, 3), cfg.plan, eos=EOS)
+    step = jax.tree.map(lambda leaf: leaf[0], block.steps)
+    params = jax.eval_shape(lambda: model.init_params(jax.random.key(0), ARCH))
+    state = jax.eval_shape(lambda: inner.init_state(ARCH, cfg))
+    keys = jax.random.split(jax.random.key(1), cfg.pool)
+    jaxpr = jax.make_jaxpr(inner.packed_step, static_argnums=(4, 5))(
+        params, state, keys, step, ARCH, cfg
+    )
+    touching = {"gather", "scatter", "dynamic_update_slice", "dynamic_slice"}
+    passing = {"jit", "pjit", "while", "scan", "cond", "closed_call"}
+
+    def operations(jaxpr):
+        for eqn in jaxpr.eqns:
+            inside = [
+                leaf.jaxpr if hasattr(leaf, "jaxpr") else leaf
+                for leaf in jax.tree.leaves(
+                    list(eqn.params.values()),
+                    is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr"),
+                )
+                if hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
+            ]
+            yield eqn
+            for one in inside:
+                yield from operations(one)
+
+    seen = set()
+    for eqn in operations(jaxpr.jaxpr):
+        shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
+        if any(len(s) > 2 and cfg.plan.slots in s for s in shapes):
+            seen.add(eqn.primitive.name)
+    assert "gather" in seen
+    assert seen <= touching | passing
 
 
 def test_sampled_pads_estimate_the_exact_loss_without_bias():

@@ -143,7 +143,7 @@ def test_a_bfloat16_base_keeps_its_dtype_and_a_small_update():
 def test_many_adapters_under_vmap_are_each_on_their_own():
     deltas = [drawn(seed, ("q_proj", "down_proj")) for seed in range(3)]
     stacked = lora.stack(deltas)
-    together = jax.vmap(lambda delta: logits(PARAMS, delta))(stacked)
+    together = jax.vmap(lambda delta: logits(PARAMS, delta), in_axes=1)(stacked)
     for i, delta in enumerate(deltas):
         np.testing.assert_allclose(together[i], logits(PARAMS, delta), atol=2e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-2

@@ -9,6 +9,7 @@ import pytest
 import tiny_model
 
 from seal_jax import (
+    capacity,
     checkpoint,
     config,
     hf,
@@ -41,8 +42,11 @@ def make_run(tmp_path, path):
             stack.close()
             values = tiny_model.values(path, **changes)
             journal = records.Journal(tmp_path / "journal.jsonl")
+            exp = config.build(config.Experiment, values)
             return trials.Run(
-                exp=config.build(config.Experiment, values),
+                exp=exp,
+                inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
+                mesh=None,
                 journal=stack.enter_context(journal),
                 metrics=stack.enter_context(metrics.Metrics(tmp_path)),
                 propose_template="{title} {passage}",

@@ -6,7 +6,7 @@ import json
 import pytest
 import tiny_model
 
-from seal_jax import config, metrics, records, reward, trials
+from seal_jax import capacity, config, metrics, records, reward, trials
 from seal_jax.tasks.common import Passage, Question
 
 PASSAGES = [
@@ -36,8 +36,11 @@ def make_run(tmp_path):
             stack.close()
             values = tiny_model.values("model", **changes)
             journal = records.Journal(tmp_path / "journal.jsonl")
+            exp = config.build(config.Experiment, values)
             return trials.Run(
-                exp=config.build(config.Experiment, values),
+                exp=exp,
+                inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
+                mesh=None,
                 journal=stack.enter_context(journal),
                 metrics=stack.enter_context(metrics.Metrics(tmp_path)),
                 propose_template="",

@@ -112,17 +112,22 @@ CONFIG = {
         {"answer__max_tokens": 250},
         ["a question prompt takes", "answer.max_tokens=250"],
     ),
-    "length classes": (
-        {"inner__length_classes": (16, 32)},
-        ["its training line takes", "32 fit", "inner.length_classes"],
+    "rows": (
+        {"inner__row_tokens": 32},
+        ["its training line takes", "32 fit", "inner.row_tokens"],
     ),
-    "classes without room for pads": (
+    "rows without room for pads": (
         {
             "inner__loss__mode": "reference",
             "inner__loss__pad_samples": -1,
             "inner__loss__pad_to": 200,
         },
-        ["inner.length_classes=(96,)", "add a class of 200"],
+        ["inner.row_tokens=96", "use 200"],
+    ),
+    "kernel": ({"model__kernel": "cuda"}, ["model.kernel='cuda'", "'xla'"]),
+    "slots without memory": (
+        {"inner__slots": 10**9, "inner__active": 1},
+        ["inner.slots=1000000000", "can be used", "fits"],
     ),
     "endpoint": (
         {
@@ -194,7 +199,7 @@ DATA = {
     ),
     "longer than the context": (
         [record(context="Ada Quill " * 200), record("Marl", "Boris Fenn " * 200)],
-        {"inner__length_classes": (512,)},
+        {"inner__row_tokens": 512, "inner__step_tokens": 512},
         ["its training line takes", "256 fit", "leave it out"],
     ),
     "oracle": (

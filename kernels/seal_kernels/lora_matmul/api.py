@@ -1,35 +1,202 @@
-"""The door to the low-rank matmul: one signature, whatever runs behind it."""
+"""The door to the low-rank matmul: two signatures, whatever runs behind them.
 
+    y = lora_matmul(x, w, a, b)                   one adapter; many under vmap
+    y = lora_matmul_packed(x, w, a, b, slots)     an adapter for every tile of rows
+
+The base weight `w` is frozen: no gradient for it is ever computed, and no adapter axis
+ever reaches it. Reverse mode only (`jax.grad`, `jax.vjp`), through a derivative by
+hand.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from seal_kernels.lora_matmul import reference
+from seal_kernels.lora_matmul import batching, dispatch
+
+IMPLEMENTATIONS = dispatch.IMPLEMENTATIONS
 
 
-def lora_matmul(x: Array, w: Array, a: Array, b: Array) -> Array:
+def lora_matmul(
+    x: Array, w: Array, a: Array, b: Array, *, implementation: str = "auto"
+) -> Array:
     """A frozen linear layer with a low-rank delta (LoRA, Hu et al. 2021, eq. 3).
 
-    Under `vmap` with an unbatched `w`, the base product stays one matmul over all
-    adapters' tokens; only the rank-R side work carries the adapter axis.
+    Under `vmap` with an unbatched `w`, nested or not, the base product stays one matmul
+    over all adapters' rows; only the rank-R side work carries the adapter axis.
 
     Args:
-      x: activations, `[..., D]`.
-      w: frozen base weight, `[D, F]`; receives a gradient only if one is asked for.
+      x: activations, `[..., D]`, any float dtype.
+      w: frozen base weight, `[D, F]`, in the dtype of `x`; its gradient is zero.
       a: down projection, `[R, D]`, any float dtype (cast to that of `x`).
       b: up projection, `[R, F]`, with alpha / R folded in.
+      implementation: one of `IMPLEMENTATIONS`. `auto` takes the one that a committed
+        measurement has ahead of XLA on this device for the nearest shape, else `xla`.
 
     Returns:
-      `[..., F]` in the dtype of `x`.
+      `[..., F]` in the dtype of `x`. Gradients: of `x` in its dtype; of `a` and `b`
+      summed in float32, in their dtypes.
 
     Raises:
-      ValueError: the inner dimensions do not match.
+      ValueError: the call is wrong: shapes, dtypes or the name do not fit.
+      NotImplementedError: the named implementation does not do this shape, or not on
+        the platform that the program is compiled for (raised when it is compiled).
     """
-    if x.shape[-1] != w.shape[0] or a.shape[-1] != w.shape[0]:
+    _check("lora_matmul", "", x, w, a, b, implementation)
+    rows = math.prod(x.shape[:-1])
+    x_1TD = x.reshape(1, rows, x.shape[-1])
+    y_1TF = _dense(implementation, x_1TD, w, a[None], b[None])
+    return y_1TF.reshape(*x.shape[:-1], w.shape[-1])
+
+
+def lora_matmul_packed(
+    x: Array,
+    w: Array,
+    a: Array,
+    b: Array,
+    slots: Array,
+    *,
+    implementation: str = "auto",
+) -> Array:
+    """A frozen linear layer for packed rows of many adapters.
+
+    Row m belongs to tile `m // (M / G)`, and so to adapter `slots[m // (M / G)]`.
+
+    Args:
+      x: activations, `[M, D]`, any float dtype.
+      w: frozen base weight, `[D, F]`, in the dtype of `x`; its gradient is zero.
+      a: down projections, `[S, R, D]`, any float dtype (cast to that of `x`).
+      b: up projections, `[S, R, F]`, with each adapter's alpha / R folded in.
+      slots: the adapter of each tile, integers `[G]` where G divides M. A slot outside
+        0..S-1 means none: those rows are `x w`, and count in no adapter's gradient.
+      implementation: as in `lora_matmul`.
+
+    Returns:
+      `[M, F]` in the dtype of `x`; gradients as in `lora_matmul`.
+
+    Raises:
+      ValueError, NotImplementedError: as in `lora_matmul`.
+    """
+    _check("lora_matmul_packed", "S, ", x, w, a, b, implementation)
+    if x.ndim != 2:
         raise ValueError(
-            f"lora_matmul: x {x.shape}, w {w.shape}, a {a.shape} must share D"
+            f"lora_matmul_packed: x {x.shape} must be [M, D]; reshape it to rows"
         )
-    if a.shape[0] != b.shape[0] or b.shape[-1] != w.shape[-1]:
+    if slots.ndim != 1 or not jnp.issubdtype(slots.dtype, jnp.integer):
         raise ValueError(
-            f"lora_matmul: a {a.shape} and b {b.shape} must share R, "
-            f"b and w {w.shape} must share F"
+            f"lora_matmul_packed: slots {slots.dtype}{list(slots.shape)} must be "
+            "integers [G], one for each tile of rows"
         )
-    return reference.lora_matmul(x, w, a, b)
+    if not slots.shape[0] or x.shape[0] % slots.shape[0]:
+        raise ValueError(
+            f"lora_matmul_packed: the {x.shape[0]} rows of x must be a multiple of the "
+            f"{slots.shape[0]} slots (one for each tile of rows); pad x to whole tiles"
+        )
+    return _packed(implementation, x, w, a, b, slots.astype(jnp.int32))
+
+
+def _check(
+    op: str, lead: str, x: Array, w: Array, a: Array, b: Array, implementation: str
+) -> None:
+    """Raises ValueError unless the operands fit; `lead` names the axis of a stack."""
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"{op}: implementation={implementation!r} must be one of "
+            f"{', '.join(IMPLEMENTATIONS)}"
+        )
+    if w.ndim != 2 or x.shape[-1:] != w.shape[:1]:
+        raise ValueError(
+            f"{op}: x {x.shape} and w {w.shape} must be [..., D] and [D, F] with one "
+            "D; reshape or transpose one of them"
+        )
+    if a.ndim != (3 if lead else 2) or a.shape[-1] != w.shape[0]:
+        raise ValueError(
+            f"{op}: a {a.shape} must be [{lead}R, D] with the D={w.shape[0]} of w; "
+            "transpose it if it is stored [D, R]"
+        )
+    if b.shape != (*a.shape[:-1], w.shape[1]):
+        raise ValueError(
+            f"{op}: b {b.shape} must be [{lead}R, F] = "
+            f"{(*a.shape[:-1], w.shape[1])}, after a {a.shape} and w {w.shape}"
+        )
+    floats = {"x": x.dtype, "a": a.dtype, "b": b.dtype}
+    for name, dtype in floats.items():
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"{op}: {name} is {dtype} and must be a float; cast it")
+    if w.dtype != x.dtype:
+        raise ValueError(
+            f"{op}: w is {w.dtype} and must have the {x.dtype} of x; cast one of them"
+        )
+
+
+def _packed_only(implementation, x_MD, w_DF, a_SRD, b_SRF, slots_G) -> Array:
+    return dispatch.forward(implementation, x_MD, w_DF, a_SRD, b_SRF, slots_G)[0]
+
+
+def _packed_forward(implementation, x_MD, w_DF, a_SRD, b_SRF, slots_G):
+    y_MF, u_MR = dispatch.forward(implementation, x_MD, w_DF, a_SRD, b_SRF, slots_G)
+    return y_MF, (x_MD, u_MR, w_DF, a_SRD, b_SRF, slots_G)
+
+
+def _packed_backward(implementation, kept, dy_MF):
+    _, _, _, a_SRD, b_SRF, _ = kept
+    dx_MD, da_SRD, db_SRF = dispatch.backward(implementation, dy_MF, *kept)
+    return dx_MD, None, da_SRD.astype(a_SRD.dtype), db_SRF.astype(b_SRF.dtype), None
+
+
+_packed = jax.custom_vjp(_packed_only, nondiff_argnums=(0,))
+_packed.defvjp(_packed_forward, _packed_backward)
+
+
+# The batching rule is inside the derivative's two halves, not around the derivative:
+# vmap then meets the forward and the backward pass each as one operation on the rows
+# of all adapters. Tile g of such rows is adapter g's, which XLA should know: a numpy
+# array of slots is known while tracing, and spares the gathers.
+def _dense_only(implementation, x_ATD, w_DF, a_ARD, b_ARF) -> Array:
+    return _dense_forward(implementation, x_ATD, w_DF, a_ARD, b_ARF)[0]
+
+
+def _dense_forward(implementation, x_ATD, w_DF, a_ARD, b_ARF):
+    def run(w_DF, rows, adapters):
+        (x_ATD,) = rows
+        a_ARD, b_ARF = adapters
+        y_MF, u_MR = dispatch.forward(
+            implementation, _flat(x_ATD), w_DF, a_ARD, b_ARF, np.arange(len(x_ATD))
+        )
+        return _stacked(y_MF, x_ATD), _stacked(u_MR, x_ATD)
+
+    forward = batching.with_rule(run, rows_alone=True)
+    y_ATF, u_ATR = forward(w_DF, (x_ATD,), (a_ARD, b_ARF))
+    return y_ATF, (x_ATD, u_ATR, w_DF, a_ARD, b_ARF)
+
+
+def _dense_backward(implementation, kept, dy_ATF):
+    x_ATD, u_ATR, w_DF, a_ARD, b_ARF = kept
+
+    def run(w_DF, rows, adapters):
+        dy_MF, x_MD, u_MR = map(_flat, rows)
+        a_ARD, b_ARF = adapters
+        dx_MD, da_ARD, db_ARF = dispatch.backward(
+            implementation, dy_MF, x_MD, u_MR, w_DF, a_ARD, b_ARF, np.arange(len(a_ARD))
+        )
+        return _stacked(dx_MD, rows[1]), da_ARD, db_ARF
+
+    backward = batching.with_rule(run, rows_alone=False)
+    dx_ATD, da_ARD, db_ARF = backward(w_DF, (dy_ATF, x_ATD, u_ATR), (a_ARD, b_ARF))
+    return dx_ATD, None, da_ARD.astype(a_ARD.dtype), db_ARF.astype(b_ARF.dtype)
+
+
+_dense = jax.custom_vjp(_dense_only, nondiff_argnums=(0,))
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _flat(rows_AT: Array) -> Array:
+    adapters, rows, width = rows_AT.shape
+    return rows_AT.reshape(adapters * rows, width)
+
+
+def _stacked(rows_M: Array, like_AT: Array) -> Array:
+    return rows_M.reshape(*like_AT.shape[:2], rows_M.shape[-1])

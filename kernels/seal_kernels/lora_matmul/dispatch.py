@@ -1,0 +1,177 @@
+"""Which implementation of the low-rank matmul runs, and what happens if it cannot.
+
+`NotImplementedError` from an implementation means "not this one": `auto` then takes
+XLA, and a name that was asked for raises it, at the time the program is compiled.
+Not earlier, for two reasons. Only then is the platform known, which need not be that
+of the machine that traces. And `custom_vmap` traces its function for one adapter
+before the batch is known: a shape may be refused there that never runs.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax import Array, lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+from seal_kernels.lora_matmul import reference, xla
+from seal_kernels.tuned import table
+
+IMPLEMENTATIONS = ("auto", "reference", "xla", "mosaic_gpu", "mosaic_tpu")
+
+# The one platform that a kernel is written for; the others run anywhere.
+PLATFORMS = {"mosaic_gpu": "cuda", "mosaic_tpu": "tpu"}
+
+
+def forward(
+    implementation: str,
+    x_MD: Array,
+    w_DF: Array,
+    a_SRD: Array,
+    b_SRF: Array,
+    slots_G: Array | np.ndarray,
+) -> tuple[Array, Array]:
+    """`reference.forward` by the named implementation; see `api.lora_matmul`."""
+    shape = _shape("forward", x_MD, b_SRF, slots_G)
+    return _run(implementation, shape, (x_MD, w_DF, a_SRD, b_SRF, slots_G))
+
+
+def backward(
+    implementation: str,
+    dy_MF: Array,
+    x_MD: Array,
+    u_MR: Array,
+    w_DF: Array,
+    a_SRD: Array,
+    b_SRF: Array,
+    slots_G: Array | np.ndarray,
+) -> tuple[Array, Array, Array]:
+    """`reference.backward` by the named implementation; see `api.lora_matmul`."""
+    shape = _shape("backward", x_MD, b_SRF, slots_G)
+    operands = (dy_MF, x_MD, u_MR, w_DF, a_SRD, b_SRF, slots_G)
+    return _run(implementation, shape, operands)
+
+
+def choose(
+    shape: table.Shape, device_kind: str, folder: pathlib.Path | None = None
+) -> str:
+    """What `auto` runs: the tuned one if it was measured ahead of XLA, else `xla`.
+
+    Raises:
+      ValueError: the table names no implementation.
+    """
+    entry = table.nearest("lora_matmul", shape, device_kind, folder)
+    if entry is None or not entry.ahead():
+        return "xla"
+    if entry.implementation not in IMPLEMENTATIONS[1:]:
+        raise ValueError(
+            f"{table.path_of(device_kind, folder)}: implementation="
+            f"{entry.implementation!r} must be one of {', '.join(IMPLEMENTATIONS[1:])}"
+        )
+    return entry.implementation
+
+
+def _shape(
+    direction: str, x_MD: Array, b_SRF: Array, slots_G: Array | np.ndarray
+) -> table.Shape:
+    rows, width = x_MD.shape
+    _, rank, features = b_SRF.shape
+    return table.Shape(
+        direction=direction,
+        dtype=x_MD.dtype.name,
+        M=rows,
+        D=width,
+        F=features,
+        R=rank,
+        tile=rows // len(slots_G),
+    )
+
+
+def _run(implementation: str, shape: table.Shape, operands: tuple[Any, ...]) -> Any:
+    plain = functools.partial(getattr(xla, shape.direction), *operands)
+    name = implementation
+    if name == "auto":
+        name = choose(shape, _device_kind())
+    match name:
+        case "xla":
+            return plain()
+        case "reference":
+            return getattr(reference, shape.direction)(*operands)
+
+    def otherwise(reason: str) -> Any:
+        if implementation == "auto":
+            return plain()
+        message = f"lora_matmul: implementation={name!r} does not run here: {reason}"
+        return _refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(plain))
+
+    return _on_its_platform(name, shape.direction, operands, otherwise)
+
+
+def _on_its_platform(
+    name: str,
+    direction: str,
+    operands: tuple[Any, ...],
+    otherwise: Callable[[str], Any],
+) -> Any:
+    """The kernel where the program is compiled for its platform, else `otherwise`."""
+
+    def kernel() -> Any:
+        try:
+            return getattr(_module(name), direction)(*operands)
+        except NotImplementedError as error:
+            return otherwise(str(error))
+
+    platform = PLATFORMS[name]
+    elsewhere = lambda: otherwise(f"it is for {platform} only")
+    return lax.platform_dependent(**{platform: kernel}, default=elsewhere)
+
+
+def _module(name: str) -> ModuleType:
+    # Imported where it is asked for: Pallas takes a while, and most runs need none.
+    if name == "mosaic_gpu":
+        from seal_kernels.lora_matmul import mosaic_gpu
+
+        return mosaic_gpu
+    from seal_kernels.lora_matmul import mosaic_tpu
+
+    return mosaic_tpu
+
+
+def _device_kind() -> str:
+    # Ahead of time, for a machine that this one is not, the mesh knows the device.
+    described = jax.sharding.get_abstract_mesh().abstract_device
+    return described.device_kind if described else jax.devices()[0].device_kind
+
+
+_refused_p = Primitive("lora_matmul_refused")
+_refused_p.multiple_results = True
+
+
+def _refuse(message: str, outs: Any) -> Any:
+    """Results of these shapes that no program can be compiled with."""
+    flat, tree = jax.tree.flatten(outs)
+    avals = tuple(ShapedArray(out.shape, out.dtype) for out in flat)
+    return tree.unflatten(_refused_p.bind(message=message, avals=avals))
+
+
+@_refused_p.def_impl
+def _(*, message: str, avals: Any) -> NoReturn:
+    raise NotImplementedError(message)
+
+
+@_refused_p.def_abstract_eval
+def _(*, message: str, avals: Any) -> Any:
+    return avals
+
+
+def _refuse_lowering(ctx: Any, *, message: str, avals: Any) -> NoReturn:
+    raise NotImplementedError(message)
+
+
+mlir.register_lowering(_refused_p, _refuse_lowering)

@@ -1,0 +1,192 @@
+"""How many adapters fit: sizes of the inner loop from the compiled program's memory.
+
+Nothing is tried out on the device. The packed loop is compiled for its shapes alone,
+XLA says what it will use, and what was left open in the config (0) is the largest that
+stays within the device.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from seal_jax import config, inner, model, plan
+
+# Global steps of about two thousand tokens run a 7B model's matmuls near their peak;
+# more only cost memory. A line and its padding to tiles take some 60 positions.
+STEP_TOKENS = 2048
+POSITIONS_PER_SLOT = 32
+
+
+class Memory(NamedTuple):
+    """Bytes on one device of the inner loop's program, by what holds them."""
+
+    base: int
+    slots: int
+    pool: int
+    other: int  # temporaries and the plan's arrays
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    def line(self) -> str:
+        """For people."""
+        parts = {
+            "base": self.base,
+            "slots": self.slots,
+            "finished adapters": self.pool,
+            "temporaries": self.other,
+        }
+        listed = ", ".join(f"{name} {size(n)}" for name, n in parts.items())
+        return f"{size(self.total)} ({listed})"
+
+
+def size(count: int) -> str:
+    """Bytes for people: 3.2 GB, 45 MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def measure(
+    arch: model.ModelConfig, cfg: inner.InnerConfig, on: Mesh | None = None
+) -> Memory:
+    """What training with `cfg` takes on a device, read off the compiled program."""
+    params, (slots, results), *_ = inner.arguments(arch, cfg, on)
+    used = inner.program(arch, cfg, on).memory_analysis()
+    whole = (
+        used.argument_size_in_bytes
+        + used.output_size_in_bytes
+        - used.alias_size_in_bytes
+        + used.temp_size_in_bytes
+        + used.generated_code_size_in_bytes
+    )
+    parts = [_bytes(tree) for tree in (params, slots, results)]
+    return Memory(*parts, whole - sum(parts))
+
+
+def _bytes(tree: object) -> int:
+    """On one device."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        shape, cut = leaf.shape, leaf.sharding
+        total += math.prod(cut.shard_shape(shape) if cut else shape) * (
+            leaf.dtype.itemsize
+        )
+    return total
+
+
+def choose(
+    arch: model.ModelConfig,
+    wanted: config.InnerConfig,
+    *,
+    limit: int,
+    adapters: int,
+    on: Mesh | None = None,
+) -> tuple[inner.InnerConfig, Memory]:
+    """The inner loop with every size decided.
+
+    Args:
+      arch: the decoder.
+      wanted: the config; `step_tokens`, `slots`, `active` and `pool` may be 0.
+      limit: bytes the program may use (`runtime.memory_limit`).
+      adapters: the most that are trained at a time; a pool need not be larger.
+      on: the mesh, or None for one device.
+
+    Raises:
+      ValueError: what is fixed does not fit; says what would.
+    """
+    row, shards = wanted.row_tokens, 1 if on is None else on.shape["data"]
+    adapters = -(-adapters // shards)
+    first = wanted.step_tokens or -(-STEP_TOKENS // row) * row
+    while True:
+        cfg = build(wanted, step_tokens=first, adapters=adapters)
+        memory = measure(arch, cfg, on)
+        if memory.total <= limit:
+            return cfg, memory
+        smaller = _shrunk(cfg, wanted, memory, limit)
+        if smaller is not None:
+            memory = measure(arch, smaller, on)
+            if memory.total <= limit:
+                return smaller, memory
+        if wanted.step_tokens or first == row:
+            raise ValueError(_advice(cfg, wanted, memory, limit))
+        first = max(row, first // 2 // row * row)
+
+
+def build(
+    wanted: config.InnerConfig, *, step_tokens: int, adapters: int
+) -> inner.InnerConfig:
+    """The config's inner loop, its open sizes as for a device with memory enough."""
+    slots = wanted.slots or max(1, step_tokens // POSITIONS_PER_SLOT)
+    # Rarely do more than three in four find their next line's place in a step.
+    active = wanted.active or max(1, slots * 3 // 4)
+    return inner.InnerConfig(
+        targets=wanted.lora.targets,
+        rank=wanted.lora.rank,
+        alpha=wanted.lora.alpha,
+        plan=plan.PlanConfig(
+            tile=wanted.tile,
+            row_tokens=wanted.row_tokens,
+            step_tokens=step_tokens,
+            slots=slots,
+            active=min(active, slots),
+        ),
+        pool=wanted.pool or max(adapters, 1),
+    )
+
+
+def _per_adapter(cfg: inner.InnerConfig, memory: Memory) -> tuple[float, float]:
+    return memory.slots / cfg.plan.slots, memory.pool / cfg.pool
+
+
+def _shrunk(
+    cfg: inner.InnerConfig, wanted: config.InnerConfig, memory: Memory, limit: int
+) -> inner.InnerConfig | None:
+    """`cfg` with a smaller pool, then fewer slots, as far as the config leaves open."""
+    per_slot, per_result = _per_adapter(cfg, memory)
+    room = limit - memory.base - memory.other
+    sizes = cfg.plan
+    slots, pool = sizes.slots, cfg.pool
+    if not wanted.pool:
+        pool = min(pool, int((room - slots * per_slot) // per_result))
+    if pool < slots and not wanted.pool and not wanted.slots:
+        slots = pool = int(room // (per_slot + per_result))
+    elif not wanted.slots:
+        slots = min(slots, int((room - pool * per_result) // per_slot))
+    active = sizes.active if wanted.active else min(sizes.active, slots)
+    if pool < 1 or slots < max(active, 1):
+        return None
+    return inner.InnerConfig(
+        targets=cfg.targets,
+        rank=cfg.rank,
+        alpha=cfg.alpha,
+        plan=plan.PlanConfig(
+            sizes.tile, sizes.row_tokens, sizes.step_tokens, slots, active
+        ),
+        pool=pool,
+    )
+
+
+def _advice(
+    cfg: inner.InnerConfig, wanted: config.InnerConfig, memory: Memory, limit: int
+) -> str:
+    per_slot, per_result = _per_adapter(cfg, memory)
+    room = limit - memory.base - memory.other
+    fits = int((room - cfg.pool * per_result) // per_slot)
+    together = int(room // (per_slot + per_result))
+    have = (
+        f"the inner loop with inner.step_tokens={cfg.plan.step_tokens}, inner.slots="
+        f"{cfg.plan.slots}, inner.pool={cfg.pool} needs {memory.line()}, "
+        f"{size(limit)} can be used"
+    )
+    if fits >= 1:
+        return f"{have}; inner.slots={fits} fits"
+    if together >= 1:
+        return f"{have}; inner.slots={together} with inner.pool={together} fits"
+    if wanted.step_tokens and wanted.step_tokens > wanted.row_tokens:
+        return f"{have}; lower inner.step_tokens, or leave it at 0"
+    return (
+        f"{have}; lower inner.lora.rank or inner.row_tokens, name fewer "
+        "inner.lora.targets, or spread the base over devices with mesh.model"
+    )

@@ -1,0 +1,56 @@
+"""The TPU kernels, compiled to the end for chips that are not there.
+
+Needs the libtpu package, no TPU: pytest -m aot tests/test_aot_tpu.py
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from seal_kernels.lora_matmul import mosaic_tpu_blocks as blocks
+
+pytestmark = pytest.mark.aot
+
+KINDS = {"v5e": "TPU v5 lite", "v6e": "TPU v6 lite"}
+FORWARD = {"lora_matmul_side": 1, "lora_matmul_core": 1}
+BACKWARD = {"lora_matmul_side": 2, "lora_matmul_core": 1}
+BOTH = {"lora_matmul_side": 3, "lora_matmul_core": 2}
+PROGRAMS = {
+    **{f"{layer}/forward": FORWARD for layer in ("q", "v", "gate", "down")},
+    **{f"{layer}/backward": BACKWARD for layer in ("q", "v", "gate", "down")},
+    "float32/forward": FORWARD,
+    "api_packed/vjp": BOTH,
+    "api_dense/vjp": BOTH,
+}
+
+
+@pytest.mark.parametrize("target", KINDS)
+def test_every_program_compiles_to_the_kernels_alone(target, root, child_env):
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed; pip install libtpu, as jax[tpu] pins it")
+    script = root / "tests" / "aot" / "compile_tpu.py"
+    done = subprocess.run(
+        [sys.executable, str(script), target],
+        env=child_env,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["device_kind"] == KINDS[target]
+    programs = {program["name"]: program for program in result["programs"]}
+    calls = {
+        name: {kernel: len(used) for kernel, used in program["kernels"].items()}
+        for name, program in programs.items()
+    }
+    assert calls == PROGRAMS
+    for name, program in programs.items():
+        # No product is XLA's; nothing as large as 3584 wide rows (14 MiB) is set aside.
+        assert program["dots"] == 0, name
+        assert program["temp_bytes"] < 4 * blocks.MIB, name
+        for used in program["kernels"].values():
+            assert max(used) <= blocks.VMEM_LIMIT, name

@@ -1,0 +1,314 @@
+"""The arrays of a plan: read back as a device reads them, and against the schedule."""
+
+import collections
+import dataclasses
+import hashlib
+import subprocess
+import sys
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from seal_jax import plan
+
+EOS = 9999
+MASKED = plan.LossConfig("masked", 64, 0)
+WHOLE, SAMPLED, UNSAMPLED = (plan.LossConfig("reference", 24, n) for n in (-1, 3, 0))
+LOSSES = (MASKED, WHOLE, SAMPLED, UNSAMPLED)
+SMALL = plan.PlanConfig(tile=4, row_tokens=24, step_tokens=48, slots=3, active=3)
+
+
+def make_jobs(lengths, *, loss=MASKED, epochs=2) -> list[plan.Job]:
+    """Jobs that differ in all they can; every line begins with a token of its own."""
+    return [
+        plan.Job(
+            lines=tuple(
+                (100 * (j + 1) + i, *range(1, length)) for i, length in enumerate(own)
+            ),
+            seed=(7, *own, j),
+            epochs=epochs + j % 2,
+            learning_rate=1e-3 * (j + 1),
+            clip=1.0 + j,
+            loss=loss if j % 3 else MASKED,
+        )
+        for j, own in enumerate(lengths)
+    ]
+
+
+@dataclasses.dataclass
+class Line:
+    """A line as a device finds it in a step."""
+
+    job: int
+    step: int
+    slot: int
+    rate: float
+    clip: float
+    leaves: dict[str, np.ndarray]
+
+
+CONTENT = ("tokens", "targets", "positions", "weights", "is_key")
+
+
+def steps_of(jobs, cfg) -> list[plan.Steps]:
+    """All steps that are run, one by one."""
+    return [
+        plan.Steps(*(leaf[i] for leaf in block.steps))
+        for block in plan.blocks(jobs, cfg, eos=EOS)
+        for i in range(block.count)
+    ]
+
+
+def read(jobs, cfg) -> list[Line]:
+    """What trains, read from the arrays alone, as the device would."""
+    lines, job_in = [], {}
+    for i, step in enumerate(steps_of(jobs, cfg)):
+        # A slot that is entered anew has been left before this step.
+        for slot, job in step.starts[: step.start_count]:
+            assert int(slot) not in job_in
+            job_in[int(slot)] = int(job)
+        for k, slot in enumerate(step.slots.tolist()):
+            if slot >= cfg.slots:
+                continue
+            inside = step.segments == k
+            leaves = {name: getattr(step, name)[inside] for name in CONTENT}
+            rate, clip = float(step.rates[k]), float(step.clips[k])
+            lines.append(Line(job_in[slot], i, slot, rate, clip, leaves))
+        for slot, job in step.ends[: step.end_count]:
+            assert job_in.pop(int(slot)) == job
+    assert not job_in
+    return lines
+
+
+def by_job(lines: list[Line]) -> dict[int, list[Line]]:
+    grouped = collections.defaultdict(list)
+    for line in lines:
+        grouped[line.job].append(line)
+    return grouped
+
+
+def trained(line: Line) -> list[int]:
+    return line.leaves["tokens"][line.leaves["is_key"]].tolist()
+
+
+workloads = st.lists(
+    st.lists(st.integers(1, 20), min_size=1, max_size=5), min_size=1, max_size=6
+)
+configs = st.builds(
+    lambda tile, rows, slots, active: plan.PlanConfig(
+        tile, 24, 24 * rows, slots, active
+    ),
+    tile=st.sampled_from([1, 4, 8, 24]),
+    rows=st.integers(1, 3),
+    slots=st.integers(1, 6),
+    active=st.integers(1, 6),
+)
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(
+    lengths=workloads,
+    loss=st.sampled_from(LOSSES),
+    cfg=configs,
+    epochs=st.integers(1, 3),
+)
+def test_every_job_trains_each_line_once_an_epoch(lengths, loss, cfg, epochs):
+    jobs = make_jobs(lengths, loss=loss, epochs=epochs)
+    lines = by_job(read(jobs, cfg))
+    assert set(lines) == set(range(len(jobs)))
+    for j, job in enumerate(jobs):
+        count, own = len(job.lines), lines[j]
+        assert len(own) == job.total == job.epochs * count
+        # Whole lines as they were given, all of them in every epoch.
+        for start in range(0, job.total, count):
+            epoch = [tuple(trained(line)) for line in own[start : start + count]]
+            assert sorted(epoch) == sorted(job.lines)
+        assert len({line.slot for line in own}) == 1
+        assert [line.step for line in own] == sorted({line.step for line in own})
+        assert [line.rate for line in own] == job.rates().tolist()
+        assert {line.clip for line in own} == {job.clip}
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(lengths=workloads, loss=st.sampled_from(LOSSES), cfg=configs)
+def test_arrays_hold_what_the_schedule_says(lengths, loss, cfg):
+    jobs = make_jobs(lengths, loss=loss)
+    needs = [[-(-job.positions()[i] // cfg.tile) for i in job.order()] for job in jobs]
+    layout, steps = list(plan.schedule(needs, cfg)), steps_of(jobs, cfg)
+    rows = [list(job.rows(eos=EOS, multiple=cfg.tile)) for job in jobs]
+    empty = plan.Steps(*(leaf[0] for leaf in plan.empty_steps(cfg, eos=EOS, count=1)))
+    assert len(steps) == len(layout)
+    for placed, step in zip(layout, steps, strict=True):
+        want = plan.Steps(*map(np.copy, empty))
+        starts, ends = [], []
+        for k, (job, slot, index, tile) in enumerate(placed):
+            row, need = rows[job][index], needs[job][index]
+            assert {len(leaf) for leaf in row.values()} == {need * cfg.tile}
+            span = slice(tile * cfg.tile, (tile + need) * cfg.tile)
+            for name in CONTENT:
+                getattr(want, name)[span] = row[name]
+            want.segments[span], want.tiles[tile : tile + need] = k, k
+            want.slots[k], want.clips[k] = slot, jobs[job].clip
+            want.rates[k] = jobs[job].rates()[index]
+            starts += [(slot, job)] * (index == 0)
+            ends += [(slot, job)] * (index == jobs[job].total - 1)
+        assert step.start_count == len(starts) and step.end_count == len(ends)
+        assert list(map(tuple, step.starts[: len(starts)].tolist())) == starts
+        assert list(map(tuple, step.ends[: len(ends)].tolist())) == ends
+        for name in set(plan.Steps._fields) - {
+            *("starts", "start_count", "ends", "end_count")
+        }:
+            np.testing.assert_array_equal(getattr(step, name), getattr(want, name))
+        # No slot occurs twice, fillers included: the device writes them all at once.
+        assert len(set(step.slots.tolist())) == cfg.active
+
+
+def test_a_step_in_which_nobody_trains():
+    cfg = plan.PlanConfig(tile=4, row_tokens=8, step_tokens=16, slots=5, active=3)
+    steps = plan.empty_steps(cfg, eos=EOS, count=2)
+    want = {
+        "tokens": np.full(16, EOS, np.int32),
+        "targets": np.full(16, EOS, np.int32),
+        "positions": np.zeros(16, np.int32),
+        "weights": np.zeros(16, np.float32),
+        "segments": np.full(16, -1, np.int32),
+        "is_key": np.zeros(16, bool),
+        "tiles": np.full(4, 3, np.int32),
+        "slots": np.array([5, 6, 7], np.int32),
+        "rates": np.zeros(3, np.float32),
+        "clips": np.ones(3, np.float32),
+        "starts": np.zeros((3, 2), np.int32),
+        "start_count": np.zeros((), np.int32),
+        "ends": np.zeros((3, 2), np.int32),
+        "end_count": np.zeros((), np.int32),
+    }
+    assert set(want) == set(plan.Steps._fields)
+    for name, leaf in want.items():
+        got = getattr(steps, name)
+        assert (got.shape, got.dtype) == ((2, *leaf.shape), leaf.dtype)
+        for i in range(2):
+            np.testing.assert_array_equal(got[i], leaf)
+    assert len(plan.empty_steps(cfg, eos=EOS).tokens) == plan.BLOCK
+
+
+def test_blocks_cut_the_steps_and_fill_the_last(monkeypatch):
+    jobs = make_jobs([[3, 12, 8, 1], [20], [5, 5, 2], [9, 4]], loss=SAMPLED)
+    (whole,) = plan.blocks(jobs, SMALL, eos=EOS)
+    assert 7 < whole.count < plan.BLOCK and whole.count % 7
+    monkeypatch.setattr(plan, "BLOCK", 7)
+    cut = list(plan.blocks(jobs, SMALL, eos=EOS))
+    assert [block.count for block in cut[:-1]] == [7] * (len(cut) - 1)
+    assert sum(block.count for block in cut) == whole.count
+    assert sum(block.lines for block in cut) == whole.lines
+    assert sum(block.tokens for block in cut) == whole.tokens
+    empty = plan.empty_steps(SMALL, eos=EOS, count=1)
+    for n, leaf in enumerate(whole.steps):
+        # All blocks have the same shapes, those of one compiled program.
+        assert {block.steps[n].shape for block in cut} == {leaf.shape}
+        joined = [block.steps[n][: block.count] for block in cut]
+        np.testing.assert_array_equal(np.concatenate(joined), leaf[: whole.count])
+        for block in (whole, *cut):
+            for filler in block.steps[n][block.count :]:
+                np.testing.assert_array_equal(filler, empty[n][0])
+    # A plan that ends with a block has no empty one after it.
+    monkeypatch.setattr(plan, "BLOCK", whole.count)
+    assert [b.count for b in plan.blocks(jobs, SMALL, eos=EOS)] == [whole.count]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_blocks_count_lines_and_tokens_with_loss(loss):
+    lengths = [[3, 12, 8, 1], [20], [5, 24, 2], [9, 4]]
+    jobs = make_jobs(lengths, loss=loss)
+    (block,) = plan.blocks(jobs, SMALL, eos=EOS)
+    assert block.lines == sum(len(job.lines) * job.epochs for job in jobs)
+
+    def with_loss(job, n):
+        # The line and its end; a line that fills pad_to has no position for the end.
+        own = n if job.loss.mode == "masked" else min(n, job.loss.pad_to - 1)
+        return own + job.loss.extra(n)
+
+    assert block.tokens == sum(
+        job.epochs * with_loss(job, n)
+        for job, own in zip(jobs, lengths, strict=True)
+        for n in own
+    )
+    weights = [step.weights for step in steps_of(jobs, SMALL)]
+    assert block.tokens == np.count_nonzero(weights)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_a_job_trains_does_not_depend_on_scheduling(loss):
+    jobs = make_jobs([[3, 12, 8, 1], [20], [5, 5, 2], [9, 4, 17, 11, 6]], loss=loss)
+    first = by_job(read(jobs, SMALL))
+
+    def same(a: list[Line], b: list[Line]) -> None:
+        for one, other in zip(a, b, strict=True):
+            assert (one.rate, one.clip) == (other.rate, other.clip)
+            real = one.leaves["weights"] != 0
+            for name in CONTENT:
+                there = other.leaves[name][other.leaves["weights"] != 0]
+                np.testing.assert_array_equal(one.leaves[name][real], there)
+
+    for changes in (
+        {"slots": 1, "active": 1},
+        {"slots": 9, "active": 2},
+        {"step_tokens": 24},
+        {"tile": 1, "row_tokens": 30, "step_tokens": 90, "slots": 4, "active": 4},
+    ):
+        other = by_job(read(jobs, dataclasses.replace(SMALL, **changes)))
+        for j in range(len(jobs)):
+            same(first[j], other[j])
+    # Nor on the neighbours, nor on the place among them.
+    other = by_job(read([jobs[3], jobs[1]], SMALL))
+    same(first[3], other[0])
+    same(first[1], other[1])
+
+
+def test_no_jobs_make_no_blocks():
+    assert list(plan.blocks([], SMALL, eos=EOS)) == []
+
+
+def test_a_line_that_does_not_fit_a_row_is_refused():
+    jobs = make_jobs([[3], [25]])
+    with pytest.raises(ValueError, match=r"takes 25 .*row_tokens=24; use 28 or more"):
+        list(plan.blocks(jobs, SMALL, eos=EOS))
+    # Its pads count.
+    loss = plan.LossConfig("reference", 64, -1)
+    with pytest.raises(ValueError, match="takes 63 positions"):
+        list(plan.blocks(make_jobs([[3], [3]], loss=loss), SMALL, eos=EOS))
+
+
+def digest(jobs, cfg) -> str:
+    """Of every array of a plan."""
+    made = hashlib.sha256()
+    for block in plan.blocks(jobs, cfg, eos=EOS):
+        made.update(repr(block[1:]).encode())
+        for leaf in block.steps:
+            made.update(leaf.tobytes())
+    return made.hexdigest()
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_a_plan_is_the_same_in_another_process(child_env, hash_seed):
+    jobs = make_jobs([[3, 12, 8, 1], [20], [5, 5, 2], [4, 4, 4]], loss=SAMPLED)
+    code = (
+        "import hashlib\n"
+        "from seal_jax import plan\n"
+        "from seal_jax.plan import Job, LossConfig, PlanConfig\n"
+        "made = hashlib.sha256()\n"
+        f"for block in plan.blocks({jobs!r}, {SMALL!r}, eos={EOS}):\n"
+        "    made.update(repr(block[1:]).encode())\n"
+        "    for leaf in block.steps:\n"
+        "        made.update(leaf.tobytes())\n"
+        "print(made.hexdigest())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=child_env | {"PYTHONHASHSEED": hash_seed},
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() == digest(jobs, SMALL)
