@@ -7,6 +7,8 @@ WORKDIR ?= runs/tiny
 # Two workers: a test that compiles keeps about one core busy.
 PYTEST  ?= .venv/bin/python -m pytest -q -n 2 --dist worksteal
 STAMP   := .venv/.setup-done
+AOT     := .venv-aot/.setup-done
+FAST    := not slow and not aot and not gpu and not tpu
 
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON := 3.12
@@ -14,12 +16,13 @@ export UV_PYTHON := 3.12
 export PYENV_VERSION := 3.12
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow test-aot lint format clean
 
 help:
 	@echo "make demo       set up, then run $(CONFIG) in $(WORKDIR)"
 	@echo "make test       set up, then run the tests (without those marked slow)"
 	@echo "make test-slow  set up, then run the tests marked slow"
+	@echo "make test-aot   set up .venv-aot, then compile for H200, TPU v5e and v6e"
 	@echo "make lint       set up, then ruff and pyright"
 	@echo "make format     set up, then let ruff rewrite the sources"
 	@echo "make setup      set up only"
@@ -31,10 +34,19 @@ demo: $(STAMP)
 	.venv/bin/python -m seal_jax.train --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(STAMP)
-	$(PYTEST) -m "not slow and not gpu and not tpu"
+	$(PYTEST) -m "$(FAST)"
 
 test-slow: $(STAMP)
-	$(PYTEST) -m "slow and not gpu and not tpu"
+	$(PYTEST) -m "slow and not aot and not gpu and not tpu"
+
+# Plugins for accelerators in an environment of their own: in .venv jax would look for
+# drivers at every start.
+test-aot: $(AOT)
+	.venv-aot/bin/python -m pytest -q -n 2 --dist worksteal -m aot
+
+$(AOT): $(STAMP)
+	UV_PROJECT_ENVIRONMENT=.venv-aot "$$(cat $(STAMP))" sync --frozen --quiet --group aot
+	@touch $@
 
 lint: $(STAMP)
 	.venv/bin/ruff check .
@@ -46,7 +58,7 @@ format: $(STAMP)
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv .venv-newest .tools .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-aot .venv-newest .tools .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The stamp holds the uv that was used, for scripts that need one.

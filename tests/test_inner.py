@@ -280,41 +280,56 @@ def test_more_jobs_than_the_pool_holds_are_refused():
         inner.train(params, workload(1, 7), keys, arch=ARCH, cfg=config(), eos=EOS)
 
 
+def operations(jaxpr):
+    """Every equation of a jaxpr and of those inside it."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        inside = jax.tree.leaves(
+            list(eqn.params.values()),
+            is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr"),
+        )
+        for one in inside:
+            one = getattr(one, "jaxpr", one)
+            if hasattr(one, "eqns"):
+                yield from operations(one)
+
+
+def packed_step(cfg, arch=ARCH):
+    """The jaxpr of a step on a step of a real plan."""
+    (block,) = plan.blocks(workload(1, 3), cfg.plan, eos=EOS)
+    step = jax.tree.map(lambda leaf: leaf[0], block.steps)
+    params, state, keys, *_ = inner.arguments(arch, cfg)
+    made = jax.make_jaxpr(inner.packed_step, static_argnums=(4, 5))
+    return made(params, state, keys, step, arch, cfg).jaxpr
+
+
 def test_a_step_touches_only_active_slots():
     """Neither the cost nor the result of a step may depend on slots that wait."""
     cfg = config(slots=50, active=2)
-    (block,) = plan.blocks(workload(1, 3), cfg.plan, eos=EOS)
-    step = jax.tree.map(lambda leaf: leaf[0], block.steps)
-    params = jax.eval_shape(lambda: model.init_params(jax.random.key(0), ARCH))
-    state = jax.eval_shape(lambda: inner.init_state(ARCH, cfg))
-    keys = jax.random.split(jax.random.key(1), cfg.pool)
-    jaxpr = jax.make_jaxpr(inner.packed_step, static_argnums=(4, 5))(
-        params, state, keys, step, ARCH, cfg
-    )
     touching = {"gather", "scatter", "dynamic_update_slice", "dynamic_slice"}
     passing = {"jit", "pjit", "while", "scan", "cond", "closed_call"}
-
-    def operations(jaxpr):
-        for eqn in jaxpr.eqns:
-            inside = [
-                leaf.jaxpr if hasattr(leaf, "jaxpr") else leaf
-                for leaf in jax.tree.leaves(
-                    list(eqn.params.values()),
-                    is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr"),
-                )
-                if hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
-            ]
-            yield eqn
-            for one in inside:
-                yield from operations(one)
-
     seen = set()
-    for eqn in operations(jaxpr.jaxpr):
+    for eqn in operations(packed_step(cfg)):
         shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
         if any(len(s) > 2 and cfg.plan.slots in s for s in shapes):
             seen.add(eqn.primitive.name)
     assert "gather" in seen
     assert seen <= touching | passing
+
+
+def test_a_step_never_copies_a_weight_for_each_adapter():
+    """The base's matmuls see all tokens at once: `[D, F]`, stacked over L at most."""
+    # Sizes that nothing else has.
+    arch = model.ModelConfig("llama", 64, 56, 2, 4, 2, 10, 76, 128, tied=True)
+    cfg = config(targets=tuple(arch.linears()), slots=50, active=7)
+    linears = {pair for d, f in arch.linears().values() for pair in ((d, f), (f, d))}
+    weights = set()
+    for eqn in operations(packed_step(cfg, arch)):
+        for var in (*eqn.invars, *eqn.outvars):
+            shape = getattr(var.aval, "shape", ())
+            if shape[-2:] in linears:
+                weights.add(shape[:-2])
+    assert weights == {(), (arch.layers,)}
 
 
 def test_sampled_pads_estimate_the_exact_loss_without_bias():

@@ -233,3 +233,31 @@ def test_the_published_workload_fills_its_steps(
     assert (len(jobs), lines) == (750, 65_490)
     assert tokens == 10 * sum(map(sum, published))
     assert tokens / (steps * cfg.step_tokens) >= least
+
+
+# Several devices
+
+
+@hypothesis.given(
+    lines=st.lists(st.integers(1, 6), min_size=1, max_size=20),
+    shards=st.integers(1, 5),
+    spare=st.integers(0, 3),
+)
+def test_jobs_are_shared_among_devices_in_balance(lines, shards, spare):
+    jobs = [
+        plan.Job(((1,) * 5,) * n, (j,), 2, 1e-3, 1.0, plan.LossConfig("masked", 64, 0))
+        for j, n in enumerate(lines)
+    ]
+    most = -(-len(jobs) // shards) + spare
+    shares = plan.share(jobs, shards, most=most)
+    assert sorted(j for own in shares for j in own) == list(range(len(jobs)))
+    assert len(shares) == shards
+    assert max(map(len, shares)) <= most
+    if spare == 3 and len(jobs) <= shards:
+        assert max(map(len, shares)) == 1
+    # Largest first to the least loaded: no two devices differ by more than one job,
+    # unless one of them is full.
+    load = [sum(lines[j] for j in own) for own in shares]
+    busiest, idlest = load.index(max(load)), load.index(min(load))
+    if len(shares[idlest]) < most:
+        assert load[busiest] - load[idlest] <= max(lines)
