@@ -24,6 +24,11 @@ from seal_jax import inner, lora, model, plan
 CLASSES = (16, 32, 64, 128, 256, 512)
 
 
+def classes_to(longest: int) -> tuple[int, ...]:
+    """The classes below `longest`, and `longest`."""
+    return (*(width for width in CLASSES if width < longest), longest)
+
+
 def width_of(positions: int, classes: Sequence[int]) -> int:
     """The narrowest class that holds so many positions.
 

@@ -13,19 +13,20 @@ four baselines):
     one_by_one          a jitted step, an adapter at a time
     peft, peft_padded   peft_baseline.py in --torch-python, also one at a time
 
-Adapters: of the 250 self-edits (750 with three seeds each, where more than 250 are
-asked for), sorted by tokens, as many as `--adapters` at even distances. The packed
-engine and the length classes train all of them; the two rectangular engines
-`--rectangular-adapters` and those that go one by one `--solo-adapters`, chosen in the
-same way, since they take so long. They are therefore compared by rates of the same
-work: tokens of the lines per second, which for equal sets of adapters is the ratio of
-adapters per second. (The packed engine needs many adapters to be at its best; the
-others do not, but for whole waves.) Padded PEFT may be cut short by
-`--padded-steps`, and every one of its steps costs the same, so it is compared by
-optimizer steps per second.
+The packed engine and the length classes train `--adapters`: of the 250 self-edits (or
+all 750 adapters, where more than 250 are asked for), sorted by tokens, those at even
+distances. What takes long is measured in part:
+
+* rectangular: `--waves` of the waves of the same adapters, from small to large, at
+  even distances. Every position of a rectangle costs the same, and how many all waves
+  have is known: the seconds are scaled up to them.
+* one by one, and PEFT: `--solo-adapters`, chosen as above. Ratios to these are of the
+  tokens of lines per second, which for equal adapters is the ratio of adapters.
+* padded PEFT: `--padded-steps` of each adapter. A padded step always costs the same,
+  so the ratio is of optimizer steps per second.
 
 Every program is compiled before the clock starts, by the same engine on one line of
-each class. Engines take turns, and medians over `--repeats` are reported.
+each class. Engines take turns (PEFT comes last), and medians over `--repeats` count.
 """
 
 import argparse
@@ -38,89 +39,46 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import engines
 import jax
 import numpy as np
+import training
 import workload
 
-from seal_jax import capacity, hf_config, inner, model, plan, runtime
+from seal_jax import inner, model, plan, runtime
 
 PACKED, ONE_BY_ONE = "packed", "one_by_one"
-BASELINES: Mapping[str, Callable[..., inner.Trained]] = {
-    "length_classes": engines.length_classes,
-    "rectangular": engines.rectangular,
-    "rectangular_sorted": engines.rectangular_sorted,
-    ONE_BY_ONE: engines.one_by_one,
-}
+BASELINES = ("length_classes", "rectangular", "rectangular_sorted", ONE_BY_ONE)
 PEFT = {"peft": "unpadded", "peft_padded": "padded"}
 PEFT_SCRIPT = Path(__file__).resolve().parent / "peft_baseline.py"
-SEED = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What is trained, and how the packed engine lays it out."""
-
-    epochs: int
-    loss: plan.LossConfig
-    targets: tuple[str, ...]
-    rank: int
-    tile: int
-    row_tokens: int
-    step_tokens: int
-    slots: int
-    active: int
-
-    def inner(self, *, pool: int) -> inner.InnerConfig:
-        """The engine's sizes; alpha is twice the rank, as in the reference."""
-        layout = plan.PlanConfig(
-            self.tile, self.row_tokens, self.step_tokens, self.slots, self.active
-        )
-        return inner.InnerConfig(
-            self.targets, self.rank, 2.0 * self.rank, layout, pool=pool
-        )
-
-    def jobs(self, lengths: Sequence[Sequence[int]], *, vocab: int) -> list[plan.Job]:
-        """A job for each list of line lengths, of random tokens."""
-        return [
-            plan.Job(
-                tuple(map(tuple, workload.token_ids(job, vocab=vocab, seed=number))),
-                seed=(SEED, number),
-                epochs=self.epochs,
-                learning_rate=1e-3,
-                clip=1.0,
-                loss=self.loss,
-            )
-            for number, job in enumerate(lengths)
-        ]
-
-
-def lengths(
-    adapters: int, *, scale: float = 1.0, longest: int | None = None
-) -> list[list[int]]:
-    """Line lengths of so many adapters, in the workload's order."""
-    whole = workload.load()
-    seeds = 1 if adapters <= len(whole.edits()) else workload.SEEDS
-    jobs = whole.jobs(seeds, scale=scale, longest=longest)
-    return [jobs[i] for i in sorted(workload.spread(jobs, adapters))]
-
-
-def arch_of(shape: common.Shape, *, dtype: str, kernel: str) -> model.ModelConfig:
-    """The decoder of a named shape."""
-    parsed = hf_config.parse(shape.config(), dtype=dtype)
-    return dataclasses.replace(parsed, kernel=kernel)
 
 
 # One engine
 
 
+class Task(NamedTuple):
+    """What an engine is measured on.
+
+    Attributes:
+      train: the engine, `inner.train` or one of `engines`, with its own arguments.
+      jobs: what it trains.
+      whole: the jobs that the figures are for, where it trains only some of them.
+      positions: how many it would compute for those.
+    """
+
+    train: Callable[..., inner.Trained]
+    jobs: list[plan.Job]
+    whole: list[plan.Job] | None = None
+    positions: int = 0
+
+
 def figures(
     seconds: Sequence[float],
     trained: inner.Trained,
-    jobs: Sequence[plan.Job],
+    task: Task,
     *,
     flops_per_token: int,
     peak: float | None,
@@ -134,7 +92,7 @@ def figures(
     Args:
       seconds: one per repeat.
       trained: what a repeat returned.
-      jobs: what it trained.
+      task: what it trained; with `whole`, seconds are scaled up by positions.
       flops_per_token: of training (`inner.flops_per_token`).
       peak: FLOP/s of the devices, or None where it is not known.
 
@@ -144,21 +102,27 @@ def figures(
     if not trained.finite_A.all():
         bad = np.flatnonzero(~trained.finite_A).tolist()
         raise ValueError(f"adapters {bad} must stay finite; use --dtype=float32")
+    jobs, positions, carrying = task.jobs, trained.computed_tokens, trained.tokens
+    part = {}
+    if task.whole is not None:
+        part = {"measured_adapters": len(jobs), "measured_seconds": list(seconds)}
+        seconds = [s * task.positions / positions for s in seconds]
+        jobs, positions = task.whole, task.positions
+        carrying = sum(job.epochs * sum(job.positions()) for job in jobs)
     tokens = sum(job.epochs * sum(map(len, job.lines)) for job in jobs)
-    timed = common.rates(
-        seconds, adapters=len(jobs), tokens=tokens, steps=trained.adapter_steps
-    )
-    flops = trained.tokens * flops_per_token / timed["seconds"]
+    steps = sum(job.total for job in jobs)
+    timed = common.rates(seconds, adapters=len(jobs), tokens=tokens, steps=steps)
+    flops = carrying * flops_per_token / timed["seconds"]
     return {
         "adapters": len(jobs),
         "tokens": tokens,
-        "steps": trained.adapter_steps,
-        "device_steps": trained.steps,
+        "steps": steps,
         **timed,
-        "token_efficiency": trained.tokens / trained.computed_tokens,
+        **part,
+        "token_efficiency": carrying / positions,
         "flops_per_s": flops,
         "mfu": None if peak is None else flops / peak,
-        "loss": float(np.mean(trained.loss_A)),
+        "mean_loss": float(np.mean(trained.loss_A)),
     }
 
 
@@ -166,10 +130,9 @@ def ratios(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """How many times faster the packed engine is than each of the others."""
     packed = measured[PACKED]
     return {
-        f"ratio_vs_{name}": packed[rate] / other[rate]
+        f"ratio_vs_{name}": packed[compared_by(name)] / other[compared_by(name)]
         for name, other in measured.items()
         if name != PACKED
-        for rate in (compared_by(name),)
     }
 
 
@@ -181,95 +144,115 @@ def compared_by(name: str) -> str:
 # All of them in turn
 
 
-def measure(
-    runs: Mapping[str, Callable[[bool], inner.Trained]], *, repeats: int
-) -> tuple[dict[str, list[float]], dict[str, inner.Trained], dict[str, float]]:
-    """Seconds of each repeat, results, and seconds of compilation.
+def tasks(
+    arch: model.ModelConfig,
+    sizes: training.Sizes,
+    names: Sequence[str],
+    *,
+    adapters: Sequence[Sequence[int]],
+    solo: Sequence[Sequence[int]],
+    wave: int,
+    count: int,
+) -> dict[str, Task]:
+    """What each of the named engines is measured on.
 
     Args:
-      runs: trains to the end; asked with True, only what compiles the programs.
-      repeats: times each runs, in turns.
+      arch: the decoder.
+      sizes: what is trained.
+      names: engines, `packed` or of `BASELINES`.
+      adapters: line lengths of each adapter.
+      solo: those of the adapters for `one_by_one`.
+      wave: adapters of a rectangular wave.
+      count: how many waves are measured, at most.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    results: dict[str, inner.Trained] = {}
-    compiling = {}
-    for name, run in runs.items():
-        with runtime.compile_times() as times:
-            run(True)
-        compiling[name] = times.cold + times.warm
+    jobs = sizes.jobs(adapters, vocab=arch.vocab)
+    widths = engines.classes_to(sizes.row_tokens)
+    made = {}
+    for name in names:
+        if name == PACKED:
+            made[name] = Task(inner.train, jobs)
+        elif name == "length_classes":
+            train = functools.partial(engines.length_classes, classes=widths)
+            made[name] = Task(train, jobs)
+        elif name == ONE_BY_ONE:
+            train = functools.partial(engines.one_by_one, classes=widths)
+            made[name] = Task(train, sizes.jobs(solo, vocab=arch.vocab))
+        else:
+            by_steps = name == "rectangular_sorted"
+            ordered = sorted(jobs, key=lambda job: job.total if by_steps else 0)
+            layout, many = sizes.inner(pool=1).plan, min(wave, len(jobs))
+            cut = engines.waves(ordered, layout, wave=many)
+            picked = spread([cost for _, cost in cut], count)
+            some = [ordered[j] for i in picked for j in cut[i][0]]
+            train = functools.partial(engines.rectangular, wave=many)
+            made[name] = Task(train, some, ordered, sum(cost for _, cost in cut))
+    return made
 
-    def once(name: str) -> None:
-        results[name] = runs[name](False)
 
-    for _ in range(repeats):
-        for name in runs:
-            once_named = functools.partial(once, name)
-            seconds[name] += common.time_repeats(once_named, repeats=1)
-    return seconds, results, compiling
+def spread(costs: Sequence[int], count: int) -> list[int]:
+    """Indices of up to `count` waves at even distances by cost, the last wave last.
+
+    Only the last may be short of adapters, and what follows a short one would be cut
+    differently.
+    """
+    ordered = sorted(range(len(costs)), key=lambda i: (costs[i], i))
+    count = min(count, len(costs))
+    return sorted(
+        ordered[(2 * part + 1) * len(costs) // (2 * count)] for part in range(count)
+    )
 
 
 def benchmark(
     arch: model.ModelConfig,
-    sizes: Sizes,
-    work: Mapping[str, Sequence[Sequence[int]]],
+    sizes: training.Sizes,
+    work: Mapping[str, Task],
     *,
-    wave: int,
     repeats: int,
 ) -> dict[str, dict[str, Any]]:
-    """Figures of each engine.
+    """Figures of each engine, which take turns.
 
     Args:
       arch: the decoder; its weights are random.
       sizes: what is trained.
-      work: line lengths of the adapters that each engine trains; their names choose
-        the engines.
-      wave: adapters of a rectangular wave.
+      work: from `tasks`.
       repeats: times each runs.
 
     Raises:
       ValueError: see `figures`, `plan.blocks` and `engines.width_of`.
     """
-    params = jax.jit(model.init_params, static_argnums=1)(jax.random.key(SEED), arch)
-    every = {n: sizes.jobs(listed, vocab=arch.vocab) for n, listed in work.items()}
-    # A line that is as wide as a row is wider than the widest class.
-    classes = tuple(sorted({*engines.CLASSES, sizes.row_tokens}))
-    runs = {}
-    for name, jobs in every.items():
-        keys = jax.random.split(jax.random.key(SEED + 1), len(jobs))
-        args: dict[str, Any] = {
-            "arch": arch,
-            "cfg": sizes.inner(pool=len(jobs)),
-            "eos": workload.EOS,
-        }
-        if name.startswith("rectangular"):
-            args["wave"] = min(wave, len(jobs))
-        elif name != PACKED:
-            args["classes"] = classes
-        small = [engines.one_per_class(job, classes) for job in jobs]
-        train = BASELINES.get(name, inner.train)
-        runs[name] = functools.partial(
-            lambda train, jobs, small, keys, args, warm: train(
-                params, small if warm else jobs, keys, **args
-            ),
-            train,
-            jobs,
-            small,
-            keys,
-            args,
-        )
-    seconds, results, compiling = measure(runs, repeats=repeats)
+    params = jax.jit(model.init_params, static_argnums=1)(
+        jax.random.key(training.SEED), arch
+    )
+    results: dict[str, inner.Trained] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    compiling = {}
+
+    def run(name: str, jobs: Sequence[plan.Job]) -> None:
+        cfg = sizes.inner(pool=len(jobs))
+        keys = jax.random.split(jax.random.key(training.SEED + 1), len(jobs))
+        args = {"arch": arch, "cfg": cfg, "eos": workload.EOS}
+        results[name] = work[name].train(params, jobs, keys, **args)
+
+    widths = engines.classes_to(sizes.row_tokens)
+    for name, task in work.items():
+        small = [engines.one_per_class(job, widths) for job in task.jobs]
+        with runtime.compile_times() as times:
+            run(name, small)
+        compiling[name] = times.cold + times.warm
+    for _ in range(repeats):
+        for name, task in work.items():
+            once = functools.partial(run, name, task.jobs)
+            seconds[name] += common.time_repeats(once, repeats=1)
+    peak = runtime.peak_flops(jax.devices()[0])
+    per_token = inner.flops_per_token(arch, sizes.inner(pool=1))
     return {
         name: {
             **figures(
-                seconds[name],
-                results[name],
-                jobs,
-                flops_per_token=inner.flops_per_token(arch, sizes.inner(pool=1)),
-                peak=runtime.peak_flops(jax.devices()[0]),
+                seconds[name], results[name], task, flops_per_token=per_token, peak=peak
             ),
             "compile_seconds": compiling[name],
         }
-        for name, jobs in every.items()
+        for name, task in work.items()
     }
 
 
@@ -277,7 +260,7 @@ def benchmark(
 
 
 def peft(
-    python: str, mode: str, sizes: Sizes, args: argparse.Namespace
+    python: str, mode: str, sizes: training.Sizes, args: argparse.Namespace
 ) -> dict[str, Any]:
     """The baseline's result on the adapters of the `one_by_one` engine.
 
@@ -318,89 +301,53 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Trains many adapters, packed and in slower ways.",
     )
     add = parser.add_argument
-    add("--shape", default="small", help=f"{', '.join(common.SHAPES)}, or NAME,FIELD=N")
-    add("--dtype", default="float32", help="of the base: float32 or bfloat16")
-    add("--kernel", default="auto", help="implementation of the low-rank matmul")
+    training.add_flags(parser)
     add("--adapters", type=int, default=64, help="of the packed engine, at most 750")
-    add("--rectangular-adapters", type=int, help="as --adapters if not given")
     add("--solo-adapters", type=int, default=8, help="of those that go one by one")
     add("--engines", default=",".join(BASELINES), help="beside packed")
     add("--torch-python", help="runs PEFT; default $SEAL_TORCH_PYTHON, else none")
     add("--peft", default=",".join(PEFT), help="which of them, with --torch-python")
     add("--padded-steps", type=int, help="of each adapter in peft_padded; default all")
     add("--repeats", type=int, default=3, help="times all is trained; medians count")
-    add("--epochs", type=int, default=workload.EPOCHS)
-    add("--rank", type=int, default=32)
-    add("--targets", default="q_proj,v_proj", help="separated by commas")
-    add("--loss", choices=(plan.MASKED, plan.REFERENCE), default=plan.MASKED)
-    add("--pad-to", type=int, default=2048, help="of the reference loss, and of PEFT")
-    add("--pad-samples", type=int, default=8, help="of the reference loss")
     add("--scale", type=float, default=1.0, help="factor on the lines' lengths")
     add("--longest", type=int, help="cut longer lines to this many tokens")
-    add("--tile", type=int, default=16)
-    add("--row-tokens", type=int, default=512)
-    add("--step-tokens", type=int, help="default 2048, on a CPU 512")
-    add("--slots", type=int, help="default one for 32 tokens of a step")
-    add("--active", type=int, help="default three quarters of the slots")
     add("--wave", type=int, default=32, help="adapters of a rectangular wave")
+    add("--waves", type=int, default=2, help="rectangular waves measured, at most")
     common.add_out(parser)
     return parser.parse_args(argv)
 
 
-def sizes_of(args: argparse.Namespace) -> Sizes:
-    """The flags that say what is trained; writes the defaults into `args`.
+def check(args: argparse.Namespace) -> None:
+    """Refuses what this benchmark's own flags cannot be.
 
     Raises:
       ValueError: a number that must be positive is not, or an unknown name.
     """
-    if args.step_tokens is None:
-        args.step_tokens = 512 if jax.default_backend() == "cpu" else 2048
-    if args.slots is None:
-        args.slots = max(1, args.step_tokens // capacity.POSITIONS_PER_SLOT)
-    if args.active is None:
-        args.active = max(1, args.slots * 3 // 4)
-    if args.rectangular_adapters is None:
-        args.rectangular_adapters = args.adapters
-    counted = "adapters rectangular_adapters solo_adapters repeats epochs rank wave"
-    for name in counted.split():
+    for name in ("adapters", "solo_adapters", "repeats", "wave", "waves"):
         if getattr(args, name) < 1:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag}={getattr(args, name)} must be at least 1")
-    for flag, listed, known in (
-        ("engines", args.engines, BASELINES),
-        ("peft", args.peft, PEFT),
-        ("targets", args.targets, common.shape(args.shape).linears()),
-    ):
+    for flag, known in (("engines", BASELINES), ("peft", PEFT)):
+        listed = getattr(args, flag)
         if not set(filter(None, listed.split(","))) <= set(known):
             raise ValueError(f"--{flag}={listed} must be of {', '.join(known)}")
-    return Sizes(
-        epochs=args.epochs,
-        loss=plan.LossConfig(args.loss, args.pad_to, args.pad_samples),
-        targets=tuple(args.targets.split(",")),
-        rank=args.rank,
-        tile=args.tile,
-        row_tokens=args.row_tokens,
-        step_tokens=args.step_tokens,
-        slots=args.slots,
-        active=args.active,
-    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The whole measurement as one result."""
-    sizes, shape = sizes_of(args), common.shape(args.shape)
-    arch = arch_of(shape, dtype=args.dtype, kernel=args.kernel)
-    picked = functools.partial(lengths, scale=args.scale, longest=args.longest)
-    work = {PACKED: picked(args.adapters)}
-    for name in filter(None, args.engines.split(",")):
-        work[name] = picked(
-            args.solo_adapters
-            if name == ONE_BY_ONE
-            else args.rectangular_adapters
-            if name.startswith("rectangular")
-            else args.adapters
-        )
-    measured = benchmark(arch, sizes, work, wave=args.wave, repeats=args.repeats)
+    check(args)
+    sizes, arch = training.sizes_of(args), training.arch_from(args)
+    picked = functools.partial(training.lengths, scale=args.scale, longest=args.longest)
+    work = tasks(
+        arch,
+        sizes,
+        [PACKED, *filter(None, args.engines.split(","))],
+        adapters=picked(args.adapters),
+        solo=picked(args.solo_adapters),
+        wave=args.wave,
+        count=args.waves,
+    )
+    measured = benchmark(arch, sizes, work, repeats=args.repeats)
     python = args.torch_python or os.environ.get("SEAL_TORCH_PYTHON")
     for name in filter(None, args.peft.split(",")) if python else ():
         measured[name] = peft(str(python), PEFT[name], sizes, args)
@@ -414,7 +361,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "engines": measured,
         **dataclasses.asdict(sizes),
         **{name: getattr(args, name) for name in given},
-        "model": dataclasses.asdict(shape),
+        "model": dataclasses.asdict(common.shape(args.shape)),
         **common.stamp(device=common.device_name(device.platform, device.device_kind)),
     }
 
@@ -425,20 +372,14 @@ def table(result: Mapping[str, Any]) -> str:
     form = "{:<19}{:>9}{:>10}{:>12}{:>10}{:>11}{:>9}{:>9}"
     lines = [form.format(*head, "mfu", "packed x")]
     for name, one in result["engines"].items():
-        adapters, mfu = one["adapters_per_s"], one.get("mfu")
+        rate, mfu = one["adapters_per_s"], one.get("mfu")
         ratio = result.get(f"ratio_vs_{name}")
-        lines.append(
-            form.format(
-                name,
-                one["adapters"],
-                f"{one['seconds']:.2f}",
-                "cut short" if adapters is None else f"{adapters:.3g}",
-                f"{one['tokens_per_s']:.4g}",
-                f"{one['token_efficiency']:.1%}",
-                "" if mfu is None else f"{mfu:.1%}",
-                "" if ratio is None else f"{ratio:.2f}",
-            )
-        )
+        cells = [name, one["adapters"], f"{one['seconds']:.2f}"]
+        cells += ["cut short" if rate is None else f"{rate:.3g}"]
+        cells += [f"{one['tokens_per_s']:.4g}", f"{one['token_efficiency']:.1%}"]
+        cells += ["" if mfu is None else f"{mfu:.1%}"]
+        cells += ["" if ratio is None else f"{ratio:.2f}"]
+        lines.append(form.format(*cells))
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from seal_jax import files
@@ -39,7 +40,8 @@ def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> 
     if shutil.disk_usage(directory).free < needed:
         raise files.DiskFullError(errno.ENOSPC, directory / str(step))
     args = ocp.args.Composite(
-        tree=ocp.args.StandardSave(tree),
+        # From the host: with several processes Orbax refuses arrays of one of them.
+        tree=ocp.args.StandardSave(jax.tree.map(np.asarray, tree)),
         meta=ocp.args.JsonSave(files.to_plain(meta)),
     )
     with _open(directory) as manager:
@@ -103,14 +105,22 @@ def restore(
 
 
 def _open(directory: str | Path) -> ocp.CheckpointManager:
+    here = jax.process_index()
+    # Of several processes one calls: Orbax is not to wait for the others.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}
+    )
     return ocp.CheckpointManager(
         Path(directory).absolute(),
         item_handlers={
-            "tree": ocp.StandardCheckpointHandler(),
-            "meta": ocp.JsonCheckpointHandler(),
+            "tree": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "meta": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
         },
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=None, create=False, enable_async_checkpointing=False
+            max_to_keep=None,
+            create=False,
+            enable_async_checkpointing=False,
+            multiprocessing_options=alone,
         ),
     )
 
@@ -154,5 +164,5 @@ def _check_like(where: str, stored: dict[str, str], like: dict[str, str]) -> Non
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from seal_jax import (
     capacity,
     config,
+    distributed,
     grade,
     inner,
     judge,
@@ -50,7 +51,15 @@ def run(
     *,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs, or continues, `exp` in `workdir`; `values` is the config as written."""
+    """Runs, or continues, `exp` in `workdir`; `values` is the config as written.
+
+    Several processes call it alike; only the first one touches `workdir` and speaks,
+    and all return its summary.
+    """
+    leads = distributed.leads()
+    if not leads:
+        say = _silent
+    check_same(values)
     templates = (
         self_edit.load_template(exp.propose.prompt, "propose"),
         self_edit.load_template(exp.answer.prompt, "answer"),
@@ -60,45 +69,74 @@ def run(
         exp, policy.describe(exp.model), templates, [*itertools.chain(*train), *heldout]
     )
     runtime.cache_programs()
+    distributed.keep_cache_if_shared()
     devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
+    distributed.check_mesh(devices)
     with contextlib.ExitStack() as stack:
         times = stack.enter_context(runtime.compile_times())
-        stack.enter_context(records.lock(workdir))
-        if (workdir / records.CONFIG_NAME).exists():
+        if leads:
+            stack.enter_context(records.lock(workdir))
+        if leads and (workdir / records.CONFIG_NAME).exists():
             records.open_workdir(workdir, values)
-        finished = finished_summary(workdir)
+        finished = distributed.share(lambda: finished_summary(workdir))
         if finished:
-            # Again, because a kill may have come between the two files.
-            report_html.write_html(workdir)
+            if leads:
+                # Again, because a kill may have come between the two files.
+                report_html.write_html(workdir)
             say(report.summary_table(finished))
             say(f"{workdir} holds a finished run; give another --workdir for a new one")
             return finished
-        score = scorer(exp.grade, workdir)
+        # The judge is asked by one process; `list` is not called.
+        score = scorer(exp.grade, workdir) if leads else list
         # In a list, to be handed over: see `walk` on its weights.
         base = [policy.load(exp.model, seed=exp.seed, on=devices)]
         # Not before: a config that cannot run must not claim the workdir.
-        records.open_workdir(workdir, values)
-        journal = stack.enter_context(records.Journal(workdir / "journal.jsonl"))
+        if leads:
+            records.open_workdir(workdir, values)
+        journal = stack.enter_context(distributed.Journal(workdir / "journal.jsonl"))
         state = trials.Run(
             exp=exp,
             inner=sizes(exp, base[0].arch, devices, journal, say=say),
             mesh=devices,
             journal=journal,
-            metrics=stack.enter_context(metrics.Metrics(workdir)),
+            metrics=stack.enter_context(
+                metrics.Metrics(workdir) if leads else metrics.Unwritten()
+            ),
             propose_template=templates[0],
             answer_template=templates[1],
-            score=score,
+            score=lambda items: distributed.share(lambda: score(items)),
             say=say,
         )
         summary = walk(state, base.pop(), train, heldout, workdir)
         summary["config_hash"] = records.config_hash(values)
         summary["compile"] = dataclasses.asdict(times)
-        records.write_json(workdir / SUMMARY, summary)
-        report_html.write_html(workdir)
+        summary = distributed.share(lambda: summary)
+        if leads:
+            records.write_json(workdir / SUMMARY, summary)
+            report_html.write_html(workdir)
     say(report.summary_table(summary))
     say(times.line())
     say(f"report: {workdir / 'report.html'}")
     return summary
+
+
+def _silent(line: str) -> None:
+    """`say` of the processes that do not lead."""
+
+
+def check_same(values: dict[str, Any]) -> None:
+    """Refuses processes that were given different configs.
+
+    Raises:
+      ValueError: see above.
+    """
+    hashes = distributed.everyone(records.config_hash(values))
+    odd = [i for i, h in enumerate(hashes) if h != hashes[0]]
+    if odd:
+        raise ValueError(
+            f"process {odd[0]} has another config than process 0; start all processes "
+            "of a run with the same --config and the same --config.key=value"
+        )
 
 
 def sizes(
@@ -118,9 +156,10 @@ def sizes(
         scale.passages * scale.edits * scale.seeds,
         scale.heldout_passages * scale.heldout_edits * scale.heldout_seeds,
     )
-    limit = runtime.memory_limit(jax.devices()[0])
 
     def unit() -> dict[str, Any]:
+        own = runtime.memory_limit(jax.local_devices()[0])
+        limit = min(distributed.everyone(own))
         cfg, memory = capacity.choose(
             arch, exp.inner, limit=limit, adapters=most, on=devices
         )
@@ -167,13 +206,15 @@ def walk(
         edits += new_edits
         rounds.append(line)
         rest_em.save_policy(state, pupil, workdir, round_index=index)
-        records.write_jsonl(workdir / "edits.jsonl", edits)
+        if distributed.leads():
+            records.write_jsonl(workdir / "edits.jsonl", edits)
         known = {f"round/{k}": v for k, v in line.items() if v is not None}
         state.metrics.log(index, known)
         rows.append(row(pupil, name=f"round_{index}"))
     rows += last
     heldout_edits = [edit for r in rows for edit in r["edits"]]
-    records.write_jsonl(workdir / "heldout.jsonl", heldout_edits)
+    if distributed.leads():
+        records.write_jsonl(workdir / "heldout.jsonl", heldout_edits)
     for i, r in enumerate(ladder.table(rows)):
         state.metrics.log(i, {f"ladder/{r['name']}": r["mean"]})
     return {

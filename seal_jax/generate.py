@@ -7,14 +7,15 @@ its keys are copied to every row that samples from it. Token ids in, token ids o
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
-from seal_jax import lora, model, sample
+from seal_jax import lora, mesh, model, sample
 
 NO_ADAPTER = -1
 
@@ -163,6 +164,63 @@ def padded_width(lengths: Iterable[int], multiple: int) -> int:
     return -(-max(lengths) // multiple) * multiple
 
 
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """The device's programs, with all that stays the same while requests pass."""
+
+    params: dict
+    layered: dict
+    adapters: lora.Tree | None
+    keys: Array
+    limits: np.ndarray | None
+    arch: model.ModelConfig
+    cfg: sample.SampleConfig
+    sizes: Sizes
+    on: Mesh | None
+
+    def read(self, groups: Sequence[Group]) -> sample.Prompts:
+        slots = self.sizes.column([group.adapter for group in groups], NO_ADAPTER)
+        pages = mesh.put((slots, *self.sizes.prompts(groups)), self.on, "data")
+        return sample.prefill(self.params, self.adapters, *pages, arch=self.arch)
+
+    def empty_rows(self) -> sample.Rows:
+        return sample.empty_rows(
+            self.adapters,
+            self.keys[0],
+            arch=self.arch,
+            cfg=self.cfg,
+            pages=self.sizes.pages,
+            per_page=self.sizes.per_page,
+            slots=self.sizes.width + self.cfg.max_tokens,
+            on=self.on,
+        )
+
+    def admit(
+        self, rows: sample.Rows, prompts: sample.Prompts, new: Mapping[int, Waiting]
+    ) -> sample.Rows:
+        """`new` has the place that each page takes."""
+        column, pages = self.sizes.column, new.values()
+        index = self.sizes.table([page.requests for page in pages])
+        return sample.admit(
+            rows,
+            prompts,
+            self.adapters,
+            column([page.source for page in pages], 0),
+            column([*new], self.sizes.pages),
+            column([page.adapter for page in pages], NO_ADAPTER),
+            self.keys[index],
+            None if self.limits is None else self.limits[index],
+            arch=self.arch,
+            cfg=self.cfg,
+        )
+
+    def decode(self, rows: sample.Rows, until: int) -> tuple[sample.Rows, int]:
+        rows, steps = sample.decode(
+            self.layered, rows, until, STEPS, arch=self.arch, cfg=self.cfg
+        )
+        return rows, int(steps)
+
+
 def run(
     params: dict,
     adapters: lora.Tree | None,
@@ -174,6 +232,7 @@ def run(
     batch: int,
     per_page: int,
     prompt_multiple: int,
+    limits: Sequence[int] | None = None,
     tick: Callable[[int], None] = lambda count: None,
 ) -> Generated:
     """Continues every request; one without a prompt stays empty.
@@ -191,6 +250,8 @@ def run(
       per_page: rows of a page, all under one adapter (1 without adapters).
       prompt_multiple: prompts are padded to a multiple of it, which bounds the number
         of compiled shapes.
+      limits: after how many tokens each request ends, as if it drew a stop token then,
+        for those that `cfg` does not end before.
       tick: told how many requests have finished, whenever some have.
     """
     if adapters is None:
@@ -201,64 +262,51 @@ def run(
     tick(sum(not request.prompt for request in requests))
     if not groups:
         return Generated(out, steps=0, prompt_tokens=0)
-    pages = max(1, batch // per_page)
+    # On a mesh every device has as many pages as the others.
+    on = mesh.holding(params)
+    pages = _multiple(batch // per_page, mesh.shards(on))
     width = padded_width((group.width for group in groups), prompt_multiple)
-    sizes = Sizes(pages, per_page, max(1, pages // READ_SHARE), width)
+    some = _multiple(pages // READ_SHARE, mesh.shards(on))
+    sizes = Sizes(pages, per_page, some, width)
 
-    def read(chosen: Sequence[Group]) -> sample.Prompts:
-        slots = sizes.column([group.adapter for group in chosen], NO_ADAPTER)
-        return sample.prefill(
-            params, adapters, slots, *sizes.prompts(chosen), arch=arch
-        )
-
-    def enter(rows: sample.Rows, prompts: sample.Prompts, new: dict[int, Waiting]):
-        index = sizes.table([page.requests for page in new.values()])
-        return sample.admit(
-            rows,
-            prompts,
-            adapters,
-            sizes.column([page.source for page in new.values()], 0),
-            sizes.column([*new], sizes.pages),
-            sizes.column([page.adapter for page in new.values()], NO_ADAPTER),
-            keys[index],
-            arch=arch,
-            cfg=cfg,
-        )
-
-    queue = Queue(groups, read, at_a_time=sizes.some)
+    keys = mesh.put(keys, on)
     layered = sample.by_layer(params)
-    rows = sample.empty_rows(
-        adapters,
-        keys[0],
-        arch=arch,
-        cfg=cfg,
-        pages=pages,
-        per_page=per_page,
-        slots=width + cfg.max_tokens,
-    )
-    free, busy, steps = list(range(pages)), dict[int, Waiting](), 0
+    most = None if limits is None else np.array(limits, np.int32)
+    device = Device(params, layered, adapters, keys, most, arch, cfg, sizes, on)
+    queue = Queue(groups, device.read, at_a_time=sizes.some)
+    rows, steps = device.empty_rows(), 0
+    free, busy = list(range(pages)), dict[int, Waiting]()
     while queue or busy:
         while queue and free:
             prompts, entering = queue.take(min(sizes.some, len(free)))
             new = {free.pop(): page for page in entering}
-            rows = enter(rows, prompts, new)
+            rows = device.admit(rows, prompts, new)
             busy |= new
         until = min(sizes.some, len(queue)) if queue else pages
-        rows, count = sample.decode(layered, rows, until, STEPS, arch=arch, cfg=cfg)
-        steps += int(count)
-        left = _leave(rows, busy, out)
+        rows, taken = device.decode(rows, until)
+        steps += taken
+        left = _leave(rows, busy, out, on)
         tick(sum(len(busy.pop(place).requests) for place in left))
         free += left
     return Generated(out, steps, sum(len(p) for g in groups for p in g.prompts))
 
 
+def _multiple(count: int, unit: int) -> int:
+    """`count`, rounded up to a positive multiple."""
+    return max(1, -(-count // unit)) * unit
+
+
 def _leave(
-    rows: sample.Rows, busy: dict[int, Waiting], out: list[list[int]]
+    rows: sample.Rows,
+    busy: dict[int, Waiting],
+    out: list[list[int]],
+    on: Mesh | None,
 ) -> list[int]:
     """Copies the texts of finished pages to `out`; returns their places."""
-    done_GQ, count_GQ, out_GQN = jax.device_get(
-        (rows.done_GQ, rows.count_GQ, rows.out_GQN)
-    )
+    wanted = (rows.done_GQ, rows.count_GQ, rows.out_GQN)
+    if on is not None:
+        wanted = mesh.gather(wanted, on)
+    done_GQ, count_GQ, out_GQN = jax.device_get(wanted)
     left = [place for place in busy if done_GQ[place].all()]
     for place in left:
         for q, request in enumerate(busy[place].requests):

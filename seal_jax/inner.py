@@ -342,7 +342,7 @@ def arguments(
     arch: model.ModelConfig, cfg: InnerConfig, on: Mesh | None = None
 ) -> tuple:
     """What `program` takes: shapes, dtypes and, on a mesh, shardings."""
-    shards = 1 if on is None else on.shape["data"]
+    shards = mesh.shards(on)
 
     def like() -> tuple:
         key = jax.random.key(0)
@@ -417,7 +417,7 @@ def train(
     Raises:
       ValueError: too many jobs, or see `plan.blocks`.
     """
-    shards = 1 if on is None else on.shape["data"]
+    shards = mesh.shards(on)
     if len(jobs) > cfg.pool * shards:
         raise ValueError(
             f"{len(jobs)} jobs must fit inner.pool={cfg.pool} on each of {shards} "
@@ -467,6 +467,6 @@ _rows = jax.jit(lora.select)
 def _empty_state(arch: model.ModelConfig, cfg: InnerConfig, on: Mesh | None) -> State:
     if on is None:
         return init_state(arch, cfg)
-    state = init_state(arch, cfg, shards=on.shape["data"])
+    state = init_state(arch, cfg, shards=mesh.shards(on))
     placed = jax.tree.broadcast(mesh.named(on, SHARDED[0]), state)
     return jax.tree.map(jax.lax.with_sharding_constraint, state, placed)

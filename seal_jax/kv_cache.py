@@ -79,8 +79,6 @@ def step(
       length_B: the slots they go to; they attend to these and all before.
       cache: what lies before. It is updated in place if the caller donated it.
     """
-    at_S = jnp.arange(cache[0]["k"].shape[2])
-    mask_B1S = (at_S[None, :] <= length_B[:, None])[:, None]
     net, variables = model.Decoder(cfg), {"params": params}
     embedded: Any = net.apply(
         variables, token_B[:, None], length_B[:, None], method="embedded"
@@ -90,9 +88,11 @@ def step(
     for i, layer in enumerate(params["layers"]):
         one = {"params": layer} | ({} if delta is None else {"lora": delta[i]})
         applied: Any = model.Block(cfg).apply(
-            one, x_B1D, rope, mask_B1S, cache[i], length_B
+            one, x_B1D, rope, None, cache[i], length_B
         )
         x_B1D, kv = applied
         made.append(kv)
-    hidden: Any = net.apply(variables, x_B1D[:, 0], method="normed")
-    return hidden, tuple(made)
+    hidden_BD: Any = net.apply(
+        variables, x_B1D[:, 0], method=lambda net, x_BD: net.final_norm(x_BD)
+    )
+    return hidden_BD, tuple(made)

@@ -82,6 +82,25 @@ def put(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
     return jax.tree.map(one, tree)
 
 
+def holding(tree: Any) -> Mesh | None:
+    """The mesh that arrays such as a policy's parameters lie on, if they do."""
+    sharding = jax.tree.leaves(tree)[0].sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else None
+
+
+def shards(mesh: Mesh | None) -> int:
+    """Size of the axis `data`; 1 without a mesh."""
+    return 1 if mesh is None else mesh.shape["data"]
+
+
+def cut(tree: Any, mesh: Mesh | None) -> Any:
+    """Inside jit: arrays cut along their first axis, over `data`."""
+    if mesh is None:
+        return tree
+    rows = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, rows), tree)
+
+
 def gather(tree: Any, mesh: Mesh) -> Any:
     """Sharded arrays, whole on every device."""
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)

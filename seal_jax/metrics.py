@@ -93,6 +93,19 @@ class Metrics:
         self.close()
 
 
+class Unwritten(Metrics):
+    """The metrics of a process that leaves writing to another one."""
+
+    def __init__(self):
+        pass
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class _Events:
     """One TensorBoard event file, the only one in its directory."""
 
@@ -131,6 +144,7 @@ def progress(
     unit: str,
     *,
     done: int = 0,
+    shown: bool = True,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
     every: float = 10.0,
@@ -147,11 +161,15 @@ def progress(
     by an earlier run: they count as progress, not as speed.
 
     Args:
+      shown: False shows nothing, for a process that is not to speak.
       stream: where to; standard error if None.
 
     Yields:
       advance(count=1): `count` more units are finished.
     """
+    if not shown:
+        yield lambda count=1: None
+        return
     out = stream or sys.stderr
     if out.isatty():
         with _bar(out) as bar:

@@ -217,25 +217,26 @@ def attend(q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, mask_BTS: Array) -> Arra
 
 
 def attend_cached(
-    q_B1NH: Array, k_BKSH: Array, v_BKSH: Array, mask_B1S: Array
-) -> Array:
-    """Attention of one token a row to the row's cached keys, `[B, 1, N, H]`."""
+    q_B1NH: Array, kv: dict[str, Array], cache: dict[str, Array], slots_B: Array
+) -> tuple[Array, dict[str, Array]]:
+    """One token a row attends to its slot of the cache and all before it.
+
+    It is written there first: nothing else then reads the old cache, and XLA updates a
+    donated one in place. `kv` holds the token's `{"k", "v"}`, `[B, 1, K, H]`.
+    """
+    k_BKSH, v_BKSH = (
+        cache[name].at[jnp.arange(len(slots_B)), :, slots_B].set(kv[name][:, 0])
+        for name in ("k", "v")
+    )
     q_BKnH = einops.rearrange(q_B1NH, "B 1 (K n) H -> B K n H", K=k_BKSH.shape[1])
     scores_BKnS = jnp.einsum(
         "BKnH,BKSH->BKnS", q_BKnH, k_BKSH, preferred_element_type=jnp.float32
     )
-    scores_BKnS = scores_BKnS / math.sqrt(q_B1NH.shape[-1])
-    low = -0.7 * float(jnp.finfo(jnp.float32).max)
-    scores_BKnS = jnp.where(mask_B1S[:, None], scores_BKnS, low)
-    weights_BKnS = jax.nn.softmax(scores_BKnS, axis=-1).astype(v_BKSH.dtype)
-    y_BKnH = jnp.einsum("BKnS,BKSH->BKnH", weights_BKnS, v_BKSH)
-    return y_BKnH.reshape(q_B1NH.shape)
-
-
-def _write(cache_BKSH: Array, new_B1KH: Array, slots_B: Array) -> Array:
-    """One new position a row; in place, since nothing else reads the old cache."""
-    at = cache_BKSH.at[jnp.arange(len(slots_B)), :, slots_B]
-    return at.set(new_B1KH[:, 0], unique_indices=True)
+    seen_BS = jnp.arange(k_BKSH.shape[2])[None, :] <= slots_B[:, None]
+    scores_BKnS = jnp.where(seen_BS[:, None, None, :], scores_BKnS, -jnp.inf)
+    weights_BKnS = jax.nn.softmax(scores_BKnS / math.sqrt(q_BKnH.shape[-1]))
+    y_BKnH = jnp.einsum("BKnS,BKSH->BKnH", weights_BKnS.astype(v_BKSH.dtype), v_BKSH)
+    return y_BKnH.reshape(q_B1NH.shape), {"k": k_BKSH, "v": v_BKSH}
 
 
 @recomputed
@@ -250,7 +251,7 @@ class Block(nn.Module):
     cfg: ModelConfig
 
     @nn.compact
-    def __call__(self, x_BTD, rope, mask_BTS, cache, slots_B=None):
+    def __call__(self, x_BTD, rope, mask_BTS, cache, slots_B: Any = None):
         cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
 
         def linear(name: str, bias: bool = False) -> Linear:
@@ -267,16 +268,13 @@ class Block(nn.Module):
             q_BTNH = RMSNorm(cfg.norm_eps, dtype, name="q_norm")(q_BTNH)
             k_BTKH = RMSNorm(cfg.norm_eps, dtype, name="k_norm")(k_BTKH)
         q_BTNH, k_BTKH = rotate(q_BTNH, *rope), rotate(k_BTKH, *rope)
+        kv = {"k": k_BTKH, "v": v_BTKH}
         if cache:
-            k_BKSH = _write(cache["k"], k_BTKH, slots_B)
-            v_BKSH = _write(cache["v"], v_BTKH, slots_B)
-            cache = {"k": k_BKSH, "v": v_BKSH}
-            y_BTNH = attend_cached(q_BTNH, k_BKSH, v_BKSH, mask_BTS)
+            y_BTNH, cache = attend_cached(q_BTNH, kv, cache, slots_B)
         else:
             y_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS)
             if cache is not None:
-                new = {"k": k_BTKH, "v": v_BTKH}
-                cache = jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), new)
+                cache = jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), kv)
         y_BTF = einops.rearrange(y_BTNH, "B T N H -> B T (N H)")
         x_BTD = x_BTD + linear("o_proj")(y_BTF)
         h_BTD = RMSNorm(cfg.norm_eps, dtype, name="post_norm")(x_BTD)
@@ -321,7 +319,7 @@ class Decoder(nn.Module):
         """
         x_BTD, rope = self.embedded(tokens_BT, positions_BT)
         x_BTD, cache = self.layers(x_BTD, rope, mask_BTS, cache)
-        return self.normed(x_BTD), cache
+        return self.final_norm(x_BTD), cache
 
     def embedded(self, tokens_BT, positions_BT):
         """What the first layer takes: `x_BTD`, and the rotary cosines and sines."""
@@ -330,10 +328,6 @@ class Decoder(nn.Module):
             self.cfg
         ).reshape(1, 1, -1)
         return x_BTD, (jnp.cos(angles), jnp.sin(angles))
-
-    def normed(self, x_BTD: Array) -> Array:
-        """The last layer's output after the final norm."""
-        return self.final_norm(x_BTD)
 
     def unembed(self, hidden_BTD: Array) -> Array:
         """Vocabulary logits of hidden states, float32, `[..., V]`."""

@@ -18,7 +18,17 @@ from typing import Any
 
 import jax
 
-from seal_jax import checkpoint, hf, imitate, lora, policy, reward, select, trials
+from seal_jax import (
+    checkpoint,
+    distributed,
+    hf,
+    imitate,
+    lora,
+    policy,
+    reward,
+    select,
+    trials,
+)
 from seal_jax.reward import Graded, mean
 from seal_jax.tasks.common import Passage
 from seal_jax.trials import Edit, Run
@@ -126,7 +136,7 @@ def learn(
     stage = trials.IMITATE if name == "policy" else trials.CONTROL
     key = policy.fold(run.key, [stage], [round_index])[0]
     unit = f"{name}/imitate/{round_index}"
-    if (checkpoint.latest(directory) or 0) < round_index:
+    if distributed.share(lambda: checkpoint.latest(directory) or 0) < round_index:
         run.say(f"round_{round_index}: imitate {len(kept)} self-edits ({name})")
         begin = time.monotonic()
         examples = [(pupil.encode(e.prompt), pupil.encode(e.text)) for e in kept]
@@ -135,12 +145,16 @@ def learn(
         )
         seconds = time.monotonic() - begin
         meta = {"seconds": seconds, "losses": losses}
-        checkpoint.save(directory, round_index, delta, meta)
+        delta = distributed.readable(delta)
+        if distributed.leads():
+            checkpoint.save(directory, round_index, delta, meta)
     like = jax.eval_shape(
         lambda: lora.init(key, pupil.arch, targets=cfg.targets, rank=cfg.rank)
     )
     # Read back even if it was just written: both ways must give the same bits.
-    delta, meta = checkpoint.restore(directory, round_index, like)
+    delta, meta = distributed.share_arrays(
+        lambda: checkpoint.restore(directory, round_index, like), like
+    )
     run.journal.cached(unit, lambda: meta)
     # Rounds may differ in how many edits they keep, and so in steps.
     before = [f"{name}/imitate/{r}" for r in range(1, round_index)]
@@ -210,9 +224,10 @@ def save_policy(
     run: Run, pupil: policy.Policy, workdir: Path, *, round_index: int
 ) -> None:
     """Writes the policy in Hugging Face format, once per round."""
-    run.journal.cached(
-        f"policy/saved/{round_index}",
-        lambda: hf.save(
-            workdir / "policy", pupil.arch, pupil.params, source=pupil.source
-        ),
-    )
+
+    def unit() -> None:
+        params = distributed.readable(pupil.params)
+        if distributed.leads():
+            hf.save(workdir / "policy", pupil.arch, params, source=pupil.source)
+
+    run.journal.cached(f"policy/saved/{round_index}", unit)

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
-from seal_jax import kv_cache, lora, model
+from seal_jax import kv_cache, lora, mesh, model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Rows(NamedTuple):
     length_GQ: Array
     count_GQ: Array
     done_GQ: Array
+    limit_GQ: Array  # a row of so many tokens ends, as if it drew a stop token
     out_GQN: Array  # `count_GQ` tokens in each row
 
 
@@ -135,9 +137,12 @@ def _new_rows(
     delta: tuple[dict, ...] | None,
     keys_GQ: Array,
     length_GQ: Array,
+    limit_GQ: Array | None,
     cfg: SampleConfig,
 ) -> Rows:
     shape = length_GQ.shape
+    if limit_GQ is None:
+        limit_GQ = jnp.full(shape, cfg.max_tokens, jnp.int32)
     return Rows(
         cache=cache,
         delta=delta,
@@ -146,11 +151,12 @@ def _new_rows(
         length_GQ=length_GQ,
         count_GQ=jnp.zeros(shape, jnp.int32),
         done_GQ=length_GQ == 0,
+        limit_GQ=limit_GQ,
         out_GQN=jnp.zeros((*shape, cfg.max_tokens), jnp.int32),
     )
 
 
-def _pick(
+def pick(
     adapters: lora.Tree | None, slots_G: Array, dtype: str
 ) -> tuple[dict, ...] | None:
     """The pages' own adapters, layer by layer; zeros for a slot outside the stack."""
@@ -167,7 +173,7 @@ def _pick(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("arch", "cfg", "pages", "per_page", "slots")
+    jax.jit, static_argnames=("arch", "cfg", "pages", "per_page", "slots", "on")
 )
 def empty_rows(
     adapters: lora.Tree | None,
@@ -178,18 +184,22 @@ def empty_rows(
     pages: int,
     per_page: int,
     slots: int,
+    on: Mesh | None = None,
 ) -> Rows:
     """Pages of absent rows, with `slots` positions each in the cache.
 
-    `adapters` are of the stack's structure; `key` of the keys' kind.
+    `adapters` are of the stack's structure; `key` of the keys' kind. On a mesh the
+    pages are shared among its devices, and stay so.
     """
-    return _new_rows(
+    rows = _new_rows(
         kv_cache.init(arch, rows=pages * per_page, slots=slots),
-        _pick(adapters, jnp.full(pages, -1), arch.dtype),
+        pick(adapters, jnp.full(pages, -1), arch.dtype),
         jnp.broadcast_to(key, (pages, per_page)),
         jnp.zeros((pages, per_page), jnp.int32),
+        None,
         cfg,
     )
+    return mesh.cut(rows, on)
 
 
 def _draw_next(rows: Rows, logits_GQV: Array, cfg: SampleConfig) -> Rows:
@@ -204,7 +214,8 @@ def _draw_next(rows: Rows, logits_GQV: Array, cfg: SampleConfig) -> Rows:
         return draw(logits_V, jax.random.fold_in(key, count), cfg)
 
     token_GQ = jax.vmap(jax.vmap(one))(logits_GQV, rows.keys_GQ, rows.count_GQ)
-    goes_on_GQ = ~rows.done_GQ & ~jnp.isin(token_GQ, stop_ids)
+    ends_GQ = jnp.isin(token_GQ, stop_ids) | (rows.count_GQ >= rows.limit_GQ)
+    goes_on_GQ = ~rows.done_GQ & ~ends_GQ
     at_N = jnp.arange(cfg.max_tokens)[None, None, :]
     here_GQN = (at_N == rows.count_GQ[..., None]) & goes_on_GQ[..., None]
     count_GQ = rows.count_GQ + goes_on_GQ
@@ -225,6 +236,7 @@ def admit(
     places_W: Array,
     slots_W: Array,
     keys_WQ: Array,
+    limits_WQ: Array | None = None,
     *,
     arch: model.ModelConfig,
     cfg: SampleConfig,
@@ -239,6 +251,7 @@ def admit(
       places_W: which pages they become, all different; none if past the last.
       slots_W: their adapters.
       keys_WQ: a typed PRNG key for every row.
+      limits_WQ: after how many tokens each row ends, if `cfg` does not end it before.
       arch: the decoder.
       cfg: how to decode.
     """
@@ -258,9 +271,10 @@ def admit(
 
     new = _new_rows(
         jax.tree.map(whole, prompts.cache),
-        _pick(adapters, slots_W, arch.dtype),
+        pick(adapters, slots_W, arch.dtype),
         keys_WQ,
         prompts.length_GQ[sources_W],
+        limits_WQ,
         cfg,
     )
     new = _draw_next(new, prompts.logits_GQV[sources_W], cfg)

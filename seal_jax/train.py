@@ -4,11 +4,15 @@
 
 The same command continues a run that was stopped. `run` does the same from a test or a
 notebook.
+
+Several processes, such as one on each host, make one run: those that srun, mpirun or a
+TPU slice started together, or those that --coordinator, --processes and --process name.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +49,50 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; use --config.key=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
+    # Imported here, like all that brings jax: see `run`.
+    from seal_jax import distributed
+
     values, workdir = flags.FLAGS.config.to_dict(), flags.FLAGS.workdir
-    if os.environ.get("SEAL_TRACEBACK"):
+    names = ("coordinator", "processes", "process")
+    # Twice, because what fails inside is also told to the other processes.
+    with (
+        _errors_in_one_line(),
+        distributed.joined(*(flags.FLAGS[name].value for name in names)),
+        _errors_in_one_line(),
+    ):
         run(values, workdir)
-        return
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Ends the program with one line for the user, not with a traceback.
+
+    SEAL_TRACEBACK=1 shows where it came from.
+    """
     try:
-        run(values, workdir)
+        yield
     except (ValueError, OSError, judge.JudgeError) as error:
-        # One line for the user; SEAL_TRACEBACK=1 shows where it came from.
+        if os.environ.get("SEAL_TRACEBACK"):
+            raise
         sys.exit(f"error: {_one_line(error)}")
 
 
 def define_flags() -> None:
-    """Adds --config and --workdir; a function, so that an import has no effect."""
+    """Adds the command's flags; a function, so that an import has no effect."""
     config_flags.DEFINE_config_file(
         "config", None, "Experiment file, such as configs/tiny.py."
     )
     flags.DEFINE_string("workdir", None, "Directory of this run.")
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "With several processes: host:port of process 0, or auto for a cluster that "
+        "jax detects. srun, mpirun and TPU slices need none.",
+    )
+    flags.DEFINE_integer(
+        "processes", None, "How many belong to the run; 1 keeps a process for itself."
+    )
+    flags.DEFINE_integer("process", None, "Which one this is, from 0 on.")
     flags.mark_flags_as_required(["config", "workdir"])
 
 

@@ -16,8 +16,10 @@ from jax.sharding import Mesh
 
 from seal_jax import (
     config,
+    distributed,
     inner,
     lora,
+    mesh,
     metrics,
     model,
     plan,
@@ -74,7 +76,7 @@ class Run:
     @property
     def shards(self) -> int:
         """Devices, or groups of them, that train adapters side by side."""
-        return 1 if self.mesh is None else self.mesh.shape["data"]
+        return mesh.shards(self.mesh)
 
     @property
     def key(self) -> jax.Array:
@@ -118,7 +120,9 @@ def propose(
         fixed = [np.full(len(rows), v) for v in (PROPOSE, round_index)]
         keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
         asked = [prompts[p] for p, _ in index]
-        with metrics.progress(len(index), f"{phase}: propose", "edits") as tick:
+        with metrics.progress(
+            len(index), f"{phase}: propose", "edits", shown=distributed.leads()
+        ) as tick:
             texts = policy.write(writer, asked, keys, run.exp.propose, tick=tick)
         return {"texts": texts, "seconds": time.monotonic() - begin}
 
@@ -171,7 +175,13 @@ def adapt_and_answer(
     trials: dict[tuple[int, int], Trial] = {}
     names = [f"{phase}/adapt/{i}" for i in range(len(chunks))]
     done = sum(len(c) for c, n in zip(chunks, names, strict=True) if n in run.journal)
-    with metrics.progress(len(every), f"{phase}: adapt", "adapters", done=done) as tick:
+    with metrics.progress(
+        len(every),
+        f"{phase}: adapt",
+        "adapters",
+        done=done,
+        shown=distributed.leads(),
+    ) as tick:
         for name, chunk in zip(names, chunks, strict=True):
             if name not in run.journal:
                 unit = _chunk(

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("report",)),
     ("jax", ("checkpoint", "cross_entropy", "model", "runtime")),
     ("jax", ("hf_config", "hf_weights", "lora")),
-    ("jax", ("mesh",)),
+    ("jax", ("mesh", "kv_cache")),
     ("jax", ("hf", "imitate", "inner", "sample")),
     ("jax", ("generate",)),
     ("jax", ("capacity", "peft", "policy", "pretrain")),

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import math
 
 import golden_models
@@ -39,32 +38,6 @@ def test_logits_equal_transformers_live(name, tmp_path):
     want = golden_models.live_logits(tmp_path, tmp_path / "model", tokens, is_key)
     got = golden_models.forward(cfg, params, tokens, is_key)
     np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def cached_forward(cfg, params, tokens, positions, mask, cache, start):
-    net = model.Decoder(cfg)
-    hidden, cache = net.apply({"params": params}, tokens, positions, mask, cache, start)
-    return net.apply({"params": params}, hidden, method="unembed"), cache
-
-
-@pytest.mark.parametrize("name", golden_models.NAMES)
-def test_a_cache_filled_in_pieces_gives_the_same_logits(name):
-    cfg, params = golden_models.load(name)
-    tokens, _ = golden_models.batch(name)
-    tokens = tokens[:, :9]
-    rows, width = tokens.shape
-    slots = 16
-    cache, pieces = model.init_cache(cfg, rows, slots), []
-    for start, stop in ((0, 7), (7, 8), (8, 9)):
-        positions = jnp.broadcast_to(jnp.arange(start, stop), (rows, stop - start))
-        mask_BTS = jnp.arange(slots).reshape(1, 1, slots) <= positions[:, :, None]
-        logits, cache = cached_forward(
-            cfg, params, tokens[:, start:stop], positions, mask_BTS, cache, start
-        )
-        pieces.append(logits)
-    want = golden_models.forward(cfg, params, tokens, np.ones((rows, width), bool))
-    np.testing.assert_allclose(jnp.concatenate(pieces, 1), want, rtol=0, atol=1e-4)
 
 
 def test_a_logit_depends_on_its_own_and_earlier_tokens_only():

@@ -30,7 +30,12 @@ def model_policy(path):
 
 
 def source(path, **changes):
-    base = {"path": str(path), "random_weights": False, "dtype": "float32"}
+    base = {
+        "path": str(path),
+        "random_weights": False,
+        "dtype": "float32",
+        "kernel": "auto",
+    }
     return config.ModelSource(**(base | changes))
 
 
@@ -101,6 +106,11 @@ def test_a_model_that_cannot_be_had_is_one_line(name):
     assert "\n" not in str(caught.value)
 
 
+def test_an_unknown_kernel_is_refused(path):
+    with pytest.raises(ValueError, match=r"model\.kernel='fast' must be one of"):
+        policy.describe(source(path, kernel="fast"))
+
+
 # Keys
 
 
@@ -139,11 +149,15 @@ def test_another_key_writes_something_else(model_policy):
     assert all(a != b for a, b in zip(one, two, strict=True))
 
 
-def test_pages_cover_every_request_once():
-    made = policy.pages([7, 0, 3, 12], 6)
-    covered = [(p.adapter, p.first + q) for p in made for q in range(p.count)]
-    assert covered == [(a, q) for a, n in enumerate([7, 0, 3, 12]) for q in range(n)]
-    assert max(p.count for p in made) == 6
+def test_prompts_without_an_adapter_are_read_once(model_policy):
+    keys = policy.fold(jax.random.key(0), range(8))
+    cfg = decoding(temperature=1.0, batch=3)
+    told = []
+    written = policy.write(model_policy, PROMPTS[:2] * 4, keys, cfg, tick=told.append)
+    assert sum(told) == 8
+    assert len(set(written)) > 4
+    alone = policy.write(model_policy, PROMPTS[1:2], keys[5:6], cfg)
+    assert alone == written[5:6]
 
 
 GROUPS = [PROMPTS[:2], PROMPTS * 2, PROMPTS[3:]]  # 2, 10 and 2: two pages for one
@@ -171,7 +185,7 @@ def test_answers_do_not_depend_on_how_many_decode_together(model_policy):
     wide = dataclasses.replace(cfg, batch=36)
     many = policy.answer(model_policy, stacked, GROUPS, keys, wide)
     assert few == many
-    last = jax.tree.map(lambda leaf: leaf[2:], stacked)
+    last = lora.select(stacked, np.array([2]))
     alone = policy.answer(model_policy, last, GROUPS[2:], keys[2:], cfg)
     assert few[2:] == alone
 

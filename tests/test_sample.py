@@ -1,17 +1,14 @@
-"""Generation against transformers' `generate`, and the sampler's contracts."""
-
-import json
-from pathlib import Path
+"""Drawing, and the rows that decode together, page by page."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_models import load
 
-from seal_jax import hf, hf_weights, lora, model, peft, sample
+from seal_jax import model, sample
 
-GOLDEN = Path(__file__).parent / "golden"
-FAMILIES = ("qwen2", "qwen25", "qwen3", "llama")
+NONE = np.array([-1, -1], np.int32)
 
 
 def config(**changes) -> sample.SampleConfig:
@@ -22,90 +19,11 @@ def config(**changes) -> sample.SampleConfig:
         top_k=0,
         min_tokens=0,
         stop_ids=(20,),
-        prompt_multiple=8,
     )
     return sample.SampleConfig(**(base | changes))
 
 
-def load(family: str):
-    arch = hf.read_config(GOLDEN / family / "model", dtype="float32")
-    return arch, hf_weights.load_params(GOLDEN / family / "model", arch)
-
-
-def keys(a: int, q: int) -> jax.Array:
-    return jax.random.split(jax.random.key(0), (a, q))
-
-
-def generate(arch, params, prompts, cfg, delta=None, row_keys=None):
-    width = sample.padded_width(prompts, cfg.prompt_multiple)
-    per_group = max(len(group) for group in prompts)
-    tokens, lengths = sample.pad(
-        prompts, groups=len(prompts), per_group=per_group, width=width
-    )
-    if row_keys is None:
-        row_keys = keys(len(prompts), per_group)
-    out = sample.generate(params, delta, tokens, lengths, row_keys, arch=arch, cfg=cfg)
-    return sample.texts(*out)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_equals_transformers_token_by_token(family):
-    arch, params = load(family)
-    golden = json.loads((GOLDEN / family / "greedy.json").read_text())
-    cfg = config(max_tokens=golden["max_new_tokens"], stop_ids=(golden["eos_id"],))
-    ours = generate(arch, params, [golden["prompts"]], cfg)[0]
-    assert ours == [
-        [t for t in out if t != golden["eos_id"]] for out in golden["outputs"]
-    ]
-    assert any(out[-1] == golden["eos_id"] for out in golden["outputs"])
-
-
-def test_greedy_with_many_adapters_in_one_batch_equals_transformers_one_by_one():
-    arch, params = load("qwen2")
-    base = json.loads((GOLDEN / "qwen2" / "greedy.json").read_text())
-    adapted = json.loads((GOLDEN / "qwen2" / "peft_all_greedy.json").read_text())
-    delta, alpha = peft.load(GOLDEN / "qwen2" / "peft_all", arch)
-    rank = delta["layers"]["q_proj"]["a"].shape[1]
-    delta = lora.scaled(delta, alpha / rank)
-    none = jax.tree.map(jnp.zeros_like, delta)
-    prompts = [base["prompts"], adapted["prompts"], base["prompts"]]
-    cfg = config(max_tokens=base["max_new_tokens"], stop_ids=())
-    ours = generate(arch, params, prompts, cfg, delta=lora.stack([none, delta, none]))
-    for got, golden in zip(ours, (base, adapted, base), strict=True):
-        # Each golden run stopped at its own end token, which it includes.
-        for tokens, want in zip(got, golden["outputs"], strict=False):
-            assert tokens[: len(want)] == want
-    assert base["outputs"] != adapted["outputs"]
-
-
-def test_sampled_rows_do_not_depend_on_their_neighbours():
-    arch, params = load("qwen3")
-    cfg = config(temperature=1.0, max_tokens=12)
-    prompts = [[[5, 6, 7], [9, 8, 7, 6, 5, 4, 3, 2, 1], [40]]]
-    together = generate(arch, params, prompts, cfg)[0]
-    row_keys = keys(1, 3)
-    for q, prompt in enumerate(prompts[0]):
-        alone = generate(arch, params, [[prompt]], cfg, row_keys=row_keys[:, q : q + 1])
-        assert alone[0][0] == together[q]
-    assert len({tuple(t) for t in together}) == 3
-
-
-def test_a_skipped_row_is_empty_and_changes_nothing():
-    arch, params = load("qwen2")
-    cfg = config()
-    both = generate(arch, params, [[[5, 6, 7], []]], cfg)[0]
-    assert both[1] == []
-    assert both[0] == generate(arch, params, [[[5, 6, 7]]], cfg)[0][0]
-
-
-def test_min_tokens_forbids_an_empty_text():
-    arch, params = load("qwen2")
-    first = generate(arch, params, [[[5, 6, 7]]], config(max_tokens=1, stop_ids=()))
-    stop = tuple(first[0][0])
-    stopped = generate(arch, params, [[[5, 6, 7]]], config(stop_ids=stop))
-    assert stopped[0][0] == []
-    longer = generate(arch, params, [[[5, 6, 7]]], config(stop_ids=stop, min_tokens=1))
-    assert len(longer[0][0]) >= 1
+# Drawing
 
 
 DRAW_CASES = [
@@ -138,26 +56,6 @@ def test_draw_follows_the_tempered_distribution():
     np.testing.assert_allclose(got, want, atol=0.015)
 
 
-def test_log_likelihood_equals_the_sum_over_single_positions():
-    arch, params = load("llama")
-    ids = [11, 12, 13, 14, 15]
-    tokens, lengths = sample.pad([[ids, [1, 2]]], groups=1, per_group=2, width=8)
-    scored = np.zeros(tokens.shape, bool)
-    scored[0, 0, 3:5] = True
-    got = sample.log_likelihood(params, None, tokens, scored, lengths, arch=arch)
-    decoder = model.Decoder(arch)
-    want = 0.0
-    for stop in (3, 4):
-        prefix = jnp.array([ids[:stop]])
-        positions = jnp.arange(stop)[None]
-        mask = model.causal_mask(jnp.ones((1, stop), bool))
-        hidden, _ = decoder.apply({"params": params}, prefix, positions, mask)
-        logits = decoder.apply({"params": params}, hidden, method="unembed")
-        want += jax.nn.log_softmax(logits[0, -1])[ids[stop]]
-    np.testing.assert_allclose(got[0, 0], want, rtol=1e-5)
-    assert got[0, 1] == 0.0
-
-
 BAD = [
     ({"max_tokens": 0}, "max_tokens=0"),
     ({"temperature": -1.0}, "temperature=-1.0"),
@@ -170,3 +68,123 @@ BAD = [
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         config(**change)
+
+
+# Pages
+
+
+def start(name, cfg, *, pages, per_page=1, slots=14):
+    arch, params = load(name)
+    rows = sample.empty_rows(
+        None,
+        jax.random.key(0),
+        arch=arch,
+        cfg=cfg,
+        pages=pages,
+        per_page=per_page,
+        slots=slots,
+    )
+    return arch, params, rows
+
+
+def read(arch, params, prompts, width=8):
+    """Two pages of one row."""
+    tokens = np.zeros((2, 1, width), np.int32)
+    for row, ids in zip(tokens[:, 0], prompts, strict=True):
+        row[: len(ids)] = ids
+    lengths = np.array([[len(ids)] for ids in prompts], np.int32)
+    return sample.prefill(params, None, NONE, tokens, lengths, arch=arch)
+
+
+def admit(rows, prompts, sources, places, cfg, arch):
+    keys = jax.random.split(jax.random.key(1), (2, 1))
+    put = (np.array(sources), np.array(places), NONE, keys)
+    return sample.admit(rows, prompts, None, *put, arch=arch, cfg=cfg)
+
+
+def test_empty_rows_are_done_and_decode_takes_no_step():
+    arch, params, rows = start("qwen2", config(), pages=3, per_page=2)
+    assert rows.done_GQ.all() and rows.done_GQ.shape == (3, 2)
+    rows, steps = sample.decode(
+        sample.by_layer(params), rows, 3, 9, arch=arch, cfg=config()
+    )
+    assert steps == 0 and not rows.count_GQ.any()
+
+
+def test_pages_that_are_not_admitted_to_stay_as_they_are():
+    cfg = config(stop_ids=())
+    arch, params, rows = start("qwen2", cfg, pages=4)
+    prompts = read(arch, params, [[5, 6, 7], [8, 9]])
+    rows = admit(rows, prompts, [1, 0], [2, 4], cfg, arch)  # 4 is past the last page
+    np.testing.assert_array_equal(rows.length_GQ[:, 0], [0, 0, 2, 0])
+    np.testing.assert_array_equal(rows.count_GQ[:, 0], [0, 0, 1, 0])
+    np.testing.assert_array_equal(rows.done_GQ[:, 0], [True, True, False, True])
+    before = jax.device_get(rows)
+    rows = admit(rows, prompts, [0, 0], [0, 3], cfg, arch)
+    for old, new in zip(
+        jax.tree.leaves(before.cache), jax.tree.leaves(rows.cache), strict=True
+    ):
+        np.testing.assert_array_equal(old[1:3], new[1:3])
+    np.testing.assert_array_equal(before.out_GQN[2], rows.out_GQN[2])
+    np.testing.assert_array_equal(rows.length_GQ[:, 0], [3, 0, 2, 3])
+
+
+def test_a_page_leaves_nothing_to_the_next_one():
+    cfg = config(stop_ids=())
+    arch, params, rows = start("qwen2", cfg, pages=2)
+    layered = sample.by_layer(params)
+    nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rows.cache)
+    prompts = read(arch, params, [[5, 6, 7], [8, 9]])
+
+    def tokens(rows):
+        rows = admit(rows, prompts, [0, 1], [0, 1], cfg, arch)
+        rows, steps = sample.decode(layered, rows, 2, 99, arch=arch, cfg=cfg)
+        assert steps == cfg.max_tokens - 1  # the first token is the prompt's
+        return np.asarray(rows.out_GQN)
+
+    spoilt = rows._replace(cache=nan)
+    np.testing.assert_array_equal(
+        tokens(spoilt), tokens(start("qwen2", cfg, pages=2)[2])
+    )
+
+
+def test_decode_ends_when_enough_pages_have_or_at_the_limit():
+    cfg = config(stop_ids=(), max_tokens=6)
+    arch, params, rows = start("qwen2", cfg, pages=3)
+    layered = sample.by_layer(params)
+    prompts = read(arch, params, [[5, 6, 7], [8, 9]])
+    rows = admit(rows, prompts, [0, 1], [0, 3], cfg, arch)  # page 0 alone
+    rows, steps = sample.decode(layered, rows, 3, 2, arch=arch, cfg=cfg)
+    assert steps == 2 and rows.count_GQ[0, 0] == 3
+    rows = admit(rows, prompts, [1, 1], [1, 3], cfg, arch)  # page 1, 2 tokens later
+    rows, steps = sample.decode(layered, rows, 2, 99, arch=arch, cfg=cfg)
+    assert steps == 3  # page 0 is finished, page 2 was never begun
+    np.testing.assert_array_equal(rows.count_GQ[:, 0], [6, 4, 0])
+    rows, steps = sample.decode(layered, rows, 3, 99, arch=arch, cfg=cfg)
+    assert steps == 2
+    np.testing.assert_array_equal(rows.length_GQ[:, 0], [3 + 5, 2 + 5, 0])
+
+
+# Log-likelihoods
+
+
+def test_log_likelihood_equals_the_sum_over_single_positions():
+    arch, params = load("llama")
+    ids = [11, 12, 13, 14, 15]
+    tokens, scored = np.zeros((1, 2, 8), np.int32), np.zeros((1, 2, 8), bool)
+    tokens[0, 0, :5], tokens[0, 1, :2], scored[0, 0, 3:5] = ids, [1, 2], True
+    lengths = np.array([[5, 2]])
+    got = sample.log_likelihood(
+        params, None, NONE[:1], tokens, scored, lengths, arch=arch
+    )
+    decoder = model.Decoder(arch)
+    want = 0.0
+    for stop in (3, 4):
+        prefix = jnp.array([ids[:stop]])
+        positions = jnp.arange(stop)[None]
+        mask = model.causal_mask(jnp.ones((1, stop), bool))
+        hidden, _ = decoder.apply({"params": params}, prefix, positions, mask)
+        logits = decoder.apply({"params": params}, hidden, method="unembed")
+        want += jax.nn.log_softmax(logits[0, -1])[ids[stop]]
+    np.testing.assert_allclose(got[0, 0], want, rtol=1e-5)
+    assert got[0, 1] == 0.0

@@ -1,18 +1,17 @@
-"""The Hopper kernel of the rank-R side work: one pass over rows z of many adapters for
+"""The Hopper kernel of the rank-R side work: one pass over rows z of many adapters.
 
-    p = z stack^T     u (z = x, stack = a) and v (z = dy, stack = b)
-    sums = s^T z      by adapter: db (s = u, z = dy) and da (s = v, z = x)
+    products   p = z stack^T    u (z = x, stack = a) and v (z = dy, stack = b)
+    sums       s^T z by slot    db (s = u, z = dy) and da (s = v, z = x)
+    both                        v and db from one reading of dy
 
-or for both, which is v and db from one reading of dy.
-
-A thread block takes one adapter and `width` columns, and reads that adapter's tiles
-from wherever they are, 64 rows at a time. So the sums are in float32 registers until
-all tiles of the adapter are in, and written once: no partial sums, no atomics, and the
-tiles of an adapter need not be neighbours. p is a sum over columns, of which a block
-has only some: its parts are added up by XLA, an R-th of the size of z or less.
+A thread block takes one adapter and some columns, and reads that adapter's tiles from
+wherever they are, 64 rows at a time. So the sums stay in float32 registers until all
+tiles of the adapter are in, and are written once: no partial sums, no atomics, and the
+tiles of an adapter need not be neighbours. A product is a sum over columns, of which a
+thread block has only some: XLA adds up its parts.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from seal_kernels.lora_matmul.mosaic_gpu_core import tiled
+from seal_kernels.lora_matmul.mosaic_gpu_config import shared
 
 # Rows that are multiplied at once: what wgmma takes on its M side.
 GROUP = 64
@@ -28,70 +27,80 @@ GROUP = 64
 # Columns of the sums that are written at once.
 STORE = 64
 
-# Copies of a group that are under way at once.
+# Groups of which copies are under way or waiting.
 STEPS = 2
 
 
-def side(
-    z_MC: Array,
-    slots_G: Array,
-    *,
-    slots: int,
-    stack_SRC: Array | None = None,
-    s_MR: Array | None = None,
-    interpret: Any = None,
-) -> tuple[Array | None, Array | None]:
-    """One pass over the rows of z.
+def products(
+    z_MC: Array, slots_G: Array, stack_SRC: Array, *, interpret: Any = None
+) -> Array:
+    """`z stack^T` in the dtype of z, every tile of rows with its slot's matrix.
 
     Args:
       z_MC: rows, `M / G` to a tile; a tile is a multiple of 8 rows, C of 64.
-      slots_G: the slot of each tile; S for none.
-      slots: the number of adapters S.
-      stack_SRC: if given, p is wanted. In the dtype of z, R is 16, 32 or 64.
-      s_MR: if given, the sums are wanted. In the dtype of z.
+      slots_G: the slot of each tile; S for none, of which the product is zero.
+      stack_SRC: the matrix of each slot, in the dtype of z; R is 16, 32 or 64.
       interpret: `plgpu.InterpretGPUParams` to run on the CPU.
-
-    Returns:
-      `p_MR` in the dtype of z, zero for rows without adapter; `sums_SRC` in float32,
-      zero for adapters without rows; None for what is not wanted.
     """
+    return _side(z_MC, slots_G, len(stack_SRC), interpret, stack=stack_SRC)["p"]
+
+
+def sums(
+    z_MC: Array, slots_G: Array, s_MR: Array, *, slots: int, interpret: Any = None
+) -> Array:
+    """`s^T z` over the rows of each slot, `[S, R, C]` in float32; zero without rows.
+
+    Arguments as in `products`; `s_MR` in the dtype of z.
+    """
+    return _side(z_MC, slots_G, slots, interpret, s=s_MR)["sums"]
+
+
+def products_and_sums(
+    z_MC: Array, slots_G: Array, stack_SRC: Array, s_MR: Array, *, interpret: Any = None
+) -> tuple[Array, Array]:
+    """`products` and `sums` from one reading of z."""
+    factors = {"stack": stack_SRC, "s": s_MR}
+    outs = _side(z_MC, slots_G, len(stack_SRC), interpret, **factors)
+    return outs["p"], outs["sums"]
+
+
+def _side(
+    z_MC: Array, slots_G: Array, slots: int, interpret: Any, **factors: Array
+) -> dict[str, Array]:
+    """The results for the factors that are given: p of `stack`, sums of `s`."""
     rows, columns = z_MC.shape
+    rank = next(
+        factor.shape[-2 if factor.ndim == 3 else -1] for factor in factors.values()
+    )
     tile = rows // len(slots_G)
     piece = next(n for n in (64, 32, 16, 8) if tile % n == 0)
-    slots_P = jnp.repeat(slots_G, tile // piece)
-    order_P = jnp.argsort(slots_P, stable=True).astype(jnp.int32)
-    bounds_S = jnp.searchsorted(slots_P[order_P], jnp.arange(slots + 1))
-
-    wants_p, wants_sums = stack_SRC is not None, s_MR is not None
-    rank = stack_SRC.shape[1] if wants_p else s_MR.shape[1]
     width = next(n for n in (256, 128, 64) if columns % n == 0)
     splits = columns // width
+    order_P, bounds_S = _order(jnp.repeat(slots_G, tile // piece), slots)
 
-    def shared(*shape: int, minor: int, dtype: Any = z_MC.dtype) -> Any:
-        return plgpu.SMEM(shape, dtype, transforms=tiled(minor, dtype))
-
-    copies = GROUP // piece * (1 + wants_sums)
+    outs = {}
     scratch = {
         "z_smem": shared(STEPS, GROUP, width, minor=rank),
-        "full": plgpu.Barrier(num_arrivals=copies, num_barriers=STEPS),
+        "full": plgpu.Barrier(
+            num_arrivals=GROUP // piece * (2 if "s" in factors else 1),
+            num_barriers=STEPS,
+        ),
     }
-    gmem, outs = {"z": z_MC}, {}
-    if wants_p:
-        gmem["stack"] = stack_SRC
+    if "stack" in factors:
         outs["p"] = jax.ShapeDtypeStruct((splits, rows, rank), jnp.float32)
         scratch["stack_smem"] = shared(rank, width, minor=rank)
         scratch["stack_full"] = plgpu.Barrier()
         scratch["p_smem"] = shared(GROUP, rank, minor=rank, dtype=jnp.float32)
-    if wants_sums:
-        gmem["s"] = s_MR
+    if "s" in factors:
         outs["sums"] = jax.ShapeDtypeStruct((slots, rank, columns), jnp.float32)
         scratch["s_smem"] = shared(STEPS, GROUP, rank, minor=rank)
         store = (2, rank, STORE)
         scratch["sums_smem"] = shared(*store, minor=STORE, dtype=jnp.float32)
 
-    def body(order_ref: Any, bounds_ref: Any, *refs: Any, **scratch: Any) -> None:
-        named = dict(zip([*gmem, *outs], refs, strict=True))
-        _kernel(order_ref, bounds_ref, piece, named, **scratch)
+    names = ["order", "bounds", "z", *factors, *outs]
+
+    def body(*gmem: Any, **scratch: Any) -> None:
+        _kernel(_Refs(piece, **dict(zip(names, gmem, strict=True)), **scratch))
 
     kernel = plgpu.kernel(
         body,
@@ -102,104 +111,134 @@ def side(
         scratch_types=scratch,
         interpret=interpret,
     )
-    results = kernel(order_P, bounds_S.astype(jnp.int32), *gmem.values())
+    results = kernel(order_P, bounds_S, z_MC, *factors.values())
     results = dict(zip(outs, results, strict=True))
-    if not wants_p:
-        return None, results["sums"]
-    # Nothing was written for rows without adapter.
-    valid_M = jnp.repeat(slots_G < slots, tile)
-    p_MR = jnp.where(valid_M[:, None], results["p"].sum(0), 0)
-    return p_MR.astype(z_MC.dtype), results.get("sums")
+    if "p" in results:
+        # Nothing was written for rows without adapter.
+        valid_M = jnp.repeat(slots_G < slots, tile)
+        p_MR = jnp.where(valid_M[:, None], results["p"].sum(0), 0)
+        results["p"] = p_MR.astype(z_MC.dtype)
+    return results
 
 
-def _kernel(
-    order_ref: Any,
-    bounds_ref: Any,
-    piece: int,
-    gmem: dict[str, Any],
-    *,
-    z_smem: Any,
-    full: Any,
-    stack_smem: Any = None,
-    stack_full: Any = None,
-    p_smem: Any = None,
-    s_smem: Any = None,
-    sums_smem: Any = None,
-) -> None:
-    width = z_smem.shape[2]
-    split, slot = lax.axis_index("split"), lax.axis_index("slot")
-    columns = pl.ds(split * width, width)
-    begin, end = bounds_ref[slot], bounds_ref[slot + 1]
-    pieces = GROUP // piece
-    groups = lax.div(end - begin + pieces - 1, pieces)
+def _order(slots_P: Array, slots: int) -> tuple[Array, Array]:
+    """Pieces in the order of their slots; slot k has those from `bounds[k]` on."""
+    order_P = jnp.argsort(slots_P, stable=True).astype(jnp.int32)
+    # Counted, since XLA makes a loop of a search.
+    before_PS = slots_P[:, None] < jnp.arange(slots + 1)[None]
+    return order_P, before_PS.sum(0, dtype=jnp.int32)
 
-    def places(group):
+
+class _Refs(NamedTuple):
+    """What the kernel works on: in global memory, then in shared memory."""
+
+    piece: int
+    order: Any
+    bounds: Any
+    z: Any
+    z_smem: Any
+    full: Any
+    stack: Any = None
+    s: Any = None
+    p: Any = None
+    sums: Any = None
+    stack_smem: Any = None
+    stack_full: Any = None
+    p_smem: Any = None
+    s_smem: Any = None
+    sums_smem: Any = None
+
+    def columns(self) -> Any:
+        """Of this thread block."""
+        width = self.z_smem.shape[2]
+        return pl.ds(lax.axis_index("split") * width, width)
+
+    def places(self, group: Any) -> list[tuple[Any, Any]]:
         """Where each piece of a group is: its rows in z, and in the group."""
-        for q in range(pieces):
-            at = begin + group * pieces + q
-            row = order_ref[lax.min(at, order_ref.shape[0] - 1)] * piece
+        slot = lax.axis_index("slot")
+        begin, end = self.bounds[slot], self.bounds[slot + 1]
+        found = []
+        for q in range(GROUP // self.piece):
+            at = begin + group * (GROUP // self.piece) + q
+            row = self.order[lax.min(at, self.order.shape[0] - 1)] * self.piece
             # Past the last row, copies read zeros and write nothing.
-            row = lax.select(at < end, row, gmem["z"].shape[0])
-            yield pl.ds(row, piece), pl.ds(q * piece, piece)
+            row = lax.select(at < end, row, self.z.shape[0])
+            found.append((pl.ds(row, self.piece), pl.ds(q * self.piece, self.piece)))
+        return found
 
-    def fetch(group):
-        at = lax.rem(group, STEPS)
-        for rows, here in places(group):
-            z_part = gmem["z"].at[rows, columns]
-            plgpu.copy_gmem_to_smem(z_part, z_smem.at[at, here], full.at[at])
-            if sums_smem is not None:
-                s_part = gmem["s"].at[rows]
-                plgpu.copy_gmem_to_smem(s_part, s_smem.at[at, here], full.at[at])
 
-    def write_p(group, at):
-        def product(acc):
-            plgpu.wgmma(acc, z_smem.at[at], stack_smem.transpose((1, 0)))
-            return acc[...]
+def _kernel(refs: _Refs) -> None:
+    slot = lax.axis_index("slot")
+    pieces = refs.bounds[slot + 1] - refs.bounds[slot]
+    groups = pl.cdiv(pieces, GROUP // refs.piece)
 
-        p_GR = pl.run_scoped(product, plgpu.ACC(p_smem.shape, jnp.float32))
-        plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-        p_smem[...] = p_GR
-        plgpu.commit_smem()
-        for rows, here in places(group):
-            plgpu.copy_smem_to_gmem(p_smem.at[here], gmem["p"].at[split, rows])
+    @pl.when(groups > 0)
+    def _():
+        if refs.stack is not None:
+            stack = refs.stack.at[slot, :, refs.columns()]
+            plgpu.copy_gmem_to_smem(stack, refs.stack_smem, refs.stack_full)
+        pl.loop(0, lax.min(groups, STEPS))(lambda group: _fetch(refs, group))
+        if refs.stack is not None:
+            plgpu.barrier_wait(refs.stack_full)
 
-    def all_groups(sums_acc):
+    def all_groups(acc: Any = None) -> Array | None:
         @pl.loop(0, groups)
         def _(group):
             at = lax.rem(group, STEPS)
-            plgpu.barrier_wait(full.at[at])
-            if sums_smem is not None:
-                z = z_smem.at[at].transpose((1, 0))
-                plgpu.wgmma(sums_acc, z, s_smem.at[at])
-            if stack_smem is not None:
-                write_p(group, at)
+            plgpu.barrier_wait(refs.full.at[at])
+            if refs.s is not None:
+                z = refs.z_smem.at[at].transpose((1, 0))
+                plgpu.wgmma(acc, z, refs.s_smem.at[at])
+            if refs.stack is not None:
+                _write_p(refs, group)
             plgpu.wgmma_wait(0)
-            pl.when(group + STEPS < groups)(lambda: fetch(group + STEPS))
+            pl.when(group + STEPS < groups)(lambda: _fetch(refs, group + STEPS))
 
-        return None if sums_acc is None else sums_acc[...]
+        return None if acc is None else acc[...]
 
-    if stack_smem is not None:
-
-        @pl.when(groups > 0)
-        def _():
-            stack = gmem["stack"].at[slot, :, columns]
-            plgpu.copy_gmem_to_smem(stack, stack_smem, stack_full)
-
-    pl.loop(0, lax.min(groups, STEPS))(fetch)
-    if stack_smem is not None:
-        pl.when(groups > 0)(lambda: plgpu.barrier_wait(stack_full))
-
-    if sums_smem is None:
-        all_groups(None)
+    if refs.s is None:
+        all_groups()
     else:
-        accumulator = plgpu.ACC((width, sums_smem.shape[1]), jnp.float32)
-        sums_CR = pl.run_scoped(all_groups, accumulator)
-        sums_CR = plgpu.layout_cast(sums_CR, plgpu.Layout.WGMMA_TRANSPOSED)
-        for part in range(width // STORE):
-            out = sums_smem.at[part % 2]
-            plgpu.wait_smem_to_gmem(1, wait_read_only=True)
-            out.transpose((1, 0))[...] = sums_CR[part * STORE : (part + 1) * STORE]
-            plgpu.commit_smem()
-            store = pl.ds(split * width + part * STORE, STORE)
-            plgpu.copy_smem_to_gmem(out, gmem["sums"].at[slot, :, store])
+        shape = refs.z_smem.shape[2], refs.s_smem.shape[2]
+        accumulator = plgpu.WGMMAAccumulatorRef(shape, jnp.float32)
+        _write_sums(refs, pl.run_scoped(all_groups, accumulator))
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+
+
+def _fetch(refs: _Refs, group: Any) -> None:
+    at = lax.rem(group, STEPS)
+    for rows, here in refs.places(group):
+        z = refs.z.at[rows, refs.columns()]
+        plgpu.copy_gmem_to_smem(z, refs.z_smem.at[at, here], refs.full.at[at])
+        if refs.s is not None:
+            s_here = refs.s_smem.at[at, here]
+            plgpu.copy_gmem_to_smem(refs.s.at[rows], s_here, refs.full.at[at])
+
+
+def _write_p(refs: _Refs, group: Any) -> None:
+    def product(acc: Any) -> Array:
+        z = refs.z_smem.at[lax.rem(group, STEPS)]
+        plgpu.wgmma(acc, z, refs.stack_smem.transpose((1, 0)))
+        return acc[...]
+
+    accumulator = plgpu.WGMMAAccumulatorRef(refs.p_smem.shape, jnp.float32)
+    p_GR = pl.run_scoped(product, accumulator)
+    plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+    refs.p_smem[...] = p_GR
+    plgpu.commit_smem()
+    for rows, here in refs.places(group):
+        p = refs.p.at[lax.axis_index("split"), rows]
+        plgpu.copy_smem_to_gmem(refs.p_smem.at[here], p)
+
+
+def _write_sums(refs: _Refs, sums_CR: Array) -> None:
+    sums_CR = plgpu.layout_cast(sums_CR, plgpu.Layout.WGMMA_TRANSPOSED)
+    width = sums_CR.shape[0]
+    for part in range(width // STORE):
+        out = refs.sums_smem.at[part % 2]
+        plgpu.wait_smem_to_gmem(1, wait_read_only=True)
+        out.transpose((1, 0))[...] = sums_CR[part * STORE : (part + 1) * STORE]
+        plgpu.commit_smem()
+        columns = pl.ds(lax.axis_index("split") * width + part * STORE, STORE)
+        sums = refs.sums.at[lax.axis_index("slot"), :, columns]
+        plgpu.copy_smem_to_gmem(out, sums)

@@ -1,0 +1,229 @@
+"""The phases of round.py's round, and what each of them took."""
+
+import contextlib
+import dataclasses
+import random
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import round_task
+import workload
+
+from seal_jax import config, generate, imitate, inner, lora, policy, runtime, select
+
+PHASES = ("propose", "adapt", "evaluate", "select", "imitate")
+
+
+@dataclasses.dataclass
+class Clock:
+    """Seconds by phase, and those of them that went into compiling."""
+
+    seconds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(PHASES, 0.0)
+    )
+    compiling: dict[str, float] = dataclasses.field(
+        default_factory=lambda: dict.fromkeys(PHASES, 0.0)
+    )
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Counts the block, which must wait for the device itself."""
+        begin = time.perf_counter()
+        with runtime.compile_times() as times:
+            yield
+        self.seconds[phase] += time.perf_counter() - begin
+        self.compiling[phase] += times.cold + times.warm
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a round took and did.
+
+    `written` is by phase, the base's answers last; `kept` are the lengths of prompt and
+    text of each imitated edit.
+    """
+
+    clock: Clock
+    written: dict[str, list[generate.Generated]]
+    trained: list[inner.Trained]
+    kept: list[tuple[int, int]]
+    losses: list[float]
+
+
+def run_round(
+    learner: policy.Policy,
+    task: round_task.Task,
+    cfg: inner.InnerConfig,
+    *,
+    warm_up: bool = False,
+) -> Outcome:
+    """Runs a round; to warm up, with empty texts and one step of each adapter."""
+    clock, trained, answered = Clock(), [], []
+    with clock("propose"):
+        proposed = propose(learner, task, warm_up=warm_up)
+    for first in range(0, len(task.trials), cfg.pool):
+        chunk = task.trials[first : first + cfg.pool]
+        with clock("adapt"):
+            done = adapt(learner, task, chunk, cfg, warm_up=warm_up)
+        with clock("evaluate"):
+            answered.append(
+                evaluate(learner, task, chunk, done.adapters, warm_up=warm_up)
+            )
+        # Only the counts: the next chunk's adapters need the memory.
+        trained.append(done._replace(adapters={}))
+        del done
+    with clock("evaluate"):
+        answered.append(answer_base(learner, task, warm_up=warm_up))
+    with clock("select"):
+        kept = choose(task)
+    texts = iter(proposed.tokens)
+    written = {
+        (p, e): next(texts)
+        for p, article in enumerate(task.articles)
+        for e in range(len(article.edits))
+    }
+    if warm_up:  # As long as they will be, for the same program.
+        written = {
+            (p, e): [workload.EOS] * task.articles[p].edits[e].tokens for p, e in kept
+        }
+    pairs = [(task.prompts[p], written[p, e]) for p, e in kept]
+    with clock("imitate"):
+        losses = learn(learner, task, pairs)
+    return Outcome(
+        clock,
+        {"propose": [proposed], "evaluate": answered},
+        trained,
+        [(len(prompt), len(text)) for prompt, text in pairs],
+        losses,
+    )
+
+
+def _continue(
+    learner: policy.Policy,
+    adapters: lora.Tree | None,
+    asked: Sequence[tuple[generate.Request, int]],
+    decoding: config.Decoding,
+    *,
+    warm_up: bool,
+) -> generate.Generated:
+    """Continues each request for so many tokens."""
+    return generate.run(
+        learner.params,
+        adapters,
+        [request for request, _ in asked],
+        jax.random.split(jax.random.key(round_task.SEED), len(asked)),
+        arch=learner.arch,
+        cfg=policy.sample_config(decoding, learner),
+        batch=decoding.batch,
+        per_page=policy.PER_PAGE,
+        prompt_multiple=decoding.prompt_multiple,
+        limits=[0 if warm_up else limit for _, limit in asked],
+    )
+
+
+def propose(
+    learner: policy.Policy, task: round_task.Task, *, warm_up: bool
+) -> generate.Generated:
+    """A text for every edit, by article."""
+    asked = [
+        (generate.Request(prompt), edit.tokens)
+        for prompt, article in zip(task.prompts, task.articles, strict=True)
+        for edit in article.edits
+    ]
+    return _continue(learner, None, asked, task.exp.propose, warm_up=warm_up)
+
+
+def adapt(
+    learner: policy.Policy,
+    task: round_task.Task,
+    chunk: Sequence[round_task.Trial],
+    cfg: inner.InnerConfig,
+    *,
+    warm_up: bool,
+) -> inner.Trained:
+    """Trains an adapter for every trial.
+
+    Raises:
+      ValueError: one does not stay finite.
+    """
+    trained = inner.train(
+        learner.params,
+        [task.job(trial, first_step_only=warm_up) for trial in chunk],
+        jax.random.split(jax.random.key(round_task.SEED), len(chunk)),
+        arch=learner.arch,
+        cfg=cfg,
+        eos=workload.EOS,
+    )
+    jax.block_until_ready(trained.adapters)
+    if not trained.finite_A.all():
+        pairs = zip(chunk, trained.finite_A, strict=True)
+        bad = [tuple(trial) for trial, finite in pairs if not finite]
+        raise ValueError(
+            f"adapters (article, edit, seed) {bad} must stay finite; use "
+            "--dtype=float32 or lower inner.learning_rate with --set"
+        )
+    return trained
+
+
+def evaluate(
+    learner: policy.Policy,
+    task: round_task.Task,
+    chunk: Sequence[round_task.Trial],
+    adapters: lora.Tree,
+    *,
+    warm_up: bool,
+) -> generate.Generated:
+    """Every adapter answers its article's questions."""
+    asked = []
+    for number, (p, e, s) in enumerate(chunk):
+        limits = task.articles[p].edits[e].answers[s]
+        for prompt, limit in zip(task.questions[p], limits, strict=True):
+            asked.append((generate.Request(prompt, number), limit))
+    return _continue(learner, adapters, asked, task.exp.answer, warm_up=warm_up)
+
+
+def answer_base(
+    learner: policy.Policy, task: round_task.Task, *, warm_up: bool
+) -> generate.Generated:
+    """The base answers every question, once."""
+    asked = [
+        (generate.Request(prompt), limit)
+        for prompts, article in zip(task.questions, task.articles, strict=True)
+        for prompt, limit in zip(prompts, article.base_answers, strict=True)
+    ]
+    return _continue(learner, None, asked, task.exp.answer, warm_up=warm_up)
+
+
+def choose(task: round_task.Task) -> list[tuple[int, int]]:
+    """(article, edit) of what is kept, by rewards made up the same way every time."""
+    rng, cfg = random.Random(round_task.SEED), task.exp.select
+    return [
+        (p, e)
+        for p, article in enumerate(task.articles)
+        for e in select.best(
+            [rng.random() for _ in article.edits],
+            k_best=cfg.k_best,
+            ties=cfg.ties,
+            lengths=[edit.tokens for edit in article.edits],
+            rng=rng,
+        )
+    ]
+
+
+def learn(
+    learner: policy.Policy,
+    task: round_task.Task,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+) -> list[float]:
+    """Fine-tunes on the pairs and merges; the losses."""
+    delta, losses = imitate.train(
+        learner.params,
+        pairs,
+        jax.random.key(round_task.SEED),
+        arch=learner.arch,
+        cfg=round_task.imitate_config(task.exp.imitate),
+        eos=workload.EOS,
+    )
+    jax.block_until_ready(learner.merged(delta).params)
+    return losses
