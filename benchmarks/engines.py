@@ -1,6 +1,6 @@
 """Slower ways to train many adapters: what the packed engine is measured against.
 
-Each takes what `inner.train` takes and returns what it returns, for any number of
+Each takes what `packed.train` takes and returns what it returns, for any number of
 adapters, by the same `inner.train_step`: the same lines in the same order, so results
 agree and only the time differs.
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seal_jax import inner, lora, model, plan
+from seal_jax import inner, lora, model, packed, plan
 
 # Widths that lines are padded to; each that occurs is a program of its own.
 CLASSES = (16, 32, 64, 128, 256, 512)
@@ -128,9 +128,9 @@ class _Count:
         self.lines += lines
 
 
-def _trained(parts: list[tuple], count: _Count) -> inner.Trained:
+def _trained(parts: list[tuple], count: _Count) -> packed.Trained:
     adapters, losses, finite = zip(*parts, strict=True)
-    return inner.Trained(
+    return packed.Trained(
         jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *adapters),
         np.concatenate(losses),
         np.concatenate(finite),
@@ -177,7 +177,7 @@ def length_classes(
     cfg: inner.InnerConfig,
     eos: int,
     classes: Sequence[int] = CLASSES,
-) -> inner.Trained:
+) -> packed.Trained:
     """Steps of one width each, over the adapters whose next line is of that class.
 
     `cfg.plan.slots` adapters at a time, all of them to their end; a step is as many
@@ -263,7 +263,7 @@ def rectangular(
     cfg: inner.InnerConfig,
     eos: int,
     wave: int = 32,
-) -> inner.Trained:
+) -> packed.Trained:
     """`jax.vmap` of the definition: waves of adapters that march in step.
 
     Every line is as wide as its wave's longest, in whole tiles, and a wave lasts as
@@ -321,7 +321,7 @@ def one_by_one(
     cfg: inner.InnerConfig,
     eos: int,
     classes: Sequence[int] = CLASSES,
-) -> inner.Trained:
+) -> packed.Trained:
     """An adapter at a time, a line at a time, each as wide as its class.
 
     Raises:

@@ -6,7 +6,7 @@ The work is that of workload.json: the published self-edits' real lengths, in ra
 tokens for a model of random weights. What is compared (`engines.py` has the first
 four baselines):
 
-    packed              seal_jax.inner.train
+    packed              seal_jax.packed.train
     length_classes      vmap over lines of one class of lengths
     rectangular         vmap over adapters, waves in the workload's order
     rectangular_sorted  the same, adapters of about as many steps in a wave
@@ -48,7 +48,7 @@ import numpy as np
 import training
 import workload
 
-from seal_jax import inner, model, plan, runtime
+from seal_jax import model, packed, plan, runtime
 
 PACKED, ONE_BY_ONE = "packed", "one_by_one"
 BASELINES = ("length_classes", "rectangular", "rectangular_sorted", ONE_BY_ONE)
@@ -63,13 +63,13 @@ class Task(NamedTuple):
     """What an engine is measured on.
 
     Attributes:
-      train: the engine, `inner.train` or one of `engines`, with its own arguments.
+      train: the engine, `packed.train` or one of `engines`, with its own arguments.
       jobs: what it trains.
       whole: the jobs that the figures are for, where it trains only some of them.
       positions: how many it would compute for those.
     """
 
-    train: Callable[..., inner.Trained]
+    train: Callable[..., packed.Trained]
     jobs: list[plan.Job]
     whole: list[plan.Job] | None = None
     positions: int = 0
@@ -77,7 +77,7 @@ class Task(NamedTuple):
 
 def figures(
     seconds: Sequence[float],
-    trained: inner.Trained,
+    trained: packed.Trained,
     task: Task,
     *,
     flops_per_token: int,
@@ -93,7 +93,7 @@ def figures(
       seconds: one per repeat.
       trained: what a repeat returned.
       task: what it trained; with `whole`, seconds are scaled up by positions.
-      flops_per_token: of training (`inner.flops_per_token`).
+      flops_per_token: of training (`packed.flops_per_token`).
       peak: FLOP/s of the devices, or None where it is not known.
 
     Raises:
@@ -170,7 +170,7 @@ def tasks(
     made = {}
     for name in names:
         if name == PACKED:
-            made[name] = Task(inner.train, jobs)
+            made[name] = Task(packed.train, jobs)
         elif name == "length_classes":
             train = functools.partial(engines.length_classes, classes=widths)
             made[name] = Task(train, jobs)
@@ -223,7 +223,7 @@ def benchmark(
     params = jax.jit(model.init_params, static_argnums=1)(
         jax.random.key(training.SEED), arch
     )
-    results: dict[str, inner.Trained] = {}
+    results: dict[str, packed.Trained] = {}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     compiling = {}
 
@@ -244,7 +244,7 @@ def benchmark(
             once = functools.partial(run, name, task.jobs)
             seconds[name] += common.time_repeats(once, repeats=1)
     peak = runtime.peak_flops(jax.devices()[0])
-    per_token = inner.flops_per_token(arch, sizes.inner(pool=1))
+    per_token = packed.flops_per_token(arch, sizes.inner(pool=1))
     return {
         name: {
             **figures(

@@ -4,7 +4,7 @@
     python benchmarks/round.py --articles 2 --edits 2 --epochs 2 --scale-lengths 0.25
 
 propose, adapt, evaluate, select and imitate are what a run does, with the settings of
-configs/squad.py: `generate.run`, `inner.train` with sizes from `capacity.choose`,
+configs/squad.py: `generate.run`, `packed.train` with sizes from `capacity.choose`,
 `select.best`, `imitate.train` and the merge. Weights and tokens are random, lengths are
 those of workload.json: a text ends after as many tokens as the published one had, as if
 a stop token came there, and no other is drawn. A random model's answers are worth
@@ -40,9 +40,9 @@ from seal_jax import (
     config,
     generate,
     hf_config,
-    inner,
     lora,
     model,
+    packed,
     plan,
     policy,
     runtime,
@@ -72,7 +72,7 @@ def figures(
     Args:
       outcome: of a round that was not a warm-up.
       task: what it ran.
-      flops_per_token: of training (`inner.flops_per_token`).
+      flops_per_token: of training (`packed.flops_per_token`).
       peak: FLOP/s of the device, or None where it is not known.
     """
     seconds, trained = outcome.clock.seconds, outcome.trained
@@ -246,7 +246,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "benchmark": "round",
         **figures(
-            outcome, task, flops_per_token=inner.flops_per_token(arch, cfg), peak=peak
+            outcome, task, flops_per_token=packed.flops_per_token(arch, cfg), peak=peak
         ),
         **compared(
             outcome,

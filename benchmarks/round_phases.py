@@ -10,7 +10,17 @@ import jax
 import round_task
 import workload
 
-from seal_jax import config, generate, imitate, inner, lora, policy, runtime, select
+from seal_jax import (
+    config,
+    generate,
+    imitate,
+    inner,
+    lora,
+    packed,
+    policy,
+    runtime,
+    select,
+)
 
 PHASES = ("propose", "adapt", "evaluate", "select", "imitate")
 
@@ -46,7 +56,7 @@ class Outcome:
 
     clock: Clock
     written: dict[str, list[generate.Generated]]
-    trained: list[inner.Trained]
+    trained: list[packed.Trained]
     kept: list[tuple[int, int]]
     losses: list[float]
 
@@ -141,13 +151,13 @@ def adapt(
     cfg: inner.InnerConfig,
     *,
     warm_up: bool,
-) -> inner.Trained:
+) -> packed.Trained:
     """Trains an adapter for every trial.
 
     Raises:
       ValueError: one does not stay finite.
     """
-    trained = inner.train(
+    trained = packed.train(
         learner.params,
         [task.job(trial, first_step_only=warm_up) for trial in chunk],
         jax.random.split(jax.random.key(round_task.SEED), len(chunk)),

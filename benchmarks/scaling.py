@@ -27,7 +27,7 @@ import jax
 import training
 import workload
 
-from seal_jax import inner, mesh, model, runtime
+from seal_jax import mesh, model, packed, runtime
 
 AXES = ("adapters", "length", "rank", "devices")
 
@@ -89,7 +89,7 @@ def measure(
     jobs = sizes.jobs([[point.length] * point.lines] * point.adapters, vocab=arch.vocab)
     keys = jax.random.split(jax.random.key(training.SEED + 1), len(jobs))
     train = functools.partial(
-        inner.train,
+        packed.train,
         params,
         arch=arch,
         cfg=sizes.inner(pool=point.pool),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from seal_jax import config, inner, model, plan
+from seal_jax import config, inner, model, packed, plan
 
 # Global steps of about two thousand tokens run a 7B model's matmuls near their peak;
 # more only cost memory. A line and its padding to tiles take some 60 positions.
@@ -52,8 +52,8 @@ def measure(
     arch: model.ModelConfig, cfg: inner.InnerConfig, on: Mesh | None = None
 ) -> Memory:
     """What training with `cfg` takes on a device, read off the compiled program."""
-    params, (slots, results), *_ = inner.arguments(arch, cfg, on)
-    used = inner.program(arch, cfg, on).memory_analysis()
+    params, (slots, results), *_ = packed.arguments(arch, cfg, on)
+    used = packed.program(arch, cfg, on).memory_analysis()
     whole = (
         used.argument_size_in_bytes
         + used.output_size_in_bytes

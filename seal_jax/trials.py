@@ -22,6 +22,7 @@ from seal_jax import (
     mesh,
     metrics,
     model,
+    packed,
     plan,
     policy,
     records,
@@ -230,7 +231,7 @@ def throughput(
     }
     peak = runtime.peak_flops(jax.devices()[0])
     if peak is not None:
-        flops = inner.flops_per_token(arch, run.inner) * rates["tokens_per_s"]
+        flops = packed.flops_per_token(arch, run.inner) * rates["tokens_per_s"]
         devices = 1 if run.mesh is None else run.mesh.size
         rates["mfu"] = flops / (peak * devices)
     return rates
@@ -279,7 +280,7 @@ def _chunk(
     ]
     fixed = [np.full(len(ids), v) for v in (ADAPT, round_index)]
     keys = policy.fold(run.key, *fixed, *np.array(ids).T)
-    trained = inner.train(
+    trained = packed.train(
         learner.params,
         jobs,
         keys,

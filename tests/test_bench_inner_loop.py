@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from seal_jax import inner, lora, model, plan
+from seal_jax import inner, lora, model, packed, plan
 
 ARCH = model.ModelConfig("qwen2", 64, 32, 2, 4, 2, 8, 48, 128, qkv_bias=True, tied=True)
 EOS = 63
@@ -74,12 +74,12 @@ def workload(*losses: plan.LossConfig) -> list[plan.Job]:
 
 
 @pytest.fixture(scope="module")
-def packed():
+def together():
     """What the packed engine makes of the five jobs."""
     params = model.init_params(jax.random.key(0), ARCH)
     keys = jax.random.split(jax.random.key(1), 5)
     args = {"arch": ARCH, "cfg": config(), "eos": EOS}
-    return inner.train(params, workload(MASKED, SAMPLED), keys, **args)
+    return packed.train(params, workload(MASKED, SAMPLED), keys, **args)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,14 @@ def packed():
         ("one_by_one", {"classes": (12, 24)}),
     ],
 )
-def test_every_engine_trains_what_the_packed_one_does(engines, packed, name, arguments):
+def test_every_engine_trains_what_the_packed_one_does(
+    engines, together, name, arguments
+):
     params = model.init_params(jax.random.key(0), ARCH)
     keys = jax.random.split(jax.random.key(1), 5)
     args = {"arch": ARCH, "cfg": config(), "eos": EOS, **arguments}
     jobs = workload(MASKED, SAMPLED)
-    ours, theirs = getattr(engines, name)(params, jobs, keys, **args), packed
+    ours, theirs = getattr(engines, name)(params, jobs, keys, **args), together
     assert ours.finite_A.tolist() == [True] * 5
     assert (ours.tokens, ours.adapter_steps) == (theirs.tokens, theirs.adapter_steps)
     assert ours.computed_tokens >= ours.tokens
@@ -137,13 +139,13 @@ def test_a_warm_up_has_one_line_of_each_class(engines):
 # inner_loop.py
 
 
-def trained(*, tokens: int, computed: int, finite=(True,)) -> inner.Trained:
+def trained(*, tokens: int, computed: int, finite=(True,)) -> packed.Trained:
     losses = np.ones(len(finite))
-    return inner.Trained({}, losses, np.array(finite), tokens, computed, 3, 6)
+    return packed.Trained({}, losses, np.array(finite), tokens, computed, 3, 6)
 
 
 def test_rates_of_an_engine_that_trained_everything(inner_loop):
-    task = inner_loop.Task(inner.train, workload(SAMPLED)[:2])
+    task = inner_loop.Task(packed.train, workload(SAMPLED)[:2])
     made = inner_loop.figures(
         [2.0, 8.0, 4.0],
         trained(tokens=66, computed=132),
@@ -164,7 +166,7 @@ def test_rates_of_an_engine_that_trained_everything(inner_loop):
 
 def test_rates_of_an_engine_that_trained_a_part_are_of_the_whole(inner_loop):
     jobs = workload(MASKED)
-    task = inner_loop.Task(inner.train, jobs[:2], jobs, positions=400)
+    task = inner_loop.Task(packed.train, jobs[:2], jobs, positions=400)
     done = trained(tokens=42, computed=100)
     made = inner_loop.figures([3.0], done, task, flops_per_token=1, peak=None)
     assert made["measured_seconds"] == [3.0]
@@ -178,7 +180,7 @@ def test_rates_of_an_engine_that_trained_a_part_are_of_the_whole(inner_loop):
 
 
 def test_an_adapter_that_diverges_is_no_measurement(inner_loop):
-    task = inner_loop.Task(inner.train, workload(MASKED)[:2])
+    task = inner_loop.Task(packed.train, workload(MASKED)[:2])
     done = trained(tokens=1, computed=1, finite=(True, False))
     with pytest.raises(ValueError, match=r"adapters \[1\] must stay finite"):
         inner_loop.figures([1.0], done, task, flops_per_token=1, peak=None)
@@ -231,11 +233,11 @@ def test_a_real_run(inner_loop, capsys, tmp_path):
         rates = [result["engines"][n]["tokens_per_s"] for n in ("packed", name)]
         assert result[f"ratio_vs_{name}"] == pytest.approx(rates[0] / rates[1])
         assert 0 < result["engines"][name]["token_efficiency"] <= 1
-    packed = result["engines"]["packed"]
-    assert {name: result[name] for name in packed} == packed
-    assert packed["tokens_per_s"] == packed["tokens"] / packed["seconds"]
-    assert packed["compile_seconds"] > 0
-    assert (packed["adapters"], result["engines"]["one_by_one"]["adapters"]) == (5, 2)
+    ours = result["engines"]["packed"]
+    assert {name: result[name] for name in ours} == ours
+    assert ours["tokens_per_s"] == ours["tokens"] / ours["seconds"]
+    assert ours["compile_seconds"] > 0
+    assert (ours["adapters"], result["engines"]["one_by_one"]["adapters"]) == (5, 2)
     assert result["device"].startswith("cpu-")
 
 

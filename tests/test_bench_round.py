@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from seal_jax import generate, inner
+from seal_jax import generate, packed
 
 MODULES = ("common", "workload", "floor", "round_task", "round_phases", "round")
 
@@ -159,7 +159,7 @@ def test_tokens_have_the_lengths_and_differ(bench, made_up):
 def outcome_of(bench, **changes):
     clock = bench.round_phases.Clock()
     clock.seconds.update(propose=2.0, adapt=4.0, evaluate=3.0, imitate=1.0)
-    trained = inner.Trained({}, np.zeros(4), np.ones(4, bool), 600, 1000, 5, 70)
+    trained = packed.Trained({}, np.zeros(4), np.ones(4, bool), 600, 1000, 5, 70)
     made = dict(
         clock=clock,
         written={
@@ -324,8 +324,8 @@ def test_a_round_runs_and_does_the_work_it_states(bench, tmp_path, capsys):
 def test_an_adapter_that_diverges_ends_it(bench, made_up, monkeypatch):
     task = small_task(bench, made_up)
     finite = np.array([True, False, True])
-    trained = inner.Trained({}, np.zeros(3), finite, 1, 1, 1, 1)
-    monkeypatch.setattr(inner, "train", lambda *args, **kwargs: trained)
+    trained = packed.Trained({}, np.zeros(3), finite, 1, 1, 1, 1)
+    monkeypatch.setattr(packed, "train", lambda *args, **kwargs: trained)
     learner = type("Learner", (), {"params": {}, "arch": None})
     with pytest.raises(ValueError, match=r"\[\(0, 1, 1\)\] must stay finite"):
         bench.round_phases.adapt(learner, task, task.trials[:3], None, warm_up=False)

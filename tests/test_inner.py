@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from seal_jax import hf, inner, lora, model, plan
+from seal_jax import hf, inner, lora, model, packed, plan
 
 GOLDEN = Path(__file__).parent / "golden" / "inner"
 MASKED = plan.LossConfig(mode="masked", pad_to=64, pad_samples=0)
@@ -158,7 +158,7 @@ def test_every_packed_adapter_equals_its_solo_run(cfg, count, losses):
     params = model.init_params(jax.random.key(0), ARCH)
     jobs = workload(count, count, losses=losses)
     keys = jax.random.split(jax.random.key(1), count)
-    trained = inner.train(params, jobs, keys, arch=ARCH, cfg=cfg, eos=EOS)
+    trained = packed.train(params, jobs, keys, arch=ARCH, cfg=cfg, eos=EOS)
     assert trained.finite_A.all()
     assert trained.adapter_steps == sum(job.total for job in jobs)
     assert trained.computed_tokens == trained.steps * cfg.plan.step_tokens
@@ -173,7 +173,7 @@ def test_every_packed_adapter_equals_its_solo_run(cfg, count, losses):
 def test_the_budget_the_slots_and_the_neighbours_do_not_matter():
     params = model.init_params(jax.random.key(0), ARCH)
     jobs, keys = workload(5, 6), jax.random.split(jax.random.key(1), 6)
-    run = functools.partial(inner.train, params, arch=ARCH, eos=EOS)
+    run = functools.partial(packed.train, params, arch=ARCH, eos=EOS)
     first = run(jobs, keys, cfg=config()).adapters
     assert_same(run(jobs, keys, cfg=config(slots=6, active=6)).adapters, first)
     assert_same(run(jobs, keys, cfg=config(step_tokens=32)).adapters, first)
@@ -186,7 +186,7 @@ def test_the_budget_the_slots_and_the_neighbours_do_not_matter():
 def test_a_pool_cut_into_blocks_gives_the_same(monkeypatch):
     params = model.init_params(jax.random.key(0), ARCH)
     jobs, keys = workload(6, 6), jax.random.split(jax.random.key(1), 6)
-    run = functools.partial(inner.train, params, jobs, keys, arch=ARCH, eos=EOS)
+    run = functools.partial(packed.train, params, jobs, keys, arch=ARCH, eos=EOS)
     whole = run(cfg=config())
     assert whole.steps > 4
     monkeypatch.setattr(plan, "BLOCK", 3)
@@ -201,11 +201,11 @@ def test_a_pool_cut_into_blocks_gives_the_same(monkeypatch):
 def test_a_plan_for_another_round_runs_the_same_program():
     params = model.init_params(jax.random.key(0), ARCH)
     keys = jax.random.split(jax.random.key(1), 6)
-    run = functools.partial(inner.train, params, arch=ARCH, cfg=config(), eos=EOS)
+    run = functools.partial(packed.train, params, arch=ARCH, cfg=config(), eos=EOS)
     run(workload(1, 6), keys)
-    compiled = inner.program.cache_info().misses
+    compiled = packed.program.cache_info().misses
     run(workload(2, 3, losses=(SAMPLED,)), keys[:3])
-    assert inner.program.cache_info().misses == compiled
+    assert packed.program.cache_info().misses == compiled
 
 
 def test_vmapped_adapt_equals_solo_runs_of_different_length():
@@ -236,14 +236,16 @@ def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad):
     (block,) = plan.blocks(jobs, cfg.plan, eos=EOS)
     assert block.steps.start_count[0] == 4
 
-    def run(poison: bool) -> inner.Results:
-        train, state = inner.program(ARCH, cfg, None), inner.init_state(ARCH, cfg)
-        slots, results = train(params, state, keys, block.steps, np.int32(1))
+    def run(poison: bool) -> packed.Results:
+        train, state = packed.program(ARCH, cfg, None), packed.init_state(ARCH, cfg)
+        slots, results = train(
+            params, state, keys, block.steps, np.array([1], np.int32)
+        )
         if poison:
             spoilt = jax.tree.map(lambda x: x.at[:, 2].set(bad), slots.adapter)
             slots = slots._replace(adapter=spoilt)
         rest = jax.tree.map(lambda leaf: np.roll(leaf, -1, axis=0), block.steps)
-        left = np.int32(block.count - 1)
+        left = np.array([block.count - 1], np.int32)
         return train(params, (slots, results), keys, rest, left)[1]
 
     clean, poisoned = run(poison=False), run(poison=True)
@@ -269,7 +271,7 @@ def test_a_diverging_adapter_is_flagged_and_the_others_are_not():
     untied = dataclasses.replace(ARCH, tied=False)
     head = jax.random.normal(jax.random.key(5), (ARCH.width, ARCH.vocab)) * 0.02
     params = {**params, "lm_head": head}
-    trained = inner.train(params, jobs, keys, arch=untied, cfg=cfg, eos=EOS)
+    trained = packed.train(params, jobs, keys, arch=untied, cfg=cfg, eos=EOS)
     assert trained.finite_A.tolist() == [True, False, True, True]
 
 
@@ -277,7 +279,7 @@ def test_more_jobs_than_the_pool_holds_are_refused():
     params = model.init_params(jax.random.key(0), ARCH)
     keys = jax.random.split(jax.random.key(1), 7)
     with pytest.raises(ValueError, match=r"7 jobs must fit inner\.pool=6"):
-        inner.train(params, workload(1, 7), keys, arch=ARCH, cfg=config(), eos=EOS)
+        packed.train(params, workload(1, 7), keys, arch=ARCH, cfg=config(), eos=EOS)
 
 
 def operations(jaxpr):
@@ -298,8 +300,8 @@ def packed_step(cfg, arch=ARCH):
     """The jaxpr of a step on a step of a real plan."""
     (block,) = plan.blocks(workload(1, 3), cfg.plan, eos=EOS)
     step = jax.tree.map(lambda leaf: leaf[0], block.steps)
-    params, state, keys, *_ = inner.arguments(arch, cfg)
-    made = jax.make_jaxpr(inner.packed_step, static_argnums=(4, 5))
+    params, state, keys, *_ = packed.arguments(arch, cfg)
+    made = jax.make_jaxpr(packed.step_all, static_argnums=(4, 5))
     return made(params, state, keys, step, arch, cfg).jaxpr
 
 

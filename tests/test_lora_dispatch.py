@@ -162,7 +162,7 @@ def test_auto_is_what_the_table_of_the_device_says(kind, tmp_path, monkeypatch):
 def test_auto_falls_back_where_the_tuned_kernel_cannot(tmp_path, monkeypatch):
     kernel = fake_kernel(refuses=lambda x_MD: True)
     monkeypatch.setattr(dispatch, "_module", lambda name: kernel)
-    monkeypatch.setattr(dispatch, "choose", lambda *args: "mosaic_gpu")
+    monkeypatch.setattr(dispatch, "choose", lambda *args: ("mosaic_gpu", {}))
     args = operands()
     want = dense("xla")(*args)
     np.testing.assert_array_equal(dense("auto")(*args), want)
@@ -193,18 +193,35 @@ def test_auto_falls_back_where_the_tuned_kernel_cannot(tmp_path, monkeypatch):
 )
 def test_a_measurement_speaks_for_shapes_near_it(changed, name, tmp_path):
     write(tmp_path, "NVIDIA H200", {**ROW, **changed})
-    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path) == name
-    assert dispatch.choose(SHAPE, "NVIDIA H100", tmp_path) == "xla"
+    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path)[0] == name
+    assert dispatch.choose(SHAPE, "NVIDIA H100", tmp_path) == ("xla", {})
+
+
+def test_a_kernel_runs_as_it_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+    kind = jax.devices()[0].device_kind
+    sizes = {"M": 12, "D": 8, "F": 12, "R": 2, "tile": 4, "dtype": "float32"}
+    write(tmp_path, kind, {**ROW, **sizes})
+    seen = []
+
+    def forward(*args, config):
+        seen.append(config)
+        return xla.forward(*args)
+
+    kernel = types.SimpleNamespace(forward=forward, Config=lambda **fields: fields)
+    monkeypatch.setattr(dispatch, "_module", lambda name: kernel)
+    lowered(dense("auto"), "cuda")
+    assert {"tile_m": 64} in seen
 
 
 def test_the_nearest_measurement_decides_even_if_it_lost(tmp_path):
     won = {**ROW, "M": 1024, "F": 1024}
     write(tmp_path, "NVIDIA H200", won)
-    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path) == "mosaic_gpu"
+    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path)[0] == "mosaic_gpu"
     lost = {**ROW, "M": 1500, "seconds": 1.3}
     (tmp_path / "again").mkdir()
     write(tmp_path / "again", "NVIDIA H200", won, lost)
-    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path / "again") == "xla"
+    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path / "again")[0] == "xla"
     entry = table.nearest("lora_matmul", SHAPE, "NVIDIA H200", tmp_path / "again")
     assert entry is not None
     assert (entry.shape.M, entry.config, entry.ahead()) == (1500, {"tile_m": 64}, False)

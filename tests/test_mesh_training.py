@@ -1,4 +1,4 @@
-"""Adapters spread over devices; the devices are simulated, in a child process."""
+"""Adapters and rows spread over devices, simulated in a child process."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ CHILD = """
 import json, sys
 import jax, numpy as np
 import test_inner as t
-from seal_jax import inner, lora, mesh, model
+from seal_jax import generate, inner, packed, lora, mesh, model, sample
 
 COLLECTIVES = (
     "all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter",
@@ -20,11 +20,25 @@ params = model.init_params(jax.random.key(0), t.ARCH)
 cfg = t.config()
 
 def train(jobs, keys, params, on=None):
-    return inner.train(params, jobs, keys, arch=t.ARCH, cfg=cfg, eos=t.EOS, on=on)
+    return packed.train(params, jobs, keys, arch=t.ARCH, cfg=cfg, eos=t.EOS, on=on)
 
 def gap(a, b):
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
+
+def write(params, adapters, count):
+    rng = np.random.default_rng(0)
+    requests = [
+        generate.Request(tuple(rng.integers(0, 60, rng.integers(1, 9)).tolist()), a)
+        for a in range(count)
+        for _ in range(1 + a % 3)
+    ]
+    keys = jax.random.split(jax.random.key(3), len(requests))
+    cfg = sample.SampleConfig(9, 1.0, 1.0, 0, 0, (t.EOS, 3, 4))
+    return generate.run(
+        params, adapters, requests, keys, arch=t.ARCH, cfg=cfg, batch=8, per_page=2,
+        prompt_multiple=8,
+    ).tokens
 
 def compare(data, model_axis, count):
     # Jobs of one pool each, trained on one device, are what the shards must give.
@@ -42,7 +56,7 @@ def compare(data, model_axis, count):
         for i, w in enumerate(want)
     ]
     together = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *stacks)
-    program = inner.program(t.ARCH, cfg, on).as_text()
+    program = packed.program(t.ARCH, cfg, on).as_text()
     return {
         "rows": jax.tree.leaves(got.adapters)[0].shape[1],
         "gap": gap(got.adapters, together),
@@ -51,6 +65,8 @@ def compare(data, model_axis, count):
         "tokens": got.tokens - sum(w.tokens for w in want),
         "adapter_steps": got.adapter_steps - sum(job.total for job in jobs),
         "replicated": len(jax.tree.leaves(got.adapters)[0].devices()) == on.size,
+        "texts": write(placed, got.adapters, count)
+        == write(params, jax.tree.map(np.asarray, got.adapters), count),
         "collectives": [c for c in COLLECTIVES if c in program],
     }
 
@@ -76,7 +92,7 @@ def compared(root, child_env):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_mesh_trains_what_one_device_trains(case, compared):
+def test_a_mesh_trains_and_writes_what_one_device_does(case, compared):
     found = dict(compared[CASES.index(case)])
     assert found.pop("gap") < 2e-4
     assert found.pop("loss") < 1e-4
@@ -87,6 +103,7 @@ def test_a_mesh_trains_what_one_device_trains(case, compared):
         "tokens": 0,
         "adapter_steps": 0,
         "replicated": True,
+        "texts": True,
     }
     # Shards of adapters never wait for each other; a base that is cut must.
     assert bool(collectives) == (case[1] > 1)

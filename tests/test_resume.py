@@ -16,7 +16,16 @@ import threading
 import pytest
 import tiny_model
 
-from seal_jax import experiment, files, imitate, inner, judge, records, reward, train
+from seal_jax import (
+    experiment,
+    files,
+    imitate,
+    judge,
+    packed,
+    records,
+    reward,
+    train,
+)
 
 
 class Killed(BaseException):
@@ -83,7 +92,7 @@ class Counter:
 
     def __init__(self, patch):
         self.calls = {"adapt": 0, "imitate": 0}
-        for name, module in (("adapt", inner), ("imitate", imitate)):
+        for name, module in (("adapt", packed), ("imitate", imitate)):
             self._wrap(patch, name, module, module.train)
 
     def _wrap(self, patch, name, module, real):
@@ -172,8 +181,8 @@ def test_stopped_between_a_checkpoint_and_everything_after_it(
 
 DRIVER = """\
 import json, os, pathlib, signal, sys
-from seal_jax import checkpoint, experiment, files, hf_weights, inner, records
-from seal_jax import report_html, sample, train
+from seal_jax import checkpoint, experiment, files, hf_weights, packed, records
+from seal_jax import generate, report_html, train
 import tiny_model
 
 config, workdir, point = sys.argv[1:]
@@ -222,11 +231,11 @@ def at_file(name):
 
 
 POINTS = {
-    "propose": lambda: at_call(sample, "generate"),
-    "adapt": lambda: at_call(inner, "advance", 2),
+    "propose": lambda: at_call(generate, "run"),
+    "adapt": lambda: at_call(packed, "_empty_state", 2),
     "journal": torn_journal_line,
     "checkpoint": lambda: at_call(checkpoint, "save", after=True),
-    "chunk": lambda: at_call(inner, "train", 3),
+    "chunk": lambda: at_call(packed, "train", 3),
     "policy": lambda: at_call(hf_weights, "save_params", after=True),
     "edits": lambda: at_file("edits.jsonl"),
     "ladder": lambda: at_call(experiment.ladder, "row", 4),
@@ -366,7 +375,7 @@ def test_judgements_that_could_not_be_had_are_asked_again(
 ):
     # The endpoint shall not count as down, however its failures fall.
     values = judged_values(model_path, endpoint, ladder=("base", "passage_only"))
-    monkeypatch.setattr(inner, "train", counted := Counted(inner.train))
+    monkeypatch.setattr(packed, "train", counted := Counted(packed.train))
     first = train.run(values, tmp_path, say=lambda line: None)
     missing = {row["name"]: row["missing"] for row in first["ladder"]}
     assert sum(missing.values()) > 0
@@ -408,7 +417,7 @@ def test_an_outage_stops_the_run_and_the_same_command_continues_it(
     model_path, endpoint, tmp_path, monkeypatch, caplog
 ):
     values = judged_values(model_path, endpoint, ladder=(), grade__max_missing=0.02)
-    monkeypatch.setattr(inner, "train", counted := Counted(inner.train))
+    monkeypatch.setattr(packed, "train", counted := Counted(packed.train))
     endpoint.down = True
     with pytest.raises(judge.JudgeError) as caught:
         train.run(values, tmp_path, say=lambda line: None)

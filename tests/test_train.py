@@ -9,7 +9,7 @@ import sys
 import pytest
 import tiny_model
 
-from seal_jax import experiment, files, inner, policy, sample, train
+from seal_jax import experiment, files, generate, packed, policy, train
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def no_work(monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("bad input was noticed too late")
 
-    for module, name in ((policy, "load"), (inner, "train"), (sample, "generate")):
+    for module, name in ((policy, "load"), (packed, "train"), (generate, "run")):
         monkeypatch.setattr(module, name, never)
 
 

@@ -21,7 +21,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from seal_jax import inner, model, plan
+from seal_jax import inner, model, packed, plan
 
 TARGET = pathlib.Path(__file__).parent / "h200.txtpb"
 QWEN_7B = model.ModelConfig(
@@ -57,9 +57,9 @@ def main(targets: str, *sizes: str) -> dict[str, float]:
     placed = NamedSharding(mesh, PartitionSpec())
     args = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
-        inner.arguments(QWEN_7B, cfg),
+        packed.arguments(QWEN_7B, cfg),
     )
-    run = functools.partial(inner.run_block, arch=QWEN_7B, cfg=cfg)
+    run = functools.partial(packed.run_block, arch=QWEN_7B, cfg=cfg)
     begin = time.monotonic()
     jitted = jax.jit(run, donate_argnums=1, out_shardings=placed)
     compiled = jitted.lower(*args).compile()

@@ -9,7 +9,7 @@ before the batch is known: a shape may be refused there that never runs.
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -60,21 +60,24 @@ def backward(
 
 def choose(
     shape: table.Shape, device_kind: str, folder: pathlib.Path | None = None
-) -> str:
+) -> tuple[str, Mapping[str, Any]]:
     """What `auto` runs: the tuned one if it was measured ahead of XLA, else `xla`.
+
+    Returns:
+      The implementation's name, and the fields of its `Config` that were measured.
 
     Raises:
       ValueError: the table names no implementation.
     """
     entry = table.nearest("lora_matmul", shape, device_kind, folder)
     if entry is None or not entry.ahead():
-        return "xla"
+        return "xla", {}
     if entry.implementation not in IMPLEMENTATIONS[1:]:
         raise ValueError(
             f"{table.path_of(device_kind, folder)}: implementation="
             f"{entry.implementation!r} must be one of {', '.join(IMPLEMENTATIONS[1:])}"
         )
-    return entry.implementation
+    return entry.implementation, entry.config
 
 
 def _shape(
@@ -95,9 +98,9 @@ def _shape(
 
 def _run(implementation: str, shape: table.Shape, operands: tuple[Any, ...]) -> Any:
     plain = functools.partial(getattr(xla, shape.direction), *operands)
-    name = implementation
+    name, config = implementation, {}
     if name == "auto":
-        name = choose(shape, _device_kind())
+        name, config = choose(shape, _device_kind())
     match name:
         case "xla":
             return plain()
@@ -110,20 +113,23 @@ def _run(implementation: str, shape: table.Shape, operands: tuple[Any, ...]) -> 
         message = f"lora_matmul: implementation={name!r} does not run here: {reason}"
         return _refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(plain))
 
-    return _on_its_platform(name, shape.direction, operands, otherwise)
+    return _on_its_platform(name, shape.direction, operands, config, otherwise)
 
 
 def _on_its_platform(
     name: str,
     direction: str,
     operands: tuple[Any, ...],
+    config: Mapping[str, Any],
     otherwise: Callable[[str], Any],
 ) -> Any:
     """The kernel where the program is compiled for its platform, else `otherwise`."""
 
     def kernel() -> Any:
         try:
-            return getattr(_module(name), direction)(*operands)
+            module = _module(name)
+            tuned = {"config": module.Config(**config)} if config else {}
+            return getattr(module, direction)(*operands, **tuned)
         except NotImplementedError as error:
             return otherwise(str(error))
 

@@ -5,9 +5,12 @@
                da = sums(x, v)
 
 `mosaic_gpu_core` adds the low-rank product to the base product before it is written;
-`mosaic_gpu_side`, the others, reads the rows once for what is of rank R. Stacks that are bfloat16
-already are used as they are; others are cast whole first, which for many float32
-adapters is a pass over memory that the caller can spare itself.
+`mosaic_gpu_side`, the others, reads the rows once for what is of rank R. Stacks that
+are bfloat16 already are used as they are; others are cast whole first, which for many
+float32 adapters is a pass over memory that the caller can spare itself.
+
+Compiled and checked for an H200 (`tests/aot`) and interpreted on a CPU; not yet run or
+timed on a device, so nothing takes them unless it asks for them by name.
 """
 
 import dataclasses

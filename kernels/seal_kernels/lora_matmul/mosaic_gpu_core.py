@@ -190,18 +190,17 @@ def _each_block(
     its own added; `starts` are the bits of the block's runs.
     """
     config, (clusters_m, clusters_n) = refs.config, refs.clusters
-    loop = plgpu.nd_loop(
-        (clusters_m * clusters_n,), collective_axes="sm", init_carry=jnp.int32(0)
-    )
 
-    @loop
-    def count(info: plgpu.NDLoopInfo, carry: Array) -> Array:
+    def cluster(info: plgpu.NDLoopInfo, carry: Array) -> Array:
         width = config.width // config.cluster
         i, j = plgpu.planar_snake(info.index[0], refs.clusters, 0, width)
         i = i * config.cluster + lax.axis_index("cluster")
         return body(i, j, refs.starts[i], carry)
 
-    return count
+    loop: Any = plgpu.nd_loop(
+        (clusters_m * clusters_n,), collective_axes="sm", init_carry=jnp.int32(0)
+    )
+    return loop(cluster)
 
 
 def _copy_block(refs: _Refs, i: Array, j: Array, starts: Array, count: Array) -> Array:
@@ -262,8 +261,8 @@ def _multiply_block(
     for p in range(pieces):
         at = lax.rem(count, config.steps)
         last = p == pieces - 1
-        begins = p == 0 or (starts >> p) & 1 == 1
-        ends = last or (starts >> (p + 1)) & 1 == 1
+        begins = jnp.bool_(p == 0) | ((starts >> p) & 1 == 1)
+        ends = jnp.bool_(last) | ((starts >> (p + 1)) & 1 == 1)
         rows = slice(p * piece, (p + 1) * piece)
         pl.when(begins)(functools.partial(plgpu.barrier_wait, refs.full.at[at]))
         low_NP = pl.run_scoped(
@@ -271,7 +270,7 @@ def _multiply_block(
             plgpu.WGMMAAccumulatorRef((tile_n, piece), jnp.float32),
         )
         pl.when(ends)(functools.partial(plgpu.barrier_arrive, refs.empty.at[at]))
-        count += 1 if last else ends.astype(jnp.int32)
+        count += ends.astype(jnp.int32)
         y_NP = (base_NM[:, rows] + low_NP).astype(refs.y.dtype)
         _store(refs, warpgroup, i, j, p * piece, y_NP)
     return count

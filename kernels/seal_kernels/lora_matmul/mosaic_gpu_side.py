@@ -42,7 +42,8 @@ def products(
       stack_SRC: the matrix of each slot, in the dtype of z; R is 16, 32 or 64.
       interpret: `plgpu.InterpretGPUParams` to run on the CPU.
     """
-    return _side(z_MC, slots_G, len(stack_SRC), interpret, stack=stack_SRC)["p"]
+    slots, rank, _ = stack_SRC.shape
+    return _side(z_MC, slots_G, slots, rank, interpret, stack=stack_SRC)["p"]
 
 
 def sums(
@@ -52,26 +53,28 @@ def sums(
 
     Arguments as in `products`; `s_MR` in the dtype of z.
     """
-    return _side(z_MC, slots_G, slots, interpret, s=s_MR)["sums"]
+    return _side(z_MC, slots_G, slots, s_MR.shape[1], interpret, s=s_MR)["sums"]
 
 
 def products_and_sums(
     z_MC: Array, slots_G: Array, stack_SRC: Array, s_MR: Array, *, interpret: Any = None
 ) -> tuple[Array, Array]:
     """`products` and `sums` from one reading of z."""
-    factors = {"stack": stack_SRC, "s": s_MR}
-    outs = _side(z_MC, slots_G, len(stack_SRC), interpret, **factors)
+    slots, rank, _ = stack_SRC.shape
+    outs = _side(z_MC, slots_G, slots, rank, interpret, stack=stack_SRC, s=s_MR)
     return outs["p"], outs["sums"]
 
 
 def _side(
-    z_MC: Array, slots_G: Array, slots: int, interpret: Any, **factors: Array
+    z_MC: Array,
+    slots_G: Array,
+    slots: int,
+    rank: int,
+    interpret: Any,
+    **factors: Array,
 ) -> dict[str, Array]:
     """The results for the factors that are given: p of `stack`, sums of `s`."""
     rows, columns = z_MC.shape
-    rank = next(
-        factor.shape[-2 if factor.ndim == 3 else -1] for factor in factors.values()
-    )
     tile = rows // len(slots_G)
     piece = next(n for n in (64, 32, 16, 8) if tile % n == 0)
     width = next(n for n in (256, 128, 64) if columns % n == 0)

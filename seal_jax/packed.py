@@ -1,0 +1,348 @@
+"""The inner loop as it runs: hundreds of adapters, packed into steps over one base.
+
+The host plans which lines train when (`plan`); the device runs whole blocks of the plan
+in one loop, with no word to the host between steps. A step takes the adapters whose
+lines are in it out of their slots, runs all their tokens through the shared base at
+once, updates each with its own gradient, and puts them back. Tests hold every adapter
+to its solo run by `inner.adapt`.
+"""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from seal_jax import cross_entropy, inner, lora, mesh, model, plan
+from seal_jax.inner import InnerConfig, Slot
+
+# Where a `Slot` of many adapters carries their axis; a prefix of its tree.
+_FIRST: Any = 0
+_SECOND: Any = 1
+STACKED = Slot(_SECOND, optax.ScaleByAdamState(_FIRST, _SECOND, _SECOND), _FIRST)
+
+
+class Results(NamedTuple):
+    """Finished adapters, a row each: stacked, scale folded in, in the base's dtype.
+
+    `loss_A` is the mean step loss; `finite_A` whether weights and losses stayed finite.
+    """
+
+    adapters: lora.Tree
+    loss_A: Array
+    finite_A: Array
+
+
+RESULTS = Results(_SECOND, _FIRST, _FIRST)
+
+# What `run_block` takes after the base, over the axis `data` of a mesh.
+SHARDED = (
+    jax.tree.map(
+        lambda axis: PartitionSpec(*[None] * axis, "data"), (STACKED, RESULTS)
+    ),
+    *[PartitionSpec("data")] * 3,
+)
+type State = tuple[Slot, Results]
+
+
+def init_state(arch: model.ModelConfig, cfg: InnerConfig, *, shards: int = 1) -> State:
+    """Empty slots and an empty pool, those of all shards side by side."""
+    make = functools.partial(lora.init, targets=cfg.targets, rank=cfg.rank)
+    one = jax.eval_shape(lambda: make(jax.random.key(0), arch))
+
+    def zeros(count: int, dtype: str) -> lora.Tree:
+        return jax.tree.map(
+            lambda x: jnp.zeros((x.shape[0], count, *x.shape[1:]), dtype), one
+        )
+
+    slots, pool = cfg.plan.slots * shards, cfg.pool * shards
+    moments = [zeros(slots, "float32") for _ in range(2)]
+    adam = optax.ScaleByAdamState(jnp.zeros(slots, jnp.int32), *moments)
+    results = Results(zeros(pool, arch.dtype), jnp.zeros(pool), jnp.zeros(pool, bool))
+    return Slot(zeros(slots, "float32"), adam, jnp.zeros(slots)), results
+
+
+def loss(
+    adapters: lora.Tree,
+    params: dict,
+    step: plan.Steps,
+    arch: model.ModelConfig,
+    cfg: InnerConfig,
+) -> tuple[Array, Array]:
+    """The sum of the active adapters' losses, and each one's, `[K]`.
+
+    No adapter occurs in another's loss, so the sum's gradient holds each one's own.
+    """
+
+    def rows(leaf_M: Any) -> Array:
+        return leaf_M.reshape(-1, cfg.plan.row_tokens)
+
+    delta = lora.assign(lora.scaled(adapters, cfg.alpha / cfg.rank), step.tiles)
+    mask_BTS = model.segment_mask(rows(step.segments), rows(step.is_key))
+    hidden_BTD, _ = model.hidden(
+        params, delta, arch, rows(step.tokens), rows(step.positions), mask_BTS
+    )
+    ce_M = cross_entropy.cross_entropy(
+        hidden_BTD.reshape(-1, arch.width), model.head(params, arch), step.targets
+    )
+    owner_M = jnp.repeat(step.tiles, cfg.plan.tile, total_repeat_length=len(ce_M))
+    # One place past the last adapter takes what belongs to none.
+    loss_K = jax.ops.segment_sum(ce_M * step.weights, owner_M, cfg.plan.active + 1)
+    return loss_K.sum(), loss_K[:-1]
+
+
+def step_all(
+    params: dict,
+    state: State,
+    keys_A: Array,
+    step: plan.Steps,
+    arch: model.ModelConfig,
+    cfg: InnerConfig,
+) -> State:
+    """One global step: new adapters enter, the active ones train, finished ones leave.
+
+    Its cost is that of the active adapters: a slot that waits is not touched.
+    """
+    slots, results = state
+
+    def enter(i: Array, slots: Slot) -> Slot:
+        slot, job = step.starts[i]
+        fresh = lora.init(keys_A[job], arch, targets=cfg.targets, rank=cfg.rank)
+        return _put(slots, inner.init_slot(fresh), slot, STACKED)
+
+    slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
+    active = jax.tree.map(
+        lambda leaf, axis: jnp.take(leaf, step.slots, axis=axis, mode="clip"),
+        slots,
+        jax.tree.broadcast(STACKED, slots),
+    )
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    (_, loss_K), grads = gradient(active.adapter, params, step, arch, cfg)
+    trained = jax.vmap(inner.update, in_axes=(STACKED, 1, 0, 0, 0), out_axes=STACKED)(
+        active, grads, loss_K, step.rates, step.clips
+    )
+    slots = _put(slots, trained, step.slots, STACKED)
+
+    def leave(i: Array, results: Results) -> Results:
+        slot, job = step.ends[i]
+        adapter = lora.select(slots.adapter, slot)
+        finite = jnp.isfinite(slots.loss_sum[slot])
+        for leaf in jax.tree.leaves(adapter):
+            finite &= jnp.all(jnp.isfinite(leaf))
+        mean = slots.loss_sum[slot] / slots.adam.count[slot]
+        one = Results(lora.scaled(adapter, cfg.alpha / cfg.rank), mean, finite)
+        return _put(results, one, job, RESULTS)
+
+    return slots, jax.lax.fori_loop(0, step.end_count, leave, results)
+
+
+def _put(many: Any, new: Any, at: Array, axes: Any) -> Any:
+    """Writes one (`at` a number) or several (an index array) into stacked trees.
+
+    No index occurs twice; one past the last is a filler and writes nothing.
+    """
+
+    def leaf(old: Array, new: Array, axis: int) -> Array:
+        where = (slice(None),) * axis + (at,)
+        return old.at[where].set(
+            new.astype(old.dtype), mode="drop", unique_indices=True
+        )
+
+    return jax.tree.map(leaf, many, new, jax.tree.broadcast(axes, many))
+
+
+def run_block(
+    params: dict,
+    state: State,
+    keys_A: Array,
+    steps: plan.Steps,
+    counts: Array,
+    *,
+    arch: model.ModelConfig,
+    cfg: InnerConfig,
+) -> State:
+    """The first `count` of `steps`, in one loop on the device.
+
+    Args:
+      params: frozen base parameters.
+      state: slots and results, from `init_state` or an earlier block.
+      keys_A: typed PRNG keys that draw the fresh adapters, one per row of the pool.
+      steps: a block of `plan.blocks`.
+      counts: how many of them to run, int32 `[1]`.
+      arch: the decoder.
+      cfg: hyper-parameters.
+    """
+
+    def body(i: Array, state: State) -> State:
+        step = jax.tree.map(lambda leaf: leaf[i], steps)
+        return step_all(params, state, keys_A, step, arch, cfg)
+
+    return jax.lax.fori_loop(0, counts[0], body, state)
+
+
+@functools.cache
+def program(
+    arch: model.ModelConfig, cfg: InnerConfig, on: Mesh | None
+) -> jax.stages.Compiled:
+    """`run_block`, compiled, its state donated: the one program of the inner loop.
+
+    Every block of every round runs it; `capacity` reads its memory before it runs. On a
+    mesh every shard of the axis `data` has slots, a pool and a plan of its own and runs
+    as many steps as that has; nothing crosses between shards.
+    """
+    run = functools.partial(run_block, arch=arch, cfg=cfg)
+    if on is None:
+        return jax.jit(run, donate_argnums=1).lower(*arguments(arch, cfg)).compile()
+    # The axis `model` stays the compiler's: it cuts the base's matmuls as the weights
+    # are cut.
+    shard = jax.shard_map(
+        run,
+        mesh=on,
+        in_specs=(PartitionSpec(), *SHARDED),
+        out_specs=SHARDED[0],
+        axis_names={"data"},
+        check_vma=False,
+    )
+    out = mesh.named(on, SHARDED[0])
+    jitted = jax.jit(shard, donate_argnums=1, out_shardings=out)
+    return jitted.lower(*arguments(arch, cfg, on)).compile()
+
+
+def arguments(
+    arch: model.ModelConfig, cfg: InnerConfig, on: Mesh | None = None
+) -> tuple:
+    """What `program` takes: shapes, dtypes and, on a mesh, shardings."""
+    shards = mesh.shards(on)
+
+    def like() -> tuple:
+        key = jax.random.key(0)
+        state = init_state(arch, cfg, shards=shards)
+        return (
+            model.init_params(key, arch),
+            state,
+            jax.random.split(key, cfg.pool * shards),
+        )
+
+    steps = plan.empty_steps(cfg.plan, eos=0, count=plan.BLOCK * shards)
+    counts = np.zeros(shards, np.int32)
+    args = *jax.eval_shape(like), *jax.eval_shape(lambda: (steps, counts))
+    if on is None:
+        return args
+    shardings = (mesh.param_shardings(arch, on), *mesh.named(on, SHARDED))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        args,
+        jax.tree.broadcast(shardings, args),
+    )
+
+
+def flops_per_token(arch: model.ModelConfig, cfg: InnerConfig) -> int:
+    """FLOP to train one token: forward and backward, nothing for the frozen weights.
+
+    Two per weight forwards and two backwards (no gradient of the base), six per weight
+    of the adapter; attention is not counted.
+    """
+    linears = arch.linears()
+    own = sum(cfg.rank * sum(linears[t]) for t in cfg.targets) * arch.layers
+    return 4 * arch.matmul_params() + 6 * own
+
+
+class Trained(NamedTuple):
+    """What `train` returns; job a is row a of the results.
+
+    `tokens` are the positions that carried loss, `computed_tokens` all positions of the
+    `steps` global steps, `adapter_steps` the optimizer steps of all adapters.
+    """
+
+    adapters: lora.Tree
+    loss_A: np.ndarray
+    finite_A: np.ndarray
+    tokens: int
+    computed_tokens: int
+    steps: int
+    adapter_steps: int
+
+
+def train(
+    params: dict,
+    jobs: Sequence[plan.Job],
+    keys_A: Array,
+    *,
+    arch: model.ModelConfig,
+    cfg: InnerConfig,
+    eos: int,
+    on: Mesh | None = None,
+) -> Trained:
+    """Trains many adapters, packed.
+
+    Args:
+      params: frozen base parameters; on a mesh, placed as `mesh.param_shardings`.
+      jobs: one per adapter, at most `cfg.pool`, times the shards of the mesh.
+      keys_A: typed PRNG keys, one per job, that draw the fresh adapters.
+      arch: the decoder.
+      cfg: hyper-parameters.
+      eos: end-of-text id.
+      on: devices to share the work, or None for the one that holds `params`.
+
+    Raises:
+      ValueError: too many jobs, or see `plan.blocks`.
+    """
+    shards = mesh.shards(on)
+    if len(jobs) > cfg.pool * shards:
+        raise ValueError(
+            f"{len(jobs)} jobs must fit inner.pool={cfg.pool} on each of {shards} "
+            "devices; train them in several calls"
+        )
+    shares = plan.share(jobs, shards, most=cfg.pool)
+    # Row of the pools that lie side by side -> job; an idle row draws like job 0.
+    job_of_row = [j for own in shares for j in (own + [0] * cfg.pool)[: cfg.pool]]
+    row_of_job = np.zeros(len(jobs), np.int32)
+    for shard, own in enumerate(shares):
+        row_of_job[own] = shard * cfg.pool + np.arange(len(own))
+    keys_A = mesh.put(keys_A[np.array(job_of_row)], on, "data")
+    plans = [plan.blocks([jobs[j] for j in own], cfg.plan, eos=eos) for own in shares]
+    run, state = program(arch, cfg, on), _empty_state(arch, cfg, on)
+    idle = plan.Block(plan.empty_steps(cfg.plan, eos=eos), 0, 0, 0)
+    tokens = computed = lines = 0
+    for blocks in itertools.zip_longest(*plans, fillvalue=idle):
+        steps = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *(block.steps for block in blocks)
+        )
+        counts = np.array([block.count for block in blocks], np.int32)
+        steps, counts = mesh.put((steps, counts), on, "data")
+        state = run(params, state, keys_A, steps, counts)
+        tokens += sum(block.tokens for block in blocks)
+        lines += sum(block.lines for block in blocks)
+        computed += sum(block.count for block in blocks) * cfg.plan.step_tokens
+    results = state[1]
+    if on is not None:
+        results = mesh.gather(results, on)
+        results = results._replace(adapters=_rows(results.adapters, row_of_job))
+    loss_A, finite_A = (np.asarray(x) for x in results[1:])
+    return Trained(
+        results.adapters,
+        loss_A[row_of_job],
+        finite_A[row_of_job],
+        tokens,
+        computed,
+        computed // cfg.plan.step_tokens,
+        lines,
+    )
+
+
+_rows = jax.jit(lora.select)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _empty_state(arch: model.ModelConfig, cfg: InnerConfig, on: Mesh | None) -> State:
+    if on is None:
+        return init_state(arch, cfg)
+    state = init_state(arch, cfg, shards=mesh.shards(on))
+    placed = jax.tree.broadcast(mesh.named(on, SHARDED[0]), state)
+    return jax.tree.map(jax.lax.with_sharding_constraint, state, placed)
