@@ -274,13 +274,10 @@ def peft(
     command += [f"--targets={','.join(sizes.targets)}", f"--scale={args.scale}"]
     command += [f"--pad-to={sizes.loss.pad_to}"]
     command += [f"--device={'cpu' if jax.default_backend() == 'cpu' else 'cuda'}"]
-    if args.longest is not None:
-        command += [f"--longest={args.longest}"]
-    if mode == "padded" and args.padded_steps is not None:
-        command += [f"--max-steps={args.padded_steps}"]
-    done = subprocess.run(
-        command, cwd=common.ROOT, capture_output=True, text=True, check=False
-    )
+    cut = args.padded_steps if mode == "padded" else None
+    for flag, value in (("longest", args.longest), ("max-steps", cut)):
+        command += [] if value is None else [f"--{flag}={value}"]
+    done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["(no message)"])[-1]
         raise ValueError(
@@ -297,8 +294,7 @@ def peft(
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(
-        prog="benchmarks/inner_loop.py",
-        description="Trains many adapters, packed and in slower ways.",
+        prog="benchmarks/inner_loop.py", description="Trains adapters in many ways."
     )
     add = parser.add_argument
     training.add_flags(parser)

@@ -174,7 +174,6 @@ class InnerConfig:
             self.slots or 1,
             self.active or 1,
         )
-        self.loss.longest(self.row_tokens)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,9 +65,8 @@ def run(
         self_edit.load_template(exp.answer.prompt, "answer"),
     )
     train, heldout = load_passages(exp)
-    check_fit(
-        exp, policy.describe(exp.model), templates, [*itertools.chain(*train), *heldout]
-    )
+    blank = policy.describe(exp.model)
+    check_fit(exp, blank, templates, [*itertools.chain(*train), *heldout])
     runtime.cache_programs()
     distributed.keep_cache_if_shared()
     devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
@@ -88,6 +87,7 @@ def run(
             return finished
         # The judge is asked by one process; `list` is not called.
         score = scorer(exp.grade, workdir) if leads else list
+        sizes = fitting(exp, blank.arch, devices, say=say)
         # In a list, to be handed over: see `walk` on its weights.
         base = [policy.load(exp.model, seed=exp.seed, on=devices)]
         # Not before: a config that cannot run must not claim the workdir.
@@ -96,7 +96,7 @@ def run(
         journal = stack.enter_context(distributed.Journal(workdir / "journal.jsonl"))
         state = trials.Run(
             exp=exp,
-            inner=sizes(exp, base[0].arch, devices, journal, say=say),
+            inner=kept(journal, sizes),
             mesh=devices,
             journal=journal,
             metrics=stack.enter_context(
@@ -139,42 +139,41 @@ def check_same(values: dict[str, Any]) -> None:
         )
 
 
-def sizes(
+def fitting(
     exp: config.Experiment,
     arch: model.ModelConfig,
     devices: Mesh | None,
-    journal: records.Journal,
     *,
     say: Callable[[str], None],
 ) -> inner.InnerConfig:
-    """The inner loop's sizes, chosen once for a workdir.
+    """The inner loop's sizes for the devices here; compiles its program.
 
-    A resumed run takes them from the journal: the units of work there were cut by them.
+    Raises:
+      ValueError: see `capacity.choose`.
     """
     scale = exp.scale
     most = max(
         scale.passages * scale.edits * scale.seeds,
         scale.heldout_passages * scale.heldout_edits * scale.heldout_seeds,
     )
-
-    def unit() -> dict[str, Any]:
-        own = runtime.memory_limit(jax.local_devices()[0])
-        limit = min(distributed.everyone(own))
-        cfg, memory = capacity.choose(
-            arch, exp.inner, limit=limit, adapters=most, on=devices
-        )
-        say(
-            f"inner loop: steps of {cfg.plan.step_tokens} tokens, {cfg.plan.slots} "
-            f"slots, up to {cfg.pool} adapters at a time; memory {memory.line()}"
-        )
-        return {"plan": dataclasses.asdict(cfg.plan), "pool": cfg.pool}
-
-    chosen = journal.cached("sizes", unit)
-    cfg = capacity.build(
-        exp.inner, step_tokens=chosen["plan"]["step_tokens"], adapters=chosen["pool"]
+    own = runtime.memory_limit(jax.local_devices()[0])
+    limit = min(distributed.everyone(own))
+    cfg, memory = capacity.choose(
+        arch, exp.inner, limit=limit, adapters=most, on=devices
     )
+    say(
+        f"inner loop: steps of {cfg.plan.step_tokens} tokens, {cfg.plan.slots} slots, "
+        f"up to {cfg.pool} adapters at a time; memory {memory.line()}"
+    )
+    return cfg
+
+
+def kept(journal: records.Journal, cfg: inner.InnerConfig) -> inner.InnerConfig:
+    """The sizes that a workdir began with: its units of work were cut by them."""
+    sizes = {"plan": dataclasses.asdict(cfg.plan), "pool": cfg.pool}
+    first = journal.cached("sizes", lambda: sizes)
     return dataclasses.replace(
-        cfg, plan=plan.PlanConfig(**chosen["plan"]), pool=chosen["pool"]
+        cfg, plan=plan.PlanConfig(**first["plan"]), pool=first["pool"]
     )
 
 

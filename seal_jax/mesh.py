@@ -103,7 +103,12 @@ def cut(tree: Any, mesh: Mesh | None) -> Any:
 
 def gather(tree: Any, mesh: Mesh) -> Any:
     """Sharded arrays, whole on every device."""
-    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+    return jax.jit(_same, out_shardings=replicated(mesh))(tree)
+
+
+def _same(tree: Any) -> Any:
+    # By name: jit compiles anew for every new lambda.
+    return tree
 
 
 def param_shardings(cfg: ModelConfig, mesh: Mesh) -> dict:

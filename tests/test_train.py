@@ -126,8 +126,8 @@ CONFIG = {
     ),
     "kernel": ({"model__kernel": "cuda"}, ["model.kernel='cuda'", "'xla'"]),
     "slots without memory": (
-        {"inner__slots": 10**9, "inner__active": 1},
-        ["inner.slots=1000000000", "can be used", "fits"],
+        {"inner__slots": 10**8, "inner__active": 1},
+        ["inner.slots=100000000", "can be used", "fits"],
     ),
     "endpoint": (
         {
