@@ -54,6 +54,7 @@ def measure(
     """What training with `cfg` takes on a device, read off the compiled program."""
     params, (slots, results), *_ = packed.arguments(arch, cfg, on)
     used = packed.program(arch, cfg, on).memory_analysis()
+    assert used is not None  # Every backend of jax's own has it.
     whole = (
         used.argument_size_in_bytes
         + used.output_size_in_bytes
@@ -61,8 +62,8 @@ def measure(
         + used.temp_size_in_bytes
         + used.generated_code_size_in_bytes
     )
-    parts = [_bytes(tree) for tree in (params, slots, results)]
-    return Memory(*parts, whole - sum(parts))
+    base, own, pool = (_bytes(tree) for tree in (params, slots, results))
+    return Memory(base, own, pool, whole - base - own - pool)
 
 
 def _bytes(tree: object) -> int:

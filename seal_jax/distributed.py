@@ -303,7 +303,9 @@ def readable(tree: Any) -> Any:
             return leaf
         if leaf.is_fully_replicated:
             return leaf.addressable_data(0)
-        whole = mesh.gather(leaf, leaf.sharding.mesh).addressable_data(0)
+        on = mesh.holding(leaf)
+        assert on is not None  # or it would be whole on some device
+        whole = mesh.gather(leaf, on).addressable_data(0)
         return np.asarray(whole) if leads() else None
 
     made = jax.tree.map(one, tree)

@@ -85,7 +85,10 @@ def put(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
 def holding(tree: Any) -> Mesh | None:
     """The mesh that arrays such as a policy's parameters lie on, if they do."""
     sharding = jax.tree.leaves(tree)[0].sharding
-    return sharding.mesh if isinstance(sharding, NamedSharding) else None
+    if not isinstance(sharding, NamedSharding):
+        return None
+    assert isinstance(sharding.mesh, Mesh)  # Arrays lie on devices.
+    return sharding.mesh
 
 
 def shards(mesh: Mesh | None) -> int:

@@ -144,7 +144,7 @@ def progress(
     unit: str,
     *,
     done: int = 0,
-    shown: bool = True,
+    visible: bool = True,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
     every: float = 10.0,
@@ -161,13 +161,13 @@ def progress(
     by an earlier run: they count as progress, not as speed.
 
     Args:
-      shown: False shows nothing, for a process that is not to speak.
+      visible: False shows nothing, for a process that is not to speak.
       stream: where to; standard error if None.
 
     Yields:
       advance(count=1): `count` more units are finished.
     """
-    if not shown:
+    if not visible:
         yield lambda count=1: None
         return
     out = stream or sys.stderr

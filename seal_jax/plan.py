@@ -13,7 +13,7 @@ longest one that waits, at once.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -293,6 +293,8 @@ def share(jobs: Sequence[Job], shards: int, *, most: int) -> list[list[int]]:
 class Steps(NamedTuple):
     """Global steps as the device reads them; every leaf has a leading axis of steps.
 
+    The leaves are numpy arrays here and jax arrays there.
+
     Positions `[M]`: `segments` tells the lines of a step apart (-1: none). Tiles `[G]`:
     index into the active adapters (K: none). Active adapters `[K]`: slot (S or more:
     none; no slot occurs twice), learning rate, clip. `starts` and `ends`, `[K, 2]`: the
@@ -300,20 +302,20 @@ class Steps(NamedTuple):
     their first (last) step here.
     """
 
-    tokens: np.ndarray
-    targets: np.ndarray
-    positions: np.ndarray
-    weights: np.ndarray
-    segments: np.ndarray
-    is_key: np.ndarray
-    tiles: np.ndarray
-    slots: np.ndarray
-    rates: np.ndarray
-    clips: np.ndarray
-    starts: np.ndarray
-    start_count: np.ndarray
-    ends: np.ndarray
-    end_count: np.ndarray
+    tokens: Any
+    targets: Any
+    positions: Any
+    weights: Any
+    segments: Any
+    is_key: Any
+    tiles: Any
+    slots: Any
+    rates: Any
+    clips: Any
+    starts: Any
+    start_count: Any
+    ends: Any
+    end_count: Any
 
 
 def empty_steps(cfg: PlanConfig, *, eos: int, count: int = BLOCK) -> Steps:

@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -26,13 +27,13 @@ PEAK_FLOPS = {
 USABLE = 0.92
 
 
-def peak_flops(device: jax.Device) -> float | None:
+def peak_flops(device: Any) -> float | None:
     """Dense bfloat16 FLOP/s of `device`, or None where it is not known."""
     kinds = [k for k in PEAK_FLOPS if device.device_kind.startswith(k)]
     return PEAK_FLOPS[max(kinds, key=len)] if kinds else None
 
 
-def memory_limit(device: jax.Device) -> int:
+def memory_limit(device: Any) -> int:
     """Bytes that a program may use on `device`: its memory times `USABLE`.
 
     A CPU's is the machine's, shared by the CPU devices of this process.
@@ -80,13 +81,13 @@ def compile_times() -> Iterator[CompileTimes]:
     """Counts what jax compiles inside the block."""
     times = CompileTimes()
 
-    def duration(event: str, seconds: float, **_: str | int) -> None:
+    def duration(event: str, duration_secs: float, **_: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            times.cold += seconds  # Cached programs pass through here too.
+            times.cold += duration_secs  # Cached programs pass through here too.
             times.programs += 1
         elif event == "/jax/compilation_cache/cache_retrieval_time_sec":
-            times.cold -= seconds
-            times.warm += seconds
+            times.cold -= duration_secs
+            times.warm += duration_secs
             times.from_cache += 1
 
     jax.monitoring.register_event_duration_secs_listener(duration)

@@ -122,7 +122,7 @@ def propose(
         keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
         asked = [prompts[p] for p, _ in index]
         with metrics.progress(
-            len(index), f"{phase}: propose", "edits", shown=distributed.leads()
+            len(index), f"{phase}: propose", "edits", visible=distributed.leads()
         ) as tick:
             texts = policy.write(writer, asked, keys, run.exp.propose, tick=tick)
         return {"texts": texts, "seconds": time.monotonic() - begin}
@@ -181,7 +181,7 @@ def adapt_and_answer(
         f"{phase}: adapt",
         "adapters",
         done=done,
-        shown=distributed.leads(),
+        visible=distributed.leads(),
     ) as tick:
         for name, chunk in zip(names, chunks, strict=True):
             if name not in run.journal:

@@ -5,18 +5,18 @@ import functools
 import json
 import os
 import pathlib
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 import tiny_model
 
-from seal_jax import distributed, files
+from seal_jax import distributed, experiment, files
 
 
 @pytest.fixture
@@ -311,10 +311,10 @@ def one(command, env, tmp_path_factory):
 
 def test_two_processes_make_the_run_of_one(command, env, address, one, tmp_path):
     two, other = tmp_path / "two", tmp_path / "other"
-    # Killed when they have trained their first adapters.
+    # Killed when they have written their first edits, and are about to train on them.
     with together(pair(command, address, (two, other)), env) as started:
         journal, until = two / "journal.jsonl", time.monotonic() + 120
-        while not (journal.exists() and "/adapt/0" in journal.read_text()):
+        while not (journal.exists() and "/propose" in journal.read_text()):
             assert all(process.poll() is None for process in started)
             assert time.monotonic() < until
             time.sleep(0.1)
@@ -348,51 +348,76 @@ def test_two_devices_make_the_run_of_one_to_rounding(one):
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize(
-    "extra, told",
-    [
-        # Both find out for themselves, but one may hear it from the other first.
-        (["--config.inner.lora.rank=999"], "inner.lora.rank=999 must lie in"),
-        # Only the first one can see it.
-        ([], "{workdir}: a workdir must be a directory"),
-    ],
-)
-def test_a_refused_run_ends_both_in_one_line(
-    extra, told, command, env, address, tmp_path
+def test_launched_processes_find_each_other_and_end_together(
+    command, env, address, tmp_path
 ):
+    """As srun starts them; what is wrong only the first one can see."""
     workdirs = tmp_path / "run", tmp_path / "other"
-    if not extra:
-        workdirs[0].write_text("")
-    with together(pair(command, address, workdirs, *extra), env) as started:
-        done = ended(started)
-    assert [status for status, *_ in done] == [1, 1]
-    assert [err.count("\n") for *_, err in done] == [1, 1], done
-    told = re.escape(told.format(workdir=workdirs[0]))
-    for i, (*_, err) in enumerate(done):
-        assert re.match(f"error: (process {1 - i}: )?{told}", err), done
-    assert extra or done[1][2].startswith("error: process 0: ")
-    assert not workdirs[1].exists()
-
-
-def test_launched_processes_find_each_other(env, address, tmp_path):
-    """As srun starts them; two configs in one run are refused."""
-    port = address.rpartition(":")[2]
+    workdirs[0].write_text("")
     with contextlib.ExitStack() as stack:
         started = []
-        for i in range(2):
+        for i, workdir in enumerate(workdirs):
             step = {"STEP_NODELIST": "localhost", "NTASKS": "2", "PROCID": str(i)}
             step |= {"JOB_ID": "1", "LOCALID": str(i)}
             own = env | {f"SLURM_{k}": v for k, v in step.items()}
-            args = ["--config=configs/tiny.py:debug", f"--config.seed={i}"]
-            command = [
-                *(sys.executable, "-m", "seal_jax.train", *args),
-                f"--workdir={tmp_path / 'run'}",
-            ]
-            own |= {"JAX_COORDINATOR_PORT": port}
-            started += stack.enter_context(together([command], own))
+            own["JAX_COORDINATOR_PORT"] = address.rpartition(":")[2]
+            started += stack.enter_context(together([command(workdir)], own))
         done = ended(started)
     assert [status for status, *_ in done] == [1, 1]
-    for *_, err in done:
-        assert err.startswith("error: process 1 has another config than process 0; ")
-        assert err.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    assert [err.count("\n") for *_, err in done] == [1, 1], done
+    why = f"{workdirs[0]}: a workdir must be a directory"
+    assert done[0][2].startswith(f"error: {why}")
+    assert done[1][2].startswith(f"error: process 0: {why}")
+    assert not workdirs[1].exists()
+
+
+def test_processes_with_different_configs_are_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "everyone", lambda own: [own, own, "another"])
+    with pytest.raises(ValueError, match="process 2 has another config than process 0"):
+        experiment.check_same({"seed": 0})
+    monkeypatch.setattr(distributed, "everyone", lambda own: [own] * 3)
+    experiment.check_same({"seed": 0})
+
+
+class Lost:
+    """A client of a store that a test looks into."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def blocking_key_value_get_bytes(self, name, timeout):
+        error, self.error = self.error, None
+        if error is None:
+            return b"1"
+        raise jax.errors.JaxRuntimeError(error)
+
+
+def test_waiting_has_no_limit_but_other_errors_are_raised(monkeypatch):
+    for error in ("DEADLINE_EXCEEDED: 10 s", None):
+        client = Lost(error)
+        monkeypatch.setattr(distributed, "_client", lambda c=client: c)
+        assert distributed._wait_for("name") == b"1"
+    monkeypatch.setattr(distributed, "_client", lambda: Lost("UNAVAILABLE: gone"))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="gone"):
+        distributed._wait_for("name")
+
+
+def test_a_cache_that_not_all_can_read_is_turned_off(tmp_path, monkeypatch):
+    """The processes are simulated: a mark in the folder, seen by both or by one."""
+    monkeypatch.setattr(distributed, "_count", lambda: 2)
+    monkeypatch.setattr(distributed, "share", lambda fn: fn())
+    before = (
+        jax.config.jax_compilation_cache_dir,
+        jax.config.jax_enable_compilation_cache,
+    )
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
+        for both in (True, False):
+            seen = lambda own, both=both: [own, both]
+            monkeypatch.setattr(distributed, "everyone", seen)
+            distributed.keep_cache_if_shared()
+            assert jax.config.jax_enable_compilation_cache is both
+            assert list((tmp_path / "cache").iterdir()) == []
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before[0])
+        jax.config.update("jax_enable_compilation_cache", before[1])

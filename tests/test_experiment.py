@@ -244,7 +244,7 @@ def test_the_log_names_each_phase_and_ends_in_the_ladder(finished):
     said = "\n".join(finished.said)
     assert "round_2: propose 4 self-edits" in said
     assert "round_1: imitate 2 self-edits (policy)" in said
-    assert "4 adapters in" in said and "token efficiency" in said
+    assert "3 adapters in" in said and "token efficiency" in said
     assert finished.said[-1].endswith("report.html")
     assert "programs compiled in" in finished.said[-2]
     table = finished.said[-3]

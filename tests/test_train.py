@@ -126,7 +126,7 @@ CONFIG = {
     ),
     "kernel": ({"model__kernel": "cuda"}, ["model.kernel='cuda'", "'xla'"]),
     "slots without memory": (
-        {"inner__slots": 10**8, "inner__active": 1},
+        {"inner__slots": 10**8, "inner__active": 2},
         ["inner.slots=100000000", "can be used", "fits"],
     ),
     "endpoint": (
