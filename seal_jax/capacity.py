@@ -103,16 +103,26 @@ def choose(
     while True:
         cfg = build(wanted, step_tokens=first, adapters=adapters)
         memory = measure(arch, cfg, on)
-        if memory.total <= limit:
+        if max(memory.total, answering(memory, shards)) <= limit:
             return cfg, memory
-        smaller = _shrunk(cfg, wanted, memory, limit)
+        smaller = _shrunk(cfg, wanted, memory, limit, shards)
         if smaller is not None:
             memory = measure(arch, smaller, on)
-            if memory.total <= limit:
+            if max(memory.total, answering(memory, shards)) <= limit:
                 return smaller, memory
         if wanted.step_tokens or first == row:
             raise ValueError(_advice(cfg, wanted, memory, limit))
         first = max(row, first // 2 // row * row)
+
+
+def answering(memory: Memory, shards: int) -> int:
+    """The least that generation takes afterwards, bytes on one device.
+
+    The base and its layers once more, as decoding reads them, and the finished adapters
+    of all shards, for a moment twice. Its cache is not in it: that is for `batch`.
+    """
+    finished = memory.pool * (1 if shards == 1 else 2 * shards)
+    return 2 * memory.base + finished
 
 
 def build(
@@ -142,17 +152,24 @@ def _per_adapter(cfg: inner.InnerConfig, memory: Memory) -> tuple[float, float]:
 
 
 def _shrunk(
-    cfg: inner.InnerConfig, wanted: config.InnerConfig, memory: Memory, limit: int
+    cfg: inner.InnerConfig,
+    wanted: config.InnerConfig,
+    memory: Memory,
+    limit: int,
+    shards: int,
 ) -> inner.InnerConfig | None:
     """`cfg` with a smaller pool, then fewer slots, as far as the config leaves open."""
     per_slot, per_result = _per_adapter(cfg, memory)
     room = limit - memory.base - memory.other
     sizes = cfg.plan
     slots, pool = sizes.slots, cfg.pool
+    pool_most = pool
     if not wanted.pool:
         pool = min(pool, int((room - slots * per_slot) // per_result))
+        held = per_result * (1 if shards == 1 else 2 * shards)
+        pool = min(pool, int((limit - 2 * memory.base) // held))
     if pool < slots and not wanted.pool and not wanted.slots:
-        slots = pool = int(room // (per_slot + per_result))
+        slots = pool = min(pool_most, int(room // (per_slot + per_result)))
     elif not wanted.slots:
         slots = min(slots, int((room - pool * per_result) // per_slot))
     active = sizes.active if wanted.active else min(sizes.active, slots)

@@ -145,7 +145,7 @@ class InnerConfig:
     """The inner loop; the sizes are those of `plan.PlanConfig` and `inner.InnerConfig`.
 
     A size of 0 is chosen to fit the device (`capacity.choose`). No size changes what an
-    adapter learns.
+    adapter learns, but for `row_tokens`: longer lines of a self-edit are cut there.
     """
 
     lora: LoraConfig

@@ -70,6 +70,11 @@ def run(
     runtime.cache_programs()
     distributed.keep_cache_if_shared()
     devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
+    if devices is not None and exp.model.kernel.startswith("mosaic"):
+        raise ValueError(
+            f"model.kernel={exp.model.kernel!r} runs on one device; use 'auto' or "
+            "'xla' on a mesh, or mesh.data=1 and mesh.model=1"
+        )
     distributed.check_mesh(devices)
     with contextlib.ExitStack() as stack:
         times = stack.enter_context(runtime.compile_times())
@@ -96,7 +101,7 @@ def run(
         journal = stack.enter_context(distributed.Journal(workdir / "journal.jsonl"))
         state = trials.Run(
             exp=exp,
-            inner=kept(journal, sizes),
+            inner=kept(journal, sizes, shards=mesh.shards(devices)),
             mesh=devices,
             journal=journal,
             metrics=stack.enter_context(
@@ -115,6 +120,7 @@ def run(
             records.write_json(workdir / SUMMARY, summary)
             report_html.write_html(workdir)
     say(report.summary_table(summary))
+    say(report.seconds_line(summary))
     say(times.line())
     say(f"report: {workdir / 'report.html'}")
     return summary
@@ -168,10 +174,21 @@ def fitting(
     return cfg
 
 
-def kept(journal: records.Journal, cfg: inner.InnerConfig) -> inner.InnerConfig:
-    """The sizes that a workdir began with: its units of work were cut by them."""
-    sizes = {"plan": dataclasses.asdict(cfg.plan), "pool": cfg.pool}
+def kept(
+    journal: records.Journal, cfg: inner.InnerConfig, *, shards: int
+) -> inner.InnerConfig:
+    """The sizes that a workdir began with: its units of work were cut by them.
+
+    Raises:
+      ValueError: it began on another number of devices.
+    """
+    sizes = {"plan": dataclasses.asdict(cfg.plan), "pool": cfg.pool, "shards": shards}
     first = journal.cached("sizes", lambda: sizes)
+    if first["shards"] != shards:
+        raise ValueError(
+            f"this workdir was begun with mesh.data={first['shards']}, now it is "
+            f"{shards}; use as many devices as then, or another --workdir"
+        )
     return dataclasses.replace(
         cfg, plan=plan.PlanConfig(**first["plan"]), pool=first["pool"]
     )

@@ -333,7 +333,8 @@ def log_likelihoods(
       given: one per request, at least 1.
     """
     groups = sorted(paged(requests, per_page), key=lambda group: -group.width)
-    some = max(1, batch // per_page)
+    on = mesh.holding(params)
+    some = _multiple(batch // per_page, mesh.shards(on))
     out = [0.0] * len(requests)
     for first in range(0, len(groups), some):
         chosen = groups[first : first + some]
@@ -342,15 +343,12 @@ def log_likelihoods(
         tokens, lengths = sizes.prompts(chosen)
         starts = sizes.table([[given[i] for i in group.pages[0]] for group in chosen])
         at = np.arange(width)
-        total_GQ = sample.log_likelihood(
-            params,
-            adapters,
-            sizes.column([group.adapter for group in chosen], NO_ADAPTER),
-            tokens,
-            (at >= starts[..., None]) & (at < lengths[..., None]),
-            lengths,
-            arch=arch,
-        )
+        scored = (at >= starts[..., None]) & (at < lengths[..., None])
+        slots = sizes.column([group.adapter for group in chosen], NO_ADAPTER)
+        pages = mesh.put((slots, tokens, scored, lengths), on, "data")
+        total_GQ = sample.log_likelihood(params, adapters, *pages, arch=arch)
+        if on is not None:
+            total_GQ = mesh.gather(total_GQ, on)
         for group, sums in zip(chosen, np.asarray(total_GQ), strict=False):
             for request, value in zip(group.pages[0], sums, strict=False):
                 out[request] = float(value)

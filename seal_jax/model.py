@@ -197,6 +197,10 @@ def _finite_gradient(x: Array) -> Array:
 _finite_gradient.defvjp(lambda x: (x, None), lambda _, dx: (_finite(dx),))
 
 
+# Queries that attend together where rows are long.
+BLOCK = 256
+
+
 @recomputed
 def attend(q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, mask_BTS: Array) -> Array:
     """Attention over rows that several adapters' lines may share, `[B, T, N, H]`.
@@ -206,9 +210,16 @@ def attend(q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, mask_BTS: Array) -> Arra
     zero, forwards and backwards, and marked where it occurred: a position whose own
     query, key or value is not finite comes out as NaN.
     """
-    y_BTNH = jax.nn.dot_product_attention(
-        _finite(q_BTNH), _finite(k_BTKH), _finite(v_BTKH), mask=mask_BTS[:, None, :, :]
-    )
+    q, k, v = _finite(q_BTNH), _finite(k_BTKH), _finite(v_BTKH)
+    blocks = []
+    for first in range(0, q.shape[1], BLOCK):
+        # The mask is causal: a block of queries needs no keys that come after it.
+        rows, seen = slice(first, first + BLOCK), slice(0, first + BLOCK)
+        mask = mask_BTS[:, None, rows, seen]
+        blocks.append(
+            jax.nn.dot_product_attention(q[:, rows], k[:, seen], v[:, seen], mask=mask)
+        )
+    y_BTNH = jnp.concatenate(blocks, axis=1)
     sound_BT = jnp.ones(q_BTNH.shape[:2], bool)
     for x in (q_BTNH, k_BTKH, v_BTKH):
         sound_BT &= jnp.isfinite(x).all((-2, -1))
@@ -310,7 +321,7 @@ class Decoder(nn.Module):
         Args:
           tokens_BT: int32 token ids.
           positions_BT: int32 rotary positions.
-          mask_BTS: bool, which keys each query may see; `S == T`.
+          mask_BTS: bool, which keys each query may see, none after it; `S == T`.
           cache: None, or `()` to be given the keys and values of these tokens.
 
         Returns:
@@ -393,7 +404,7 @@ def causal_mask(is_key_BT: Array) -> Array:
     """Causal mask among the positions marked as keys, bool `[B, T, T]`.
 
     A query always sees itself only if it is a key; positions that are not keys may
-    still query (the sampled pads of `inner.py` do).
+    still query (the sampled pads of `plan.make_row` do).
     """
     t = is_key_BT.shape[-1]
     causal_TT = jnp.tril(jnp.ones((t, t), bool))

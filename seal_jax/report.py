@@ -72,6 +72,18 @@ def summary_table(summary: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def seconds_line(summary: dict[str, Any]) -> str:
+    """Seconds by kind of phase, over all rounds and rows, the longest first."""
+    kinds: dict[str, float] = {}
+    for phase, seconds in run_view.seconds(summary).items():
+        parts = phase.split("/")
+        # policy/imitate/2 is counted as imitate, round_1/adapt as adapt.
+        kind = next(p for p in reversed(parts) if not p.isdigit())
+        kinds[kind] = kinds.get(kind, 0.0) + seconds
+    ordered = sorted(kinds.items(), key=lambda item: -item[1])
+    return "seconds: " + ", ".join(f"{kind} {s:.1f}" for kind, s in ordered)
+
+
 def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
     """Whether a pair is of neighbouring rows of the ladder or of its last round."""
     names = [row.get("name") for row in run_view.rows(summary, "ladder")]

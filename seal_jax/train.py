@@ -49,6 +49,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; use --config.key=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
+    # jax takes three quarters of a GPU unless told otherwise, and reads this once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
     # Imported here, like all that brings jax: see `run`.
     from seal_jax import distributed
 

@@ -247,7 +247,9 @@ def test_the_log_names_each_phase_and_ends_in_the_ladder(finished):
     assert "3 adapters in" in said and "token efficiency" in said
     assert finished.said[-1].endswith("report.html")
     assert "programs compiled in" in finished.said[-2]
-    table = finished.said[-3]
+    assert finished.said[-3].startswith("seconds: ")
+    assert "adapt " in finished.said[-3] and "imitate " in finished.said[-3]
+    table = finished.said[-4]
     assert all(name in table for name in ROWS)
 
 

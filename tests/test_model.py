@@ -294,3 +294,28 @@ def test_matmul_params_counts_the_head_of_a_tied_model_too():
     leaves = hf_weights.leaf_shapes(cfg)
     kernels = sum(math.prod(x.shape) for p, x in leaves.items() if p[-1] == "kernel")
     assert cfg.matmul_params() == kernels + 151936 * 896
+
+
+def test_attention_in_blocks_is_attention(monkeypatch):
+    """Values and gradients, with a last block that is shorter."""
+    t, keys = 21, jax.random.split(jax.random.key(0), 4)
+    q, k, v = (jax.random.normal(key, (2, t, 4, 6)) for key in keys[:3])
+    k, v = k[:, :, :2], v[:, :, :2]
+    segments = jnp.arange(t)[None, :] // 8 + jnp.zeros((2, 1), int)
+    is_key = jax.random.bernoulli(keys[3], 0.8, (2, t))
+    mask = model.segment_mask(segments, is_key) | jnp.eye(t, dtype=bool)[None]
+
+    def run(q, k, v):
+        return model.attend(q, k, v, mask)
+
+    def both(*args):
+        out, back = jax.vjp(run, *args)
+        return out, *back(jnp.cos(out))
+
+    whole = both(q, k, v)
+    plain = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
+    np.testing.assert_allclose(whole[0], plain, atol=1e-5)
+    monkeypatch.setattr(model, "BLOCK", 8)
+    jax.clear_caches()
+    for a, b in zip(both(q, k, v), whole, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -47,7 +47,7 @@ def main(targets: str, *sizes: str) -> dict[str, float]:
         targets=names,
         rank=32,
         alpha=64.0,
-        plan=plan.PlanConfig(16, 512, step_tokens, slots, active),
+        plan=plan.PlanConfig(16, 1024, step_tokens, slots, active),
         pool=pool,
     )
     topology = topologies.get_topology_desc(
