@@ -46,7 +46,7 @@ def made_up(bench):
 
     return bench.workload.parse(
         [
-            article(edit(50, 10, 100), edit(3000, 20, 30, 600)),
+            article(edit(50, 10, 100), edit(3000, 20, 30, 1100)),
             article(edit(9, 4), edit(8, 4, 4)),
         ]
     )
@@ -93,8 +93,8 @@ def test_a_round_is_cut_to_what_is_asked_and_what_fits(bench, made_up):
     (article,) = bench.round_task.lengths(made_up, exp)
     assert [edit.tokens for edit in article.edits] == [50, 2048]
     assert article.edits[0].answers == ((0, 30), (10, 64))
-    # A row of 512 tokens holds 504 of a line beside its 8 sampled pads.
-    assert article.edits[1].lines == (20, 30, 504)
+    # A row of 1024 tokens holds 1016 of a line beside its 8 sampled pads.
+    assert article.edits[1].lines == (20, 30, 1016)
     assert article.proposal_prompt == 40
 
 
@@ -142,7 +142,7 @@ def test_tokens_have_the_lengths_and_differ(bench, made_up):
     assert [len(prompt) for prompt in task.prompts] == [40, 40]
     assert [[len(q) for q in asked] for asked in task.questions] == [[20, 30]] * 2
     lengths = [[[len(x) for x in edit] for edit in by] for by in task.lines]
-    assert lengths == [[[10, 100], [20, 30, 504]], [[4], [4, 4]]]
+    assert lengths == [[[10, 100], [20, 30, 1016]], [[4], [4, 4]]]
     assert task.prompts[0] != task.prompts[1]
     assert task.questions[0] != task.questions[1]
     assert task.lines[1][0][0] not in task.lines[1][1]
@@ -188,7 +188,7 @@ def test_figures_are_counts_over_their_phase(bench, made_up):
     )
     assert got["seconds"] == 10.0
     assert (got["adapters"], got["adapters_per_s"]) == (8, 2.0)
-    lines = 10 + 100 + 20 + 30 + 504 + 4 + 4 + 4
+    lines = 10 + 100 + 20 + 30 + 1016 + 4 + 4 + 4
     assert got["tokens"] == lines * 10 * 2  # Epochs and seeds.
     assert got["tokens_per_s"] == got["tokens"] / 4
     assert (got["steps"], got["steps_per_s"], got["device_steps"]) == (140, 35.0, 10)
