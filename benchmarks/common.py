@@ -172,7 +172,8 @@ def child_env() -> dict[str, str]:
     """Both source roots of this checkout, and no compilation cache of other runs."""
     roots = [str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, roots))}
-    env.pop("JAX_COMPILATION_CACHE_DIR", None)
+    # A run keeps its programs for the next one unless it is told not to.
+    env["JAX_ENABLE_COMPILATION_CACHE"] = "0"
     return env
 
 

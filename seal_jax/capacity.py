@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from seal_jax import config, inner, model, packed, plan
+from seal_jax import config, inner, mesh, model, packed, plan
 
 # Global steps of about two thousand tokens run a 7B model's matmuls near their peak;
 # more only cost memory. A line and its padding to tiles take some 60 positions.
@@ -97,7 +97,7 @@ def choose(
     Raises:
       ValueError: what is fixed does not fit; says what would.
     """
-    row, shards = wanted.row_tokens, 1 if on is None else on.shape["data"]
+    row, shards = wanted.row_tokens, mesh.shards(on)
     adapters = -(-adapters // shards)
     first = wanted.step_tokens or -(-STEP_TOKENS // row) * row
     while True:
@@ -111,6 +111,13 @@ def choose(
             if max(memory.total, answering(memory, shards)) <= limit:
                 return smaller, memory
         if wanted.step_tokens or first == row:
+            if memory.total <= limit:
+                raise ValueError(
+                    f"generation after training needs {size(answering(memory, shards))}"
+                    f" (the base twice, and the finished adapters), {size(limit)} can "
+                    "be used; lower inner.pool, or spread the base over devices with "
+                    "mesh.model"
+                )
             raise ValueError(_advice(cfg, wanted, memory, limit))
         first = max(row, first // 2 // row * row)
 

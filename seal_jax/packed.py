@@ -167,7 +167,7 @@ def run_block(
     arch: model.ModelConfig,
     cfg: InnerConfig,
 ) -> State:
-    """The first `count` of `steps`, in one loop on the device.
+    """The first `counts[0]` of `steps`, in one loop on the device.
 
     Args:
       params: frozen base parameters.

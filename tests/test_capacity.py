@@ -104,3 +104,15 @@ def test_measuring_compiles_the_program_that_runs():
     misses = packed.program.cache_info().misses
     packed.program(ARCH, cfg, None)
     assert packed.program.cache_info().misses == misses
+
+
+def test_training_that_fits_is_not_enough(monkeypatch):
+    """Generation reads the base's layers twice, and all shards' adapters."""
+    memory = capacity.Memory(base=100, slots=10, pool=10, other=30)
+    assert capacity.answering(memory, 1) == 210
+    assert capacity.answering(memory, 4) == 280
+    monkeypatch.setattr(capacity, "measure", lambda *args: memory)
+    sizes = {"step_tokens": 64, "slots": 1, "active": 1, "pool": 1}
+    assert choose(210, **sizes)[1] == memory
+    with pytest.raises(ValueError, match="generation after training needs 0 MB"):
+        choose(209, **sizes)
