@@ -73,7 +73,8 @@ def _errors_in_one_line() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, judge.JudgeError) as error:
+    # NotImplementedError: a kernel that was asked for by name does not run here.
+    except (ValueError, OSError, NotImplementedError, judge.JudgeError) as error:
         if os.environ.get("SEAL_TRACEBACK"):
             raise
         sys.exit(f"error: {_one_line(error)}")

@@ -265,6 +265,7 @@ def command(child_env, *args, timeout=120):
 
 TINY = "--config=configs/tiny.py"
 FLAGS = {
+    "kernel": ([TINY, "--config.model.kernel=mosaic_gpu"], ["'mosaic_gpu'", "cuda"]),
     "unknown key": ([TINY, "--config.inner.lora.rnak=3"], ["no such key", '"rank"']),
     "wrong type": ([TINY, "--config.seed=many"], ["--config.seed=many"]),
     "no config file": (["--config=configs/no.py"], ["configs/no.py"]),
