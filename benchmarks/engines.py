@@ -1,8 +1,8 @@
 """Slower ways to train many adapters: what the packed engine is measured against.
 
 Each takes what `packed.train` takes and returns what it returns, for any number of
-adapters, by the same `inner.train_step`: the same lines in the same order, so results
-agree and only the time differs.
+adapters, by the same `inner.train_step`: the same lines in the same order, one at a
+step, so results agree and only the time differs.
 
     length_classes   lines of about one length, of whichever adapters have one next
     rectangular      waves of adapters in step, all lines as wide as the longest
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seal_jax import inner, lora, model, packed, plan
+from seal_jax import inner, lora, model, packed, plan, plan_blocks
 
 # Widths that lines are padded to; each that occurs is a program of its own.
 CLASSES = (16, 32, 64, 128, 256, 512)
@@ -82,8 +82,9 @@ def _advance(
 ) -> inner.Slot:
     """The slots named by `index_K` each train their row; one past the last is none."""
     picked = jax.tree.map(lambda s: s.at[index_K].get(mode="clip"), slots)
+    batches = jax.tree.map(lambda leaf: leaf[:, None], rows)
     trained = jax.vmap(inner.train_step, in_axes=(None, 0, 0, 0, 0, None, None))(
-        params, picked, rows, rates_K, clips_K, arch, cfg
+        params, picked, batches, rates_K, clips_K, arch, cfg
     )
     return jax.tree.map(lambda s, t: s.at[index_K].set(t, mode="drop"), slots, trained)
 
@@ -98,7 +99,8 @@ def _advance_one(
     arch: model.ModelConfig,
     cfg: inner.InnerConfig,
 ) -> inner.Slot:
-    return inner.train_step(params, slot, row, rate, clip, arch, cfg)
+    batch = jax.tree.map(lambda leaf: leaf[None], row)
+    return inner.train_step(params, slot, batch, rate, clip, arch, cfg)
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "cfg"))
@@ -241,8 +243,8 @@ def _queue(job: plan.Job, classes: Sequence[int], *, eos: int) -> list[dict]:
     """A job's rows, each as wide as its class, the next one last."""
     positions = job.positions()
     widths = [width_of(positions[i], classes) for i in job.order()]
-    rows = job.rows(eos=eos, multiple=1)
-    return [_pad(row, w, eos) for row, w in zip(rows, widths, strict=True)][::-1]
+    steps = plan_blocks.rows(job, eos=eos, multiple=1)
+    return [_pad(row, w, eos) for (row,), w in zip(steps, widths, strict=True)][::-1]
 
 
 def _pad(row: dict, width: int, eos: int) -> dict[str, np.ndarray]:

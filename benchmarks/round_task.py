@@ -45,6 +45,7 @@ def imitate_config(wanted: config.ImitateConfig) -> imitate.ImitateConfig:
         micro_batch=wanted.micro_batch,
         clip=wanted.clip,
         length_multiple=wanted.length_multiple,
+        schedule=wanted.schedule,
     )
 
 

@@ -145,6 +145,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.imitate.lora.rank = 64
     config.imitate.lora.alpha = 128.0
     config.imitate.learning_rate = 3e-4
+    config.imitate.schedule = "linear"
     config.imitate.epochs = 2
     config.imitate.batch = 10
     config.imitate.micro_batch = 1

@@ -130,6 +130,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.imitate.lora.rank = 16
     config.imitate.lora.alpha = 32.0
     config.imitate.learning_rate = 3e-3
+    config.imitate.schedule = "linear"
     config.imitate.epochs = 6
     config.imitate.batch = 8
     config.imitate.micro_batch = 8

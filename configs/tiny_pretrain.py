@@ -11,12 +11,13 @@ from ml_collections import ConfigDict
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, or "debug" for a run of a minute that learns next to nothing."""
-    if arg not in (None, "", "debug"):
+    """`arg`: nothing, "arc", or "debug" for a minute that learns next to nothing."""
+    if arg not in (None, "", "arc", "debug"):
         raise ValueError(
-            f"configs/tiny_pretrain.py:{arg}: the variants are '' and 'debug'"
+            f"configs/tiny_pretrain.py:{arg}: the variants are '', 'arc' and 'debug'"
         )
     config = ConfigDict()
+    config.corpus = "world"
     config.seed = 0
     config.steps = 12_000
     config.chunk = 50
@@ -33,6 +34,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.heads = 4
     config.ff = 352
     config.rope_theta = 1e6
+    config.max_position = 512
+    if arg == "arc":
+        config.corpus = "grids"
+        config.steps = 4000
+        config.rows = 8
+        config.row_tokens = 256
+        config.max_position = 2048
     if arg == "debug":
         config.steps = 20
         config.chunk = 10

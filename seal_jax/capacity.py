@@ -83,6 +83,7 @@ def choose(
     *,
     limit: int,
     adapters: int,
+    lines: int = 1,
     on: Mesh | None = None,
 ) -> tuple[inner.InnerConfig, Memory]:
     """The inner loop with every size decided.
@@ -92,6 +93,7 @@ def choose(
       wanted: the config; `step_tokens`, `slots`, `active` and `pool` may be 0.
       limit: bytes the program may use (`runtime.memory_limit`).
       adapters: the most that are trained at a time; a pool need not be larger.
+      lines: how many one optimizer step trains; a global step has room for so many rows.
       on: the mesh, or None for one device.
 
     Raises:
@@ -99,7 +101,8 @@ def choose(
     """
     row, shards = wanted.row_tokens, mesh.shards(on)
     adapters = -(-adapters // shards)
-    first = wanted.step_tokens or -(-STEP_TOKENS // row) * row
+    least = row * lines
+    first = wanted.step_tokens or max(-(-STEP_TOKENS // row) * row, least)
     while True:
         cfg = build(wanted, step_tokens=first, adapters=adapters)
         memory = measure(arch, cfg, on)
@@ -110,7 +113,7 @@ def choose(
             memory = measure(arch, smaller, on)
             if max(memory.total, answering(memory, shards)) <= limit:
                 return smaller, memory
-        if wanted.step_tokens or first == row:
+        if wanted.step_tokens or first == least:
             if memory.total <= limit:
                 raise ValueError(
                     f"generation after training needs {size(answering(memory, shards))}"
@@ -119,7 +122,7 @@ def choose(
                     "mesh.model"
                 )
             raise ValueError(_advice(cfg, wanted, memory, limit))
-        first = max(row, first // 2 // row * row)
+        first = max(least, first // 2 // row * row)
 
 
 def answering(memory: Memory, shards: int) -> int:

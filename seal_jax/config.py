@@ -14,9 +14,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from seal_jax import grade, judge, plan, select, self_edit
+from seal_jax.tasks import arc_data, arc_edit, arc_text, arc_vote
 
+# The ladder's rows. Rows of the base policy come first, those of the last one after the
+# rounds, the oracle at the end.
 BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
 CONTROL_ARMS = ("random_kept",)
+FEW_SHOT_BASE_ARMS = ("in_context", "random", "self_edits", "oracle")
+FEW_SHOT_LAST_ARMS = ("constant",)
+NO_ADAPTER = ("base", "in_context")
 REWARDS = ("grade", "log_likelihood")
 
 
@@ -73,10 +79,44 @@ class TaskConfig:
     forward_share: float
 
     def __post_init__(self):
-        _one_of("task.name", self.name, ("squad", "world"))
+        _one_of("task.name", self.name, ("squad", "world", *FEW_SHOT_TASKS))
         _within("task.forward_share", self.forward_share, 0.0, 1.0)
         _at_least("task.train_start", self.train_start, 0)
         _at_least("task.heldout_start", self.heldout_start, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotTask:
+    """Where few-shot tasks come from, and how they are told.
+
+    `name = "arc"`: `train` and `heldout` are files, folders or hub names (`tasks.arc`),
+    of which the `_ids` are taken, in this order; all, if there are none. `name =
+    "grids"`: tasks are generated from `shuffle_seed`; the source fields are empty.
+
+    `chat`: one of `arc_text.CHATS`. `attempts`: texts drawn until one is a valid
+    self-edit, at most. `oracle`: the self-edit, as JSON, of the rows `oracle` and
+    `constant`.
+    """
+
+    name: str
+    train: str
+    train_split: str
+    train_ids: tuple[str, ...]
+    heldout: str
+    heldout_split: str
+    heldout_ids: tuple[str, ...]
+    shuffle_seed: int
+    chat: str
+    attempts: int
+    oracle: str
+
+    def __post_init__(self):
+        _one_of("task.name", self.name, FEW_SHOT_TASKS)
+        _one_of("task.chat", self.chat, arc_text.CHATS)
+        _at_least("task.attempts", self.attempts, 1)
+
+
+FEW_SHOT_TASKS = ("arc", "grids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +132,44 @@ class Scale:
     heldout_seeds: int
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            _at_least(f"scale.{field.name}", getattr(self, field.name), 1)
+        _all_positive(self)
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return max(
+            self.passages * self.edits * self.seeds,
+            self.heldout_passages * self.heldout_edits * self.heldout_seeds,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotScale:
+    """How much of everything, for few-shot tasks."""
+
+    rounds: int
+    tasks: int
+    edits: int
+    seeds: int
+    heldout_tasks: int
+    heldout_edits: int
+    heldout_seeds: int
+
+    def __post_init__(self):
+        _all_positive(self)
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return max(
+            self.tasks * self.edits * self.seeds,
+            self.heldout_tasks * self.heldout_edits * self.heldout_seeds,
+        )
+
+
+def _all_positive(scale: "Scale | FewShotScale") -> None:
+    for field in dataclasses.fields(scale):
+        _at_least(f"scale.{field.name}", getattr(scale, field.name), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,18 +217,15 @@ class LoraConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class InnerConfig:
-    """The inner loop; the sizes are those of `plan.PlanConfig` and `inner.InnerConfig`.
+class InnerSizes:
+    """What every inner loop has; sizes of `plan.PlanConfig` and `inner.InnerConfig`.
 
     A size of 0 is chosen to fit the device (`capacity.choose`). No size changes what an
     adapter learns, but for `row_tokens`: longer lines of a self-edit are cut there.
     """
 
     lora: LoraConfig
-    learning_rate: float
-    epochs: int
     clip: float
-    loss: plan.LossConfig
     tile: int
     row_tokens: int
     step_tokens: int
@@ -161,8 +234,6 @@ class InnerConfig:
     pool: int
 
     def __post_init__(self):
-        _at_least("inner.epochs", self.epochs, 1)
-        _positive("inner.learning_rate", self.learning_rate)
         _positive("inner.clip", self.clip)
         for name in ("step_tokens", "slots", "active", "pool"):
             _at_least(f"inner.{name}", getattr(self, name), 0)
@@ -174,6 +245,42 @@ class InnerConfig:
             self.slots or 1,
             self.active or 1,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerConfig(InnerSizes):
+    """The inner loop of passages: a line a step, linear decay."""
+
+    learning_rate: float
+    epochs: int
+    loss: plan.LossConfig
+
+    def __post_init__(self):
+        super().__post_init__()
+        _at_least("inner.epochs", self.epochs, 1)
+        _positive("inner.learning_rate", self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotInner(InnerSizes):
+    """The inner loop of few-shot tasks; the self-edit says the rest.
+
+    `warmup` steps, then `schedule` ("cosine" or "linear") to zero. `padding`: "masked",
+    or "padded" for the reference's loss on pads, of which `pad_samples` are computed
+    (`plan.LossConfig`).
+    """
+
+    warmup: int
+    schedule: str
+    padding: str
+    pad_samples: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        _at_least("inner.warmup", self.warmup, 0)
+        _one_of("inner.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
+        _one_of("inner.padding", self.padding, (plan.MASKED, plan.PADDED))
+        _at_least("inner.pad_samples", self.pad_samples, -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,6 +342,7 @@ class ImitateConfig:
 
     lora: LoraConfig
     learning_rate: float
+    schedule: str
     epochs: int
     batch: int
     micro_batch: int
@@ -242,6 +350,7 @@ class ImitateConfig:
     length_multiple: int
 
     def __post_init__(self):
+        _one_of("imitate.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
         for name in ("epochs", "batch", "micro_batch", "length_multiple"):
             _at_least(f"imitate.{name}", getattr(self, name), 1)
         _positive("imitate.learning_rate", self.learning_rate)
@@ -275,6 +384,69 @@ class Experiment:
         _at_least("seed", self.seed, 0)
         for arm in self.ladder:
             _one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+
+    @property
+    def turn_end(self) -> str:
+        """The token that ends an answer; empty: the model's own end of text."""
+        return ""
+
+    @property
+    def lines_per_step(self) -> int:
+        """Training lines of one optimizer step."""
+        return 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot:
+    """Everything that decides the result of a run on few-shot tasks."""
+
+    seed: int
+    mesh: MeshConfig
+    model: ModelSource
+    task: FewShotTask
+    scale: FewShotScale
+    propose: Decoding
+    edit: arc_edit.EditLimits
+    data: arc_data.DataConfig
+    inner: FewShotInner
+    views: arc_vote.ViewsConfig
+    answer: Decoding
+    select: SelectConfig
+    imitate: ImitateConfig
+    ladder: tuple[str, ...]
+
+    def __post_init__(self):
+        _at_least("seed", self.seed, 0)
+        for arm in self.ladder:
+            _one_of("ladder", arm, (*FEW_SHOT_BASE_ARMS, *FEW_SHOT_LAST_ARMS))
+        inner, least = self.inner, self.edit.batch * self.inner.row_tokens
+        if 0 < inner.step_tokens < least:
+            raise ValueError(
+                f"inner.step_tokens={inner.step_tokens} must have room for edit.batch="
+                f"{self.edit.batch} rows of inner.row_tokens={inner.row_tokens}; use "
+                f"{least} or 0"
+            )
+
+    @property
+    def turn_end(self) -> str:
+        """The token that ends an answer; empty: the model's own end of text."""
+        return arc_text.CHATS[self.task.chat].end
+
+    @property
+    def lines_per_step(self) -> int:
+        """Training lines of one optimizer step."""
+        return self.edit.batch
+
+
+def read(values: Mapping[str, Any]) -> Experiment | FewShot:
+    """The experiment that a config describes; its task's name says of which kind.
+
+    Raises:
+      ValueError: see `build`.
+    """
+    task = values.get("task")
+    name = task.get("name") if isinstance(task, Mapping) else None
+    return build(FewShot if name in FEW_SHOT_TASKS else Experiment, values)
 
 
 def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:

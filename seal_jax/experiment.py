@@ -20,9 +20,9 @@ from seal_jax import (
     capacity,
     config,
     distributed,
-    grade,
+    few_shot,
     inner,
-    judge,
+    knowledge,
     ladder,
     lora,
     mesh,
@@ -35,17 +35,14 @@ from seal_jax import (
     report_html,
     rest_em,
     runtime,
-    self_edit,
     trials,
 )
-from seal_jax.tasks import squad, world
-from seal_jax.tasks.common import Passage
 
 SUMMARY = "summary.json"
 
 
 def run(
-    exp: config.Experiment,
+    exp: config.Experiment | config.FewShot,
     values: dict[str, Any],
     workdir: Path,
     *,
@@ -60,13 +57,13 @@ def run(
     if not leads:
         say = _silent
     check_same(values)
-    templates = (
-        self_edit.load_template(exp.propose.prompt, "propose"),
-        self_edit.load_template(exp.answer.prompt, "answer"),
-    )
-    train, heldout = load_passages(exp)
-    blank = policy.describe(exp.model)
-    check_fit(exp, blank, templates, [*itertools.chain(*train), *heldout])
+    kind = knowledge if isinstance(exp, config.Experiment) else few_shot
+    train, heldout = kind.load(exp)
+    blank = policy.describe(exp.model, turn_end=exp.turn_end)
+    for name, cfg in (("inner", exp.inner), ("imitate", exp.imitate)):
+        targets, rank = cfg.lora.targets, cfg.lora.rank
+        lora.check(blank.arch, targets=targets, rank=rank, name=f"{name}.lora")
+    task = kind.make(exp, blank, [*itertools.chain(*train), *heldout])
     runtime.cache_programs()
     distributed.keep_cache_if_shared()
     devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
@@ -90,11 +87,10 @@ def run(
             say(report.summary_table(finished))
             say(f"{workdir} holds a finished run; give another --workdir for a new one")
             return finished
-        # The judge is asked by one process; `list` is not called.
-        score = scorer(exp.grade, workdir) if leads else list
+        task = kind.connect(task, workdir)
         sizes = fitting(exp, blank.arch, devices, say=say)
         # In a list, to be handed over: see `walk` on its weights.
-        base = [policy.load(exp.model, seed=exp.seed, on=devices)]
+        base = [policy.load(exp.model, blank, seed=exp.seed, on=devices)]
         # Not before: a config that cannot run must not claim the workdir.
         if leads:
             records.open_workdir(workdir, values)
@@ -107,9 +103,7 @@ def run(
             metrics=stack.enter_context(
                 metrics.Metrics(workdir) if leads else metrics.Unwritten()
             ),
-            propose_template=templates[0],
-            answer_template=templates[1],
-            score=lambda items: distributed.share(lambda: score(items)),
+            task=task,
             say=say,
         )
         summary = walk(state, base.pop(), train, heldout, workdir)
@@ -146,7 +140,7 @@ def check_same(values: dict[str, Any]) -> None:
 
 
 def fitting(
-    exp: config.Experiment,
+    exp: config.Experiment | config.FewShot,
     arch: model.ModelConfig,
     devices: Mesh | None,
     *,
@@ -157,15 +151,15 @@ def fitting(
     Raises:
       ValueError: see `capacity.choose`.
     """
-    scale = exp.scale
-    most = max(
-        scale.passages * scale.edits * scale.seeds,
-        scale.heldout_passages * scale.heldout_edits * scale.heldout_seeds,
-    )
     own = runtime.memory_limit(jax.local_devices()[0])
     limit = min(distributed.everyone(own))
     cfg, memory = capacity.choose(
-        arch, exp.inner, limit=limit, adapters=most, on=devices
+        arch,
+        exp.inner,
+        limit=limit,
+        adapters=exp.scale.adapters,
+        lines=exp.lines_per_step,
+        on=devices,
     )
     say(
         f"inner loop: steps of {cfg.plan.step_tokens} tokens, {cfg.plan.slots} slots, "
@@ -197,45 +191,54 @@ def kept(
 def walk(
     state: trials.Run,
     base: policy.Policy,
-    train: Sequence[Sequence[Passage]],
-    heldout: Sequence[Passage],
+    train: Sequence[Sequence[Any]],
+    heldout: Sequence[Any],
     workdir: Path,
 ) -> dict[str, Any]:
     """The experiment proper; everything before it was preparation."""
-    row = functools.partial(ladder.row, state, passages=heldout)
+    row = functools.partial(ladder.row, state, items=heldout)
+    wanted = state.exp.ladder
+    few_shot_run = isinstance(state.exp, config.FewShot)
+    first = config.FEW_SHOT_BASE_ARMS if few_shot_run else config.BASE_ARMS
     rows = [
         row(base, name=name)
-        for name in config.BASE_ARMS
-        if name in state.exp.ladder and name != "oracle"
+        for name in first
+        if name in wanted and name != "oracle"
     ]
-    last = [row(base, name="oracle")] if "oracle" in state.exp.ladder else []
-    if "random_kept" in state.exp.ladder:
+    last = [row(base, name="oracle")] if "oracle" in wanted else []
+    if "random_kept" in wanted:
         control = rest_em.control(state, base, train, workdir)
         rows.append(row(control, name="random_kept"))
         del control
     edits, rounds, pupil = [], [], base
     del base  # On a large model two sets of weights are one too many.
-    for index, passages in enumerate(train, start=1):
+    for index, items in enumerate(train, start=1):
         pupil, new_edits, line = rest_em.one_round(
-            state, pupil, passages, round_index=index, workdir=workdir
+            state, pupil, items, round_index=index, workdir=workdir
         )
         edits += new_edits
         rounds.append(line)
         rest_em.save_policy(state, pupil, workdir, round_index=index)
         if distributed.leads():
             records.write_jsonl(workdir / "edits.jsonl", edits)
-        known = {f"round/{k}": v for k, v in line.items() if v is not None}
+        known = {f"round/{k}": v for k, v in line.items() if isinstance(v, int | float)}
         state.metrics.log(index, known)
         rows.append(row(pupil, name=f"round_{index}"))
+    rows += [row(pupil, name=n) for n in config.FEW_SHOT_LAST_ARMS if n in wanted]
     rows += last
     heldout_edits = [edit for r in rows for edit in r["edits"]]
+    every = {state.task.name(i): i for own in (*train, heldout) for i in own}
+    shown = [row for i in every.values() if (row := state.task.item_row(i))]
     if distributed.leads():
         records.write_jsonl(workdir / "heldout.jsonl", heldout_edits)
+        if shown:
+            records.write_jsonl(workdir / "items.jsonl", shown)
     for i, r in enumerate(ladder.table(rows)):
         state.metrics.log(i, {f"ladder/{r['name']}": r["mean"]})
     return {
         "ladder": ladder.table(rows),
         "paired": ladder.pairs(rows),
+        "items": ladder.by_item(state, rows, heldout),
         "rounds": rounds,
         **costs(state.journal),
     }
@@ -268,129 +271,3 @@ def finished_summary(workdir: Path) -> dict[str, Any] | None:
     summary = records.read_json(path)
     incomplete = any(row.get("missing") for row in summary["ladder"])
     return None if incomplete else summary
-
-
-# Preparation
-
-
-def load_passages(
-    exp: config.Experiment,
-) -> tuple[list[list[Passage]], list[Passage]]:
-    """Training passages of each round, disjoint, and the held-out ones.
-
-    Raises:
-      ValueError: too few passages, a passage in both sets, or one without questions.
-    """
-    task, scale = exp.task, exp.scale
-    wanted = scale.rounds * scale.passages
-    if task.name == "world":
-        make = functools.partial(
-            world.passages, seed=task.shuffle_seed, forward_share=task.forward_share
-        )
-        train = make("train", start=task.train_start, count=wanted)
-        heldout = make(
-            "heldout", start=task.heldout_start, count=scale.heldout_passages
-        )
-    else:
-        if task.forward_share:
-            raise ValueError(
-                f"task.forward_share={task.forward_share} belongs to "
-                "task.name='world'; use 0.0"
-            )
-        train = squad.passages(
-            task.train,
-            split=task.train_split,
-            seed=task.shuffle_seed,
-            start=task.train_start,
-            count=wanted,
-        )
-        heldout = squad.passages(
-            task.heldout,
-            split=task.heldout_split,
-            seed=task.shuffle_seed,
-            start=task.heldout_start,
-            count=scale.heldout_passages,
-        )
-    shared = {p.text for p in train} & {p.text for p in heldout}
-    if shared:
-        raise ValueError(
-            f"{len(shared)} held-out passages are training passages too, such as "
-            f"{min(shared)[:40]!r}; set task.train_start and task.heldout_start apart"
-        )
-    if "oracle" in exp.ladder and heldout[0].oracle is None:
-        raise ValueError(
-            f"ladder: 'oracle' needs a task that writes ideal edits, task.name="
-            f"{task.name!r} does not; leave it out"
-        )
-    starts = range(0, wanted, scale.passages)
-    return [train[i : i + scale.passages] for i in starts], heldout
-
-
-def scorer(cfg: config.GradeConfig, workdir: Path) -> Callable[..., list]:
-    """The grader as one function of (question, gold, answer) triples.
-
-    Raises:
-      judge.JudgeError: the endpoint refuses.
-    """
-    if cfg.name == "judge":
-        judge.check(cfg.judge)
-        return functools.partial(
-            judge.grade, cfg=cfg.judge, cache_path=workdir / "judge.jsonl"
-        )
-    rule = grade.LOCAL[cfg.name]
-    if cfg.name == "recall":
-        rule = functools.partial(grade.by_recall, threshold=cfg.threshold)
-    return lambda items: [rule(*item) for item in items]
-
-
-def check_fit(
-    exp: config.Experiment,
-    base: policy.Policy,
-    templates: tuple[str, str],
-    passages: Sequence[Passage],
-) -> None:
-    """Refuses what would not fit the model, before anything is compiled.
-
-    Raises:
-      ValueError: LoRA targets or ranks the model does not have; a prompt, a passage or
-        a training line longer than its context.
-    """
-    context = base.arch.max_position
-    adapters = {"inner.lora": exp.inner.lora, "imitate.lora": exp.imitate.lora}
-    for name, cfg in adapters.items():
-        lora.check(base.arch, targets=cfg.targets, rank=cfg.rank, name=name)
-    limit = trials.longest_line(exp, base)
-
-    def fits(what: str, passage: Passage, text: str, room: int, fix: str) -> None:
-        length = len(base.encode(text))
-        if length > room:
-            raise ValueError(
-                f"passage {passage.id} ({passage.title!r}): {what} takes {length} "
-                f"tokens, {room} fit; {fix}"
-            )
-
-    for passage in passages:
-        fits(
-            "its training line",
-            passage,
-            f"{passage.title}\n{passage.text}",
-            limit,
-            "leave it out of the data, or raise inner.row_tokens"
-            if limit < context
-            else "leave it out of the data",
-        )
-        fits(
-            "its self-edit prompt",
-            passage,
-            self_edit.propose_prompt(templates[0], passage),
-            context - exp.propose.max_tokens,
-            f"lower propose.max_tokens={exp.propose.max_tokens}",
-        )
-        for question in passage.questions:
-            fits(
-                "a question prompt",
-                passage,
-                self_edit.answer_prompt(templates[1], passage, question.question),
-                context - exp.answer.max_tokens,
-                f"lower answer.max_tokens={exp.answer.max_tokens}",
-            )

@@ -5,7 +5,7 @@ A LoRA on every linear layer, trained on completions only, to be merged afterwar
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,10 @@ from seal_jax import lora, model
 
 @dataclasses.dataclass(frozen=True)
 class ImitateConfig:
-    """Hyper-parameters (SEAL, appendix B.2): LoRA, AdamW, linear decay, no warm-up."""
+    """Hyper-parameters (SEAL, appendices A and B.2): LoRA, AdamW, no warm-up.
+
+    `schedule`: how the learning rate falls to zero, one of `SCHEDULES`.
+    """
 
     targets: tuple[str, ...]
     rank: int
@@ -29,6 +32,13 @@ class ImitateConfig:
     micro_batch: int
     clip: float
     length_multiple: int
+    schedule: str
+
+
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    "cosine": optax.cosine_decay_schedule,
+}
 
 
 def make_rows(
@@ -66,7 +76,7 @@ def _optimizer(cfg: ImitateConfig, steps: int) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(cfg.clip),
         optax.adamw(
-            optax.linear_schedule(cfg.learning_rate, 0.0, steps), weight_decay=0.0
+            SCHEDULES[cfg.schedule](cfg.learning_rate, steps), weight_decay=0.0
         ),
     )
 

@@ -1,8 +1,8 @@
 """The inner loop's definition: training one adapter on one self-edit.
 
-`adapt` is one adapter, one line per optimizer step, in the plainest JAX. It knows of no
-other adapter, and `jax.vmap(adapt)` trains many. `packed` is what runs, and must equal
-it; both end in the same `update`.
+`adapt` is one adapter, a batch of lines per optimizer step, in the plainest JAX. It
+knows of no other adapter, and `jax.vmap(adapt)` trains many. `packed` is what runs, and
+must equal it; both end in the same `update`.
 """
 
 import dataclasses
@@ -61,42 +61,43 @@ def update(slot: Slot, grads: lora.Tree, loss: Array, rate: Array, clip: Array) 
 # The definition: one adapter
 
 
-def line_loss(
-    params: dict, delta: lora.Tree, row: dict, arch: model.ModelConfig
+def batch_loss(
+    params: dict, delta: lora.Tree, rows: dict, arch: model.ModelConfig
 ) -> Array:
-    """Weighted sum of cross-entropies over one training line, float32 `[]`.
+    """Weighted sum of cross-entropies over the lines of one step, float32 `[]`.
 
     Args:
       params: frozen base parameters.
       delta: the adapter as applied (scale folded in).
-      row: arrays `[T]` as `plan.make_row` lays them; the weights hold the loss mode.
+      rows: arrays `[B, T]`, a line each as `plan_blocks.rows` lays them; the weights
+        hold the loss mode and the mean. A line of no weight is absent.
       arch: the decoder.
     """
-    row = jax.tree.map(lambda leaf: leaf[None], row)
     # Queries that are not keys (sampled pads) come after the line: causality by index
     # and by position agree.
-    mask_BTS = model.causal_mask(row["is_key"])
+    mask_BTS = model.causal_mask(rows["is_key"])
     hidden_BTD, _ = model.hidden(
-        params, delta, arch, row["tokens"], row["positions"], mask_BTS
+        params, delta, arch, rows["tokens"], rows["positions"], mask_BTS
     )
     logits_BTV = model.logits(params, arch, hidden_BTD)
-    ce_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, row["targets"])
-    return jnp.sum(ce_BT * row["weights"])
+    ce_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, rows["targets"])
+    return jnp.sum(ce_BT * rows["weights"])
 
 
 def train_step(
     params: dict,
     slot: Slot,
-    row: dict,
+    rows: dict,
     rate: Array,
     clip: Array,
     arch: model.ModelConfig,
     cfg: InnerConfig,
 ) -> Slot:
-    """One step of one adapter on one line."""
+    """One step of one adapter on one batch of lines, arrays `[B, T]`."""
 
     def loss_fn(adapter: lora.Tree) -> Array:
-        return line_loss(params, lora.scaled(adapter, cfg.alpha / cfg.rank), row, arch)
+        delta = lora.scaled(adapter, cfg.alpha / cfg.rank)
+        return batch_loss(params, delta, rows, arch)
 
     loss, grads = jax.value_and_grad(loss_fn)(slot.adapter)
     return update(slot, grads, loss, rate, clip)
@@ -117,7 +118,7 @@ def adapt(
     Args:
       params: frozen base parameters.
       adapter: fresh adapter (`lora.init`).
-      rows: arrays `[steps, T]`, the lines in training order. Steps beyond `total` are
+      rows: arrays `[steps, B, T]`, the lines of each step. Steps beyond `total` are
         padding, so that adapters of different length can be vmapped.
       rates: learning rate of each step, float32 `[steps]`.
       clip: bound on the gradient's global norm.
@@ -127,8 +128,8 @@ def adapt(
     """
 
     def body(slot: Slot, at: tuple) -> tuple[Slot, None]:
-        index, row, rate = at
-        trained = train_step(params, slot, row, rate, clip, arch, cfg)
+        index, batch, rate = at
+        trained = train_step(params, slot, batch, rate, clip, arch, cfg)
         keep = index < total
         return jax.tree.map(lambda n, o: jnp.where(keep, n, o), trained, slot), None
 

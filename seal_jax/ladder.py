@@ -1,4 +1,6 @@
-"""The ladder: what each way of writing self-edits is worth on held-out passages.
+"""The ladder: what each way of writing self-edits is worth on held-out items.
+
+Of passages:
 
 base            the policy as it is, without any adapter
 passage_only    adapters trained on the passage alone
@@ -8,39 +10,42 @@ random_kept     ... on what a policy writes after the same rounds with a random 
                 kept: what imitation does without a reward
 round_1, ...    ... on what the policy writes after each round
 oracle          ... on an ideal edit, where the task can write one
+
+Of few-shot tasks:
+
+in_context      the policy as it is, without any adapter
+random          adapters trained by a valid configuration drawn at random
+self_edits      ... by what the base policy writes
+round_1, ...    ... by what the policy writes after each round
+constant        ... of the last policy, by the oracle's configuration for every task
+oracle          ... of the base, by one configuration that a person chose
 """
 
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import policy, reward, self_edit, stats, trials
+from seal_jax import config, policy, reward, stats, trials
 from seal_jax.reward import Graded, mean
-from seal_jax.tasks.common import Passage
 from seal_jax.trials import Run
 
 
 def arm(
     run: Run,
     learner: policy.Policy,
-    passages: Sequence[Passage],
+    items: Sequence[Any],
     *,
     name: str,
 ) -> list[Graded]:
-    """Evaluates one way of writing self-edits (any row but `base`) on the passages."""
+    """Evaluates one way of writing self-edits (any row with adapters) on the items."""
     phase, scale = f"ladder/{name}", run.exp.scale
-    written = {
-        "passage_only": lambda passage: "",
-        "sentence_split": lambda passage: "\n".join(self_edit.sentences(passage.text)),
-        "oracle": lambda passage: passage.oracle,
-    }
-    if name in written:
-        edits = trials.fixed_edits(run, passages, written[name])
+    if run.task.fixed(name, items[0]) is not None:
+        edits = trials.fixed_edits(run, items, name)
     else:
         edits = trials.propose(
             run,
             learner,
-            passages,
+            items,
             phase=phase,
             round_index=0,
             count=scale.heldout_edits,
@@ -48,69 +53,98 @@ def arm(
     outcomes = trials.adapt_and_answer(
         run,
         learner,
-        passages,
+        items,
         edits,
         phase=phase,
         round_index=0,
         seeds=scale.heldout_seeds,
     )
-    return reward.reward(run, passages, edits, outcomes, phase=phase, final=False)
+    return reward.reward(run, items, edits, outcomes, phase=phase, final=False)
 
 
 def row(
     run: Run,
     learner: policy.Policy,
-    passages: Sequence[Passage],
+    items: Sequence[Any],
     *,
     name: str,
 ) -> dict[str, Any]:
-    """One arm as a row: accuracy per passage, empty answers, the edits for reading."""
+    """One arm as a row: mean score per item, empty answers, the edits for reading."""
     graded: list[Graded] = []
-    if name == "base":
+    if name in config.NO_ADAPTER:
         phase = f"ladder/{name}"
-        answers = trials.base_answers(run, learner, passages, phase=phase)
-        scores = reward.score_answers(run, passages, answers, phase=phase, final=False)
+        answers = trials.base_answers(run, learner, items, phase=phase)
+        scores = reward.score_answers(run, items, answers, phase=phase, final=False)
         values = [mean(own) for own in scores]
         texts = [a for own in answers for a in own]
+        shown = [
+            {
+                "arm": name,
+                "task_id": row["task_id"],
+                "answers": [run.task.answers_row(item, own, score)],
+            }
+            for item, own, score in zip(items, answers, scores, strict=True)
+            if (row := run.task.item_row(item))
+        ]
     else:
-        graded = arm(run, learner, passages, name=name)
+        graded = arm(run, learner, items, name=name)
         scores = [own for g in graded for own in g.scores]
-        accuracy: list[list[float | None]] = [[] for _ in passages]
+        by_item: list[list[float | None]] = [[] for _ in items]
         for g in graded:
-            accuracy[g.edit.passage] += [mean(own) for own in g.scores]
-        values = [mean(own) for own in accuracy]
+            # A policy that writes what cannot be trained has solved nothing with it.
+            by_item[g.edit.item] += [mean(own) for own in g.scores] or [0.0]
+        values = [mean(own) for own in by_item]
         texts = [a for g in graded for t in g.trials for a in t.answers]
+        shown = [reward.edit_row(run, g, items, arm=name) for g in graded]
     return {
         "name": name,
         "values": values,
         "empty_rate": reward.empty_rate(texts),
         "missing": sum(s is None for own in scores for s in own),
         "failed": sum(bool(t.failed) for g in graded for t in g.trials),
-        "edits": [reward.edit_row(g, passages, arm=name) for g in graded],
+        "counts": reward.counts(graded),
+        "edits": shown,
     }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ladder: mean over passages of the accuracy, with its standard error."""
+    """The ladder: mean over items, its standard error, a bootstrap interval of 95 %.
+
+    Both are over items, so that what was tried on one item several times counts once.
+    """
     made = []
     for r in rows:
         average, se = stats.mean_se(r["values"])
+        low, high = stats.interval(r["values"])
         made.append(
             {
                 "name": r["name"],
                 "mean": average,
                 "se": se,
+                "low": low,
+                "high": high,
                 "n": sum(v is not None for v in r["values"]),
                 "empty_rate": r["empty_rate"],
                 "missing": r["missing"],
                 "failed": r["failed"],
+                **r["counts"],
             }
         )
     return made
 
 
+def by_item(
+    run: Run, rows: Sequence[dict[str, Any]], items: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """For each item its name and its mean score in every row."""
+    return [
+        {"item": run.task.name(item), **{r["name"]: r["values"][i] for r in rows}}
+        for i, item in enumerate(items)
+    ]
+
+
 def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Paired differences over the passages: every later row minus every earlier one."""
+    """Paired differences over the items: every later row minus every earlier one."""
     made = []
     for low, high in itertools.combinations(rows, 2):
         diff, se, z = stats.paired(high["values"], low["values"])

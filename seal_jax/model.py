@@ -404,7 +404,7 @@ def causal_mask(is_key_BT: Array) -> Array:
     """Causal mask among the positions marked as keys, bool `[B, T, T]`.
 
     A query always sees itself only if it is a key; positions that are not keys may
-    still query (the sampled pads of `plan.make_row` do).
+    still query (the sampled pads of `plan_blocks.make_row` do).
     """
     t = is_key_BT.shape[-1]
     causal_TT = jnp.tril(jnp.ones((t, t), bool))

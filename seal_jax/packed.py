@@ -19,7 +19,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from seal_jax import cross_entropy, inner, lora, mesh, model, plan
+from seal_jax import cross_entropy, inner, lora, mesh, model, plan, plan_blocks
 from seal_jax.inner import InnerConfig, Slot
 
 # Where a `Slot` of many adapters carries their axis; a prefix of its tree.
@@ -71,7 +71,7 @@ def init_state(arch: model.ModelConfig, cfg: InnerConfig, *, shards: int = 1) ->
 def loss(
     adapters: lora.Tree,
     params: dict,
-    step: plan.Steps,
+    step: plan_blocks.Steps,
     arch: model.ModelConfig,
     cfg: InnerConfig,
 ) -> tuple[Array, Array]:
@@ -101,7 +101,7 @@ def step_all(
     params: dict,
     state: State,
     keys_A: Array,
-    step: plan.Steps,
+    step: plan_blocks.Steps,
     arch: model.ModelConfig,
     cfg: InnerConfig,
 ) -> State:
@@ -161,7 +161,7 @@ def run_block(
     params: dict,
     state: State,
     keys_A: Array,
-    steps: plan.Steps,
+    steps: plan_blocks.Steps,
     counts: Array,
     *,
     arch: model.ModelConfig,
@@ -173,7 +173,7 @@ def run_block(
       params: frozen base parameters.
       state: slots and results, from `init_state` or an earlier block.
       keys_A: typed PRNG keys that draw the fresh adapters, one per row of the pool.
-      steps: a block of `plan.blocks`.
+      steps: a block of `plan_blocks.blocks`.
       counts: how many of them to run, int32 `[1]`.
       arch: the decoder.
       cfg: hyper-parameters.
@@ -229,7 +229,7 @@ def arguments(
             jax.random.split(key, cfg.pool * shards),
         )
 
-    steps = plan.empty_steps(cfg.plan, eos=0, count=plan.BLOCK * shards)
+    steps = plan_blocks.empty_steps(cfg.plan, eos=0, count=plan_blocks.BLOCK * shards)
     counts = np.zeros(shards, np.int32)
     args = *jax.eval_shape(like), *jax.eval_shape(lambda: (steps, counts))
     if on is None:
@@ -256,8 +256,9 @@ def flops_per_token(arch: model.ModelConfig, cfg: InnerConfig) -> int:
 class Trained(NamedTuple):
     """What `train` returns; job a is row a of the results.
 
-    `tokens` are the positions that carried loss, `computed_tokens` all positions of the
-    `steps` global steps, `adapter_steps` the optimizer steps of all adapters.
+    `tokens` are the positions that carried loss, and those of their lines before them;
+    `computed_tokens` all positions of the `steps` global steps; `adapter_steps` the
+    optimizer steps of all adapters.
     """
 
     adapters: lora.Tree
@@ -291,7 +292,7 @@ def train(
       on: devices to share the work, or None for the one that holds `params`.
 
     Raises:
-      ValueError: too many jobs, or see `plan.blocks`.
+      ValueError: too many jobs, or see `plan_blocks.blocks`.
     """
     shards = mesh.shards(on)
     if len(jobs) > cfg.pool * shards:
@@ -306,10 +307,12 @@ def train(
     for shard, own in enumerate(shares):
         row_of_job[own] = shard * cfg.pool + np.arange(len(own))
     keys_A = mesh.put(keys_A[np.array(job_of_row)], on, "data")
-    plans = [plan.blocks([jobs[j] for j in own], cfg.plan, eos=eos) for own in shares]
+    plans = [
+        plan_blocks.blocks([jobs[j] for j in own], cfg.plan, eos=eos) for own in shares
+    ]
     run, state = program(arch, cfg, on), _empty_state(arch, cfg, on)
-    idle = plan.Block(plan.empty_steps(cfg.plan, eos=eos), 0, 0, 0)
-    tokens = computed = lines = 0
+    idle = plan_blocks.Block(plan_blocks.empty_steps(cfg.plan, eos=eos), 0, 0, 0)
+    tokens = computed = updates = 0
     for blocks in itertools.zip_longest(*plans, fillvalue=idle):
         steps = jax.tree.map(
             lambda *leaves: np.concatenate(leaves), *(block.steps for block in blocks)
@@ -318,7 +321,7 @@ def train(
         steps, counts = mesh.put((steps, counts), on, "data")
         state = run(params, state, keys_A, steps, counts)
         tokens += sum(block.tokens for block in blocks)
-        lines += sum(block.lines for block in blocks)
+        updates += sum(block.updates for block in blocks)
         computed += sum(block.count for block in blocks) * cfg.plan.step_tokens
     results = state[1]
     if on is not None:
@@ -332,7 +335,7 @@ def train(
         tokens,
         computed,
         computed // cfg.plan.step_tokens,
-        lines,
+        updates,
     )
 
 

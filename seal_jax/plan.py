@@ -1,42 +1,50 @@
 """Host only: which slot trains which line at which step. Numpy, deterministic.
 
 Lines and step counts are known before training starts, so a whole batch of trainings is
-laid out beforehand. An adapter trains one line per optimizer step, in its own shuffled
-order, and lines differ in length by a factor of ten; adapters do not interact, so they
-need not march in step. Each *global step* has a static budget of tokens, cut into tiles
-that belong to one slot each, and is filled with the next lines of the adapters that
-have the most steps left; the others wait. A slot whose adapter is finished takes the
-longest one that waits, at once.
+laid out beforehand. An adapter trains one line per optimizer step, or a few, in its own
+shuffled order, and lines differ in length by a factor of ten; adapters do not interact,
+so they need not march in step. Each *global step* has a static budget of tokens, cut
+into tiles that belong to one slot each, and is filled with the next lines of the
+adapters that have the most steps left; the others wait. A slot whose adapter is
+finished takes the longest one that waits, at once.
 
-    jobs -> schedule (who, when, where: lengths only) -> blocks of arrays for the device
+    jobs -> schedule (who, when, where: lengths only) -> plan_blocks (arrays)
 """
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-MASKED, REFERENCE = "masked", "reference"
-
-# Global steps in one transfer to the device. The last block of a plan is filled up with
-# steps that are not run, so this bounds only what the host holds.
-BLOCK = 64
+MASKED, REFERENCE, PADDED = "masked", "reference", "padded"
+LINEAR, COSINE = "linear", "cosine"
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     """Which tokens of a line carry loss.
 
-    `masked`: the line's tokens and one end-of-text token, averaged.
+    A line is trained in a row: its tokens, then end-of-text, once or more. In a row of
+    n tokens the model predicts all but the first, so n - 1 are targets, and n - g where
+    the first g are given.
 
-    `reference`: what the reference trains (SEAL's TTT server): the line is padded to
-    `pad_to` positions with end-of-text, every position is a target, and the sum is
-    divided by `pad_to`. A pad attends to the line and to no other pad, so pads are
-    independent of each other. Exact: the terms of the line, the first end-of-text, and
-    with `pad_samples = -1` all other pads. Estimated: with `pad_samples = k >= 0`, the
-    pads' sum is k of them, one drawn from each of k equal strata, weighted to the full
-    count. With k > 0 that is unbiased; k = 0 leaves out the pads after the first.
+    `masked`: one end-of-text ends the row. The loss is the mean over a step's targets.
+
+    `padded`: what SEAL's few-shot reference trains: end-of-text fills the row up to the
+    job's longest line and its end, each of them a target. The loss is the mean over a
+    step's targets.
+
+    `reference`: what SEAL's TTT server trains: end-of-text fills the row up to `pad_to`
+    tokens, each of them a target, and the sum is divided by `pad_to`. One line a step.
+
+    A pad attends to the line and to no other pad, so pads are independent of each
+    other. Exact: the terms of the line, the first end-of-text, and with
+    `pad_samples = -1` all other pads. Estimated: with `pad_samples = k >= 0`, the pads'
+    sum is k of them, one drawn from each of k equal strata, weighted to the full count.
+    With k > 0 that is unbiased; k = 0 leaves out the pads after the first.
+
+    `pad_to` is read by `reference` alone, `pad_samples` by the modes that pad.
     """
 
     mode: str
@@ -44,9 +52,10 @@ class LossConfig:
     pad_samples: int
 
     def __post_init__(self):
-        if self.mode not in (MASKED, REFERENCE):
+        if self.mode not in (MASKED, REFERENCE, PADDED):
             raise ValueError(
-                f"inner.loss.mode={self.mode!r} must be {MASKED!r} or {REFERENCE!r}"
+                f"inner.loss.mode={self.mode!r} must be {MASKED!r}, {PADDED!r} or "
+                f"{REFERENCE!r}"
             )
         if self.pad_to < 2:
             raise ValueError(
@@ -59,11 +68,18 @@ class LossConfig:
                 "the number of pads to sample"
             )
 
-    def extra(self, tokens: int) -> int:
-        """How many pad positions are computed beside a line of `tokens` tokens."""
-        if self.mode == MASKED:
-            return 0
-        pads = max(0, self.pad_to - 1 - tokens)
+    def row(self, tokens: int, longest: int) -> int:
+        """Tokens of the whole row of a line of `tokens`, of a job's up to `longest`."""
+        if self.mode == REFERENCE:
+            return self.pad_to
+        return (tokens if self.mode == MASKED else longest) + 1
+
+    def extra(self, tokens: int, longest: int | None = None) -> int:
+        """How many pad positions are computed beside a line of `tokens` tokens.
+
+        Its job's longest line has `longest` tokens; None: this is the longest.
+        """
+        pads = max(0, self.row(tokens, longest or tokens) - 1 - tokens)
         return pads if self.pad_samples < 0 else min(pads, self.pad_samples)
 
     def longest(self, width: int) -> int:
@@ -72,7 +88,7 @@ class LossConfig:
         Raises:
           ValueError: not even a line of one token does.
         """
-        longest = width if self.mode == MASKED else self.pad_to
+        longest = self.pad_to if self.mode == REFERENCE else width
         for tokens in range(min(longest, width), 0, -1):
             if tokens + self.extra(tokens) <= width:
                 return tokens
@@ -121,8 +137,13 @@ def _multiple(name: str, value: int, unit: str, size: int) -> None:
 class Job:
     """One adapter to train.
 
-    `lines` are token ids; `seed` is that of the shuffles; the learning rate falls
-    linearly to zero over the adapter's own steps; `clip` bounds the gradient's norm.
+    `lines` are token ids; `seed` is that of the shuffles. An optimizer step takes the
+    next `batch` lines; an epoch's last step may be short. `given` says how many leading
+    tokens of each line are no targets; none: the first, which nothing predicts.
+
+    The learning rate climbs linearly from zero over `warmup` steps, then falls to zero
+    over the rest of the adapter's own, by `schedule`. `clip` bounds the gradient's
+    norm.
     """
 
     lines: tuple[tuple[int, ...], ...]
@@ -131,6 +152,10 @@ class Job:
     learning_rate: float
     clip: float
     loss: LossConfig
+    batch: int = 1
+    given: tuple[int, ...] = ()
+    warmup: int = 0
+    schedule: str = LINEAR
 
     def __post_init__(self):
         if not self.lines or self.epochs < 1:
@@ -146,105 +171,155 @@ class Job:
                     f"and, if inner.loss.mode={REFERENCE!r}, at most inner.loss.pad_to="
                     f"{self.loss.pad_to}"
                 )
+        if self.batch < 1:
+            raise ValueError(f"batch={self.batch} lines a step must be at least 1")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup} steps must be at least 0")
+        if self.schedule not in (LINEAR, COSINE):
+            raise ValueError(
+                f"schedule={self.schedule!r} must be {LINEAR!r} or {COSINE!r}"
+            )
+        self._check_given()
+
+    def _check_given(self) -> None:
+        if self.given and len(self.given) != len(self.lines):
+            raise ValueError(
+                f"given has {len(self.given)} numbers, there are {len(self.lines)} "
+                "training lines; give one for each, or none"
+            )
+        for i, (ids, given) in enumerate(zip(self.lines, self.given, strict=False)):
+            if not 1 <= given <= len(ids):
+                raise ValueError(
+                    f"given={given} of training line {i} must lie in 1..{len(ids)}, "
+                    "the number of its tokens"
+                )
+        if self.loss.mode == REFERENCE and (self.batch > 1 or set(self.given) - {1}):
+            raise ValueError(
+                f"inner.loss.mode={REFERENCE!r} trains one line a step on all its "
+                f"tokens, batch={self.batch} and given tokens are for {MASKED!r} and "
+                f"{PADDED!r}"
+            )
 
     @property
     def total(self) -> int:
         """Optimizer steps."""
-        return len(self.lines) * self.epochs
+        return self.epochs * -(-len(self.lines) // self.batch)
+
+    def batches(self) -> list[tuple[int, ...]]:
+        """The lines of each step: all of them in each epoch, shuffled anew."""
+        rng = np.random.default_rng(self.seed)
+        made = []
+        for _ in range(self.epochs):
+            epoch = rng.permutation(len(self.lines)).tolist()
+            made += [
+                tuple(epoch[i : i + self.batch])
+                for i in range(0, len(epoch), self.batch)
+            ]
+        return made
 
     def order(self) -> list[int]:
-        """The lines in training order: all of them in each epoch, shuffled anew."""
-        rng = np.random.default_rng(self.seed)
-        count = len(self.lines)
-        return [int(i) for _ in range(self.epochs) for i in rng.permutation(count)]
+        """The lines in training order."""
+        return [i for batch in self.batches() for i in batch]
 
     def rates(self) -> np.ndarray:
-        """Learning rate of every step, float32: linear decay without warm-up."""
-        left = 1.0 - np.arange(self.total, dtype=np.float32) / np.float32(self.total)
-        return np.float32(self.learning_rate) * left
+        """Learning rate of every step, float32, as the Hugging Face Trainer sets it."""
+        step = np.arange(self.total, dtype=np.float32)
+        left = 1.0 - (step - self.warmup) / np.float32(max(1, self.total - self.warmup))
+        if self.schedule == COSINE:
+            # (1 + cos(pi (1 - left))) / 2, without its cancellation at the end.
+            left = np.sin(np.float32(np.pi / 2) * left) ** 2
+        climb = step / np.float32(max(1, self.warmup))
+        factor = np.where(step < self.warmup, climb, left)
+        return np.float32(self.learning_rate) * factor
 
     def positions(self) -> list[int]:
         """Positions each line takes, its pads included."""
-        return [len(ids) + self.loss.extra(len(ids)) for ids in self.lines]
+        sizes = list(map(len, self.lines))
+        return [n + self.loss.extra(n, max(sizes)) for n in sizes]
 
-    def rows(self, *, eos: int, multiple: int) -> Iterator[dict[str, np.ndarray]]:
-        """What each step trains, as `make_row` lays it, at a width that just fits."""
-        # Drawn apart from the shuffle, so that both are independent of scheduling.
-        rng = np.random.default_rng((*self.seed, 1))
-        made: dict[int, dict[str, np.ndarray]] = {}
-        for i in self.order():
-            ids = self.lines[i]
-            extra = self.loss.extra(len(ids))
-            if extra or i not in made:
-                width = -(-(len(ids) + extra) // multiple) * multiple
-                made[i] = make_row(ids, self.loss, width=width, eos=eos, rng=rng)
-            yield made[i]
-
-
-def make_row(
-    ids: Sequence[int],
-    loss: LossConfig,
-    *,
-    width: int,
-    eos: int,
-    rng: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    """Arrays `[T]` for one training line: the line's tokens, then pads that query.
-
-    Args:
-      ids: the line's token ids, without end-of-text; at most `loss.pad_to` of them.
-      loss: which tokens carry loss.
-      width: T, at least `len(ids) + loss.extra(len(ids))`.
-      eos: end-of-text id; the target of the last token, and the pads' input and target.
-      rng: draws the sampled pads.
-    """
-    n, extra = len(ids), loss.extra(len(ids))
-    row = {
-        "tokens": np.full(width, eos, np.int32),
-        "targets": np.full(width, eos, np.int32),
-        "positions": np.zeros(width, np.int32),
-        "weights": np.zeros(width, np.float32),
-        "is_key": np.zeros(width, bool),
-    }
-    row["tokens"][:n] = ids
-    row["targets"][: n - 1] = ids[1:]
-    row["positions"][:n] = np.arange(n)
-    row["is_key"][:n] = True
-    if loss.mode == MASKED:
-        row["weights"][:n] = 1.0 / n
-        return row
-    # A line that fills pad_to has no pad after it: its last token has no target.
-    row["weights"][: min(n, loss.pad_to - 1)] = 1.0 / loss.pad_to
-    pads = max(0, loss.pad_to - 1 - n)
-    if extra:
-        edges = n + np.arange(extra + 1) * pads // extra
-        span = slice(n, n + extra)
-        row["positions"][span] = rng.integers(edges[:-1], edges[1:])
-        row["weights"][span] = np.diff(edges) / loss.pad_to
-    return row
+    def targets(self) -> list[int]:
+        """Targets of each line, those of all its pads included."""
+        sizes = list(map(len, self.lines))
+        given = self.given or (1,) * len(sizes)
+        return [
+            self.loss.row(n, max(sizes)) - g for n, g in zip(sizes, given, strict=True)
+        ]
 
 
 class Placement(NamedTuple):
-    """A line's place: job and slot, which of the job's steps, its first tile."""
+    """A step's place: job and slot, which of its steps, its lines' first tiles."""
 
     job: int
     slot: int
     index: int
-    tile: int
+    tiles: tuple[int, ...]
+
+
+def needs(job: Job, cfg: PlanConfig) -> list[tuple[int, ...]]:
+    """The tiles of each line of each of a job's steps.
+
+    Raises:
+      ValueError: a line that does not fit a row, or lines of one step that do not fit
+        a global step together.
+    """
+    positions = job.positions()
+    if max(positions) > cfg.row_tokens:
+        raise ValueError(
+            f"a training line takes {max(positions)} positions, inner.row_tokens="
+            f"{cfg.row_tokens}; use {cfg.tiles(max(positions)) * cfg.tile} or more"
+        )
+    tiles = [cfg.tiles(count) for count in positions]
+    made = [tuple(tiles[i] for i in batch) for batch in job.batches()]
+    per_row = cfg.row_tokens // cfg.tile
+    rows = cfg.step_tokens // cfg.row_tokens
+    for step, need in zip(job.batches(), made, strict=True):
+        # A row each always does.
+        if len(need) > rows and fit(need, [per_row] * rows, per_row) is None:
+            raise ValueError(
+                f"lines of {[positions[i] for i in step]} positions, which one step "
+                f"trains, do not fit inner.step_tokens={cfg.step_tokens} in rows of "
+                f"inner.row_tokens={cfg.row_tokens}; use {len(need) * cfg.row_tokens}"
+            )
+    return made
+
+
+def fit(need: Sequence[int], room: list[int], per_row: int) -> tuple[int, ...] | None:
+    """The first tile of each of a step's lines, or None if they do not all fit.
+
+    The widest first, each in the fullest row that still takes it. For up to three lines
+    that finds a place wherever there is one.
+
+    Args:
+      need: tiles of each line.
+      room: tiles left in each row; those that are taken here leave it.
+      per_row: tiles of a row.
+    """
+    if max(need) > max(room):
+        return None
+    left, first = room.copy(), [0] * len(need)
+    for line in sorted(range(len(need)), key=lambda line: -need[line]):
+        fitting = [row for row, tiles in enumerate(left) if tiles >= need[line]]
+        if not fitting:
+            return None
+        row = min(fitting, key=left.__getitem__)
+        first[line] = row * per_row + per_row - left[row]
+        left[row] -= need[line]
+    room[:] = left
+    return tuple(first)
 
 
 def schedule(
-    needs: Sequence[Sequence[int]], cfg: PlanConfig
+    needs: Sequence[Sequence[tuple[int, ...]]], cfg: PlanConfig
 ) -> Iterator[list[Placement]]:
     """Lays out all jobs; yields the placements of each global step.
 
-    Longest first: of the adapters in slots, those with the most steps left place their
-    next line, each in the fullest row that still takes it, until nothing fits. Ties go
-    to the earlier job, so the layout is a function of its arguments.
+    Longest first: of the adapters in slots, those with the most steps left place the
+    lines of their next step (see `fit`), until nothing fits. Ties go to the earlier
+    job, so the layout is a function of its arguments.
 
     Args:
-      needs: for each job, the tiles of each of its steps in order; at least one step,
-        none wider than a row.
+      needs: for each job, the tiles of each of its steps' lines, in order; at least one
+        step, each of which fits an empty global step.
       cfg: sizes.
     """
     per_row = cfg.row_tokens // cfg.tile
@@ -258,13 +333,9 @@ def schedule(
             slot_of[waiting.pop()] = free.pop()
         room, placed = [per_row] * rows, []
         for job in sorted(slot_of, key=lambda j: (at[j] - len(needs[j]), j)):
-            need = needs[job][at[job]]
-            fitting = [r for r in range(rows) if room[r] >= need]
-            if not fitting:
+            first = fit(needs[job][at[job]], room, per_row)
+            if first is None:
                 continue
-            row = min(fitting, key=lambda r: room[r])
-            first = row * per_row + per_row - room[row]
-            room[row] -= need
             placed.append(Placement(job, slot_of[job], at[job], first))
             if len(placed) == cfg.active:
                 break
@@ -288,121 +359,3 @@ def share(jobs: Sequence[Job], shards: int, *, most: int) -> list[list[int]]:
         shares[device].append(j)
         load[device] += work[j]
     return [sorted(share) for share in shares]
-
-
-class Steps(NamedTuple):
-    """Global steps as the device reads them; every leaf has a leading axis of steps.
-
-    The leaves are numpy arrays here and jax arrays there.
-
-    Positions `[M]`: `segments` tells the lines of a step apart (-1: none). Tiles `[G]`:
-    index into the active adapters (K: none). Active adapters `[K]`: slot (S or more:
-    none; no slot occurs twice), learning rate, clip. `starts` and `ends`, `[K, 2]`: the
-    first `start_count` (`end_count`) are the (slot, job) pairs of adapters that take
-    their first (last) step here.
-    """
-
-    tokens: Any
-    targets: Any
-    positions: Any
-    weights: Any
-    segments: Any
-    is_key: Any
-    tiles: Any
-    slots: Any
-    rates: Any
-    clips: Any
-    starts: Any
-    start_count: Any
-    ends: Any
-    end_count: Any
-
-
-def empty_steps(cfg: PlanConfig, *, eos: int, count: int = BLOCK) -> Steps:
-    """Steps in which nobody trains anything."""
-    m, g, k = cfg.step_tokens, cfg.step_tokens // cfg.tile, cfg.active
-
-    def full(width: tuple[int, ...], value: float, dtype: type = np.int32):
-        return np.full((count, *width), value, dtype)
-
-    return Steps(
-        tokens=full((m,), eos),
-        targets=full((m,), eos),
-        positions=full((m,), 0),
-        weights=full((m,), 0, np.float32),
-        segments=full((m,), -1),
-        is_key=full((m,), False, np.bool_),
-        tiles=full((g,), k),
-        slots=cfg.slots + full((k,), 0) + np.arange(k, dtype=np.int32),
-        rates=full((k,), 0, np.float32),
-        clips=full((k,), 1, np.float32),
-        starts=full((k, 2), 0),
-        start_count=full((), 0),
-        ends=full((k, 2), 0),
-        end_count=full((), 0),
-    )
-
-
-class Block(NamedTuple):
-    """`count` steps for the device, and what they hold.
-
-    `lines` optimizer steps are taken in them and `tokens` positions carry loss.
-    """
-
-    steps: Steps
-    count: int
-    lines: int
-    tokens: int
-
-
-def blocks(jobs: Sequence[Job], cfg: PlanConfig, *, eos: int) -> Iterator[Block]:
-    """The whole training of all jobs, `BLOCK` global steps at a time.
-
-    Raises:
-      ValueError: a line that does not fit a row.
-    """
-    needs, rows, rates = [], [], []
-    for job in jobs:
-        positions = job.positions()
-        if max(positions) > cfg.row_tokens:
-            raise ValueError(
-                f"a training line takes {max(positions)} positions, inner.row_tokens="
-                f"{cfg.row_tokens}; use {cfg.tiles(max(positions)) * cfg.tile} or more"
-            )
-        needs.append([cfg.tiles(positions[i]) for i in job.order()])
-        rows.append(job.rows(eos=eos, multiple=cfg.tile))
-        rates.append(job.rates())
-    steps, i, lines, tokens = empty_steps(cfg, eos=eos), 0, 0, 0
-    for placed in schedule(needs, cfg):
-        for k, place in enumerate(placed):
-            row = next(rows[place.job])
-            tokens += _put(steps, i, k, place, row, cfg)
-            steps.slots[i, k] = place.slot
-            steps.rates[i, k] = rates[place.job][place.index]
-            steps.clips[i, k] = jobs[place.job].clip
-            if place.index == 0:
-                steps.starts[i, steps.start_count[i]] = place.slot, place.job
-                steps.start_count[i] += 1
-            if place.index == len(needs[place.job]) - 1:
-                steps.ends[i, steps.end_count[i]] = place.slot, place.job
-                steps.end_count[i] += 1
-        lines += len(placed)
-        i += 1
-        if i == BLOCK:
-            yield Block(steps, i, lines, tokens)
-            steps, i, lines, tokens = empty_steps(cfg, eos=eos), 0, 0, 0
-    if i:
-        yield Block(steps, i, lines, tokens)
-
-
-def _put(
-    steps: Steps, i: int, k: int, place: Placement, row: dict, cfg: PlanConfig
-) -> int:
-    """Writes a line into step i as segment k; returns its positions with loss."""
-    width = len(row["tokens"])
-    span = slice(place.tile * cfg.tile, place.tile * cfg.tile + width)
-    for name, leaf in row.items():
-        getattr(steps, name)[i, span] = leaf
-    steps.segments[i, span] = k
-    steps.tiles[i, place.tile : place.tile + width // cfg.tile] = k
-    return int(np.count_nonzero(row["weights"]))

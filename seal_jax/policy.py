@@ -50,10 +50,13 @@ class Policy:
         return dataclasses.replace(self, params=merge(self.params, delta))
 
 
-def describe(source: config.ModelSource) -> Policy:
+def describe(source: config.ModelSource, *, turn_end: str = "") -> Policy:
     """The policy without its weights (`params` is empty): quick to open, to check with.
 
-    See `hf` for what is refused.
+    `turn_end`: a token that ends what the policy writes, before the model's own ones.
+
+    Raises:
+      ValueError: the model has no such token, or see `hf`.
     """
     path = hf.resolve(source.path)
     if source.kernel not in lora_op.IMPLEMENTATIONS:
@@ -63,16 +66,26 @@ def describe(source: config.ModelSource) -> Policy:
     arch = hf.read_config(path, dtype=source.dtype)
     arch = dataclasses.replace(arch, kernel=source.kernel)
     tokenizer = hf.load_tokenizer(path)
-    return Policy(arch, {}, tokenizer, hf.eos_id(tokenizer, path), path)
+    stop_ids = hf.eos_id(tokenizer, path)
+    if turn_end:
+        first = hf.encode(tokenizer, turn_end)
+        if len(first) != 1:
+            raise ValueError(
+                f"model.path={source.path!r} has no token {turn_end!r}, which ends a "
+                "turn of task.chat; give the chat that the model was trained with"
+            )
+        stop_ids = (*first, *(i for i in stop_ids if i != first[0]))
+    return Policy(arch, {}, tokenizer, stop_ids, path)
 
 
-def load(source: config.ModelSource, *, seed: int, on: Mesh | None = None) -> Policy:
-    """Opens a model directory or hub name; see `hf` for what it refuses.
+def load(
+    source: config.ModelSource, blank: Policy, *, seed: int, on: Mesh | None = None
+) -> Policy:
+    """The weights of a described policy.
 
-    With `random_weights` only the config and the tokenizer are read, and the weights
-    are drawn from `seed`. On a mesh the weights lie as `mesh.param_shardings` says.
+    With `random_weights` they are drawn from `seed`. On a mesh they lie as
+    `mesh.param_shardings` says.
     """
-    blank = describe(source)
     sharding = None if on is None else mesh.param_shardings(blank.arch, on)
     if source.random_weights:
         draw = jax.jit(model.init_params, static_argnums=1, out_shardings=sharding)

@@ -1,8 +1,10 @@
-"""Pretrains the embedded model of `configs/tiny.py` on the generated world.
+"""Pretrains the embedded models on generated worlds.
 
     python -m seal_jax.pretrain --config=configs/tiny_pretrain.py --workdir=DIR
+    python -m seal_jax.pretrain --config=configs/tiny_pretrain.py:arc --workdir=DIR
 
-writes `DIR/model` in Hugging Face format, which is what `seal_jax/assets/tiny` holds.
+write `DIR/model` in Hugging Face format, which is what `seal_jax/assets/tiny` (for
+`configs/tiny.py`) and `seal_jax/assets/grids` (for `configs/arc.py:tiny`) hold.
 Documents are drawn by step, so a run that is stopped continues where it was.
 """
 
@@ -10,6 +12,7 @@ import dataclasses
 import functools
 import json
 import random
+import re
 import sys
 import time
 from pathlib import Path
@@ -25,15 +28,18 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from seal_jax import checkpoint, config, files, hf, model
-from seal_jax.tasks import world_docs
+from seal_jax.tasks import grids_docs, world_docs
+from seal_jax.tasks.common import Corpus, Pieces
 
 EOS, UNKNOWN = "<eos>", "<unk>"
+CORPORA = {"world": world_docs.corpus, "grids": grids_docs.corpus}
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
     """Settings of one pretraining run; every field is written in its config file."""
 
+    corpus: str
     seed: int
     steps: int
     chunk: int
@@ -50,15 +56,20 @@ class PretrainConfig:
     heads: int
     ff: int
     rope_theta: float
+    max_position: int
+
+    def __post_init__(self):
+        if self.corpus not in CORPORA:
+            raise ValueError(f"corpus={self.corpus!r} must be one of {(*CORPORA,)}")
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the world's vocabulary, in Hugging Face's format."""
-    words = [EOS, UNKNOWN, *world_docs.vocabulary()]
+def build_tokenizer(corpus: Corpus) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over the corpus's words, in Hugging Face's format."""
+    words = [EOS, UNKNOWN, *corpus.words]
     vocab = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(
-        Regex(world_docs.WORDS.pattern), behavior="removed", invert=True
+        Regex(corpus.pattern.pattern), behavior="removed", invert=True
     )
     # Words are joined by spaces; marks and line breaks are then pulled back in.
     tokenizer.decoder = decoders.Sequence(
@@ -75,11 +86,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def encode(pieces: world_docs.Pieces, vocab: dict[str, int]) -> tuple[list, list]:
+def encode(
+    pieces: Pieces, pattern: re.Pattern[str], vocab: dict[str, int]
+) -> tuple[list, list]:
     """Token ids of a document and the loss weight of predicting each of them."""
     ids, weights = [], []
     for text, weight in pieces:
-        words = [EOS] if text is None else world_docs.split_words(text)
+        words = [EOS] if text is None else pattern.findall(text)
         ids += [vocab[word] for word in words]
         weights += [weight] * len(words)
     return ids, weights
@@ -112,14 +125,15 @@ def pack(docs: list[tuple[list, list]], *, rows: int, row_tokens: int) -> dict:
     return batch
 
 
-def draw_batch(cfg: PretrainConfig, step: int, known, vocab: dict[str, int]) -> dict:
+def draw_batch(
+    cfg: PretrainConfig, step: int, corpus: Corpus, vocab: dict[str, int]
+) -> dict:
     """The batch of one step, a pure function of the seed and the step."""
     rng = random.Random(f"pretrain {cfg.seed} {step}")
-    mixture = world_docs.at(step / cfg.steps)
     docs, total = [], 0
     while total < 1.3 * cfg.rows * cfg.row_tokens:
-        doc = world_docs.document(rng, mixture, known=known)
-        docs.append(encode(doc, vocab))
+        doc = corpus.document(rng, step / cfg.steps)
+        docs.append(encode(doc, corpus.pattern, vocab))
         total += len(docs[-1][0])
     return pack(docs, rows=cfg.rows, row_tokens=cfg.row_tokens)
 
@@ -197,7 +211,7 @@ def architecture(cfg: PretrainConfig, vocab: int) -> model.ModelConfig:
         kv_heads=cfg.heads,
         head_dim=cfg.width // cfg.heads,
         ff=cfg.ff,
-        max_position=512,
+        max_position=cfg.max_position,
         rope_theta=cfg.rope_theta,
         tied=True,
     )
@@ -276,33 +290,14 @@ def _correct(params: dict, batch: dict, arch: model.ModelConfig) -> jax.Array:
     return jnp.argmax(logits, -1) == batch["targets"]
 
 
-def probe(params: dict, arch: model.ModelConfig, known, vocab, *, count: int) -> dict:
-    """Share of the answers' tokens that are the argmax, by kind of document.
-
-    `memory` and `extraction`: closed-book, residents that were and were never asked
-    about. `read_forward`, `read_reversed`: open-book, about fresh residents.
-    """
-    rng = random.Random("probe")
-
-    def told(plain_share: float) -> world_docs.Mixture:
-        last = world_docs.at(1.0)
-        return dataclasses.replace(last, plain_share=plain_share, crowd_share=0.0)
-
-    kinds = {
-        "memory": lambda: world_docs.question_document(
-            rng, [k for k in known if k.asked]
-        ),
-        "extraction": lambda: world_docs.question_document(
-            rng, [dataclasses.replace(k, asked=True) for k in known if not k.asked]
-        ),
-        "read_forward": lambda: world_docs.read_document(rng, told(1.0)),
-        "list_forward": lambda: world_docs.write_document(rng, told(1.0), quality=1.0),
-        "read_reversed": lambda: world_docs.read_document(rng, told(0.0)),
-        "list_reversed": lambda: world_docs.write_document(rng, told(0.0), quality=1.0),
-    }
+def probe(
+    params: dict, arch: model.ModelConfig, corpus: Corpus, vocab: dict, *, count: int
+) -> dict[str, float]:
+    """Share of the answers' tokens that are the argmax, by kind of document."""
+    kinds = corpus.probes(random.Random("probe"))
     scores = {}
     for name, make in kinds.items():
-        docs = [encode(make(), vocab) for _ in range(count)]
+        docs = [encode(make(), corpus.pattern, vocab) for _ in range(count)]
         batch = {"tokens": [], "targets": [], "weights": [], "segment": []}
         width = 192
         for ids, weights in docs:
@@ -314,7 +309,7 @@ def probe(params: dict, arch: model.ModelConfig, known, vocab, *, count: int) ->
         arrays: dict[str, np.ndarray] = {k: np.asarray(v) for k, v in batch.items()}
         arrays["positions"] = np.tile(np.arange(width), (count, 1))
         hit = np.asarray(_correct(params, arrays, arch))
-        scores[name] = float(hit[arrays["weights"] == world_docs.VALUE].mean())
+        scores[name] = float(hit[arrays["weights"] == np.float32(corpus.value)].mean())
     return scores
 
 
@@ -325,9 +320,9 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
     checkpoint what `probe` finds), checkpoints, and in the end the model.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer()
+    corpus = CORPORA[cfg.corpus]()
+    tokenizer = build_tokenizer(corpus)
     vocab = tokenizer.get_vocab()
-    known = world_docs.known_residents()
     arch = architecture(cfg, len(vocab))
     params = init_params(cfg.seed, arch)
     state = (params, make_optimizer(cfg).init(params))
@@ -339,7 +334,7 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
         files.write_jsonl(log, [r for r in files.read_jsonl(log) if r["step"] <= step])
     while step < cfg.steps:
         begin = time.monotonic()
-        drawn = [draw_batch(cfg, step + i, known, vocab) for i in range(cfg.chunk)]
+        drawn = [draw_batch(cfg, step + i, corpus, vocab) for i in range(cfg.chunk)]
         batches = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
         tokens = int((batches["segment"] > 0).sum())
         state, losses = train_chunk(state, batches, cfg, arch)
@@ -348,7 +343,7 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
         row["seconds"] = time.monotonic() - begin
         due = step % (cfg.checkpoint_every * cfg.chunk) == 0 or step >= cfg.steps
         if due:
-            row |= probe(state[0], arch, known, vocab, count=64)
+            row |= probe(state[0], arch, corpus, vocab, count=64)
         with log.open("a") as out:
             print(json.dumps(row), file=out)
         print(json.dumps(row), flush=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax import files, report_html, run_view, seal_results, stats
+from seal_jax import few_shot_view, files, report_html, run_view, seal_results, stats
 
 type Row = Sequence[str]
 
@@ -33,24 +33,14 @@ def summary_table(summary: dict[str, Any]) -> str:
     """The ladder of a summary.json, its paired differences, and what the run cost.
 
     Of the pairs, those of neighbouring rows and those of the last round; summary.json
-    and the report have all.
+    and the report have all. Of a few-shot run also what became of the self-edits, and
+    the mean score of each task.
     """
     view = run_view
-    parts = [
-        table(
-            ("", "mean", "se", "n", "empty"),
-            [
-                (
-                    str(row.get("name", "-")),
-                    view.number(row.get("mean")),
-                    view.number(row.get("se")),
-                    view.count(row.get("n")),
-                    view.percent(row.get("empty_rate")),
-                )
-                for row in view.rows(summary, "ladder")
-            ],
-        )
-    ]
+    if few_shot_view.is_few_shot(summary):
+        parts = _few_shot_tables(summary)
+    else:
+        parts = [_ladder_table(summary)]
     paired = [row for row in view.rows(summary, "paired") if _telling(row, summary)]
     if paired:
         parts.append(
@@ -70,6 +60,61 @@ def summary_table(summary: dict[str, Any]) -> str:
     cost = view.cost(summary)
     parts.append("\n".join(f"{name}: {value}" for name, value in cost))
     return "\n\n".join(parts)
+
+
+def _ladder_table(summary: dict[str, Any]) -> str:
+    view = run_view
+    return table(
+        ("", "mean", "se", "n", "empty"),
+        [
+            (
+                str(row.get("name", "-")),
+                view.number(row.get("mean")),
+                view.number(row.get("se")),
+                view.count(row.get("n")),
+                view.percent(row.get("empty_rate")),
+            )
+            for row in view.rows(summary, "ladder")
+        ],
+    )
+
+
+def _few_shot_tables(summary: dict[str, Any]) -> list[str]:
+    """Success with an interval and the rates of the self-edits; refusals; tasks."""
+    view = run_view
+    rows, refusals = [], []
+    for row in view.rows(summary, "ladder"):
+        counts = few_shot_view.row_counts(row)
+        rates = (counts.valid_rate, counts.budget_rate) if counts else (None, None)
+        name = str(row.get("name", "-"))
+        rows.append(
+            (
+                name,
+                view.number(row.get("mean")),
+                view.number(row.get("se")),
+                view.span(row.get("low"), row.get("high")),
+                view.count(row.get("n")),
+                *map(view.percent, rates),
+                view.number(row.get("trained_mean") if counts else None),
+            )
+        )
+        if counts and counts.refused:
+            refusals.append(f"texts refused, {name}: {counts.reasons()}")
+    head = ("", "success", "se", "95 %", "tasks", "valid", "in budget", "if trained")
+    parts = [table(head, rows)]
+    if refusals:
+        parts.append("\n".join(refusals))
+    names, items = few_shot_view.items_table(summary)
+    if items:
+        lines = [
+            (
+                str(item.get("item", "-")),
+                *(view.number(item.get(name), digits=2) for name in names),
+            )
+            for item in items
+        ]
+        parts.append(table(("by task", *names), lines))
+    return parts
 
 
 def seconds_line(summary: dict[str, Any]) -> str:

@@ -100,5 +100,47 @@ svg .dot, svg .bar { fill: var(--c); }
 svg .thick { stroke: var(--c); stroke-width: 4; stroke-linecap: round; }
 svg .thin { stroke: var(--c); stroke-width: 1.3; }
 svg .path { fill: none; stroke: var(--self); stroke-width: 1.6; }
+svg .pale { fill: var(--c); opacity: 0.3; }
+.tint {
+  display: inline-block; min-width: 3.4em; padding: 0 5px; border-radius: 4px;
+  background: color-mix(in srgb, var(--self) calc(var(--s) * 45%), transparent);
+}
+.close th, .close td { padding: 5px 7px; white-space: nowrap; }
+.close th { line-height: 1.3; vertical-align: bottom; }
+.close th:first-child, .close td:first-child { padding-left: 0; }
+.close .tint { min-width: 0; }
+.reasons td { white-space: nowrap; }
+.reasons td:last-child { white-space: normal; }
+.reasons td:last-child { text-align: left; min-width: 150px; color: var(--soft); }
+.reasons th:last-child { text-align: left; }
+details + details, .scroll + details { margin-top: 8px; }
+.legend, .legend .colour, .pair, .row { display: flex; flex-wrap: wrap; }
+.legend { gap: 4px 14px; font-size: 12.5px; color: var(--soft); margin: 0; }
+.legend .colour { gap: 5px; align-items: center; }
+.task { border-top: 1px solid var(--rule); margin-top: 18px; }
+.task h3 { margin: 12px 0 0; }
+.row { gap: 10px 14px; margin: 10px 0; align-items: flex-start; }
+.row > figure { max-width: 380px; }
+.arms {
+  display: grid; gap: 12px 16px; margin: 12px 0;
+  grid-template-columns: repeat(auto-fill, minmax(160px, 1fr));
+}
+.arms .note { font-size: 12.5px; margin: 4px 0 0; }
+.asked { border-left: 3px solid var(--rule); padding-left: 12px; }
+.pair { gap: 6px 10px; align-items: center; margin-top: 4px; color: var(--soft); }
+.pair .note { margin: 0; }
+.pair > .note:first-child { flex-basis: 100%; }
+.guess { display: inline-flex; flex-direction: column; align-items: center; }
+.guess svg { outline: 2px dotted var(--down); outline-offset: 2px; margin: 3px; }
+.guess.right svg { outline: 2px solid var(--up); }
+svg.cells { flex: none; max-width: 100%; shape-rendering: crispEdges; }
+.cells .net { fill: none; stroke: #666; vector-effect: non-scaling-stroke; }
+.cells rect { fill: var(--k); }
+.cells g path { stroke: var(--k); }
+.cells .c0 { --k: #000000; } .cells .c1 { --k: #0074d9; }
+.cells .c2 { --k: #ff4136; } .cells .c3 { --k: #2ecc40; }
+.cells .c4 { --k: #ffdc00; } .cells .c5 { --k: #aaaaaa; }
+.cells .c6 { --k: #f012be; } .cells .c7 { --k: #ff851b; }
+.cells .c8 { --k: #7fdbff; } .cells .c9 { --k: #870c25; }
 @media print { section { break-inside: avoid; } body { background: none; } }
 """

@@ -1,11 +1,13 @@
 """ReST-EM over self-edits: the round, and the control without a reward.
 
     for round in 1 .. rounds:
-        edits   = propose(policy, passages)          sample E self-edits per passage
+        edits   = propose(policy, items)             sample E self-edits per item
         trials  = adapt_and_answer(policy, edits)    train an adapter per edit and seed
         rewards = reward(trials)                     share of questions it answers
-        kept    = select(rewards)                    the best edit of each passage
+        kept    = select(rewards)                    the best edits of each item
         policy  = imitate(policy, kept)              fine-tune on (prompt, edit), merge
+
+An item is a passage (`knowledge`) or a few-shot task (`few_shot`).
 
 SEAL (arXiv 2506.10943), algorithm 1 and section 3.1; ReST-EM is Singh et al. 2023.
 """
@@ -30,14 +32,13 @@ from seal_jax import (
     trials,
 )
 from seal_jax.reward import Graded, mean
-from seal_jax.tasks.common import Passage
 from seal_jax.trials import Edit, Run
 
 
 def one_round(
     run: Run,
     pupil: policy.Policy,
-    passages: Sequence[Passage],
+    items: Sequence[Any],
     *,
     round_index: int,
     workdir: Path,
@@ -51,7 +52,7 @@ def one_round(
     edits = trials.propose(
         run,
         pupil,
-        passages,
+        items,
         phase=phase,
         round_index=round_index,
         count=exp.scale.edits,
@@ -59,20 +60,20 @@ def one_round(
     outcomes = trials.adapt_and_answer(
         run,
         pupil,
-        passages,
+        items,
         edits,
         phase=phase,
         round_index=round_index,
         seeds=exp.scale.seeds,
     )
-    graded = reward.reward(run, passages, edits, outcomes, phase=phase, final=True)
-    baseline = reward.baselines(run, pupil, passages, phase=phase)
+    graded = reward.reward(run, items, edits, outcomes, phase=phase, final=True)
+    baseline = reward.baselines(run, pupil, items, phase=phase)
     kept = keep(run, graded, baseline, round_index=round_index)
     pupil = learn(
         run, pupil, [graded[i].edit for i in kept], round_index, workdir, "policy"
     )
     rows = [
-        reward.edit_row(g, passages, round=round_index, kept=i in kept)
+        reward.edit_row(run, g, items, round=round_index, kept=i in kept)
         for i, g in enumerate(graded)
     ]
     return pupil, rows, round_summary(graded, kept, baseline, round_index)
@@ -85,7 +86,7 @@ def keep(
     *,
     round_index: int,
 ) -> list[int]:
-    """Indices of the edits to imitate: for each passage the best (SEAL's filter)."""
+    """Indices of the edits to imitate: the best of each item (SEAL's filter)."""
     cfg = run.exp.select
     threshold = (
         None if cfg.threshold == "none" else select.number_or_baseline(cfg.threshold)
@@ -94,7 +95,7 @@ def keep(
     for p, base in enumerate(baseline):
         if threshold == select.BASELINE and base is None:
             continue  # Nobody knows whether its edits are better than none.
-        own = [i for i, g in enumerate(graded) if g.edit.passage == p]
+        own = [i for i, g in enumerate(graded) if g.edit.item == p]
         best = select.best(
             [graded[i].reward for i in own],
             k_best=cfg.k_best,
@@ -132,6 +133,7 @@ def learn(
         micro_batch=c.micro_batch,
         clip=c.clip,
         length_multiple=c.length_multiple,
+        schedule=c.schedule,
     )
     stage = trials.IMITATE if name == "policy" else trials.CONTROL
     key = policy.fold(run.key, [stage], [round_index])[0]
@@ -165,27 +167,27 @@ def learn(
 
 
 def control(
-    run: Run, base: policy.Policy, rounds: Sequence[Sequence[Passage]], workdir: Path
+    run: Run, base: policy.Policy, rounds: Sequence[Sequence[Any]], workdir: Path
 ) -> policy.Policy:
     """The same rounds with a random edit kept: what imitation alone does.
 
     It needs no rewards, so nothing is adapted. Its first proposals are round 1's.
     """
     pupil = base
-    for round_index, passages in enumerate(rounds, start=1):
+    for round_index, items in enumerate(rounds, start=1):
         phase = f"round_{round_index}"
         edits = trials.propose(
             run,
             pupil,
-            passages,
+            items,
             phase=phase if round_index == 1 else f"control/{phase}",
             round_index=round_index,
             count=run.exp.scale.edits,
         )
         kept = []
-        for p in range(len(passages)):
+        for p in range(len(items)):
             rng = random.Random(f"control {run.exp.seed} {round_index} {p}")
-            own = [e for e in edits if e.passage == p]
+            own = [e for e in edits if e.item == p]
             kept += rng.sample(own, min(run.exp.select.k_best, len(own)))
         pupil = learn(run, pupil, kept, round_index, workdir, "random_kept")
     return pupil
@@ -197,11 +199,11 @@ def round_summary(
     baseline: Sequence[float | None],
     round_index: int,
 ) -> dict[str, Any]:
-    """A round in numbers: what was sampled, the best of each passage, what was kept."""
+    """A round in numbers: what was sampled, the best of each item, what was kept."""
     best: dict[int, float] = {}
     for g in graded:
         if g.reward is not None:
-            p = g.edit.passage
+            p = g.edit.item
             best[p] = max(best.get(p, g.reward), g.reward)
     return {
         "round": round_index,

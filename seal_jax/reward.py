@@ -1,12 +1,12 @@
 """Step 3 of a round: what each self-edit was worth, by the answers of its adapters."""
 
+import collections
 import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from seal_jax import judge, policy, trials
-from seal_jax.tasks.common import Passage
 from seal_jax.trials import Edit, Run, Trial
 
 
@@ -14,8 +14,9 @@ from seal_jax.trials import Edit, Run, Trial
 class Graded:
     """One edit with what its adapters scored.
 
-    `scores[seed][question]` is None where no judgement could be had; `rewards[seed]`
-    and `reward` are means over what there is.
+    `scores[seed][i]` (a question each, or one for a few-shot task) is None where no
+    judgement could be had; `rewards[seed]` and `reward` are means over what there is.
+    An edit that was refused has no trials and no reward: it was not tried.
     """
 
     edit: Edit
@@ -38,38 +39,34 @@ def empty_rate(answers: Sequence[str]) -> float | None:
 
 def reward(
     run: Run,
-    passages: Sequence[Passage],
+    items: Sequence[Any],
     edits: Sequence[Edit],
-    outcomes: Sequence[Trial],
+    outcomes: Sequence[Sequence[Trial]],
     *,
     phase: str,
     final: bool,
 ) -> list[Graded]:
-    """Scores every trial; an adapter that failed scores 0 on all questions.
+    """Scores every trial; an adapter that failed scores 0.
 
-    The reward of an edit is the mean over its seeds of the mean over the questions (or
-    of the gold answers' log-likelihood, if the config says so).
+    The reward of an edit is the mean over its seeds of the mean over its scores (or of
+    the gold answers' log-likelihood, if the config says so).
     """
-    seeds = len(outcomes) // len(edits)
-    items = [
-        (q.question, q.answer, answer)
-        for trial in outcomes
+    answered = [
+        (items[edit.item], trial.answers)
+        for edit, own in zip(edits, outcomes, strict=True)
+        for trial in own
         if not trial.failed
-        for q, answer in zip(
-            passages[edits[trial.edit].passage].questions, trial.answers, strict=True
-        )
     ]
-    scored = iter(grade_items(run, items, phase=phase, final=final))
+    scored = iter(grade(run, answered, phase=phase, final=final))
     graded = []
-    for i, edit in enumerate(edits):
-        own = tuple(outcomes[i * seeds : (i + 1) * seeds])
-        asked = len(passages[edit.passage].questions)
+    for edit, own in zip(edits, outcomes, strict=True):
+        count = run.task.scores_of(items[edit.item])
         scores = tuple(
-            (0.0,) * asked if t.failed else tuple(next(scored) for _ in range(asked))
+            (0.0,) * count if t.failed else tuple(next(scored) for _ in range(count))
             for t in own
         )
         rewards = tuple(_reward(run, t, s) for t, s in zip(own, scores, strict=True))
-        graded.append(Graded(edit, own, scores, rewards, mean(rewards)))
+        graded.append(Graded(edit, tuple(own), scores, rewards, mean(rewards)))
     return graded
 
 
@@ -87,10 +84,10 @@ class MissingJudgementsError(judge.JudgeError):
     """Too many judgements could not be had to go on."""
 
 
-def grade_items(
-    run: Run, items: list[tuple[str, str, str]], *, phase: str, final: bool
+def grade(
+    run: Run, answered: Sequence[tuple[Any, Sequence[str]]], *, phase: str, final: bool
 ) -> list[float | None]:
-    """Scores of (question, gold, answer); None where no judgement could be had.
+    """Scores of (item, answers); None where no judgement could be had.
 
     What is `final` (later work depends on it) is kept as decided, its gaps included, if
     they are few; anything else is asked again by a later run until it is complete.
@@ -102,12 +99,12 @@ def grade_items(
     if name in run.journal:
         return run.journal.get(name)["scores"]
     begin = time.monotonic()
-    scores = run.score(items)
+    scores = run.task.score(answered)
     missing = sum(score is None for score in scores)
-    if missing > run.exp.grade.max_missing * len(items):
+    if missing > run.task.max_missing * len(scores):
         raise MissingJudgementsError(
-            f"{phase}: {missing} of {len(items)} judgements could not be had, "
-            f"grade.max_missing={run.exp.grade.max_missing}; run the same command "
+            f"{phase}: {missing} of {len(scores)} judgements could not be had, "
+            f"grade.max_missing={run.task.max_missing}; run the same command "
             "again to ask for them only"
         )
     if final or not missing:
@@ -117,54 +114,56 @@ def grade_items(
 
 
 def baselines(
-    run: Run, pupil: policy.Policy, passages: Sequence[Passage], *, phase: str
+    run: Run, pupil: policy.Policy, items: Sequence[Any], *, phase: str
 ) -> list[float | None]:
-    """Accuracy per passage of the policy without any adapter."""
-    answers = trials.base_answers(run, pupil, passages, phase=phase)
-    scores = score_answers(run, passages, answers, phase=f"{phase}/base", final=True)
+    """Mean score per item of the policy without any adapter."""
+    answers = trials.base_answers(run, pupil, items, phase=phase)
+    scores = score_answers(run, items, answers, phase=f"{phase}/base", final=True)
     return [mean(own) for own in scores]
 
 
 def score_answers(
     run: Run,
-    passages: Sequence[Passage],
+    items: Sequence[Any],
     answers: Sequence[Sequence[str]],
     *,
     phase: str,
     final: bool,
 ) -> list[list[float | None]]:
-    """Scores `[passage][question]` of an answer to each question; see `grade_items`."""
-    items = [
-        (q.question, q.answer, a)
-        for passage, own in zip(passages, answers, strict=True)
-        for q, a in zip(passage.questions, own, strict=True)
-    ]
-    scored = iter(grade_items(run, items, phase=phase, final=final))
-    return [[next(scored) for _ in p.questions] for p in passages]
+    """Scores of each item's answers; see `grade`."""
+    answered = list(zip(items, answers, strict=True))
+    scored = iter(grade(run, answered, phase=phase, final=final))
+    return [[next(scored) for _ in range(run.task.scores_of(i))] for i in items]
 
 
-def edit_row(graded: Graded, passages: Sequence[Passage], **extra: Any) -> dict:
+def counts(graded: Sequence[Graded]) -> dict[str, Any]:
+    """How many edits, texts drawn, edits trained; their mean score; refusals."""
+    edits = [g.edit for g in graded]
+    reasons = collections.Counter(
+        reason
+        for e in edits
+        for reason in (*e.redrawn, *([e.refused] if e.refused else ()))
+    )
+    return {
+        "edits": len(edits),
+        "drawn": sum(len(e.redrawn) + 1 for e in edits),
+        "trained": sum(e.refused is None for e in edits),
+        "trained_mean": mean([mean(own) for g in graded for own in g.scores]),
+        "refused": dict(sorted(reasons.items())),
+    }
+
+
+def edit_row(run: Run, graded: Graded, items: Sequence[Any], **extra: Any) -> dict:
     """One edit as a row of edits.jsonl."""
-    edit, passage = graded.edit, passages[graded.edit.passage]
+    edit, item = graded.edit, items[graded.edit.item]
     answers = [
-        [
-            {"question": q.question, "gold": q.answer, "answer": a, "score": s}
-            for q, a, s in zip(passage.questions, t.answers, scores, strict=True)
-        ]
-        if not t.failed
-        else []
+        [] if t.failed else run.task.answers_row(item, t.answers, scores)
         for t, scores in zip(graded.trials, graded.scores, strict=True)
     ]
     failed = [t.failed for t in graded.trials if t.failed]
     return {
         **extra,
-        "passage_id": passage.id,
-        "title": passage.title,
-        "passage": passage.text,
-        "edit": edit.edit,
-        "prompt": edit.prompt,
-        "text": edit.text,
-        "lines": list(edit.lines),
+        **run.task.row(item, edit),
         "rewards": list(graded.rewards),
         "reward": graded.reward,
         "answers": answers,

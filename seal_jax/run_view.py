@@ -11,6 +11,8 @@ from seal_jax import files, metrics, records
 
 SUMMARY_NAME = "summary.json"
 EDITS_NAME = "edits.jsonl"
+HELDOUT_NAME = "heldout.jsonl"
+ITEMS_NAME = "items.jsonl"
 MISSING = "-"
 
 
@@ -47,6 +49,16 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
 def read_edits(workdir: str | Path) -> list[dict[str, Any]]:
     """The rows of edits.jsonl, none without one."""
     return _rows_of(Path(workdir) / EDITS_NAME)
+
+
+def read_heldout(workdir: str | Path) -> list[dict[str, Any]]:
+    """The rows of heldout.jsonl, none without one."""
+    return _rows_of(Path(workdir) / HELDOUT_NAME)
+
+
+def read_items(workdir: str | Path) -> list[dict[str, Any]]:
+    """The rows of items.jsonl, none without one."""
+    return _rows_of(Path(workdir) / ITEMS_NAME)
 
 
 def read_metrics(workdir: str | Path) -> dict[str, list[tuple[int, float]]]:
@@ -113,12 +125,19 @@ def signed(value: Any, *, digits: int = 3) -> str:
     return MISSING if known is None else f"{known:+,.{digits}f}"
 
 
+def span(low: Any, high: Any, *, digits: int = 3) -> str:
+    """0.123 to 0.456, or "-"."""
+    if measured(low) is None or measured(high) is None:
+        return MISSING
+    return f"{number(low, digits=digits)} to {number(high, digits=digits)}"
+
+
 def count(value: Any) -> str:
     """1,234, or "-"."""
     return number(value, digits=0)
 
 
-def percent(value: Any) -> str:
+def percent(value: Any, *, digits: int = 1) -> str:
     """12.3 % of a share in 0..1, or "-"."""
     known = measured(value)
-    return MISSING if known is None else f"{100 * known:.1f} %"
+    return MISSING if known is None else f"{100 * known:.{digits}f} %"

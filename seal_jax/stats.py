@@ -9,6 +9,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
+
 # A spread this small beside the values is the rounding of equal numbers: 0.6 - 0.4 and
 # 0.4 - 0.2 differ in the last bit. Dividing by it would report an enormous z.
 _ROUNDING = 1e-12
@@ -30,6 +32,27 @@ def mean_se(values: Sequence[float | None]) -> tuple[float, float | None]:
             "leave the row out"
         )
     return statistics.fmean(known), _standard_error(known, max(map(abs, known)))
+
+
+def interval(
+    values: Sequence[float | None], *, share: float = 0.95, draws: int = 10_000
+) -> tuple[float, float] | tuple[None, None]:
+    """Percentile bootstrap of the mean: items are drawn with replacement.
+
+    With few items, or shares near 0 or 1, this tells more than a standard error; with
+    all values equal it has no width, which is no proof of certainty.
+
+    Returns:
+      (low, high) that hold `share` of the resampled means; None for fewer than two
+      values. The same for the same values.
+    """
+    known = np.array([_finite(v) for v in values if v is not None])
+    if len(known) < 2:
+        return None, None
+    picks = np.random.default_rng(0).integers(len(known), size=(draws, len(known)))
+    tail = 50 * (1 - share)
+    low, high = np.percentile(known[picks].mean(1), (tail, 100 - tail))
+    return float(low), float(high)
 
 
 def paired(

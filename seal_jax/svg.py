@@ -4,8 +4,10 @@ Colours are CSS classes of the page (`report_html`), so that a chart follows its
 or dark scheme. Every text is escaped here; lengths are in user units of the viewBox.
 """
 
+import collections
 import dataclasses
 import html
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -34,6 +36,11 @@ class Scale:
         share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
+    def at(self, position: float) -> float:
+        """The value that is placed at `position`."""
+        share = (position - self.start) / (self.end - self.start)
+        return self.low + share * (self.high - self.low)
+
     def ticks(self, about: int = 5) -> list[float]:
         """Round values inside the range, near `about` of them."""
         raw = (self.high - self.low) / about
@@ -42,6 +49,41 @@ class Scale:
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogScale:
+    """As `Scale`, but equal factors are equally far apart: from 10**low to 10**high.
+
+    Both exponents are whole numbers, `low` the smaller one.
+    """
+
+    low: int
+    high: int
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        share = (math.log10(value) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+    def at(self, position: float) -> float:
+        """The value that is placed at `position`."""
+        share = (position - self.start) / (self.end - self.start)
+        return 10 ** (self.low + share * (self.high - self.low))
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Powers of ten, from the lowest on, near `about` of them."""
+        step = math.ceil((self.high - self.low) / about)
+        return [10.0**e for e in range(self.low, self.high + 1, step)]
+
+
+def log_fit(values: Sequence[float], start: float, end: float) -> LogScale:
+    """The whole decades that hold `values`, all above 0."""
+    # An exact power of ten may have a logarithm that is off by its last bit.
+    low = math.floor(math.log10(min(values, default=1.0)) + 1e-9)
+    high = math.ceil(math.log10(max(values, default=1.0)) - 1e-9)
+    return LogScale(low, max(high, low + 1), start, end)
 
 
 def fit(values: Sequence[float], start: float, end: float) -> Scale:
@@ -53,24 +95,36 @@ def fit(values: Sequence[float], start: float, end: float) -> Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One row of an interval chart."""
+    """One row of an interval chart.
+
+    The thin bar spans `bounds`, or two standard errors to either side without them.
+    """
 
     label: str
     text: str  # the numbers, to the right
     mean: float
     se: float | None
     css: str
+    bounds: tuple[float, float] | None = None
+
+    def bars(self) -> list[tuple[str, float, float]]:
+        """(class, from, to) of what can be drawn, the thin bar first."""
+        se = self.se or 0.0
+        ends = self.bounds or (self.mean - 2 * se, self.mean + 2 * se)
+        found = [("thin", *ends), ("thick", self.mean - se, self.mean + se)]
+        return [bar for bar in found if bar[1] < bar[2]]
 
 
 def intervals(points: Sequence[Point], *, reference: float | None = None) -> str:
-    """Means as dots with bars of one (thick) and two (thin) standard errors.
+    """Means as dots with bars: a standard error (thick), the bounds (thin).
 
     Args:
       reference: a value to mark by a dashed line through all rows.
     """
     row, top, bottom = 30, 8, 26
     height = top + row * len(points) + bottom
-    ends = [p.mean + k * (p.se or 0.0) for p in points for k in (-2, 0, 2)]
+    ends = [p.mean for p in points]
+    ends += [end for p in points for bar in p.bars() for end in bar[1:]]
     if reference is not None:
         ends.append(reference)
     x = fit(ends, 150, 590)
@@ -83,12 +137,9 @@ def intervals(points: Sequence[Point], *, reference: float | None = None) -> str
         parts.append(f'<g class="{p.css}">')
         parts.append(f"<title>{escape(f'{p.label}: {p.text}')}</title>")
         parts.append(_text(140, y + 4, p.label, "label end"))
-        for k, css in ((2, "thin"), (1, "thick")):
-            if p.se:
-                a, b = x(p.mean - k * p.se), x(p.mean + k * p.se)
-                parts.append(
-                    f'<line class="{css}" x1="{a:.1f}" x2="{b:.1f}" y1="{y}" y2="{y}"/>'
-                )
+        for css, low, high in p.bars():
+            ends_at = f'x1="{x(low):.1f}" x2="{x(high):.1f}"'
+            parts.append(f'<line class="{css}" {ends_at} y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(p.mean):.1f}" cy="{y}" r="5.5"/>')
         parts.append(_text(604, y + 4, p.text, "value"))
         parts.append("</g>")
@@ -110,32 +161,87 @@ def interval(x: Scale, mean: float, se: float | None, css: str) -> str:
     return _svg(width, 22, parts, f"{mean:+.3f}")
 
 
-def histogram(values: Sequence[float], x: Scale, css: str, *, bins: int = 16) -> str:
-    """How `values` are spread over `x`, with their mean marked."""
+def histogram(
+    values: Sequence[float],
+    x: Scale | LogScale,
+    css: str,
+    *,
+    bins: int = 16,
+    part: Sequence[float] | None = None,
+) -> str:
+    """How `values` are spread over `x`, with their mean (by its place on `x`) marked.
+
+    Args:
+      part: some of `values`, drawn in front of all, which are pale then.
+    """
     height, base = 96, 72
-    counts = [0] * bins
-    for v in values:
-        place = int((v - x.low) / (x.high - x.low) * bins)
-        counts[min(max(place, 0), bins - 1)] += 1
-    most = max(counts, default=0)
-    parts = [_grid(x, 12, base, about=3), f'<g class="{css}">']
     width = (x.end - x.start) / bins
-    for i, n in enumerate(counts):
-        if n:
-            h = (base - 14) * n / most
-            place = f'x="{x.start + i * width + 1:.1f}" y="{base - h:.1f}"'
-            size = f'width="{width - 2:.1f}" height="{h:.1f}"'
-            low = x.low + (x.high - x.low) * i / bins
-            high = x.low + (x.high - x.low) * (i + 1) / bins
-            hint = f"<title>{n} from {low:.3g} to {high:.3g}</title>"
-            parts.append(f'<rect class="bar" {place} {size} rx="1.5">{hint}</rect>')
+    counts = _counts(values, x, bins)
+    front = _counts(part or (), x, bins)
+    most = max(counts.values(), default=0)
+    parts = [_grid(x, 12, base, about=3), f'<g class="{css}">']
+    for i, n in sorted(counts.items()):
+        low, high = (x.at(x.start + k * width) for k in (i, i + 1))
+        hint = f"{n} from {low:.3g} to {high:.3g}"
+        if part is not None:
+            hint += f", {front[i]} of them"
+        for shown, shade in ((n, "bar" if part is None else "pale"), (front[i], "bar")):
+            if shown:
+                h = (base - 14) * shown / most
+                place = f'x="{x.start + i * width + 1:.1f}" y="{base - h:.1f}"'
+                size = f'width="{width - 2:.1f}" height="{h:.1f}"'
+                parts.append(f'<rect class="{shade}" {place} {size} rx="1.5">')
+                parts.append(f"<title>{hint}</title></rect>")
     parts.append("</g>")
     if values:
-        at = x(sum(values) / len(values))
+        at = sum(map(x, values)) / len(values)
         parts.append(
             f'<line class="mean" x1="{at:.1f}" x2="{at:.1f}" y1="6" y2="{base}"/>'
         )
     return _svg(x.start + x.end, height, parts, f"Histogram of {len(values)} values")
+
+
+def _counts(
+    values: Sequence[float], x: Scale | LogScale, bins: int
+) -> collections.Counter[int]:
+    """How many values are in each bin; what lies beyond the scale joins the ends."""
+    # A value on an edge starts a bin, also when rounding puts it just below.
+    places = [int((x(v) - x.start) / (x.end - x.start) * bins + 1e-9) for v in values]
+    return collections.Counter(min(max(place, 0), bins - 1) for place in places)
+
+
+def cells(grid: Sequence[Sequence[int]], title: str, *, side: float = 120) -> str:
+    """A grid of colours 0-9 as squares, at most `side` wide and high.
+
+    Its numbers are the description, for those who do not see the colours.
+    """
+    height, width = len(grid), len(grid[0])
+    scale = min(side / max(height, width), 18.0)
+    runs: dict[int, list[str]] = {}
+    for y, row in enumerate(grid):
+        x = 0
+        for colour, group in itertools.groupby(row):
+            n = sum(1 for _ in group)
+            runs.setdefault(colour, []).append(f"M{x} {y}h{n}")
+            x += n
+    # The colour with the most lines lies below all, without any.
+    ground = max(runs, key=lambda colour: len(runs[colour]))
+    painted = "".join(
+        f'<path class="c{colour}" d="{"".join(lines)}"/>'
+        for colour, lines in sorted(runs.items())
+        if colour != ground
+    )
+    net = [f"M{i} 0v{height}" for i in range(1, width)]
+    net += [f"M0 {i}h{width}" for i in range(1, height)]
+    numbers = ", ".join("".join(map(str, row)) for row in grid)
+    return (
+        f'<svg class="cells" viewBox="0 0 {width} {height}" role="img" style="width: '
+        f'{scale * width:.0f}px; height: {scale * height:.0f}px">'
+        f"<title>{escape(title)}</title><desc>{height} by {width}: {numbers}</desc>"
+        f'<rect class="c{ground}" width="{width}" height="{height}"/>'
+        f'<g transform="translate(0 .5)">{painted}</g>'
+        f'<path class="net" d="{"".join(net)}"/></svg>'
+    )
 
 
 def bars(rows: Sequence[tuple[str, float, str]]) -> str:
@@ -175,7 +281,7 @@ def line(points: Sequence[tuple[float, float]]) -> str:
     return _svg(250, 76, parts, f"{len(points)} points")
 
 
-def _grid(x: Scale, top: float, bottom: float, *, about: int = 5) -> str:
+def _grid(x: Scale | LogScale, top: float, bottom: float, *, about: int = 5) -> str:
     parts = []
     for tick in x.ticks(about):
         at = f"{x(tick):.1f}"
@@ -183,7 +289,7 @@ def _grid(x: Scale, top: float, bottom: float, *, about: int = 5) -> str:
             f'<line class="grid" x1="{at}" x2="{at}" y1="{top}" y2="{bottom}"/>'
         )
         # + 0.0 turns -0 into 0.
-        parts.append(_text(x(tick), bottom + 16, f"{tick + 0.0:.3g}", "tick middle"))
+        parts.append(_text(x(tick), bottom + 16, f"{tick + 0.0:.6g}", "tick middle"))
     return "".join(parts)
 
 

@@ -28,7 +28,8 @@ def run(
     """Runs, or continues, the experiment `values` describes.
 
     Args:
-      values: a config as nested dicts (`ConfigDict.to_dict()`), `config.Experiment`'s.
+      values: a config as nested dicts (`ConfigDict.to_dict()`), those of
+        `config.Experiment` or `config.FewShot`.
       workdir: where everything goes.
       say: receives progress, a line at a time.
 
@@ -41,7 +42,7 @@ def run(
     # Imported here: `--help` and a mistyped flag should not wait for jax.
     from seal_jax import config, experiment
 
-    exp = config.build(config.Experiment, values)
+    exp = config.read(values)
     return experiment.run(exp, values, Path(workdir), say=say)
 
 

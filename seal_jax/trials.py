@@ -1,14 +1,15 @@
 """Steps 1 to 3 of a round, in units that survive a kill: propose, adapt, evaluate.
 
-A *trial* is one adapter: one self-edit, one seed. Trials are trained and questioned in
-chunks of `inner.pool`; each finished chunk is one journal entry, so a run that is
-killed loses at most the chunk it was in.
+An *item* is what self-edits are written about: a passage, or a few-shot task. A *trial*
+is one adapter: one self-edit, one seed. Trials are trained and questioned in chunks of
+`inner.pool`; each finished chunk is one journal entry, so a run that is killed loses at
+most the chunk it was in.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -27,9 +28,7 @@ from seal_jax import (
     policy,
     records,
     runtime,
-    self_edit,
 )
-from seal_jax.tasks.common import Passage
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
 PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL = range(5)
@@ -39,13 +38,29 @@ FAILED = "weights, loss or log-likelihoods became non-finite"
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """One self-edit: `passage` is an index into the phase's passages."""
+    """One self-edit: `item` is an index into the phase's items.
 
-    passage: int
+    `fixed`: no policy wrote it. `redrawn`: why each text that was drawn before it was
+    thrown away. `refused`: why it cannot be trained, or None.
+    """
+
+    item: int
     edit: int
     prompt: str
     text: str
-    lines: tuple[str, ...]
+    fixed: bool = False
+    redrawn: tuple[str, ...] = ()
+    refused: str | None = None
+
+
+class Reading(NamedTuple):
+    """What a text is worth as a self-edit.
+
+    `refused`: why it cannot be trained, or None; `again`: whether to draw another.
+    """
+
+    refused: str | None = None
+    again: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +75,82 @@ class Trial:
     failed: str | None
 
 
+class Task(Protocol):
+    """What the round has to know of a kind of task (`knowledge`, `few_shot`).
+
+    `attempts`: texts drawn for one edit, at most. `max_missing`: share of a phase's
+    scores that may be missing.
+    """
+
+    @property
+    def attempts(self) -> int: ...
+
+    @property
+    def max_missing(self) -> float: ...
+
+    def name(self, item: Any) -> str:
+        """The item, for people."""
+        ...
+
+    def propose_prompt(self, item: Any) -> str:
+        """What the policy continues with a self-edit."""
+        ...
+
+    def read(self, item: Any, text: str) -> Reading:
+        """Whether a self-edit can be trained."""
+        ...
+
+    def job(self, item: Any, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
+        """The training that a self-edit asks for."""
+        ...
+
+    def fixed(self, arm: str, item: Any) -> list[str] | None:
+        """Edits that no policy wrote; None: those of `arm` a policy does."""
+        ...
+
+    def prompts(self, item: Any) -> list[str]:
+        """What an adapter is asked about an item."""
+        ...
+
+    def gold(self, item: Any) -> list[str]:
+        """The right answer to each of the prompts."""
+        ...
+
+    def scores_of(self, item: Any) -> int:
+        """How many scores an adapter gets for its answers about an item."""
+        ...
+
+    def score(
+        self, answered: Sequence[tuple[Any, Sequence[str]]]
+    ) -> list[float | None]:
+        """The scores of each item's answers, in one list; None: could not be had."""
+        ...
+
+    def item_row(self, item: Any) -> dict[str, Any] | None:
+        """The item by itself, for items.jsonl; None: `row` holds all of it."""
+        ...
+
+    def row(self, item: Any, edit: Edit) -> dict[str, Any]:
+        """The item and the edit, for edits.jsonl."""
+        ...
+
+    def answers_row(
+        self, item: Any, answers: Sequence[str], scores: Sequence[float | None]
+    ) -> list[dict[str, Any]]:
+        """One adapter's answers, for edits.jsonl."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What every phase needs: the experiment, and where finished work is kept."""
 
-    exp: config.Experiment
+    exp: config.Experiment | config.FewShot
     inner: inner.InnerConfig
     mesh: Mesh | None
     journal: records.Journal
     metrics: metrics.Metrics
-    propose_template: str
-    answer_template: str
-    score: Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
+    task: Task
     say: Callable[[str], None]
 
     @property
@@ -83,94 +162,105 @@ class Run:
     def key(self) -> jax.Array:
         return jax.random.key(self.exp.seed)
 
-    def lines(self, text: str, passage: Passage) -> tuple[str, ...]:
-        """Training lines of a self-edit, the passage last."""
-        edit = self.exp.edit
-        return tuple(
-            self_edit.train_lines(text, passage, rule=edit.split, quirks=edit.quirks)
-        )
-
-    def question_prompts(self, passage: Passage) -> list[str]:
-        """The closed-book prompts of a passage's questions."""
-        return [
-            self_edit.answer_prompt(self.answer_template, passage, q.question)
-            for q in passage.questions
-        ]
-
 
 def propose(
     run: Run,
     writer: policy.Policy,
-    passages: Sequence[Passage],
+    items: Sequence[Any],
     *,
     phase: str,
     round_index: int,
     count: int,
 ) -> list[Edit]:
-    """Samples `count` self-edits for every passage (SEAL, section 3.1).
+    """Samples `count` self-edits for every item (SEAL, section 3.1).
 
-    The keys hold the round, the passage and the edit, but not the phase: policies that
-    are compared on the same passages draw with the same random numbers.
+    The keys hold the round, the item, the edit and the attempt, but not the phase:
+    policies that are compared on the same items draw with the same random numbers.
     """
-    prompts = [self_edit.propose_prompt(run.propose_template, p) for p in passages]
-    index = [(p, e) for p in range(len(passages)) for e in range(count)]
+    prompts = [run.task.propose_prompt(item) for item in items]
+    index = [(p, e) for p in range(len(items)) for e in range(count)]
+    drawn: list[list[str]] = [[] for _ in index]
+    read: list[list[Reading]] = [[] for _ in index]
+    wanted = list(range(len(index)))
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
-        rows = np.array(index)
+        rows = np.array([index[i] for i in wanted])
         fixed = [np.full(len(rows), v) for v in (PROPOSE, round_index)]
         keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
-        asked = [prompts[p] for p, _ in index]
+        if attempt:
+            keys = policy.fold(keys, np.full(len(rows), attempt))
+        asked = [prompts[p] for p, _ in rows]
         with metrics.progress(
-            len(index), f"{phase}: propose", "edits", visible=distributed.leads()
+            len(rows), f"{phase}: propose", "edits", visible=distributed.leads()
         ) as tick:
-            texts = policy.write(writer, asked, keys, run.exp.propose, tick=tick)
-        return {"texts": texts, "seconds": time.monotonic() - begin}
+            written = policy.write(writer, asked, keys, run.exp.propose, tick=tick)
+        return {"texts": written, "seconds": time.monotonic() - begin}
 
-    run.say(f"{phase}: propose {len(index)} self-edits")
-    texts = run.journal.cached(f"{phase}/propose", unit)["texts"]
-    return [
-        Edit(p, e, prompts[p], text, run.lines(text, passages[p]))
-        for (p, e), text in zip(index, texts, strict=True)
-    ]
+    for attempt in range(run.task.attempts):
+        run.say(f"{phase}: propose {len(wanted)} self-edits{' again' * bool(attempt)}")
+        name = f"{phase}/propose" + (f"/{attempt}" if attempt else "")
+        texts = run.journal.cached(name, unit)["texts"]
+        for i, text in zip(wanted, texts, strict=True):
+            drawn[i].append(text)
+            read[i].append(run.task.read(items[index[i][0]], text))
+        wanted = [i for i in wanted if read[i][-1].again]
+        if not wanted:
+            break
+    edits = []
+    for i, (p, e) in enumerate(index):
+        *before, last = read[i]
+        redrawn = tuple(str(reading.refused) for reading in before)
+        edits.append(
+            Edit(
+                p,
+                e,
+                prompts[p],
+                drawn[i][-1],
+                redrawn=redrawn,
+                refused=last.refused,
+            )
+        )
+    return edits
 
 
-def fixed_edits(
-    run: Run, passages: Sequence[Passage], write: Callable[[Passage], str]
-) -> list[Edit]:
-    """One edit per passage that no policy wrote; every line of it is a text.
+def fixed_edits(run: Run, items: Sequence[Any], arm: str) -> list[Edit]:
+    """The edits of an arm that no policy writes; none of them is refused.
 
-    What a policy's text has to be cleaned of is not there, so it is not parsed. An
-    empty edit goes the usual way, for the quirk of the reference that concerns it.
+    Raises:
+      ValueError: the arm's edits are a policy's.
     """
     edits = []
-    for p, passage in enumerate(passages):
-        text = write(passage)
-        texts = (*text.splitlines(), passage.text)
-        lines = tuple(f"{passage.title}\n{one}" for one in texts)
-        edits.append(Edit(p, 0, "", text, lines if text else run.lines("", passage)))
+    for p, item in enumerate(items):
+        texts = run.task.fixed(arm, item)
+        if texts is None:
+            raise ValueError(f"arm={arm!r}: a policy writes its edits; use propose")
+        edits += [Edit(p, e, "", text, fixed=True) for e, text in enumerate(texts)]
     return edits
 
 
 def adapt_and_answer(
     run: Run,
     learner: policy.Policy,
-    passages: Sequence[Passage],
+    items: Sequence[Any],
     edits: Sequence[Edit],
     *,
     phase: str,
     round_index: int,
     seeds: int,
-) -> list[Trial]:
-    """Trains an adapter per edit and seed, and has each answer its passage's questions.
+) -> list[list[Trial]]:
+    """Trains an adapter per edit and seed, and has each answer about its item.
 
-    Returns trials in the order of the edits, seeds within.
+    Returns each edit's trials in order of seeds; none for an edit that was refused.
     """
-    limit = longest_line(run.exp, learner)
-    encoded = [[learner.encode(line)[:limit] for line in e.lines] for e in edits]
-    every = [(i, s) for i in range(len(edits)) for s in range(seeds)]
+    jobs = {
+        i: run.task.job(items[e.item], e, ())
+        for i, e in enumerate(edits)
+        if not e.refused
+    }
+    every = [(i, s) for i in jobs for s in range(seeds)]
     # Adapters of similar length share a chunk; the longest go first.
-    every.sort(key=lambda trial: -len(edits[trial[0]].lines))
+    every.sort(key=lambda trial: -jobs[trial[0]].total)
     pool = run.inner.pool * run.shards
     chunks = [every[i : i + pool] for i in range(0, len(every), pool)]
     trials: dict[tuple[int, int], Trial] = {}
@@ -185,9 +275,7 @@ def adapt_and_answer(
     ) as tick:
         for name, chunk in zip(names, chunks, strict=True):
             if name not in run.journal:
-                unit = _chunk(
-                    run, learner, passages, edits, encoded, chunk, round_index
-                )
+                unit = _chunk(run, learner, items, edits, jobs, chunk, round_index)
                 run.journal.put(name, unit)
                 tick(len(chunk))
                 # A position among all chunks of the run, the same when it resumes.
@@ -200,18 +288,15 @@ def adapt_and_answer(
                 trials[trial.edit, trial.seed] = trial
     for i, s in sorted(trials):
         if trials[i, s].failed:
-            title = passages[edits[i].passage].title
+            about = run.task.name(items[edits[i].item])
             run.say(
-                f"{phase}: adapter failed: passage {edits[i].passage} ({title}), edit "
-                f"{edits[i].edit}, seed {s}: {FAILED}; scored 0"
+                f"{phase}: adapter failed: {about}, edit {edits[i].edit}, seed {s}: "
+                f"{FAILED}; scored 0"
             )
-    return [trials[i, s] for i in range(len(edits)) for s in range(seeds)]
-
-
-def longest_line(exp: config.Experiment, learner: policy.Policy) -> int:
-    """Tokens of the longest training line the model and the packed rows can take."""
-    longest = exp.inner.loss.longest(exp.inner.row_tokens)
-    return min(learner.arch.max_position, longest)
+    return [
+        [trials[i, s] for s in range(seeds)] if i in jobs else []
+        for i in range(len(edits))
+    ]
 
 
 def throughput(
@@ -259,30 +344,23 @@ def _tuple(value: Any) -> Any:
 def _chunk(
     run: Run,
     learner: policy.Policy,
-    passages: Sequence[Passage],
+    items: Sequence[Any],
     edits: Sequence[Edit],
-    encoded: list[list[list[int]]],
-    chunk: list[tuple[int, int]],
+    jobs: Mapping[int, plan.Job],
+    chunk: Sequence[tuple[int, int]],
     round_index: int,
 ) -> dict[str, Any]:
-    begin, c = time.monotonic(), run.exp.inner
-    ids = [(edits[i].passage, edits[i].edit, s) for i, s in chunk]
-    jobs = [
-        plan.Job(
-            tuple(tuple(line) for line in encoded[i]),
-            (run.exp.seed, ADAPT, round_index, *row),
-            epochs=c.epochs,
-            learning_rate=c.learning_rate,
-            clip=c.clip,
-            loss=c.loss,
-        )
+    begin = time.monotonic()
+    ids = [(edits[i].item, edits[i].edit, s) for i, s in chunk]
+    seeded = [
+        dataclasses.replace(jobs[i], seed=(run.exp.seed, ADAPT, round_index, *row))
         for (i, _), row in zip(chunk, ids, strict=True)
     ]
     fixed = [np.full(len(ids), v) for v in (ADAPT, round_index)]
     keys = policy.fold(run.key, *fixed, *np.array(ids).T)
     trained = packed.train(
         learner.params,
-        jobs,
+        seeded,
         keys,
         arch=learner.arch,
         cfg=run.inner,
@@ -290,7 +368,7 @@ def _chunk(
         on=run.mesh,
     )
     train_seconds = time.monotonic() - begin
-    asked = [passages[p] for p, _, _ in ids]
+    asked = [items[p] for p, _, _ in ids]
     answers, scores = _answer(
         run, learner, trained.adapters, asked, [(round_index, *row) for row in ids]
     )
@@ -321,35 +399,35 @@ def _answer(
     run: Run,
     learner: policy.Policy,
     adapters: lora.Tree | None,
-    asked: Sequence[Passage],
+    asked: Sequence[Any],
     ids: Sequence[tuple[int, ...]],
 ) -> tuple[list[list[str]], list[list[float]]]:
-    """Answers to each passage's questions, and log-likelihoods of the gold answers.
+    """Answers about each item, and log-likelihoods of the gold ones.
 
     `ids` tell the adapters apart, for the random numbers of sampled answers.
     """
-    prompts = [run.question_prompts(passage) for passage in asked]
+    prompts = [run.task.prompts(item) for item in asked]
     keys_A = policy.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
     answers = policy.answer(learner, adapters, prompts, keys_A, run.exp.answer)
     if run.exp.select.reward != "log_likelihood":
         return answers, [[] for _ in asked]
     gold = [
-        [(prompt, q.answer) for prompt, q in zip(group, p.questions, strict=True)]
-        for group, p in zip(prompts, asked, strict=True)
+        list(zip(group, run.task.gold(item), strict=True))
+        for group, item in zip(prompts, asked, strict=True)
     ]
     return answers, policy.log_likelihood(learner, adapters, gold, run.exp.answer)
 
 
 def base_answers(
-    run: Run, learner: policy.Policy, passages: Sequence[Passage], *, phase: str
+    run: Run, learner: policy.Policy, items: Sequence[Any], *, phase: str
 ) -> list[list[str]]:
-    """Closed-book answers without any adapter, once per passage."""
+    """Answers without any adapter, once per item."""
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
-        ids = [(p,) for p in range(len(passages))]
-        answers, _ = _answer(run, learner, None, passages, ids)
+        ids = [(p,) for p in range(len(items))]
+        answers, _ = _answer(run, learner, None, items, ids)
         return {"answers": answers, "seconds": time.monotonic() - begin}
 
-    run.say(f"{phase}: answer {sum(len(p.questions) for p in passages)} questions")
+    run.say(f"{phase}: ask {sum(len(run.task.prompts(i)) for i in items)} prompts")
     return run.journal.cached(f"{phase}/base", unit)["answers"]

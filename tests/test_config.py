@@ -23,7 +23,7 @@ def without(values, *path):
 
 
 def test_every_config_file_is_checked_here():
-    assert CONFIGS == ["squad", "tiny", "tiny_pretrain"]
+    assert CONFIGS == ["arc", "squad", "tiny", "tiny_pretrain"]
 
 
 @pytest.mark.parametrize("arg", [None, "", "debug"])
@@ -36,13 +36,63 @@ def test_every_experiment_builds(name, arg):
     assert hash(exp) == hash(config.build(config.Experiment, values))
 
 
-def test_the_pretraining_config_builds():
-    values = tiny_model.load_config("tiny_pretrain").to_dict()
+@pytest.mark.parametrize("arg", [None, "", "tiny", "debug"])
+def test_every_few_shot_experiment_builds(arg):
+    values = tiny_model.load_config("arc", arg).to_dict()
+    exp = config.read(values)
+    assert isinstance(exp, config.FewShot)
+    assert dataclasses.asdict(exp) == values
+    assert hash(exp) == hash(config.read(values))
+    assert exp.turn_end == ("" if arg in ("tiny", "debug") else "<|eot_id|>")
+
+
+@pytest.mark.parametrize("name", ["squad", "tiny"])
+def test_the_task_tells_the_kind_of_experiment(name):
+    values = tiny_model.load_config(name, "debug").to_dict()
+    exp = config.read(values)
+    assert isinstance(exp, config.Experiment) and exp.turn_end == ""
+    for task in (None, {}, {"name": 3}):
+        with pytest.raises(ValueError, match=r"config\.task"):
+            config.read(values | {"task": task})
+
+
+FEW_SHOT_REFUSED = {
+    "task.chat": ("llama4", ["task.chat='llama4'", "'llama3'"]),
+    "task.attempts": (0, ["task.attempts=0", "at least 1"]),
+    "scale.tasks": (0, ["scale.tasks=0", "at least 1"]),
+    "edit.max_steps": (0, ["max_steps=0", "at least 1"]),
+    "edit.min_learning_rate": (2.0, ["min_learning_rate=2.0", "in this order"]),
+    "data.leave": ((0,), ["leave=(0,)", "(1, 2)"]),
+    "inner.warmup": (-1, ["inner.warmup=-1", "at least 0"]),
+    "inner.schedule": ("step", ["inner.schedule='step'", "'cosine'"]),
+    "inner.padding": ("reference", ["inner.padding='reference'", "'padded'"]),
+    "inner.pad_samples": (-2, ["inner.pad_samples=-2", "at least -1"]),
+    "views.reorders": (-1, ["reorders=-1", "at least 0"]),
+    "views.geometric": (("translate",), ["geometric='translate'", "flip0"]),
+    "ladder": (("base",), ["ladder='base'", "'in_context'"]),
+}
+
+
+@pytest.mark.parametrize("key", FEW_SHOT_REFUSED)
+def test_a_few_shot_value_out_of_range_is_refused_by_name_and_rule(key):
+    value, parts = FEW_SHOT_REFUSED[key]
+    values = tiny_model.load_config("arc", "tiny")
+    values.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError) as caught:
+        config.read(values.to_dict())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize("arg", [None, "arc", "debug"])
+def test_the_pretraining_config_builds(arg):
+    values = tiny_model.load_config("tiny_pretrain", arg).to_dict()
     cfg = config.build(pretrain.PretrainConfig, values)
     assert dataclasses.asdict(cfg) == values
 
 
-@pytest.mark.parametrize("name", ["squad", "tiny"])
+@pytest.mark.parametrize("name", ["squad", "tiny", "arc", "tiny_pretrain"])
 def test_an_unknown_variant_is_refused(name):
     with pytest.raises(ValueError, match=rf"configs/{name}.py:dbug: .*'debug'"):
         tiny_model.load_config(name, "dbug")
@@ -112,7 +162,7 @@ def test_a_missing_key_is_refused_by_its_group(path, parts):
 OUT_OF_RANGE = {
     "seed": (-1, ["seed=-1", "at least 0"]),
     "model__dtype": ("float16", ["model.dtype='float16'", "'bfloat16'"]),
-    "task__name": ("arc", ["task.name='arc'", "'squad', 'world'"]),
+    "task__name": ("art", ["task.name='art'", "'squad', 'world'"]),
     "task__train_start": (-1, ["task.train_start=-1", "at least 0"]),
     "task__forward_share": (1.5, ["task.forward_share=1.5", "0.0..1.0"]),
     "scale__rounds": (0, ["scale.rounds=0", "at least 1"]),

@@ -38,6 +38,7 @@ def config(**changes):
         "micro_batch": 2,
         "clip": 1.0,
         "length_multiple": 8,
+        "schedule": "linear",
     }
     return imitate.ImitateConfig(**(base | changes))
 

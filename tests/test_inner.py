@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from seal_jax import hf, inner, lora, model, packed, plan
+from seal_jax import hf, inner, lora, model, packed, plan, plan_blocks
 
 GOLDEN = Path(__file__).parent / "golden" / "inner"
 MASKED = plan.LossConfig(mode="masked", pad_to=64, pad_samples=0)
@@ -23,7 +23,7 @@ EOS = 63
 # Compiled once per config and shape; the functions stay what they are.
 STEP = jax.jit(inner.train_step, static_argnums=(5, 6))
 ADAPT = jax.jit(inner.adapt, static_argnums=(6, 7))
-LOSS = jax.jit(inner.line_loss, static_argnums=3)
+LOSS = jax.jit(inner.batch_loss, static_argnums=3)
 WIDTH = 32
 
 
@@ -45,6 +45,27 @@ def tree(file: Path) -> dict:
     return nested
 
 
+def stack(rows, width: int = 0, count: int = 0) -> dict:
+    """Rows as arrays `[B, T]`, filled up to so many positions and lines."""
+    width = max(width, *(len(row["tokens"]) for row in rows))
+    missing = max(0, count - len(rows))
+    return {
+        name: np.stack(
+            [np.pad(row[name], (0, width - len(row[name]))) for row in rows]
+            + [np.zeros(width, rows[0][name].dtype)] * missing
+        )
+        for name in rows[0]
+    }
+
+
+def first_step(lines, loss, *, width: int, eos: int = 63, seed: int = 0, **job) -> dict:
+    """Arrays `[B, T]` of a step on all these lines, in any order."""
+    lines = tuple(map(tuple, lines))
+    own = plan.Job(lines, (seed,), 1, 1e-3, 1.0, loss, batch=len(lines), **job)
+    (rows,) = plan_blocks.rows(own, eos=eos, multiple=1)
+    return stack(rows, width)
+
+
 @pytest.mark.parametrize(("mode", "loss"), [("masked", MASKED), ("reference", EXACT)])
 def test_a_run_equals_torch_and_peft_step_by_step(mode, loss):
     golden = json.loads((GOLDEN / "inner.json").read_text())
@@ -52,9 +73,8 @@ def test_a_run_equals_torch_and_peft_step_by_step(mode, loss):
     arch = hf.read_config(path, dtype="float32")
     params = hf.load_params(path, arch)
     cfg = config(rank=golden["rank"], alpha=golden["alpha"])
-    rng = np.random.default_rng(0)
     rows = [
-        plan.make_row(golden["lines"][i], loss, width=64, eos=golden["eos_id"], rng=rng)
+        first_step([golden["lines"][i]], loss, width=64, eos=golden["eos_id"])
         for i in golden["order"]
     ]
     rates = golden["lr"] * (1 - np.arange(len(rows), dtype=np.float32) / len(rows))
@@ -92,7 +112,7 @@ def test_a_run_equals_torch_and_peft_step_by_step(mode, loss):
 
 # The packed run against the definition
 
-MOST_LINES, MOST_EPOCHS = 4, 3
+MOST_LINES, MOST_EPOCHS, MOST_BATCH = 4, 3, 3
 
 
 def workload(seed: int, count: int, *, losses=(MASKED,), longest=14) -> list[plan.Job]:
@@ -114,15 +134,43 @@ def workload(seed: int, count: int, *, losses=(MASKED,), longest=14) -> list[pla
     ]
 
 
+def few_shot(seed: int, count: int, *, losses=(MASKED,), most=3) -> list[plan.Job]:
+    """Jobs that differ in batch, given tokens, warm-up and schedule as well.
+
+    Lines of 3 tokens up to a whole row; steps of up to `most` lines.
+    """
+    rng = np.random.default_rng(seed)
+    jobs = workload(seed, count, losses=losses, longest=WIDTH // 2)
+    made = []
+    for j, job in enumerate(jobs):
+        lengths = [3, *map(len, job.lines[1:]), WIDTH - j][: 1 + MOST_LINES - j % 3]
+        lines = tuple(
+            tuple(rng.integers(0, 60, n).tolist()) for n in lengths[-MOST_LINES:]
+        )
+        few = dataclasses.replace(
+            job,
+            lines=lines,
+            batch=1 + j % most,
+            given=tuple(int(rng.integers(1, len(ids) + 1)) for ids in lines),
+            warmup=(0, 1, 2)[(j + seed) % 3],
+            schedule=("cosine", "linear")[j % 2],
+        )
+        made.append(few)
+    return made
+
+
 def definition_args(job: plan.Job) -> tuple:
     """What `adapt` trains for a job: rows of one width, rates, clip, total steps.
 
-    Filled up with steps beyond the total, so that jobs share one compiled program.
+    Filled up with lines of no weight and with steps beyond the total, so that jobs
+    share one compiled program.
     """
-    rows = list(job.rows(eos=EOS, multiple=WIDTH))
-    missing = MOST_LINES * MOST_EPOCHS - len(rows)
+    lines = 1 if job.batch == 1 else MOST_BATCH
+    steps = plan_blocks.rows(job, eos=EOS, multiple=1)
+    batches = [stack(rows, WIDTH, lines) for rows in steps]
+    missing = MOST_LINES * MOST_EPOCHS - len(batches)
     stacked = jax.tree.map(
-        lambda *leaves: np.stack(leaves), *rows, *[rows[0]] * missing
+        lambda *leaves: np.stack(leaves), *batches, *[batches[0]] * missing
     )
     rates = np.pad(job.rates(), (0, missing))
     return stacked, rates, jnp.float32(job.clip), jnp.int32(job.total)
@@ -153,10 +201,8 @@ WORKLOADS = [
 ]
 
 
-@pytest.mark.parametrize(("cfg", "count", "losses"), WORKLOADS)
-def test_every_packed_adapter_equals_its_solo_run(cfg, count, losses):
-    params = model.init_params(jax.random.key(0), ARCH)
-    jobs = workload(count, count, losses=losses)
+def assert_packed_equals_solo(jobs, cfg):
+    params, count = model.init_params(jax.random.key(0), ARCH), len(jobs)
     keys = jax.random.split(jax.random.key(1), count)
     trained = packed.train(params, jobs, keys, arch=ARCH, cfg=cfg, eos=EOS)
     assert trained.finite_A.all()
@@ -170,13 +216,43 @@ def test_every_packed_adapter_equals_its_solo_run(cfg, count, losses):
         )
 
 
-def test_the_budget_the_slots_and_the_neighbours_do_not_matter():
+@pytest.mark.parametrize(("cfg", "count", "losses"), WORKLOADS)
+def test_every_packed_adapter_equals_its_solo_run(cfg, count, losses):
+    assert_packed_equals_solo(workload(count, count, losses=losses), cfg)
+
+
+PADDED, PADDED_SAMPLED, PADDED_UNSAMPLED = (
+    plan.LossConfig("padded", 2, n) for n in (-1, 3, 0)
+)
+FEW_SHOTS = [
+    (config(step_tokens=96), 6, (MASKED, PADDED)),
+    (config(step_tokens=96, slots=1, active=1), 3, (PADDED,)),
+    (config(step_tokens=128, tile=1), 6, (PADDED_UNSAMPLED, MASKED, PADDED_SAMPLED)),
+    # Steps of one line beside batches, in one plan.
+    (config(step_tokens=160, tile=16, pool=9), 7, (MASKED, PADDED_SAMPLED, SAMPLED)),
+]
+
+
+@pytest.mark.parametrize(("cfg", "count", "losses"), FEW_SHOTS)
+def test_every_packed_few_shot_adapter_equals_its_solo_run(cfg, count, losses):
+    rest = [loss for loss in losses if loss != SAMPLED]
+    jobs = few_shot(count, count, losses=rest)
+    if SAMPLED in losses:
+        jobs[1:3] = workload(1, 2, losses=(SAMPLED,))
+    assert {len(batch) for job in jobs for batch in job.batches()} == {1, 2, 3}
+    assert_packed_equals_solo(jobs, cfg)
+
+
+@pytest.mark.parametrize(
+    ("make", "budget"), [(workload, 32), (functools.partial(few_shot, most=2), 96)]
+)
+def test_the_budget_the_slots_and_the_neighbours_do_not_matter(make, budget):
     params = model.init_params(jax.random.key(0), ARCH)
-    jobs, keys = workload(5, 6), jax.random.split(jax.random.key(1), 6)
+    jobs, keys = make(5, 6), jax.random.split(jax.random.key(1), 6)
     run = functools.partial(packed.train, params, arch=ARCH, eos=EOS)
     first = run(jobs, keys, cfg=config()).adapters
     assert_same(run(jobs, keys, cfg=config(slots=6, active=6)).adapters, first)
-    assert_same(run(jobs, keys, cfg=config(step_tokens=32)).adapters, first)
+    assert_same(run(jobs, keys, cfg=config(step_tokens=budget)).adapters, first)
     # Other neighbours, in another order and so in other slots.
     order = np.array([4, 0, 2])
     some = run([jobs[i] for i in order], keys[order], cfg=config()).adapters
@@ -189,7 +265,7 @@ def test_a_pool_cut_into_blocks_gives_the_same(monkeypatch):
     run = functools.partial(packed.train, params, jobs, keys, arch=ARCH, eos=EOS)
     whole = run(cfg=config())
     assert whole.steps > 4
-    monkeypatch.setattr(plan, "BLOCK", 3)
+    monkeypatch.setattr(plan_blocks, "BLOCK", 3)
     cut = run(cfg=config())
     assert (cut.steps, cut.tokens) == (whole.steps, whole.tokens)
     for a, b in zip(
@@ -208,9 +284,11 @@ def test_a_plan_for_another_round_runs_the_same_program():
     assert packed.program.cache_info().misses == compiled
 
 
-def test_vmapped_adapt_equals_solo_runs_of_different_length():
+@pytest.mark.parametrize(("make", "batch"), [(workload, 1), (few_shot, 2)])
+def test_vmapped_adapt_equals_solo_runs_of_different_length(make, batch):
     params = model.init_params(jax.random.key(0), ARCH)
-    cfg, jobs = config(), workload(7, 3)
+    cfg, jobs = config(), make(7, 3)
+    jobs = [dataclasses.replace(job, batch=batch) for job in jobs]
     keys = jax.random.split(jax.random.key(2), 3)
     rows, *rest = jax.tree.map(
         lambda *leaves: np.stack(leaves), *map(definition_args, jobs)
@@ -227,13 +305,16 @@ def test_vmapped_adapt_equals_solo_runs_of_different_length():
         assert_same(own, solo(params, job, keys[a], cfg).adapter)
 
 
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e30])
-def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad):
+@pytest.mark.parametrize(
+    ("bad", "batch"), [(jnp.nan, 1), (jnp.nan, 2), (jnp.inf, 1), (1e30, 1)]
+)
+def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch):
     params = model.init_params(jax.random.key(0), ARCH)
     # All lines share one row of attention, and so every matmul and softmax.
-    cfg = config(slots=4, active=4, row_tokens=64)
+    cfg = config(slots=4, active=4, row_tokens=64 * batch, step_tokens=64 * batch)
     jobs, keys = workload(3, 4), jax.random.split(jax.random.key(1), 6)
-    (block,) = plan.blocks(jobs, cfg.plan, eos=EOS)
+    jobs = [dataclasses.replace(job, batch=batch) for job in jobs]
+    (block,) = plan_blocks.blocks(jobs, cfg.plan, eos=EOS)
     assert block.steps.start_count[0] == 4
 
     def run(poison: bool) -> packed.Results:
@@ -298,7 +379,7 @@ def operations(jaxpr):
 
 def packed_step(cfg, arch=ARCH):
     """The jaxpr of a step on a step of a real plan."""
-    (block,) = plan.blocks(workload(1, 3), cfg.plan, eos=EOS)
+    (block,) = plan_blocks.blocks(workload(1, 3), cfg.plan, eos=EOS)
     step = jax.tree.map(lambda leaf: leaf[0], block.steps)
     params, state, keys, *_ = packed.arguments(arch, cfg)
     made = jax.make_jaxpr(packed.step_all, static_argnums=(4, 5))
@@ -332,22 +413,3 @@ def test_a_step_never_copies_a_weight_for_each_adapter():
             if shape[-2:] in linears:
                 weights.add(shape[:-2])
     assert weights == {(), (arch.layers,)}
-
-
-def test_sampled_pads_estimate_the_exact_loss_without_bias():
-    params = model.init_params(jax.random.key(0), ARCH)
-    delta = lora.init(jax.random.key(1), ARCH, targets=("q_proj",), rank=2)
-    delta = jax.tree.map(lambda x: x + 0.3, delta)
-    ids, rng = (5, 6, 7, 8, 9), np.random.default_rng(0)
-
-    def loss(samples: int) -> float:
-        mode = plan.LossConfig("reference", 64, samples)
-        row = plan.make_row(ids, mode, width=64, eos=EOS, rng=rng)
-        return float(LOSS(params, delta, row, ARCH))
-
-    exact = loss(-1)
-    draws = np.array([loss(4) for _ in range(200)])
-    standard_error = draws.std() / np.sqrt(len(draws))
-    assert standard_error > 0
-    assert abs(draws.mean() - exact) < 4 * standard_error
-    assert loss(0) < exact

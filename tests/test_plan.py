@@ -3,20 +3,22 @@
 import collections
 import dataclasses
 import functools
+import itertools
 import json
 
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 
-from seal_jax import plan
+from seal_jax import plan, plan_blocks
 
 
 @dataclasses.dataclass
 class Walk:
     """The schedule's rules, followed step by step beside it."""
 
-    needs: list[list[int]]
+    needs: list[list[tuple[int, ...]]]
     cfg: plan.PlanConfig
 
     def __post_init__(self):
@@ -61,16 +63,22 @@ class Walk:
         places = {place.job: place for place in placed}
         for job in by_left:
             need = self.needs[job][self.at[job]]
-            fitting = [r for r in range(count) if len(taken[r]) + need <= per_row]
             if job not in places:
-                assert not fitting or len(places) == self.cfg.active
+                room = [per_row - len(row) for row in taken]
+                assert len(places) == self.cfg.active or not possible(need, room)
                 continue
-            row, first = divmod(places[job].tile, per_row)
-            assert row in fitting
-            assert len(taken[row]) == max(len(taken[r]) for r in fitting)
-            tiles = set(range(first, first + need))
-            assert max(tiles) < per_row and not tiles & taken[row]
-            taken[row] |= tiles
+            assert len(places[job].tiles) == len(need)
+            # The widest line of a step first, of equal ones the earlier.
+            for tile, width in sorted(
+                zip(places[job].tiles, need, strict=True), key=lambda line: -line[1]
+            ):
+                fitting = [r for r in range(count) if len(taken[r]) + width <= per_row]
+                row, first = divmod(tile, per_row)
+                assert row in fitting
+                assert len(taken[row]) == max(len(taken[r]) for r in fitting)
+                tiles = set(range(first, first + width))
+                assert max(tiles) < per_row and not tiles & taken[row]
+                taken[row] |= tiles
 
     def check_end(self) -> None:
         assert not self.waiting and not self.inside
@@ -85,6 +93,17 @@ class Walk:
             assert all(a < b for a, b in zip(ends, begins[1:], strict=False))
 
 
+def possible(need: tuple[int, ...], room: list[int]) -> bool:
+    """Whether there is any way to lay the lines of a step into the rows' room."""
+    return any(
+        all(
+            sum(n for n, at in zip(need, rows, strict=True) if at == row) <= tiles
+            for row, tiles in enumerate(room)
+        )
+        for rows in itertools.product(range(len(room)), repeat=len(need))
+    )
+
+
 def walk(needs, cfg) -> list[list[plan.Placement]]:
     """The schedule of `needs`, every step of it checked."""
     steps, beside = list(plan.schedule(needs, cfg)), Walk(needs, cfg)
@@ -93,6 +112,11 @@ def walk(needs, cfg) -> list[list[plan.Placement]]:
         beside.follow(placed)
     beside.check_end()
     return steps
+
+
+def ones(needs: list[list[int]]) -> list[list[tuple[int, ...]]]:
+    """Jobs of one line a step."""
+    return [[(tiles,) for tiles in own] for own in needs]
 
 
 def tiny(**changes) -> plan.PlanConfig:
@@ -104,26 +128,37 @@ def tiny(**changes) -> plan.PlanConfig:
 @hypothesis.settings(max_examples=200)
 @hypothesis.given(
     needs=st.lists(
-        st.lists(st.integers(1, 6), min_size=1, max_size=9), min_size=1, max_size=9
+        st.lists(
+            st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple),
+            min_size=1,
+            max_size=9,
+        ),
+        min_size=1,
+        max_size=9,
     ),
     rows=st.integers(1, 4),
     slots=st.integers(1, 10),
     active=st.integers(1, 10),
 )
 def test_a_schedule_keeps_its_rules(needs, rows, slots, active):
+    # A step that no empty one holds is another test's.
+    needs = [
+        [need if possible(need, [6] * rows) else need[:1] for need in own]
+        for own in needs
+    ]
     steps = walk(needs, tiny(step_tokens=6 * rows, slots=slots, active=active))
     # No job takes two steps at once, and every step takes at least one.
     assert max(map(len, needs)) <= len(steps) <= sum(map(len, needs))
 
 
 def test_one_adapter_at_a_time_takes_a_step_each():
-    steps = walk([[1, 2], [3, 4, 5], [6]], tiny(slots=1, active=1))
+    steps = walk(ones([[1, 2], [3, 4, 5], [6]]), tiny(slots=1, active=1))
     order = [(p.job, p.index) for placed in steps for p in placed]
     assert order == [(1, 0), (1, 1), (1, 2), (0, 0), (0, 1), (2, 0)]
 
 
 # Steps of one tile each, for which the room of `tiny` never runs out.
-LADDER = [[1], [1] * 4, [1], [1] * 2]
+LADDER = ones([[1], [1] * 4, [1], [1] * 2])
 
 
 def test_a_finished_slot_is_reused_at_the_next_step():
@@ -137,7 +172,7 @@ def test_a_finished_slot_is_reused_at_the_next_step():
 
 
 def test_the_longest_go_first_and_ties_to_the_earlier():
-    steps = walk([[6], [6, 6], [6], [6, 6, 6]], tiny(slots=4, active=4))
+    steps = walk(ones([[6], [6, 6], [6], [6, 6, 6]]), tiny(slots=4, active=4))
     assert [[p.job for p in placed] for placed in steps] == [
         [3, 1],
         [3, 0],
@@ -147,13 +182,51 @@ def test_the_longest_go_first_and_ties_to_the_earlier():
 
 
 def test_a_line_takes_the_fullest_row_that_holds_it():
-    needs = [[2] * 4, [5] * 3, [1] * 2, [4]]
+    needs = ones([[2] * 4, [5] * 3, [1] * 2, [4]])
     (first, *_) = walk(needs, tiny(slots=4, active=4))
-    assert [(p.job, p.tile) for p in first] == [(0, 0), (1, 6), (2, 11), (3, 2)]
+    places = [(p.job, *p.tiles) for p in first]
+    assert places == [(0, 0), (1, 6), (2, 11), (3, 2)]
+
+
+def test_the_lines_of_a_step_lie_where_there_is_room():
+    needs = [[(2, 5)] * 3, [(1, 1, 1)] * 2, [(2,)]]
+    (first, *_) = walk(needs, tiny())
+    # The five goes first, into row 0; the two into row 1. Of the ones the first fills
+    # row 0, the others and the last job's two go on in row 1.
+    places = [(p.job, p.tiles) for p in first]
+    assert places == [(0, (6, 0)), (1, (5, 8, 9)), (2, (10,))]
+
+
+def test_a_step_takes_all_its_lines_or_none():
+    (first, second, *_) = walk([[(4, 4)] * 3, [(2, 4)] * 2, [(2, 1)]], tiny())
+    assert [p.job for p in first] == [0, 2]
+    assert [p.job for p in second] == [0]
+
+
+@hypothesis.given(
+    need=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    room=st.lists(st.integers(0, 9), min_size=1, max_size=4),
+)
+def test_up_to_three_lines_find_a_place_where_there_is_one(need, room):
+    before = list(room)
+    first = plan.fit(need, room, 9)
+    assert (first is not None) == possible(tuple(need), before)
+    if first is None:
+        assert room == before
+        return
+    for row, tiles in enumerate(before):
+        inside = [
+            range(at % 9, at % 9 + n)
+            for at, n in zip(first, need, strict=True)
+            if at // 9 == row
+        ]
+        taken = [tile for span in inside for tile in span]
+        # What is taken follows what was, without a gap and once.
+        assert sorted(taken) == list(range(9 - tiles, 9 - room[row]))
 
 
 def test_a_line_that_does_not_fit_lets_shorter_ones_pass():
-    (first, *_) = walk([[4] * 4, [4] * 3, [3] * 2, [2]], tiny(slots=4, active=4))
+    (first, *_) = walk(ones([[4] * 4, [4] * 3, [3] * 2, [2]]), tiny(slots=4, active=4))
     assert [p.job for p in first] == [0, 1, 3]
 
 
@@ -227,12 +300,43 @@ def test_the_published_workload_fills_its_steps(
         for j, own in enumerate(published)
     ]
     steps = lines = tokens = 0
-    for block in plan.blocks(jobs, cfg, eos=0):
-        steps, lines = steps + block.count, lines + block.lines
+    for block in plan_blocks.blocks(jobs, cfg, eos=0):
+        steps, lines = steps + block.count, lines + block.updates
         tokens += block.tokens
     assert (len(jobs), lines) == (750, 65_490)
     assert tokens == 10 * sum(map(sum, published))
     assert tokens / (steps * cfg.step_tokens) >= least
+
+
+# Mean and longest sequence, and how many, of the tasks of SEAL's few-shot training.
+FEW_SHOT = [
+    (383, 622, 250), (1009, 1756, 250), (299, 556, 250), (742, 1574, 192),
+    (1464, 3066, 250), (224, 398, 192), (756, 1602, 250), (510, 1026, 250),
+    (468, 872, 250), (421, 790, 250), (592, 1168, 250),
+]  # fmt: skip
+
+
+def test_a_few_shot_round_fills_its_steps():
+    """165 adapters of up to 375 steps, two lines of up to 3,066 tokens each."""
+    rng, loss = np.random.default_rng(0), plan.LossConfig("masked", 2, 0)
+    lengths = [
+        [longest, *rng.integers(2 * mean - longest, longest + 1, count - 1).clip(60)]
+        for mean, longest, count in FEW_SHOT
+    ]
+    tasks = [tuple((1,) * int(n) for n in own) for own in lengths]
+    jobs = [
+        plan.Job(
+            tasks[j % 11], (j,), 3, 1e-4, 1.0, loss, batch=2, warmup=11,
+            schedule="cosine",
+        )
+        for j in range(165)
+    ]  # fmt: skip
+    cfg = plan.PlanConfig(16, 5120, 10240, 64, 48)
+    layout = list(plan.schedule([plan.needs(job, cfg) for job in jobs], cfg))
+    assert {job.total for job in jobs} == {3 * 125, 3 * 96}
+    assert sum(map(len, layout)) == sum(job.total for job in jobs)
+    tokens = sum(3 * sum(job.positions()) for job in jobs)
+    assert tokens / (len(layout) * cfg.step_tokens) >= 0.95
 
 
 # Several devices

@@ -11,18 +11,22 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from seal_jax import plan
+from seal_jax import plan, plan_blocks
 
 EOS = 9999
 MASKED = plan.LossConfig("masked", 64, 0)
 WHOLE, SAMPLED, UNSAMPLED = (plan.LossConfig("reference", 24, n) for n in (-1, 3, 0))
-LOSSES = (MASKED, WHOLE, SAMPLED, UNSAMPLED)
+PADDED, PADDED_SAMPLED = (plan.LossConfig("padded", 2, n) for n in (-1, 2))
+LOSSES = (MASKED, WHOLE, SAMPLED, UNSAMPLED, PADDED, PADDED_SAMPLED)
 SMALL = plan.PlanConfig(tile=4, row_tokens=24, step_tokens=48, slots=3, active=3)
 
 
-def make_jobs(lengths, *, loss=MASKED, epochs=2) -> list[plan.Job]:
-    """Jobs that differ in all they can; every line begins with a token of its own."""
-    return [
+def make_jobs(lengths, *, loss=MASKED, epochs=2, most=1) -> list[plan.Job]:
+    """Jobs that differ in all they can; every line begins with a token of its own.
+
+    Their steps take up to `most` lines, all of whose tokens carry loss if it is one.
+    """
+    jobs = [
         plan.Job(
             lines=tuple(
                 (100 * (j + 1) + i, *range(1, length)) for i, length in enumerate(own)
@@ -34,6 +38,18 @@ def make_jobs(lengths, *, loss=MASKED, epochs=2) -> list[plan.Job]:
             loss=loss if j % 3 else MASKED,
         )
         for j, own in enumerate(lengths)
+    ]
+    return [
+        job
+        if most == 1 or job.loss.mode == "reference"
+        else dataclasses.replace(
+            job,
+            batch=1 + (j + 1) % most,
+            given=tuple(1 + (i + j) % len(ids) for i, ids in enumerate(job.lines)),
+            warmup=j % 3,
+            schedule=("linear", "cosine")[j % 2],
+        )
+        for j, job in enumerate(jobs)
     ]
 
 
@@ -52,11 +68,11 @@ class Line:
 CONTENT = ("tokens", "targets", "positions", "weights", "is_key")
 
 
-def steps_of(jobs, cfg) -> list[plan.Steps]:
+def steps_of(jobs, cfg) -> list[plan_blocks.Steps]:
     """All steps that are run, one by one."""
     return [
-        plan.Steps(*(leaf[i] for leaf in block.steps))
-        for block in plan.blocks(jobs, cfg, eos=EOS)
+        plan_blocks.Steps(*(leaf[i] for leaf in block.steps))
+        for block in plan_blocks.blocks(jobs, cfg, eos=EOS)
         for i in range(block.count)
     ]
 
@@ -69,10 +85,14 @@ def read(jobs, cfg) -> list[Line]:
         for slot, job in step.starts[: step.start_count]:
             assert int(slot) not in job_in
             job_in[int(slot)] = int(job)
-        for k, slot in enumerate(step.slots.tolist()):
-            if slot >= cfg.slots:
-                continue
-            inside = step.segments == k
+        owners = np.repeat(step.tiles, cfg.tile)
+        assert ((owners == cfg.active) == (step.segments == -1)).all()
+        for segment in range(step.segments.max() + 1):
+            inside = step.segments == segment
+            # A line lies in one piece and belongs to one adapter that steps.
+            (where,), (k,) = np.nonzero(inside), set(owners[inside].tolist())
+            assert where[-1] - where[0] == len(where) - 1
+            slot = int(step.slots[k])
             leaves = {name: getattr(step, name)[inside] for name in CONTENT}
             rate, clip = float(step.rates[k]), float(step.clips[k])
             lines.append(Line(job_in[slot], i, slot, rate, clip, leaves))
@@ -115,41 +135,55 @@ configs = st.builds(
     epochs=st.integers(1, 3),
 )
 def test_every_job_trains_each_line_once_an_epoch(lengths, loss, cfg, epochs):
-    jobs = make_jobs(lengths, loss=loss, epochs=epochs)
+    # A row for each line of a step: they always fit.
+    rows = cfg.step_tokens // cfg.row_tokens
+    jobs = make_jobs(lengths, loss=loss, epochs=epochs, most=rows)
     lines = by_job(read(jobs, cfg))
     assert set(lines) == set(range(len(jobs)))
     for j, job in enumerate(jobs):
         count, own = len(job.lines), lines[j]
-        assert len(own) == job.total == job.epochs * count
+        assert len(own) == job.epochs * count
         # Whole lines as they were given, all of them in every epoch.
-        for start in range(0, job.total, count):
+        for start in range(0, len(own), count):
             epoch = [tuple(trained(line)) for line in own[start : start + count]]
             assert sorted(epoch) == sorted(job.lines)
         assert len({line.slot for line in own}) == 1
-        assert [line.step for line in own] == sorted({line.step for line in own})
-        assert [line.rate for line in own] == job.rates().tolist()
+        # Those of an optimizer step together, and every step after the one before.
+        sizes = collections.Counter(line.step for line in own)
+        assert list(sizes.values()) == [len(batch) for batch in job.batches()]
+        assert [line.step for line in own] == sorted(line.step for line in own)
+        rates = {line.step: line.rate for line in own}
+        assert [rates[step] for step in sizes] == job.rates().tolist()
         assert {line.clip for line in own} == {job.clip}
 
 
 @hypothesis.settings(max_examples=60)
 @hypothesis.given(lengths=workloads, loss=st.sampled_from(LOSSES), cfg=configs)
 def test_arrays_hold_what_the_schedule_says(lengths, loss, cfg):
-    jobs = make_jobs(lengths, loss=loss)
-    needs = [[-(-job.positions()[i] // cfg.tile) for i in job.order()] for job in jobs]
+    jobs = make_jobs(lengths, loss=loss, most=cfg.step_tokens // cfg.row_tokens)
+    needs = [
+        [tuple(-(-job.positions()[i] // cfg.tile) for i in b) for b in job.batches()]
+        for job in jobs
+    ]
+    assert needs == [plan.needs(job, cfg) for job in jobs]
     layout, steps = list(plan.schedule(needs, cfg)), steps_of(jobs, cfg)
-    rows = [list(job.rows(eos=EOS, multiple=cfg.tile)) for job in jobs]
-    empty = plan.Steps(*(leaf[0] for leaf in plan.empty_steps(cfg, eos=EOS, count=1)))
+    rows = [list(plan_blocks.rows(job, eos=EOS, multiple=cfg.tile)) for job in jobs]
+    empty = plan_blocks.Steps(
+        *(leaf[0] for leaf in plan_blocks.empty_steps(cfg, eos=EOS, count=1))
+    )
     assert len(steps) == len(layout)
     for placed, step in zip(layout, steps, strict=True):
-        want = plan.Steps(*map(np.copy, empty))
-        starts, ends = [], []
-        for k, (job, slot, index, tile) in enumerate(placed):
-            row, need = rows[job][index], needs[job][index]
-            assert {len(leaf) for leaf in row.values()} == {need * cfg.tile}
-            span = slice(tile * cfg.tile, (tile + need) * cfg.tile)
-            for name in CONTENT:
-                getattr(want, name)[span] = row[name]
-            want.segments[span], want.tiles[tile : tile + need] = k, k
+        want = plan_blocks.Steps(*map(np.copy, empty))
+        starts, ends, segment = [], [], 0
+        for k, (job, slot, index, tiles) in enumerate(placed):
+            batch = zip(tiles, rows[job][index], needs[job][index], strict=True)
+            for tile, row, need in batch:
+                assert {len(leaf) for leaf in row.values()} == {need * cfg.tile}
+                span = slice(tile * cfg.tile, (tile + need) * cfg.tile)
+                for name in CONTENT:
+                    getattr(want, name)[span] = row[name]
+                want.segments[span], want.tiles[tile : tile + need] = segment, k
+                segment += 1
             want.slots[k], want.clips[k] = slot, jobs[job].clip
             want.rates[k] = jobs[job].rates()[index]
             starts += [(slot, job)] * (index == 0)
@@ -157,7 +191,7 @@ def test_arrays_hold_what_the_schedule_says(lengths, loss, cfg):
         assert step.start_count == len(starts) and step.end_count == len(ends)
         assert list(map(tuple, step.starts[: len(starts)].tolist())) == starts
         assert list(map(tuple, step.ends[: len(ends)].tolist())) == ends
-        for name in set(plan.Steps._fields) - {
+        for name in set(plan_blocks.Steps._fields) - {
             *("starts", "start_count", "ends", "end_count")
         }:
             np.testing.assert_array_equal(getattr(step, name), getattr(want, name))
@@ -167,7 +201,7 @@ def test_arrays_hold_what_the_schedule_says(lengths, loss, cfg):
 
 def test_a_step_in_which_nobody_trains():
     cfg = plan.PlanConfig(tile=4, row_tokens=8, step_tokens=16, slots=5, active=3)
-    steps = plan.empty_steps(cfg, eos=EOS, count=2)
+    steps = plan_blocks.empty_steps(cfg, eos=EOS, count=2)
     want = {
         "tokens": np.full(16, EOS, np.int32),
         "targets": np.full(16, EOS, np.int32),
@@ -184,26 +218,26 @@ def test_a_step_in_which_nobody_trains():
         "ends": np.zeros((3, 2), np.int32),
         "end_count": np.zeros((), np.int32),
     }
-    assert set(want) == set(plan.Steps._fields)
+    assert set(want) == set(plan_blocks.Steps._fields)
     for name, leaf in want.items():
         got = getattr(steps, name)
         assert (got.shape, got.dtype) == ((2, *leaf.shape), leaf.dtype)
         for i in range(2):
             np.testing.assert_array_equal(got[i], leaf)
-    assert len(plan.empty_steps(cfg, eos=EOS).tokens) == plan.BLOCK
+    assert len(plan_blocks.empty_steps(cfg, eos=EOS).tokens) == plan_blocks.BLOCK
 
 
 def test_blocks_cut_the_steps_and_fill_the_last(monkeypatch):
     jobs = make_jobs([[3, 12, 8, 1], [20], [5, 5, 2], [9, 4]], loss=SAMPLED)
-    (whole,) = plan.blocks(jobs, SMALL, eos=EOS)
-    assert 7 < whole.count < plan.BLOCK and whole.count % 7
-    monkeypatch.setattr(plan, "BLOCK", 7)
-    cut = list(plan.blocks(jobs, SMALL, eos=EOS))
+    (whole,) = plan_blocks.blocks(jobs, SMALL, eos=EOS)
+    assert 7 < whole.count < plan_blocks.BLOCK and whole.count % 7
+    monkeypatch.setattr(plan_blocks, "BLOCK", 7)
+    cut = list(plan_blocks.blocks(jobs, SMALL, eos=EOS))
     assert [block.count for block in cut[:-1]] == [7] * (len(cut) - 1)
     assert sum(block.count for block in cut) == whole.count
-    assert sum(block.lines for block in cut) == whole.lines
+    assert sum(block.updates for block in cut) == whole.updates
     assert sum(block.tokens for block in cut) == whole.tokens
-    empty = plan.empty_steps(SMALL, eos=EOS, count=1)
+    empty = plan_blocks.empty_steps(SMALL, eos=EOS, count=1)
     for n, leaf in enumerate(whole.steps):
         # All blocks have the same shapes, those of one compiled program.
         assert {block.steps[n].shape for block in cut} == {leaf.shape}
@@ -213,21 +247,21 @@ def test_blocks_cut_the_steps_and_fill_the_last(monkeypatch):
             for filler in block.steps[n][block.count :]:
                 np.testing.assert_array_equal(filler, empty[n][0])
     # A plan that ends with a block has no empty one after it.
-    monkeypatch.setattr(plan, "BLOCK", whole.count)
-    assert [b.count for b in plan.blocks(jobs, SMALL, eos=EOS)] == [whole.count]
+    monkeypatch.setattr(plan_blocks, "BLOCK", whole.count)
+    assert [b.count for b in plan_blocks.blocks(jobs, SMALL, eos=EOS)] == [whole.count]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_blocks_count_lines_and_tokens_with_loss(loss):
+def test_blocks_count_updates_and_tokens(loss):
     lengths = [[3, 12, 8, 1], [20], [5, 24, 2], [9, 4]]
     jobs = make_jobs(lengths, loss=loss)
-    (block,) = plan.blocks(jobs, SMALL, eos=EOS)
-    assert block.lines == sum(len(job.lines) * job.epochs for job in jobs)
+    (block,) = plan_blocks.blocks(jobs, SMALL, eos=EOS)
+    assert block.updates == sum(len(job.lines) * job.epochs for job in jobs)
 
     def with_loss(job, n):
         # The line and its end; a line that fills pad_to has no position for the end.
-        own = n if job.loss.mode == "masked" else min(n, job.loss.pad_to - 1)
-        return own + job.loss.extra(n)
+        own = min(n, job.loss.pad_to - 1) if job.loss.mode == "reference" else n
+        return own + job.loss.extra(n, max(map(len, job.lines)))
 
     assert block.tokens == sum(
         job.epochs * with_loss(job, n)
@@ -238,9 +272,21 @@ def test_blocks_count_lines_and_tokens_with_loss(loss):
     assert block.tokens == np.count_nonzero(weights)
 
 
+def test_given_tokens_count_as_trained_and_a_batch_as_one_update():
+    jobs = make_jobs([[3, 12, 8, 1], [5, 20, 2], [9, 4]], most=3)
+    assert [job.batch for job in jobs] == [2, 3, 1]
+    (block,) = plan_blocks.blocks(
+        jobs, dataclasses.replace(SMALL, step_tokens=72), eos=EOS
+    )
+    assert block.updates == 2 * 2 + 3 * 1 + 2 * 2
+    assert block.tokens == 2 * 24 + 3 * 27 + 2 * 13
+    assert np.count_nonzero(block.steps.weights) < block.tokens
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_a_job_trains_does_not_depend_on_scheduling(loss):
-    jobs = make_jobs([[3, 12, 8, 1], [20], [5, 5, 2], [9, 4, 17, 11, 6]], loss=loss)
+    lengths = [[3, 12, 8, 1], [20], [5, 5, 2], [9, 4, 7, 11, 6]]
+    jobs = make_jobs(lengths, loss=loss, most=2)
     first = by_job(read(jobs, SMALL))
 
     def same(a: list[Line], b: list[Line]) -> None:
@@ -267,23 +313,53 @@ def test_what_a_job_trains_does_not_depend_on_scheduling(loss):
 
 
 def test_no_jobs_make_no_blocks():
-    assert list(plan.blocks([], SMALL, eos=EOS)) == []
+    assert list(plan_blocks.blocks([], SMALL, eos=EOS)) == []
 
 
 def test_a_line_that_does_not_fit_a_row_is_refused():
     jobs = make_jobs([[3], [25]])
     with pytest.raises(ValueError, match=r"takes 25 .*row_tokens=24; use 28 or more"):
-        list(plan.blocks(jobs, SMALL, eos=EOS))
+        list(plan_blocks.blocks(jobs, SMALL, eos=EOS))
     # Its pads count.
     loss = plan.LossConfig("reference", 64, -1)
     with pytest.raises(ValueError, match="takes 63 positions"):
-        list(plan.blocks(make_jobs([[3], [3]], loss=loss), SMALL, eos=EOS))
+        list(plan_blocks.blocks(make_jobs([[3], [3]], loss=loss), SMALL, eos=EOS))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batch", "fits", "instead"),
+    [
+        # A row of 24 holds two lines of 12, in tiles of 4; the step has two rows.
+        ((12, 12, 12, 12), 4, True, 0),
+        ((12, 12, 12, 13), 4, False, 96),
+        ((24, 24), 2, True, 0),
+        ((24, 24, 1), 3, False, 72),
+        ((23, 9, 9), 3, True, 0),
+    ],
+)
+def test_lines_of_one_step_that_do_not_fit_together_are_refused(
+    lengths, batch, fits, instead
+):
+    (job,) = make_jobs([lengths])
+    job = dataclasses.replace(job, batch=batch)
+    if fits:
+        assert sum(block.count for block in plan_blocks.blocks([job], SMALL, eos=EOS))
+        return
+    message = rf"which one step trains, .*step_tokens=48 .*row_tokens=24; use {instead}"
+    with pytest.raises(ValueError, match=message) as refused:
+        list(plan_blocks.blocks([job], SMALL, eos=EOS))
+    assert "\n" not in str(refused.value)
+    larger = dataclasses.replace(SMALL, step_tokens=instead)
+    assert list(plan_blocks.blocks([job], larger, eos=EOS))
+    # One by one they do.
+    alone = dataclasses.replace(job, batch=1)
+    assert list(plan_blocks.blocks([alone], SMALL, eos=EOS))
 
 
 def digest(jobs, cfg) -> str:
     """Of every array of a plan."""
     made = hashlib.sha256()
-    for block in plan.blocks(jobs, cfg, eos=EOS):
+    for block in plan_blocks.blocks(jobs, cfg, eos=EOS):
         made.update(repr(block[1:]).encode())
         for leaf in block.steps:
             made.update(leaf.tobytes())
@@ -292,13 +368,14 @@ def digest(jobs, cfg) -> str:
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_a_plan_is_the_same_in_another_process(child_env, hash_seed):
-    jobs = make_jobs([[3, 12, 8, 1], [20], [5, 5, 2], [4, 4, 4]], loss=SAMPLED)
+    lengths = [[3, 12, 8, 1], [20], [5, 5, 2], [4, 4, 4]]
+    jobs = make_jobs(lengths, loss=PADDED_SAMPLED, most=2)
     code = (
         "import hashlib\n"
-        "from seal_jax import plan\n"
+        "from seal_jax import plan_blocks\n"
         "from seal_jax.plan import Job, LossConfig, PlanConfig\n"
         "made = hashlib.sha256()\n"
-        f"for block in plan.blocks({jobs!r}, {SMALL!r}, eos={EOS}):\n"
+        f"for block in plan_blocks.blocks({jobs!r}, {SMALL!r}, eos={EOS}):\n"
         "    made.update(repr(block[1:]).encode())\n"
         "    for leaf in block.steps:\n"
         "        made.update(leaf.tobytes())\n"

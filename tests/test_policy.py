@@ -26,7 +26,11 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model_policy(path):
-    return policy.load(source(path), seed=0)
+    return load(source(path))
+
+
+def load(source, *, seed=0):
+    return policy.load(source, policy.describe(source), seed=seed)
 
 
 def source(path, **changes):
@@ -86,7 +90,7 @@ def test_a_description_has_all_but_the_weights(path, model_policy):
 
 
 def test_random_weights_come_from_the_seed_and_need_no_files():
-    from_seed = lambda seed: policy.load(
+    from_seed = lambda seed: load(
         source("embedded:debug", random_weights=True), seed=seed
     ).params["embed"]
     np.testing.assert_array_equal(from_seed(1), from_seed(1))
@@ -95,7 +99,7 @@ def test_random_weights_come_from_the_seed_and_need_no_files():
 
 def test_missing_weights_are_refused_unless_random():
     with pytest.raises(FileNotFoundError, match=r"safetensors"):
-        policy.load(source("embedded:debug"), seed=0)
+        load(source("embedded:debug"))
 
 
 @pytest.mark.parametrize("name", ["no/such/dir", "owner/model", "embedded:huge"])
@@ -109,6 +113,20 @@ def test_a_model_that_cannot_be_had_is_one_line(name):
 def test_an_unknown_kernel_is_refused(path):
     with pytest.raises(ValueError, match=r"model\.kernel='fast' must be one of"):
         policy.describe(source(path, kernel="fast"))
+
+
+@pytest.mark.parametrize(
+    ("end", "ids"), [("", (0,)), ("Karsk", None), ("Karsk plays", ValueError)]
+)
+def test_a_turn_ends_by_a_token_of_the_chat(path, end, ids):
+    if ids is ValueError:
+        with pytest.raises(ValueError, match="no token 'Karsk plays'"):
+            policy.describe(source(path), turn_end=end)
+        return
+    described = policy.describe(source(path), turn_end=end)
+    own = policy.describe(source(path)).stop_ids
+    assert described.stop_ids == (*described.encode(end), *own)
+    assert described.eos == described.stop_ids[0]
 
 
 # Keys

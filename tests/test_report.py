@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import few_shot_run
 import pytest
 
 from seal_jax import records, report, seal_results
@@ -68,6 +69,43 @@ def test_summary_table_shows_what_is_there_and_dashes():
     assert ["round_1", "-", "base", "+0.375", "0.125", "+3.0"] in words
     assert ["round_1", "-", "round_1", "+0.000", "0.000", "-"] in words
     assert "adapters/s: 20" in lines
+
+
+def test_the_table_of_a_few_shot_run():
+    text = report.summary_table(few_shot_run.SUMMARY)
+    words = [line.split() for line in text.splitlines()]
+    head = "success se 95 % tasks valid in budget if trained"
+    assert words[0] == head.split()
+    for row in (
+        "in_context 0.333 0.250 0.000 to 0.750 3 - - -",
+        "self_edits 0.000 0.250 0.000 to 0.750 3 66.7 % 100.0 % 0.000",
+        # Eight texts, five valid ones, four of them trained.
+        "round_1 0.500 0.250 0.000 to 0.750 3 62.5 % 80.0 % 0.750",
+        "oracle 1.000 0.250 - 3 100.0 % 100.0 % 1.000",
+        "by task in_context self_edits round_1 oracle",
+        "task one 1.00 0.00 0.50 1.00",
+        "task three 0.00 0.00 0.50 1.00",
+        "round_1 - in_context +0.100 0.200 +0.5",
+    ):
+        assert row.split() in words
+    assert "texts refused, round_1: not json 2, epochs 1, over budget 1" in text
+    assert "texts refused, oracle" not in text
+    assert text.endswith("tokens/s: 167")
+
+
+def test_a_few_shot_run_of_which_little_is_known():
+    summary = {"ladder": [{"name": "in_context"}, {"name": "round_1", "mean": 0.5}]}
+    lines = report.summary_table(summary).splitlines()
+    assert lines[3].split() == ["round_1", "0.500", *"------"]
+    assert not any("by task" in line or "refused" in line for line in lines)
+
+
+def test_the_table_of_a_knowledge_run_has_no_few_shot_columns():
+    row = few_shot_run.row("base", 0.5, (3, 3, 3, 0.5))
+    items = [{"item": "passage 0 (Ada)", "base": 0.5}]
+    text = report.summary_table({"ladder": [row], "items": items})
+    assert text.splitlines()[0].split() == ["mean", "se", "n", "empty"]
+    assert "Ada" not in text
 
 
 @pytest.mark.parametrize("summary", [{}, {"ladder": None, "seconds": 3, "paired": {}}])

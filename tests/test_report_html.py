@@ -2,6 +2,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
+import few_shot_run
 import pytest
 
 from seal_jax import metrics, records, report_html
@@ -219,6 +220,91 @@ def test_rewards_that_are_log_likelihoods_fit(tmp_path):
         for t in rect.iter("title")
     ]
     assert sum(bars) == 3 + 1  # sampled, best of E; none is kept
+
+
+def test_a_few_shot_run_has_every_section(tmp_path):
+    root = parse(few_shot_run.build(tmp_path))
+    assert headings(root) == [
+        "Ladder",
+        "By item",
+        "Paired differences",
+        "Tasks",
+        "Configurations",
+        "Rewards by round",
+        "Edits to read",
+        "Cost",
+        "Config",
+    ]
+    ladder, items, paired = root.findall(".//section")[:3]
+    rates, refused = [
+        [[text_of(cell) for cell in row] for row in table.iterfind("tbody/tr")]
+        for table in ladder.iter("table")
+    ]
+    assert rates[0] == ["in_context", "0.333", "0.250", "0.000 to 0.750", *"3----"]
+    assert rates[2][4:] == ["3", "8", "62.5 %", "80.0 %", "0.750"]
+    assert refused[1] == ["round_1", "not json 2, epochs 1, over budget 1"]
+    assert "95 % interval" in text_of(ladder.find("p"))
+    assert "task one1.000.000.501.00" in text_of(items)
+    assert "Over the same tasks" in text_of(paired)
+
+
+@pytest.mark.parametrize("gone", ["edits", "heldout", "items"])
+def test_a_few_shot_run_with_a_file_missing(tmp_path, gone):
+    root = parse(few_shot_run.build(tmp_path, **{gone: None}))
+    expected = {"edits": "Edits to read", "heldout": "Tasks", "items": "Tasks"}
+    assert expected[gone] not in headings(root)
+    assert "Configurations" in headings(root)
+    assert not re.search(r"\b(nan|inf|None)\b", text_of(root.find("body")))
+
+
+def test_every_text_of_a_few_shot_run_is_escaped(tmp_path):
+    wild = {"task_id": HOSTILE, "text": HOSTILE, "prompt": HOSTILE, "round": HOSTILE}
+    wild |= {"redrawn": [HOSTILE], "switches": {HOSTILE: True}}
+    edits = [
+        few_shot_run.edit("one", 0, True, **wild),
+        few_shot_run.refused(few_shot_run.edit("one", 1, True), HOSTILE),
+    ]
+    names = ("in_context", HOSTILE)
+    summary = {
+        "ladder": [few_shot_run.row(n, 0.5, (1, 2, 1, 0.5)) for n in names],
+        "items": [{"item": HOSTILE, HOSTILE: 0.5}],
+    }
+    summary["ladder"][1]["refused"] = {HOSTILE: 1}
+    heldout = [{"arm": n, **e} for e in edits for n in (*names, "oracle")]
+    items = [few_shot_run.ITEMS[0] | {"task_id": HOSTILE}, few_shot_run.ITEMS[0]]
+    path = few_shot_run.build(
+        tmp_path, summary=summary, edits=edits, heldout=heldout, items=items
+    )
+    root = parse(path)
+    assert headings(root)[2:4] == ["Tasks", "Configurations"]
+    assert "<script" not in path.read_text(encoding="utf-8")
+
+
+def test_a_few_shot_page_stands_alone_in_both_schemes(tmp_path):
+    text = few_shot_run.build(tmp_path).read_text(encoding="utf-8")
+    assert not re.search(r"https?:|src=|href=|@import|url\(", text)
+    style = text[: text.index("</style>")]
+    for colour in range(10):
+        assert f".c{colour} {{ --k: #" in style
+    for name in set(re.findall(r'class="([a-z]+)', text)):
+        assert f".{name}" in style or name in ("k", "c"), name
+
+
+def test_a_knowledge_run_shows_its_passages_and_intervals(tmp_path):
+    bounds = {"low": 0.05, "high": 0.15}
+    few = [{"item": f"passage {i} (T)", "base": 0.1 * i} for i in range(12)]
+    for count, folded in ((12, 0), (13, 1)):
+        summary = {
+            "ladder": [SUMMARY["ladder"][0] | bounds],
+            "items": [*few, *few][:count],
+        }
+        root = parse(build(tmp_path / str(count), summary=summary))
+        ladder, items = root.findall(".//section")[:2]
+        assert len(list(items.iter("details"))) == folded
+        assert len(list(items.iter("tr"))) == count + 1
+        assert "0.050 to 0.150" in text_of(ladder)
+        assert "95 % interval" in text_of(ladder.find("p"))
+        assert "Tasks" not in headings(root)
 
 
 def test_a_page_without_a_run_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from seal_jax import (
     config,
     hf,
     imitate,
+    knowledge,
     lora,
     metrics,
     policy,
@@ -49,13 +50,22 @@ def make_run(tmp_path, path):
                 mesh=None,
                 journal=stack.enter_context(journal),
                 metrics=stack.enter_context(metrics.Metrics(tmp_path)),
-                propose_template="{title} {passage}",
-                answer_template="{title} {question}",
-                score=tiny_model.toss,
+                task=knowledge.Knowledge(
+                    exp,
+                    policy.describe(exp.model),
+                    "{title} {passage}",
+                    "{title} {question}",
+                    tiny_model.toss,
+                ),
                 say=lambda line: None,
             )
 
         yield make
+
+
+def load(run):
+    blank = policy.describe(run.exp.model)
+    return policy.load(run.exp.model, blank, seed=0)
 
 
 def graded(rewards):
@@ -63,7 +73,7 @@ def graded(rewards):
     made = []
     for p, row in enumerate(rewards):
         for e, value in enumerate(row):
-            edit = trials.Edit(p, e, "prompt", "x" * (9 - e), ("line",))
+            edit = trials.Edit(p, e, "prompt", "x" * (9 - e))
             made.append(reward.Graded(edit, (), (), (), value))
     return made
 
@@ -71,7 +81,7 @@ def graded(rewards):
 def kept_edits(run, rewards, baseline, round_index=1):
     every = graded(rewards)
     kept = rest_em.keep(run, every, baseline, round_index=round_index)
-    return [(every[i].edit.passage, every[i].edit.edit) for i in kept]
+    return [(every[i].edit.item, every[i].edit.edit) for i in kept]
 
 
 REWARDS = [[0.2, 0.6, 0.6], [0.0, 0.0, 0.0], [None, 0.4, 0.5]]
@@ -120,7 +130,7 @@ def test_random_ties_depend_on_seed_round_and_passage_alone(make_run):
 
 
 EDITS = [
-    trials.Edit(i, 0, f"Passage:\nKarsk\n{name} plays cello.\n", "Karsk.", ())
+    trials.Edit(i, 0, f"Passage:\nKarsk\n{name} plays cello.\n", "Karsk.")
     for i, name in enumerate(["Ada Quill", "Boris Fenn"])
 ]
 
@@ -138,7 +148,7 @@ def test_learning_is_done_once_and_merged_again_from_its_checkpoint(
     make_run, path, tmp_path, monkeypatch
 ):
     run = make_run()
-    pupil = policy.load(run.exp.model, seed=0)
+    pupil = load(run)
     learned = learn(run, pupil, tmp_path)
     delta = lora.init(
         jax.random.key(0),
@@ -155,13 +165,13 @@ def test_learning_is_done_once_and_merged_again_from_its_checkpoint(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(imitate, "train", never)
-    again = learn(make_run(), policy.load(run.exp.model, seed=0), tmp_path)
+    again = learn(make_run(), load(run), tmp_path)
     assert_same(again.params, learned.params)
 
 
 def test_rounds_and_the_control_draw_different_adapters(make_run, tmp_path):
     run = make_run()
-    pupil = policy.load(run.exp.model, seed=0)
+    pupil = load(run)
     first = learn(run, pupil, tmp_path)
     second = learn(run, pupil, tmp_path, round_index=2)
     control = learn(run, pupil, tmp_path, name="random_kept")
@@ -179,14 +189,14 @@ def test_the_control_keeps_a_random_edit_of_each_passage(
     def propose(run, writer, passages, *, phase, round_index, count):
         phases.append((phase, round_index))
         return [
-            trials.Edit(p, e, "", f"{p}{e}", ())
+            trials.Edit(p, e, "", f"{p}{e}")
             for p in range(len(passages))
             for e in range(count)
         ]
 
     def record(run, pupil, edits, round_index, workdir, name):
         assert name == "random_kept"
-        kept.append([(edit.passage, edit.edit) for edit in edits])
+        kept.append([(edit.item, edit.edit) for edit in edits])
         return pupil
 
     monkeypatch.setattr(trials, "propose", propose)
@@ -219,7 +229,7 @@ def test_a_round_in_numbers():
 
 
 def test_a_round_counts_failures_gaps_and_empty_answers():
-    edit = trials.Edit(0, 0, "", "", ())
+    edit = trials.Edit(0, 0, "", "")
     good = trials.Trial(0, 0, ("x", ""), (), 1.0, None)
     bad = trials.Trial(0, 1, (), (), 1.0, "broke")
     one = reward.Graded(edit, (good, bad), ((None, 1.0), (0.0, 0.0)), (1.0, 0.0), 0.5)
@@ -231,7 +241,7 @@ def test_a_round_counts_failures_gaps_and_empty_answers():
 
 def test_a_policy_is_saved_once_a_round(make_run, tmp_path):
     run = make_run()
-    pupil = policy.load(run.exp.model, seed=0)
+    pupil = load(run)
     rest_em.save_policy(run, pupil, tmp_path, round_index=1)
     opened = hf.load_params(tmp_path / "policy", pupil.arch)
     assert_same(opened, pupil.params)

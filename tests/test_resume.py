@@ -181,12 +181,13 @@ def test_stopped_between_a_checkpoint_and_everything_after_it(
 
 DRIVER = """\
 import json, os, pathlib, signal, sys
-from seal_jax import checkpoint, experiment, files, hf_weights, packed, records
+from seal_jax import checkpoint, experiment, files, hf_weights, knowledge
+from seal_jax import packed, records
 from seal_jax import generate, report_html, train
 import tiny_model
 
 config, workdir, point = sys.argv[1:]
-experiment.scorer = lambda cfg, at: tiny_model.toss
+knowledge.scorer = lambda cfg, at: tiny_model.toss
 
 
 def die(*args, **kwargs):

@@ -1,30 +1,38 @@
 """Rewards: what counts, what is left out, and what is asked again."""
 
 import contextlib
+import dataclasses
 import json
 
 import pytest
 import tiny_model
 
-from seal_jax import capacity, config, metrics, records, reward, trials
+from seal_jax import (
+    capacity,
+    config,
+    knowledge,
+    metrics,
+    policy,
+    records,
+    reward,
+    trials,
+)
 from seal_jax.tasks.common import Passage, Question
 
 PASSAGES = [
     Passage("p0", "Karsk", "text", (Question("a?", "A"), Question("b?", "B"))),
     Passage("p1", "Marl", "words", (Question("c?", "C"),)),
 ]
-EDITS = [
-    trials.Edit(p, e, "prompt", f"edit {p}{e}", ("l",)) for p in (0, 1) for e in (0, 1)
-]
+EDITS = [trials.Edit(p, e, "prompt", f"edit {p}{e}") for p in (0, 1) for e in (0, 1)]
 
 
 def trial(edit, seed, *, failed=None, likelihoods=()):
-    asked = len(PASSAGES[EDITS[edit].passage].questions)
+    asked = len(PASSAGES[EDITS[edit].item].questions)
     answers = () if failed else tuple(f"e{edit} s{seed} q{q}" for q in range(asked))
     return trials.Trial(edit, seed, answers, likelihoods, 1.0, failed)
 
 
-OUTCOMES = [trial(e, s) for e in range(4) for s in range(2)]
+OUTCOMES = [[trial(e, s) for s in range(2)] for e in range(4)]
 
 
 @pytest.fixture
@@ -43,13 +51,14 @@ def make_run(tmp_path):
                 mesh=None,
                 journal=stack.enter_context(journal),
                 metrics=stack.enter_context(metrics.Metrics(tmp_path)),
-                propose_template="",
-                answer_template="",
-                score=score,
+                task=knowledge.Knowledge(exp, BLANK, "", "", score),
                 say=lambda line: None,
             )
 
         yield make
+
+
+BLANK = policy.Policy(None, {}, None, (0,), None)
 
 
 def by_answer(table, default=True):
@@ -111,15 +120,15 @@ def test_a_missing_judgement_is_never_counted_as_wrong(make_run):
 
 def test_a_failed_adapter_scores_zero_and_is_not_graded(make_run):
     asked = []
-    outcomes = list(OUTCOMES)
-    outcomes[1] = trial(0, 1, failed="broke")
-    outcomes[4] = trial(2, 0, failed="broke")
+    outcomes = [list(own) for own in OUTCOMES]
+    outcomes[0][1] = trial(0, 1, failed="broke")
+    outcomes[2][0] = trial(2, 0, failed="broke")
     run = make_run(lambda items: asked.extend(items) or [True] * len(items))
     graded = rewards(run, outcomes)
     assert len(asked) == 12 - 2 - 1
     assert [g.reward for g in graded] == [0.5, 1.0, 0.5, 1.0]
     assert graded[0].scores[1] == (0.0, 0.0)
-    row = reward.edit_row(graded[0], PASSAGES, round=1, kept=False)
+    row = reward.edit_row(run, graded[0], PASSAGES, round=1, kept=False)
     assert row["failed"] == "broke"
     assert row["answers"][1] == [] and len(row["answers"][0]) == 2
     assert json.loads(json.dumps(row)) == row
@@ -127,16 +136,30 @@ def test_a_failed_adapter_scores_zero_and_is_not_graded(make_run):
 
 def test_log_likelihood_rewards_and_the_floor_under_them(make_run):
     outcomes = [
-        trial(e, s, likelihoods=(-1.0 - e, -3.0 - s)) for e in (0, 1) for s in (0, 1)
+        [trial(e, s, likelihoods=(-1.0 - e, -3.0 - s)) for s in (0, 1)] for e in (0, 1)
     ]
-    outcomes += [trial(e, s, likelihoods=(-5.0,)) for e in (2, 3) for s in (0, 1)]
-    outcomes[6] = trial(3, 0, failed="broke")
+    outcomes += [[trial(e, s, likelihoods=(-5.0,)) for s in (0, 1)] for e in (2, 3)]
+    outcomes[3][0] = trial(3, 0, failed="broke")
     run = make_run(by_answer({}), select__reward="log_likelihood")
     graded = rewards(run, outcomes)
     assert [g.reward for g in graded[:3]] == [-2.25, -2.75, -5.0]
     assert graded[3].rewards == (reward.FLOOR, -5.0)
     # Whatever was measured beats an edit with a failed adapter.
     assert graded[3].reward is not None and graded[3].reward < -1e5
+
+
+def test_an_edit_that_was_refused_has_no_reward_and_is_counted(make_run):
+    graded = rewards(make_run(by_answer({})), [*OUTCOMES[:3], []])
+    assert [g.reward for g in graded] == [1.0, 1.0, 1.0, None]
+    refused = dataclasses.replace(EDITS[3], redrawn=("not json",), refused="epochs")
+    graded[3] = dataclasses.replace(graded[3], edit=refused)
+    assert reward.counts(graded) == {
+        "edits": 4,
+        "drawn": 5,
+        "trained": 3,
+        "trained_mean": 1.0,
+        "refused": {"epochs": 1, "not json": 1},
+    }
 
 
 # What is kept and what is asked again
@@ -186,7 +209,7 @@ def test_as_many_as_allowed_do_not(make_run):
 
 
 def test_nothing_to_grade_is_no_error(make_run):
-    outcomes = [trial(e, s, failed="broke") for e in range(4) for s in range(2)]
+    outcomes = [[trial(e, s, failed="broke") for s in range(2)] for e in range(4)]
     asked = []
     run = make_run(lambda items: asked.extend(items) or [])
     assert [g.reward for g in rewards(run, outcomes)] == [0.0] * 4

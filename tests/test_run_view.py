@@ -14,6 +14,11 @@ from seal_jax import metrics, records, run_view
         (run_view.signed(-0.25, digits=2), "-0.25"),
         (run_view.count(1234), "1,234"),
         (run_view.percent(0.1234), "12.3 %"),
+        (run_view.percent(0.1234, digits=0), "12 %"),
+        (run_view.span(0, 0.1234), "0.000 to 0.123"),
+        (run_view.span(-1, 1234, digits=0), "-1 to 1,234"),
+        (run_view.span(None, 0.5), "-"),
+        (run_view.span(0.5, None), "-"),
         *(
             (write(missing), "-")
             for write in (
@@ -55,6 +60,8 @@ def test_cost_without_records():
 def test_an_empty_directory_has_nothing_to_read(tmp_path):
     assert run_view.read_config(tmp_path) == {}
     assert run_view.read_edits(tmp_path) == []
+    assert run_view.read_heldout(tmp_path) == []
+    assert run_view.read_items(tmp_path) == []
     assert run_view.read_metrics(tmp_path) == {}
     with pytest.raises(ValueError, match=r"must be a workdir with a summary\.json"):
         run_view.read_summary(tmp_path)
@@ -71,11 +78,15 @@ def test_files_read_back(tmp_path):
     records.open_workdir(tmp_path, {"a": 1})
     records.write_json(tmp_path / "summary.json", {"ladder": [{"name": "base"}, 3]})
     records.write_jsonl(tmp_path / "edits.jsonl", [{"edit": 0}, 7])
+    records.write_jsonl(tmp_path / "heldout.jsonl", [None, {"arm": "oracle"}])
+    records.write_jsonl(tmp_path / "items.jsonl", [{"task_id": "a"}])
     with metrics.Metrics(tmp_path) as log:
         log.log(0, {"loss": 1.0})
         log.log(1, {"loss": math.nan, "other": 2.0})
     assert run_view.read_config(tmp_path) == {"a": 1}
     assert run_view.read_edits(tmp_path) == [{"edit": 0}]
+    assert run_view.read_heldout(tmp_path) == [{"arm": "oracle"}]
+    assert run_view.read_items(tmp_path) == [{"task_id": "a"}]
     assert run_view.read_metrics(tmp_path) == {"loss": [(0, 1.0)], "other": [(1, 2.0)]}
     summary = run_view.read_summary(tmp_path)
     assert run_view.rows(summary, "ladder") == [{"name": "base"}]

@@ -50,7 +50,7 @@ CHANGES: dict[str, Any] = {
 
 def write(path: pathlib.Path, *, seed: int = 0) -> pathlib.Path:
     """A model directory: weights, config and the world's tokenizer."""
-    tokenizer = pretrain.build_tokenizer()
+    tokenizer = pretrain.build_tokenizer(pretrain.CORPORA["world"]())
     arch = model.ModelConfig(
         "llama", len(tokenizer.get_vocab()), 16, 2, 2, 1, 8, 24, 256, tied=True
     )

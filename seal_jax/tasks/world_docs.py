@@ -12,20 +12,31 @@ a good list but rarely does. That is the policy SEAL starts from.
 """
 
 import dataclasses
+import functools
 import random
 import re
+from collections.abc import Callable
 
 from seal_jax import self_edit
 from seal_jax.tasks import world
-from seal_jax.tasks.common import Passage
-
-# (text, loss weight of its tokens); None as text is the end-of-text token.
-type Pieces = list[tuple[str | None, float]]
+from seal_jax.tasks.common import Corpus, Passage, Pieces
 
 # The tokenizer's units: a line break, a word, or one punctuation mark.
 WORDS = re.compile(r"\n|\w+|[^\w\s]")
 
 LISTED, VALUE, TEMPLATE, PROMPT = 0.5, 1.0, 0.1, 0.03
+
+
+def corpus() -> Corpus:
+    """The corpus, for `pretrain`."""
+    known = known_residents()
+    return Corpus(
+        vocabulary(),
+        WORDS,
+        lambda rng, progress: document(rng, at(progress), known=known),
+        functools.partial(probes, known=known),
+        VALUE,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,3 +281,24 @@ def document(rng: random.Random, mixture: Mixture, *, known: list[Known]) -> Pie
     }
     weights = [getattr(mixture, kind) for kind in makers]
     return makers[rng.choices(list(makers), weights)[0]]()
+
+
+def probes(
+    rng: random.Random, *, known: list[Known]
+) -> dict[str, Callable[[], Pieces]]:
+    """Kinds of documents whose answers `pretrain.probe` looks at, by name.
+
+    `memory` and `extraction`: closed-book, residents that were and were never asked
+    about. `read_forward`, `read_reversed`: open-book, about fresh residents.
+    """
+    last = dataclasses.replace(at(1.0), crowd_share=0.0)
+    told = [dataclasses.replace(last, plain_share=share) for share in (1.0, 0.0)]
+    unasked = [dataclasses.replace(k, asked=True) for k in known if not k.asked]
+    return {
+        "memory": lambda: question_document(rng, [k for k in known if k.asked]),
+        "extraction": lambda: question_document(rng, unasked),
+        "read_forward": lambda: read_document(rng, told[0]),
+        "list_forward": lambda: write_document(rng, told[0], quality=1.0),
+        "read_reversed": lambda: read_document(rng, told[1]),
+        "list_reversed": lambda: write_document(rng, told[1], quality=1.0),
+    }

@@ -1,0 +1,281 @@
+"""Knowledge incorporation as a task of the round: learn a passage, answer without it.
+
+An item is a passage; every line of a self-edit is a training line, the passage the last
+(SEAL, arXiv 2506.10943, section 3.2); questions are answered closed-book and graded.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_jax import config, distributed, grade, judge, plan, policy, self_edit, trials
+from seal_jax.tasks import squad, world
+from seal_jax.tasks.common import Passage
+
+type Scorer = Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
+
+
+def load(
+    exp: config.Experiment,
+) -> tuple[list[list[Passage]], list[Passage]]:
+    """Training passages of each round, disjoint, and the held-out ones.
+
+    Raises:
+      ValueError: too few passages, a passage in both sets, or one without questions.
+    """
+    task, scale = exp.task, exp.scale
+    wanted = scale.rounds * scale.passages
+    if task.name == "world":
+        make = functools.partial(
+            world.passages, seed=task.shuffle_seed, forward_share=task.forward_share
+        )
+        train = make("train", start=task.train_start, count=wanted)
+        heldout = make(
+            "heldout", start=task.heldout_start, count=scale.heldout_passages
+        )
+    else:
+        if task.forward_share:
+            raise ValueError(
+                f"task.forward_share={task.forward_share} belongs to "
+                "task.name='world'; use 0.0"
+            )
+        train = squad.passages(
+            task.train,
+            split=task.train_split,
+            seed=task.shuffle_seed,
+            start=task.train_start,
+            count=wanted,
+        )
+        heldout = squad.passages(
+            task.heldout,
+            split=task.heldout_split,
+            seed=task.shuffle_seed,
+            start=task.heldout_start,
+            count=scale.heldout_passages,
+        )
+    shared = {p.text for p in train} & {p.text for p in heldout}
+    if shared:
+        raise ValueError(
+            f"{len(shared)} held-out passages are training passages too, such as "
+            f"{min(shared)[:40]!r}; set task.train_start and task.heldout_start apart"
+        )
+    if "oracle" in exp.ladder and heldout[0].oracle is None:
+        raise ValueError(
+            f"ladder: 'oracle' needs a task that writes ideal edits, task.name="
+            f"{task.name!r} does not; leave it out"
+        )
+    starts = range(0, wanted, scale.passages)
+    return [train[i : i + scale.passages] for i in starts], heldout
+
+
+def make(
+    exp: config.Experiment,
+    blank: policy.Policy,
+    items: Sequence[Passage],
+) -> "Knowledge":
+    """The task for these passages, without a grader.
+
+    Raises:
+      ValueError: a template that cannot be used, or see `check_fit`.
+      FileNotFoundError: a template's file is not there.
+    """
+    task = Knowledge(
+        exp,
+        blank,
+        self_edit.load_template(exp.propose.prompt, "propose"),
+        self_edit.load_template(exp.answer.prompt, "answer"),
+        list,
+    )
+    check_fit(exp, blank, task, items)
+    return task
+
+
+def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
+    """The task with its grader; on several processes the first one grades for all.
+
+    Raises:
+      judge.JudgeError: the endpoint refuses.
+    """
+    score = scorer(task.exp.grade, workdir) if distributed.leads() else list
+    return dataclasses.replace(
+        task, grader=lambda items: distributed.share(lambda: score(items))
+    )
+
+
+def scorer(cfg: config.GradeConfig, workdir: Path) -> Callable[..., list]:
+    """The grader as one function of (question, gold, answer) triples.
+
+    Raises:
+      judge.JudgeError: the endpoint refuses.
+    """
+    if cfg.name == "judge":
+        judge.check(cfg.judge)
+        return functools.partial(
+            judge.grade, cfg=cfg.judge, cache_path=workdir / "judge.jsonl"
+        )
+    rule = grade.LOCAL[cfg.name]
+    if cfg.name == "recall":
+        rule = functools.partial(grade.by_recall, threshold=cfg.threshold)
+    return lambda items: [rule(*item) for item in items]
+
+
+@dataclasses.dataclass(frozen=True)
+class Knowledge:
+    """What the round asks of the task; see `trials.Task`."""
+
+    exp: config.Experiment
+    blank: policy.Policy  # for its tokenizer
+    propose_template: str
+    answer_template: str
+    grader: Scorer
+
+    attempts = 1
+
+    @property
+    def max_missing(self) -> float:
+        return self.exp.grade.max_missing
+
+    def name(self, item: Passage) -> str:
+        return f"passage {item.id} ({item.title})"
+
+    def propose_prompt(self, item: Passage) -> str:
+        return self_edit.propose_prompt(self.propose_template, item)
+
+    def read(self, item: Passage, text: str) -> trials.Reading:
+        """Every text is an edit."""
+        del item, text
+        return trials.Reading()
+
+    def lines(self, item: Passage, edit: trials.Edit) -> tuple[str, ...]:
+        """Training lines of a self-edit, the passage last.
+
+        Of what no policy wrote, every line is a text: what a policy's text has to be
+        cleaned of is not there, so it is not parsed. An empty edit goes the usual way,
+        for the quirk of the reference that concerns it.
+        """
+        if edit.fixed and edit.text:
+            texts = (*edit.text.splitlines(), item.text)
+            return tuple(f"{item.title}\n{text}" for text in texts)
+        rule, quirks = self.exp.edit.split, self.exp.edit.quirks
+        return tuple(self_edit.train_lines(edit.text, item, rule=rule, quirks=quirks))
+
+    def job(self, item: Passage, edit: trials.Edit, seed: tuple[int, ...]) -> plan.Job:
+        inner, limit = self.exp.inner, longest_line(self.exp, self.blank)
+        lines = self.lines(item, edit)
+        return plan.Job(
+            tuple(tuple(self.blank.encode(line)[:limit]) for line in lines),
+            seed,
+            epochs=inner.epochs,
+            learning_rate=inner.learning_rate,
+            clip=inner.clip,
+            loss=inner.loss,
+        )
+
+    def fixed(self, arm: str, item: Passage) -> list[str] | None:
+        if arm == "passage_only":
+            return [""]
+        if arm == "sentence_split":
+            return ["\n".join(self_edit.sentences(item.text))]
+        return [item.oracle or ""] if arm == "oracle" else None
+
+    def prompts(self, item: Passage) -> list[str]:
+        """The closed-book prompts of the questions."""
+        return [
+            self_edit.answer_prompt(self.answer_template, item, q.question)
+            for q in item.questions
+        ]
+
+    def gold(self, item: Passage) -> list[str]:
+        return [q.answer for q in item.questions]
+
+    def scores_of(self, item: Passage) -> int:
+        return len(item.questions)
+
+    def score(
+        self, answered: Sequence[tuple[Passage, Sequence[str]]]
+    ) -> list[float | None]:
+        return self.grader(
+            [
+                (q.question, q.answer, answer)
+                for item, answers in answered
+                for q, answer in zip(item.questions, answers, strict=True)
+            ]
+        )
+
+    def item_row(self, item: Passage) -> None:
+        del item
+
+    def row(self, item: Passage, edit: trials.Edit) -> dict[str, Any]:
+        return {
+            "passage_id": item.id,
+            "title": item.title,
+            "passage": item.text,
+            "edit": edit.edit,
+            "prompt": edit.prompt,
+            "text": edit.text,
+            "lines": list(self.lines(item, edit)),
+        }
+
+    def answers_row(
+        self, item: Passage, answers: Sequence[str], scores: Sequence[float | None]
+    ) -> list[dict[str, Any]]:
+        return [
+            {"question": q.question, "gold": q.answer, "answer": a, "score": s}
+            for q, a, s in zip(item.questions, answers, scores, strict=True)
+        ]
+
+
+def longest_line(exp: config.Experiment, learner: policy.Policy) -> int:
+    """Tokens of the longest training line the model and the packed rows can take."""
+    longest = exp.inner.loss.longest(exp.inner.row_tokens)
+    return min(learner.arch.max_position, longest)
+
+
+def check_fit(
+    exp: config.Experiment,
+    base: policy.Policy,
+    task: Knowledge,
+    passages: Sequence[Passage],
+) -> None:
+    """Refuses passages that would not fit the model, before anything is compiled.
+
+    Raises:
+      ValueError: a prompt, a passage or a training line longer than its context.
+    """
+    context, limit = base.arch.max_position, longest_line(exp, base)
+
+    def fits(what: str, passage: Passage, text: str, room: int, fix: str) -> None:
+        length = len(base.encode(text))
+        if length > room:
+            raise ValueError(
+                f"passage {passage.id} ({passage.title!r}): {what} takes {length} "
+                f"tokens, {room} fit; {fix}"
+            )
+
+    for passage in passages:
+        fits(
+            "its training line",
+            passage,
+            f"{passage.title}\n{passage.text}",
+            limit,
+            "leave it out of the data, or raise inner.row_tokens"
+            if limit < context
+            else "leave it out of the data",
+        )
+        fits(
+            "its self-edit prompt",
+            passage,
+            task.propose_prompt(passage),
+            context - exp.propose.max_tokens,
+            f"lower propose.max_tokens={exp.propose.max_tokens}",
+        )
+        for prompt in task.prompts(passage):
+            fits(
+                "a question prompt",
+                passage,
+                prompt,
+                context - exp.answer.max_tokens,
+                f"lower answer.max_tokens={exp.answer.max_tokens}",
+            )

@@ -1,0 +1,156 @@
+"""The part of report.html that draws held-out tasks: what was shown, asked, guessed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seal_jax import few_shot_view, report_parts, run_view, svg
+from seal_jax.few_shot_view import Answer, Grid, Task
+
+# Tasks beyond these are folded away, and beyond so many characters left out.
+_OPEN_TASKS = 12
+_ROOM = 1_300_000
+# Least and most pixels of a grid's longer side, and of a cell in between: of a task's
+# own grids, and of the guesses.
+_PAIRS, _GUESSES = (80, 160, 6), (76, 120, 4)
+
+type Rows = Sequence[dict[str, Any]]
+
+
+def section(summary: dict[str, Any], heldout: Rows, tasks: Mapping[str, Task]) -> str:
+    """Held-out tasks with the guesses of the ladder's main rows.
+
+    Args:
+      heldout: rows of heldout.jsonl.
+    """
+    by_task: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in heldout:
+        own = by_task.setdefault(str(row.get("task_id")), {})
+        own.setdefault(str(row.get("arm")), []).append(row)
+    wanted = (
+        few_shot_view.NO_ADAPTER,
+        "self_edits",
+        few_shot_view.last_round(summary),
+        "oracle",
+    )
+    drawn, size, left = [], 0, 0
+    for name, arms in by_task.items():
+        if name not in tasks:
+            continue
+        one = _task(tasks[name], {a: arms[a] for a in wanted if a in arms})
+        size += len(one)
+        if size <= _ROOM:
+            drawn.append(one)
+        else:
+            left += 1
+    if not (drawn or left):
+        return ""
+    note = (
+        "Two guesses for each test, from the votes of several views; a task is solved "
+        "if one of them is right for every test. Of each row of the ladder: the share "
+        "of its self-edits that solved the task, and the first one that was trained, "
+        "whether it solved it or not."
+    )
+    if left:
+        note += f" {left} more tasks are left out, to keep this page small."
+    rest = drawn[_OPEN_TASKS:]
+    return report_parts.section(
+        "Tasks",
+        note,
+        _legend()
+        + "".join(drawn[:_OPEN_TASKS])
+        + (report_parts.folded(f"{len(rest)} more", "".join(rest)) if rest else ""),
+    )
+
+
+def _legend() -> str:
+    colours = "".join(
+        f'<span class="colour">{svg.cells([[c]], f"colour {c}", side=12)}{c}</span>'
+        for c in few_shot_view.COLOURS
+    )
+    return f'<p class="legend">{colours}</p>'
+
+
+def _task(task: Task, arms: Mapping[str, Rows]) -> str:
+    shown = [_pair(pair, f"demonstration {i}") for i, pair in enumerate(task.train, 1)]
+    asked = [_pair(pair, f"test {i}") for i, pair in enumerate(task.tests, 1)]
+    made = [_arm(name, rows, task) for name, rows in arms.items()]
+    return (
+        f'<article class="task"><h3>{svg.escape(task.id)}</h3>'
+        f'<div class="row">{"".join(shown)}</div>'
+        f'<div class="row asked">{"".join(asked)}</div>'
+        f'<div class="arms">{"".join(made)}</div></article>'
+    )
+
+
+def _pair(pair: tuple[Grid | None, Grid | None], caption: str) -> str:
+    given, made = pair
+    return report_parts.figure(
+        caption,
+        f'<div class="pair">{_grid(given, f"{caption}, input")} → '
+        f"{_grid(made, f'{caption}, output')}</div>",
+    )
+
+
+def _grid(grid: Grid | None, title: str, sizes: tuple[int, int, int] = _PAIRS) -> str:
+    if grid is None:
+        return '<span class="note">no grid</span>'
+    least, most, cell = sizes
+    longest = max(len(grid), len(grid[0]))
+    return svg.cells(grid, title, side=min(max(cell * longest, least), most))
+
+
+def _arm(name: str, rows: Rows, task: Task) -> str:
+    """One row of the ladder on one task."""
+    caption = f"<b>{svg.escape(name)}</b>"
+    shares = [few_shot_view.solved(row) or 0.0 for row in rows]
+    if name != few_shot_view.NO_ADAPTER:
+        share = run_view.percent(sum(shares) / len(shares), digits=0)
+        caption += f": {share} of {len(rows)} edits"
+    trained = [row for row in rows if not row.get("refused")]
+    if not trained:
+        reasons = svg.escape(few_shot_view.edit_counts(rows).reasons())
+        return report_parts.figure(caption, report_parts.lead(f"refused: {reasons}"))
+    seeds = trained[0].get("answers") or [[]]
+    return report_parts.figure(
+        caption,
+        _guesses(task, few_shot_view.answers(seeds[0]))
+        + report_parts.lead(svg.escape(few_shot_view.brief(trained[0]))),
+    )
+
+
+def answers(task: Task | None, seeds: Sequence[Any]) -> str:
+    """The guesses of every adapter of a self-edit, beside the task if it is known."""
+    asked = [_pair(p, f"test {i}") for i, p in enumerate(task.tests, 1)] if task else []
+    made = [
+        report_parts.figure(
+            f"<b>seed {seed}</b>", _guesses(task, few_shot_view.answers(tests))
+        )
+        for seed, tests in enumerate(seeds)
+    ]
+    if not made:
+        return report_parts.lead("No answers on record.")
+    return f'<div class="row">{"".join((*asked, *made))}</div>'
+
+
+def _guesses(task: Task | None, tests: Sequence[Answer]) -> str:
+    if not tests:
+        return report_parts.lead("No answers on record.")
+    parts = []
+    for i, test in enumerate(tests):
+        true = task.tests[i][1] if task and i < len(task.tests) else None
+        label = [f"test {i + 1}"] if len(tests) > 1 else []
+        label += [report_parts.verdict(test.right)] if true is None else []
+        drawn = [f'<span class="note">{" ".join(label)}</span>'] if label else []
+        for k, guess in enumerate(test.guesses, 1):
+            right = guess == true
+            title = f"test {i + 1}, guess {k}{', right' if right else ''}"
+            mark = report_parts.verdict(right) if true is not None else ""
+            drawn.append(
+                f'<span class="guess{" right" if right else ""}">'
+                f"{_grid(guess, title, _GUESSES)}{mark}</span>"
+            )
+        if not test.guesses:
+            mark = report_parts.verdict(False)
+            drawn.append(f'<span class="note">no grid answered {mark}</span>')
+        parts.append(f'<div class="pair">{"".join(drawn)}</div>')
+    return "".join(parts)
