@@ -235,7 +235,22 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.data.most = 40
     config.data.max_side = 9
     config.data.max_tokens = 512
-    config.inner.lora.targets = (
+    config.inner.lora.targets = ("gate_proj", "up_proj", "down_proj")
+    config.inner.lora.rank = 8
+    config.inner.lora.alpha = 16.0
+    config.inner.warmup = 5
+    config.inner.tile = 16
+    config.inner.row_tokens = 384
+    config.inner.step_tokens = 1536
+    config.inner.slots = 48
+    config.inner.active = 12
+    config.inner.pool = 180
+    config.views.max_tokens = 512
+    config.answer.prompt = "plain"
+    config.answer.max_tokens = 20
+    config.answer.prompt_multiple = 64
+    config.answer.batch = 360
+    config.imitate.lora.targets = (
         "q_proj",
         "k_proj",
         "v_proj",
@@ -244,21 +259,6 @@ def tiny(config: ConfigDict) -> ConfigDict:
         "up_proj",
         "down_proj",
     )
-    config.inner.lora.rank = 8
-    config.inner.lora.alpha = 16.0
-    config.inner.warmup = 5
-    config.inner.tile = 16
-    config.inner.row_tokens = 512
-    config.inner.step_tokens = 2048
-    config.inner.slots = 48
-    config.inner.active = 16
-    config.inner.pool = 180
-    config.views.max_tokens = 512
-    config.answer.prompt = "plain"
-    config.answer.max_tokens = 20
-    config.answer.prompt_multiple = 64
-    config.answer.batch = 360
-    config.imitate.lora.targets = config.inner.lora.targets
     config.imitate.lora.alpha = 32.0
     config.imitate.learning_rate = 3e-3
     config.imitate.length_multiple = 128

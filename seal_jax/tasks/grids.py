@@ -29,12 +29,13 @@ def apply(rule: Rule, grid: Grid) -> Grid:
 
 
 def random_rule(rng: random.Random) -> dict[int, int]:
-    """Three to five colours that become others, no two the same."""
-    old = rng.sample(COLOURS, rng.randint(3, 5))
+    """Two or three colours that become others, and one or two that stay."""
+    changed, stay = rng.randint(2, 3), rng.randint(1, 2)
+    old = rng.sample(COLOURS, changed + stay)
     while True:
-        new = rng.sample(COLOURS, len(old))
-        if all(a != b for a, b in zip(old, new, strict=True)):
-            return dict(zip(old, new, strict=True))
+        new = rng.sample(COLOURS, changed)
+        if all(a != b for a, b in zip(old, new, strict=False)):
+            return dict(zip(old, [*new, *old[changed:]], strict=True))
 
 
 def random_grid(rng: random.Random, colours: Sequence[int], *, black: float) -> Grid:
@@ -48,7 +49,7 @@ def random_grid(rng: random.Random, colours: Sequence[int], *, black: float) -> 
 def random_pairs(rng: random.Random, rule: Rule, count: int) -> list[Pair]:
     """Grids and what the rule makes of them.
 
-    They have the rule's colours, or some of all if it changes none.
+    They have the rule's colours, or some of all if it names none.
     """
     colours = list(rule) or rng.sample(COLOURS, rng.randint(3, 8))
     black = rng.choice((0.0, 0.1, 0.3))
@@ -57,9 +58,10 @@ def random_pairs(rng: random.Random, rule: Rule, count: int) -> list[Pair]:
 
 
 def tasks(split: str, *, seed: int, start: int, count: int) -> list[Task]:
-    """Tasks `start` to `start + count` of a split: three or four demonstrations each.
+    """Tasks `start` to `start + count` of a split, each with three demonstrations.
 
-    Each colour of a test is in a demonstration. One task in five has two test inputs.
+    Every colour of the rule is in a demonstration, and every pair changes some. One
+    task in five has two test inputs.
 
     Raises:
       ValueError: no such split.
@@ -73,9 +75,9 @@ def _task(name: str) -> Task:
     """The task of this id, which says all about it."""
     rng = random.Random(f"task {name}")
     rule = random_rule(rng)
-    shown, asked = rng.choice((3, 4)), rng.choice((1, 1, 1, 1, 2))
+    shown, asked = 3, rng.choice((1, 1, 1, 1, 2))
     while True:
         pairs = random_pairs(rng, rule, shown + asked)
         seen = {cell for pair in pairs[:shown] for row in pair.input for cell in row}
-        if seen >= set(rule):
+        if seen >= set(rule) and all(pair.input != pair.output for pair in pairs):
             return Task(name, tuple(pairs[:shown]), tuple(pairs[shown:]))
