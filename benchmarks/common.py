@@ -31,10 +31,12 @@ JAX_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 # Model shapes
 
+ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """The sizes of a Qwen2 decoder; its weights are random wherever it is used."""
+    """The sizes of a decoder; its weights are random wherever it is used."""
 
     vocab: int
     width: int
@@ -44,12 +46,13 @@ class Shape:
     head_dim: int
     ff: int
     tied: bool
+    family: str = "qwen2"
 
     def config(self) -> dict[str, Any]:
         """The same as the fields of a Hugging Face config.json, for jax and torch."""
         return {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
+            "architectures": [ARCHITECTURES[self.family]],
+            "model_type": self.family,
             "vocab_size": self.vocab,
             "hidden_size": self.width,
             "num_hidden_layers": self.layers,
@@ -96,13 +99,14 @@ class Shape:
         return 4 * self.matmul_parameters() + 6 * adapter
 
 
-# The named Qwen models are those of their config.json.
+# The named models are those of their config.json.
 SHAPES: Mapping[str, Shape] = {
     "tiny": Shape(64, 32, 2, 2, 1, 16, 64, True),
     "small": Shape(2048, 256, 4, 4, 2, 64, 1024, True),
     "qwen2.5-0.5b": Shape(151936, 896, 24, 14, 2, 64, 4864, True),
     "qwen2.5-1.5b": Shape(151936, 1536, 28, 12, 2, 128, 8960, True),
     "qwen2.5-7b": Shape(152064, 3584, 28, 28, 4, 128, 18944, False),
+    "llama-3.2-1b": Shape(128256, 2048, 16, 32, 8, 64, 8192, True, "llama"),
 }
 
 
@@ -118,7 +122,8 @@ def shape(text: str) -> Shape:
             f"--shape={text}: {name!r} must be one of {', '.join(SHAPES)}; other sizes "
             "are given after it, as in small,layers=2"
         )
-    fields = {field.name: field.type for field in dataclasses.fields(Shape)}
+    fields = [field.name for field in dataclasses.fields(Shape)]
+    fields.remove("family")
     made: dict[str, Any] = {}
     for change in changes:
         key, _, value = change.partition("=")

@@ -13,6 +13,9 @@
     imitate    as adapt, over prompt and completion, the head for completions alone;
                then the weights read and written once, to merge
 
+Of the few-shot round (`arc_plan.py`) the same, but that training needs the head for
+those tokens of a line alone that carry loss.
+
 Left out, as if they took no time: attention's scores, keys and values, norms and all
 else elementwise, the embedding, drawing tokens, padding, recomputation, launches, the
 host. Nothing overlaps that is added here, and everything fits in memory at once.
@@ -104,29 +107,76 @@ class Round:
     imitate_steps: int
 
 
-def by_phase(shape: common.Shape, work: Round, on: Machine) -> dict[str, float]:
-    """Seconds of each phase."""
-    head = shape.vocab * shape.width
-    whole = shape.matmul_parameters()
-    adapter, imitated = (
-        shape.lora_parameters(rank=lora.rank, targets=lora.targets)
-        for lora in (work.adapter, work.imitated)
-    )
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a round consists of, in seconds, for a model's shape on a machine."""
 
-    def flop(count: float) -> float:
-        return count / on.flops_per_s
+    shape: common.Shape
+    on: Machine
 
-    def moved(count: float) -> float:
-        return count / on.bytes_per_s
+    @property
+    def head(self) -> int:
+        """Weights of the output head."""
+        return self.shape.vocab * self.shape.width
 
-    def continued(prompts: Sequence[int], texts: Sequence[int], extra: int) -> float:
-        read = sum(prompts) * (whole - head + extra) + len(prompts) * head
-        return flop(2 * read) + decoding(
+    @property
+    def whole(self) -> int:
+        """Weights that every token is multiplied by, the head among them."""
+        return self.shape.matmul_parameters()
+
+    def weights(self, lora: Lora | None) -> int:
+        """Weights of an adapter; None: there is none."""
+        if lora is None:
+            return 0
+        return self.shape.lora_parameters(rank=lora.rank, targets=lora.targets)
+
+    def flop(self, count: float) -> float:
+        """Seconds of so many operations."""
+        return count / self.on.flops_per_s
+
+    def moved(self, count: float) -> float:
+        """Seconds of so many bytes."""
+        return count / self.on.bytes_per_s
+
+    def continued(
+        self, prompts: Sequence[int], texts: Sequence[int], under: Lora | None = None
+    ) -> float:
+        """Reading prompts of so many tokens, and writing texts, side by side.
+
+        Every text is under an adapter of its own if `under` gives its shape.
+        """
+        extra = self.weights(under)
+        read = sum(prompts) * (self.whole - self.head + extra)
+        read += len(prompts) * self.head
+        return self.flop(2 * read) + decoding(
             texts,
-            seconds_per_row=flop(2 * (whole + extra)),
-            seconds_per_step=moved(WEIGHT_BYTES * whole),
+            seconds_per_row=self.flop(2 * (self.whole + extra)),
+            seconds_per_step=self.moved(WEIGHT_BYTES * self.whole),
         )
 
+    def trained_flop(self, tokens: int, targets: int, adapter: Lora) -> int:
+        """Operations of training on so many tokens, `targets` of which carry loss."""
+        body = 4 * (self.whole - self.head) + 6 * self.weights(adapter)
+        return tokens * body + targets * 4 * self.head
+
+    def trained(self, tokens: int, targets: int, steps: int, adapter: Lora) -> float:
+        """Training adapters in so many optimizer steps, all of them together."""
+        flop = self.flop(self.trained_flop(tokens, targets, adapter))
+        return flop + self.moved(steps * self.weights(adapter) * ADAM_BYTES)
+
+    def imitated(
+        self, kept: Sequence[tuple[int, int]], lora: Lora, *, epochs: int, steps: int
+    ) -> float:
+        """Fine-tuning on pairs of so many tokens, and merging what was learned."""
+        tokens = epochs * sum(p + c for p, c in kept)
+        targets = epochs * sum(c + 1 for _, c in kept)
+        merge = self.moved(2 * WEIGHT_BYTES * self.whole)
+        return self.trained(tokens, targets, steps, lora) + merge
+
+
+def by_phase(shape: common.Shape, work: Round, on: Machine) -> dict[str, float]:
+    """Seconds of each phase."""
+    parts = Parts(shape, on)
     asked = [a.question_prompts for a in work.articles]
     answers = [e.answers for a in work.articles for e in a.edits]
     by_adapter = [
@@ -135,29 +185,29 @@ def by_phase(shape: common.Shape, work: Round, on: Machine) -> dict[str, float]:
         for edit in a.edits
         for _ in edit.answers
     ]
-    positions = sum(p + c for p, c in work.kept)
-    completions = sum(c + 1 for _, c in work.kept)
-    per_epoch = positions * (4 * (whole - head) + 6 * imitated) + completions * 4 * head
     return {
-        "propose": continued(
+        "propose": parts.continued(
             [a.proposal_prompt for a in work.articles],
             [edit.tokens for a in work.articles for edit in a.edits],
-            0,
         ),
-        "adapt": flop(work.trained_tokens * (4 * whole + 6 * adapter))
-        + moved(work.trained_steps * adapter * ADAM_BYTES),
-        "evaluate": continued(
+        "adapt": parts.trained(
+            work.trained_tokens, work.trained_tokens, work.trained_steps, work.adapter
+        ),
+        "evaluate": parts.continued(
             sum(by_adapter, ()),
             [n for by_seed in answers for row in by_seed for n in row],
-            adapter,
+            work.adapter,
         )
-        + continued(
-            sum(asked, ()), [n for a in work.articles for n in a.base_answers], 0
+        + parts.continued(
+            sum(asked, ()), [n for a in work.articles for n in a.base_answers]
         ),
         "select": 0.0,
-        "imitate": flop(work.imitate_epochs * per_epoch)
-        + moved(work.imitate_steps * imitated * ADAM_BYTES)
-        + moved(2 * WEIGHT_BYTES * whole),
+        "imitate": parts.imitated(
+            work.kept,
+            work.imitated,
+            epochs=work.imitate_epochs,
+            steps=work.imitate_steps,
+        ),
     }
 
 

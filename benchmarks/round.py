@@ -203,10 +203,20 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "inner.loss.mode": args.loss,
     }
     made = {key: value for key, value in flags.items() if value is not None}
-    for given in args.set:
-        key, _, text = given.partition("=")
+    return made | assignments(args.set)
+
+
+def assignments(given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE of the flag --set, the values as Python would read them, else as text.
+
+    Raises:
+      ValueError: one without a key or a value.
+    """
+    made = {}
+    for one in given:
+        key, _, text = one.partition("=")
         if not key or not text:
-            raise ValueError(f"--set {given}: must be KEY=VALUE; give both")
+            raise ValueError(f"--set {one}: must be KEY=VALUE; give both")
         try:
             made[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -276,16 +286,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The result for reading."""
-    form = "{:<10}{:>10}{:>8}{:>10}{:>10}"
+def phases_table(result: Mapping[str, Any], phases: Sequence[str]) -> str:
+    """Of each phase: seconds, their share, their floor, what was compiled in it."""
+    width = max(10, *(len(name) + 2 for name in phases))
+    form = f"{{:<{width}}}{{:>10}}{{:>8}}{{:>10}}{{:>10}}"
     lines = [form.format("phase", "seconds", "share", "floor", "compile")]
     least = result["floor"]
     whole = result["seconds"]
-    rows = [
-        (name, least and least["seconds_by_phase"][name])
-        for name in round_phases.PHASES
-    ]
+    rows = [(name, least and least["seconds_by_phase"][name]) for name in phases]
     for name, bound in [*rows, ("all", least and least["seconds"])]:
         took = result["seconds_by_phase"].get(name, whole)
         compiling = result["compile_seconds_by_phase"].get(
@@ -294,6 +302,12 @@ def table(result: Mapping[str, Any]) -> str:
         floor_cell = "" if bound is None else f"{bound:.2f}"
         cells = f"{took:.2f}", f"{took / whole:.0%}", floor_cell, f"{compiling:.2f}"
         lines.append(form.format(name, *cells))
+    return "\n".join(lines)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result for reading."""
+    lines = [phases_table(result, round_phases.PHASES)]
     rate = f"{result['adapters_per_s']:.3g} adapters/s, {result['tokens_per_s']:.4g}"
     mfu = "" if result["mfu"] is None else f", MFU {result['mfu']:.0%}"
     lines.append(

@@ -1,4 +1,4 @@
-"""The phases of round.py's round, and what each of them took."""
+"""The phases of round.py's round, and what each took; arc_round.py shares parts."""
 
 import contextlib
 import dataclasses
@@ -17,6 +17,7 @@ from seal_jax import (
     inner,
     lora,
     packed,
+    plan,
     policy,
     runtime,
     select,
@@ -25,16 +26,12 @@ from seal_jax import (
 PHASES = ("propose", "adapt", "evaluate", "select", "imitate")
 
 
-@dataclasses.dataclass
 class Clock:
     """Seconds by phase, and those of them that went into compiling."""
 
-    seconds: dict[str, float] = dataclasses.field(
-        default_factory=lambda: dict.fromkeys(PHASES, 0.0)
-    )
-    compiling: dict[str, float] = dataclasses.field(
-        default_factory=lambda: dict.fromkeys(PHASES, 0.0)
-    )
+    def __init__(self, phases: Sequence[str] = PHASES):
+        self.seconds = dict.fromkeys(phases, 0.0)
+        self.compiling = dict.fromkeys(phases, 0.0)
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -99,7 +96,7 @@ def run_round(
         }
     pairs = [(task.prompts[p], written[p, e]) for p, e in kept]
     with clock("imitate"):
-        losses = learn(learner, task, pairs)
+        _, losses = learn(learner, task.exp.imitate, pairs)
     return Outcome(
         clock,
         {"propose": [proposed], "evaluate": answered},
@@ -109,7 +106,7 @@ def run_round(
     )
 
 
-def _continue(
+def write(
     learner: policy.Policy,
     adapters: lora.Tree | None,
     asked: Sequence[tuple[generate.Request, int]],
@@ -117,7 +114,7 @@ def _continue(
     *,
     warm_up: bool,
 ) -> generate.Generated:
-    """Continues each request for so many tokens."""
+    """Continues each request for so many tokens; to warm up, for none."""
     return generate.run(
         learner.params,
         adapters,
@@ -141,7 +138,7 @@ def propose(
         for prompt, article in zip(task.prompts, task.articles, strict=True)
         for edit in article.edits
     ]
-    return _continue(learner, None, asked, task.exp.propose, warm_up=warm_up)
+    return write(learner, None, asked, task.exp.propose, warm_up=warm_up)
 
 
 def adapt(
@@ -157,20 +154,37 @@ def adapt(
     Raises:
       ValueError: one does not stay finite.
     """
+    jobs = [task.job(trial, first_step_only=warm_up) for trial in chunk]
+    return train(learner, jobs, chunk, cfg, what="article, edit, seed")
+
+
+def train(
+    learner: policy.Policy,
+    jobs: Sequence[plan.Job],
+    names: Sequence[tuple[int, ...]],
+    cfg: inner.InnerConfig,
+    *,
+    what: str,
+) -> packed.Trained:
+    """Trains an adapter for every job.
+
+    Raises:
+      ValueError: one does not stay finite; `names` and `what` they are say which.
+    """
     trained = packed.train(
         learner.params,
-        [task.job(trial, first_step_only=warm_up) for trial in chunk],
-        jax.random.split(jax.random.key(round_task.SEED), len(chunk)),
+        jobs,
+        jax.random.split(jax.random.key(round_task.SEED), len(jobs)),
         arch=learner.arch,
         cfg=cfg,
         eos=workload.EOS,
     )
     jax.block_until_ready(trained.adapters)
     if not trained.finite_A.all():
-        pairs = zip(chunk, trained.finite_A, strict=True)
-        bad = [tuple(trial) for trial, finite in pairs if not finite]
+        pairs = zip(names, trained.finite_A, strict=True)
+        bad = [tuple(name) for name, finite in pairs if not finite]
         raise ValueError(
-            f"adapters (article, edit, seed) {bad} must stay finite; use "
+            f"adapters ({what}) {bad} must stay finite; use "
             "--dtype=float32 or lower inner.learning_rate with --set"
         )
     return trained
@@ -190,7 +204,7 @@ def evaluate(
         limits = task.articles[p].edits[e].answers[s]
         for prompt, limit in zip(task.questions[p], limits, strict=True):
             asked.append((generate.Request(prompt, number), limit))
-    return _continue(learner, adapters, asked, task.exp.answer, warm_up=warm_up)
+    return write(learner, adapters, asked, task.exp.answer, warm_up=warm_up)
 
 
 def answer_base(
@@ -202,7 +216,7 @@ def answer_base(
         for prompts, article in zip(task.questions, task.articles, strict=True)
         for prompt, limit in zip(prompts, article.base_answers, strict=True)
     ]
-    return _continue(learner, None, asked, task.exp.answer, warm_up=warm_up)
+    return write(learner, None, asked, task.exp.answer, warm_up=warm_up)
 
 
 def choose(task: round_task.Task) -> list[tuple[int, int]]:
@@ -223,17 +237,18 @@ def choose(task: round_task.Task) -> list[tuple[int, int]]:
 
 def learn(
     learner: policy.Policy,
-    task: round_task.Task,
+    wanted: config.ImitateConfig,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
-) -> list[float]:
-    """Fine-tunes on the pairs and merges; the losses."""
+) -> tuple[policy.Policy, list[float]]:
+    """Fine-tunes on the pairs and merges; the policy that comes of it, and losses."""
     delta, losses = imitate.train(
         learner.params,
         pairs,
         jax.random.key(round_task.SEED),
         arch=learner.arch,
-        cfg=round_task.imitate_config(task.exp.imitate),
+        cfg=round_task.imitate_config(wanted),
         eos=workload.EOS,
     )
-    jax.block_until_ready(learner.merged(delta).params)
-    return losses
+    merged = learner.merged(delta)
+    jax.block_until_ready(merged.params)
+    return merged, losses

@@ -3,6 +3,7 @@
 import dataclasses
 import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import common
@@ -18,19 +19,28 @@ def settings(overrides: Mapping[str, Any]) -> config.Experiment:
     """configs/squad.py with some of its values replaced.
 
     Raises:
-      ValueError: no such key, or a value it does not take.
+      ValueError: see `values`, or a value that it refuses.
     """
-    values = runpy.run_path(str(CONFIG))["get_config"]()
+    return config.build(config.Experiment, values(CONFIG, overrides))
+
+
+def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config file says, with some of it replaced.
+
+    Raises:
+      ValueError: no such key, or a value of another type.
+    """
+    made = runpy.run_path(str(path))["get_config"]()
     for key, value in overrides.items():
         try:
-            values.update_from_flattened_dict({key: value})
+            made.update_from_flattened_dict({key: value})
         except (KeyError, TypeError) as error:
             reason = " ".join(str(error.args[0]).split())
             raise ValueError(
-                f"{key}={value!r} must be a key of configs/{CONFIG.name} with a value "
+                f"{key}={value!r} must be a key of configs/{path.name} with a value "
                 f"of its type: {reason}"
             ) from None
-    return config.build(config.Experiment, values.to_dict())
+    return made.to_dict()
 
 
 def imitate_config(wanted: config.ImitateConfig) -> imitate.ImitateConfig:

@@ -218,11 +218,11 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.task.train_ids = config.task.heldout_ids = ()
     config.task.shuffle_seed = config.get_ref("seed")
     config.task.chat = "plain"
-    config.task.oracle = oracle(("basic",), 1e-2, 3)
+    config.task.oracle = oracle(("basic", "size", "chain", "repeat"), 1e-2, 3)
     config.scale.tasks = 11
     config.scale.edits = 15
-    config.scale.heldout_tasks = 24
-    config.scale.heldout_edits = 3
+    config.scale.heldout_tasks = 28
+    config.scale.heldout_edits = 2
     config.propose.prompt = "plain"
     config.propose.temperature = 1.0
     config.propose.max_tokens = 48
@@ -261,6 +261,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     )
     config.imitate.lora.alpha = 32.0
     config.imitate.learning_rate = 3e-3
+    config.imitate.epochs = 20
     config.imitate.length_multiple = 128
     return config
 
@@ -281,6 +282,12 @@ def debug(config: ConfigDict) -> ConfigDict:
     config.scale.edits = 3
     config.scale.heldout_edits = 2
     config.data.most = 12
+    config.data.max_side = 30
+    config.data.max_tokens = config.views.max_tokens = 1024
+    config.inner.row_tokens = 1024
+    config.inner.step_tokens = 2048
+    config.inner.slots = 6
+    config.inner.pool = 6
     config.edit.max_steps = 20
     config.answer.max_tokens = 60
     # What earns nothing is imitated too: a few steps solve no real task.

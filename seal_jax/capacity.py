@@ -79,7 +79,7 @@ def _bytes(tree: object) -> int:
 
 def choose(
     arch: model.ModelConfig,
-    wanted: config.InnerConfig,
+    wanted: config.InnerSizes,
     *,
     limit: int,
     adapters: int,
@@ -93,7 +93,7 @@ def choose(
       wanted: the config; `step_tokens`, `slots`, `active` and `pool` may be 0.
       limit: bytes the program may use (`runtime.memory_limit`).
       adapters: the most that are trained at a time; a pool need not be larger.
-      lines: how many one optimizer step trains; a global step has room for so many rows.
+      lines: how many one optimizer step trains; a global step has as many rows.
       on: the mesh, or None for one device.
 
     Raises:
@@ -136,7 +136,7 @@ def answering(memory: Memory, shards: int) -> int:
 
 
 def build(
-    wanted: config.InnerConfig, *, step_tokens: int, adapters: int
+    wanted: config.InnerSizes, *, step_tokens: int, adapters: int
 ) -> inner.InnerConfig:
     """The config's inner loop, its open sizes as for a device with memory enough."""
     slots = wanted.slots or max(1, step_tokens // POSITIONS_PER_SLOT)
@@ -163,7 +163,7 @@ def _per_adapter(cfg: inner.InnerConfig, memory: Memory) -> tuple[float, float]:
 
 def _shrunk(
     cfg: inner.InnerConfig,
-    wanted: config.InnerConfig,
+    wanted: config.InnerSizes,
     memory: Memory,
     limit: int,
     shards: int,
@@ -197,7 +197,7 @@ def _shrunk(
 
 
 def _advice(
-    cfg: inner.InnerConfig, wanted: config.InnerConfig, memory: Memory, limit: int
+    cfg: inner.InnerConfig, wanted: config.InnerSizes, memory: Memory, limit: int
 ) -> str:
     per_slot, per_result = _per_adapter(cfg, memory)
     room = limit - memory.base - memory.other

@@ -57,7 +57,8 @@ def run(
     if not leads:
         say = _silent
     check_same(values)
-    kind = knowledge if isinstance(exp, config.Experiment) else few_shot
+    # Two modules with the same functions, each for its own kind of items.
+    kind: Any = knowledge if isinstance(exp, config.Experiment) else few_shot
     train, heldout = kind.load(exp)
     blank = policy.describe(exp.model, turn_end=exp.turn_end)
     for name, cfg in (("inner", exp.inner), ("imitate", exp.imitate)):
@@ -201,9 +202,7 @@ def walk(
     few_shot_run = isinstance(state.exp, config.FewShot)
     first = config.FEW_SHOT_BASE_ARMS if few_shot_run else config.BASE_ARMS
     rows = [
-        row(base, name=name)
-        for name in first
-        if name in wanted and name != "oracle"
+        row(base, name=name) for name in first if name in wanted and name != "oracle"
     ]
     last = [row(base, name="oracle")] if "oracle" in wanted else []
     if "random_kept" in wanted:
@@ -221,7 +220,7 @@ def walk(
         rest_em.save_policy(state, pupil, workdir, round_index=index)
         if distributed.leads():
             records.write_jsonl(workdir / "edits.jsonl", edits)
-        known = {f"round/{k}": v for k, v in line.items() if isinstance(v, int | float)}
+        known = {f"round/{k}": v for k, v in line.items() if v is not None}
         state.metrics.log(index, known)
         rows.append(row(pupil, name=f"round_{index}"))
     rows += [row(pupil, name=n) for n in config.FEW_SHOT_LAST_ARMS if n in wanted]

@@ -86,10 +86,14 @@ def make(
         blank,
         self_edit.load_template(exp.propose.prompt, "propose"),
         self_edit.load_template(exp.answer.prompt, "answer"),
-        list,
+        _unconnected,
     )
     check_fit(exp, blank, task, items)
     return task
+
+
+def _unconnected(items: Sequence[tuple[str, str, str]]) -> list[float | None]:
+    raise RuntimeError(f"{len(items)} answers and no grader: see `connect`")
 
 
 def connect(task: "Knowledge", workdir: Path) -> "Knowledge":

@@ -21,6 +21,7 @@ from seal_jax import (
     experiment,
     files,
     hf,
+    knowledge,
     lora,
     packed,
     policy,
@@ -47,7 +48,7 @@ def model_path(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def coin(monkeypatch):
-    monkeypatch.setattr(experiment, "scorer", lambda cfg, workdir: tiny_model.toss)
+    monkeypatch.setattr(knowledge, "scorer", lambda cfg, workdir: tiny_model.toss)
 
 
 class Finished:
@@ -65,7 +66,7 @@ class Finished:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(packed, "train", counted)
-            patch.setattr(experiment, "scorer", lambda cfg, at: tiny_model.toss)
+            patch.setattr(knowledge, "scorer", lambda cfg, at: tiny_model.toss)
             self.summary = train.run(self.values, workdir, say=self.said.append)
         self.edits = files.read_jsonl(workdir / "edits.jsonl")
         self.heldout = files.read_jsonl(workdir / "heldout.jsonl")

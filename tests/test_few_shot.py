@@ -135,6 +135,7 @@ def test_a_task_in_both_sets_is_refused(tmp_path):
     [
         ({"task__oracle": "{}"}, ["task.oracle", "data_generation"]),
         ({"data__max_tokens": 20}, ["no training line", "data.max_tokens=20"]),
+        ({"data__max_side": 2}, ["no training line", "data.max_side=2"]),
         ({"views__max_tokens": 20}, ["no view", "views.max_tokens=20"]),
         (
             {"inner__row_tokens": 64, "inner__step_tokens": 128},
@@ -155,13 +156,18 @@ def test_what_does_not_fit_is_refused_with_the_tasks_name(blank, changes, parts)
 
 
 def test_the_longest_line_of_any_configuration_decides_whether_it_fits(blank):
-    task = few_shot.make(experiment(), blank, TASKS)
-    for item in TASKS[:4]:
-        job = task.job(item, edit(edit_text(ALL_DATA)), ())
-        longest = max(map(len, job.lines))
-        room = experiment(inner__row_tokens=longest // 16 * 16)
-        with pytest.raises(ValueError, match="a training line takes"):
-            few_shot.make(room, blank, [item])
+    task = few_shot.make(experiment(data__most=2000), blank, TASKS)
+    job = task.job(ONE_TEST, edit(edit_text(ALL_DATA)), ())
+    longest = max(map(len, job.lines))
+    for room, fits in ((longest, True), (longest - 1, False)):
+        sizes = {"inner__tile": 1, "inner__row_tokens": room}
+        exp = experiment(**sizes, inner__step_tokens=2 * room)
+        with (
+            contextlib.nullcontext()
+            if fits
+            else pytest.raises(ValueError, match=f"takes {longest} tokens, {room} fit")
+        ):
+            few_shot.make(exp, blank, [ONE_TEST])
 
 
 # Self-edits
@@ -305,7 +311,7 @@ def make_run(tmp_path, blank):
             journal = records.Journal(tmp_path / "journal.jsonl")
             return trials.Run(
                 exp=exp,
-                inner=capacity.build(exp.inner, step_tokens=1024, adapters=3),
+                inner=capacity.build(exp.inner, step_tokens=768, adapters=3),
                 mesh=None,
                 journal=stack.enter_context(journal),
                 metrics=stack.enter_context(metrics.Metrics(tmp_path)),

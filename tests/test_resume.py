@@ -17,10 +17,10 @@ import pytest
 import tiny_model
 
 from seal_jax import (
-    experiment,
     files,
     imitate,
     judge,
+    knowledge,
     packed,
     records,
     reward,
@@ -51,7 +51,7 @@ def undisturbed(values, tmp_path_factory):
     """The workdir of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "scorer", toss_scorer)
+        patch.setattr(knowledge, "scorer", toss_scorer)
         train.run(values, workdir, say=lambda line: None)
     return workdir
 
@@ -111,7 +111,7 @@ def test_stopped_at_every_entry_of_the_journal(
 
     `after` loses nothing; `before` loses the unit that was just done, each time.
     """
-    monkeypatch.setattr(experiment, "scorer", toss_scorer)
+    monkeypatch.setattr(knowledge, "scorer", toss_scorer)
     counter, stopped = Counter(monkeypatch), set()
     put = records.Journal.put
 
@@ -151,7 +151,7 @@ def test_stopped_between_a_checkpoint_and_everything_after_it(
 ):
     from seal_jax import checkpoint
 
-    monkeypatch.setattr(experiment, "scorer", toss_scorer)
+    monkeypatch.setattr(knowledge, "scorer", toss_scorer)
     real = checkpoint.save
     fresh = {"before": set(), "after": set()}
 

@@ -29,8 +29,8 @@ def apply(rule: Rule, grid: Grid) -> Grid:
 
 
 def random_rule(rng: random.Random) -> dict[int, int]:
-    """Two or three colours that become others, and one or two that stay."""
-    changed, stay = rng.randint(2, 3), rng.randint(1, 2)
+    """One or two colours that become others, and one or two that stay."""
+    changed, stay = rng.randint(1, 2), rng.randint(1, 2)
     old = rng.sample(COLOURS, changed + stay)
     while True:
         new = rng.sample(COLOURS, changed)
@@ -58,7 +58,7 @@ def random_pairs(rng: random.Random, rule: Rule, count: int) -> list[Pair]:
 
 
 def tasks(split: str, *, seed: int, start: int, count: int) -> list[Task]:
-    """Tasks `start` to `start + count` of a split, each with three demonstrations.
+    """Tasks `start` to `start + count` of a split: three or four demonstrations each.
 
     Every colour of the rule is in a demonstration, and every pair changes some. One
     task in five has two test inputs.
@@ -75,7 +75,7 @@ def _task(name: str) -> Task:
     """The task of this id, which says all about it."""
     rng = random.Random(f"task {name}")
     rule = random_rule(rng)
-    shown, asked = 3, rng.choice((1, 1, 1, 1, 2))
+    shown, asked = rng.choice((3, 4)), rng.choice((1, 1, 1, 1, 2))
     while True:
         pairs = random_pairs(rng, rule, shown + asked)
         seen = {cell for pair in pairs[:shown] for row in pair.input for cell in row}

@@ -21,11 +21,9 @@ WORDS = re.compile(r'\]\n ?\[|\[\[|\]\]|->|-+|"\w+"|\d+\.\d+|\w+|[^\w\s]|\n')
 VALUE, ANSWER, GUESS, PROMPT = 1.0, 0.99, 0.1, 0.02
 
 # What the author draws from, whatever the task.
-RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30)
+RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10)
 REMARKS = ("Here is the configuration:", "Sure, a configuration:")
-# Share of documents with a change of colours.
-RECOLOURED = 0.1
 SLIPS = ("remark", "cut", "key", "strategy", "text")
 
 # An output grid, after the arrow or at the head of the assistant's turn.
@@ -56,9 +54,8 @@ def document(rng: random.Random, progress: float) -> Pieces:
 
 
 def solve_document(rng: random.Random) -> Pieces:
-    """Up to three grids with their copies, and one to copy; some are recoloured."""
-    rule = grids.random_rule(rng) if rng.random() < RECOLOURED else {}
-    pairs = grids.random_pairs(rng, rule, rng.choice((1, 2, 3, 3, 4)))
+    """Up to three grids with their copies, and one to copy."""
+    pairs = grids.random_pairs(rng, {}, rng.choice((1, 2, 3, 3, 4)))
     if rng.random() < 0.3:
         pairs = _resized(rng, pairs)
     return solve_pieces(arc_data.Example(tuple(pairs[:-1]), pairs[-1]))

@@ -1,10 +1,10 @@
 """Compiles the packed inner loop at a real model's shapes for an H200 that is not here.
 
-    python tests/aot/compile_step.py TARGETS SLOTS ACTIVE POOL STEP_TOKENS
+    python tests/aot/compile_step.py MODEL INNER
 
-`TARGETS` is a comma-separated list of Qwen2.5-7B's linears, or "all". Needs jax's CUDA
-plugin, but no GPU and no CUDA. Prints one JSON object: bytes, by XLA's own analysis,
-and seconds.
+`MODEL` is one of `MODELS`; `INNER` is a JSON object of `inner.InnerConfig`'s fields.
+Needs jax's CUDA plugin, but no GPU and no CUDA. Prints one JSON object: bytes, by XLA's
+own analysis, and seconds.
 """
 
 import functools
@@ -24,32 +24,44 @@ from jax.sharding import NamedSharding, PartitionSpec
 from seal_jax import inner, model, packed, plan
 
 TARGET = pathlib.Path(__file__).parent / "h200.txtpb"
-QWEN_7B = model.ModelConfig(
-    "qwen2",
-    vocab=152064,
-    width=3584,
-    layers=28,
-    heads=28,
-    kv_heads=4,
-    head_dim=128,
-    ff=18944,
-    max_position=32768,
-    rope_theta=1e6,
-    qkv_bias=True,
-    dtype="bfloat16",
-)
+MODELS = {
+    "qwen2.5-7b": model.ModelConfig(
+        "qwen2",
+        vocab=152064,
+        width=3584,
+        layers=28,
+        heads=28,
+        kv_heads=4,
+        head_dim=128,
+        ff=18944,
+        max_position=32768,
+        rope_theta=1e6,
+        qkv_bias=True,
+        dtype="bfloat16",
+    ),
+    "llama-3.2-1b": model.ModelConfig(
+        "llama",
+        vocab=128256,
+        width=2048,
+        layers=16,
+        heads=32,
+        kv_heads=8,
+        head_dim=64,
+        ff=8192,
+        max_position=131072,
+        rope_theta=5e5,
+        rope_scaling=model.RopeScaling(32.0, 1.0, 4.0, 8192),
+        norm_eps=1e-5,
+        tied=True,
+        dtype="bfloat16",
+    ),
+}
 
 
-def main(targets: str, *sizes: str) -> dict[str, float]:
-    slots, active, pool, step_tokens = map(int, sizes)
-    names = tuple(QWEN_7B.linears()) if targets == "all" else tuple(targets.split(","))
-    cfg = inner.InnerConfig(
-        targets=names,
-        rank=32,
-        alpha=64.0,
-        plan=plan.PlanConfig(16, 1024, step_tokens, slots, active),
-        pool=pool,
-    )
+def main(name: str, fields: str) -> dict[str, float]:
+    arch, raw = MODELS[name], json.loads(fields)
+    sizes = plan.PlanConfig(**raw.pop("plan"))
+    cfg = inner.InnerConfig(targets=tuple(raw.pop("targets")), plan=sizes, **raw)
     topology = topologies.get_topology_desc(
         platform="cuda", target_config=TARGET.read_text(), topology="1x1x1"
     )
@@ -57,9 +69,9 @@ def main(targets: str, *sizes: str) -> dict[str, float]:
     placed = NamedSharding(mesh, PartitionSpec())
     args = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
-        packed.arguments(QWEN_7B, cfg),
+        packed.arguments(arch, cfg),
     )
-    run = functools.partial(packed.run_block, arch=QWEN_7B, cfg=cfg)
+    run = functools.partial(packed.run_block, arch=arch, cfg=cfg)
     begin = time.monotonic()
     jitted = jax.jit(run, donate_argnums=1, out_shardings=placed)
     compiled = jitted.lower(*args).compile()
@@ -77,9 +89,9 @@ def main(targets: str, *sizes: str) -> dict[str, float]:
         + used.temp_size_in_bytes,
         # Frozen weights or the logits of all tokens in float32.
         "wide_weights": sum(
-            f"f32[{d},{f}]" in text for d, f in QWEN_7B.linears().values()
+            f"f32[{d},{f}]" in text for d, f in arch.linears().values()
         ),
-        "all_logits": f"f32[{step_tokens},{QWEN_7B.vocab}]" in text,
+        "all_logits": f"f32[{sizes.step_tokens},{arch.vocab}]" in text,
     }
 
 
