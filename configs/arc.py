@@ -153,10 +153,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.inner.padding = "masked"
     config.inner.pad_samples = 0
     config.inner.tile = 128
-    config.inner.row_tokens = 5376
-    config.inner.step_tokens = 10752
+    config.inner.row_tokens = 5120
+    config.inner.step_tokens = 10240
     config.inner.slots = 24
-    config.inner.active = 16
+    config.inner.active = 12
     config.inner.pool = 0
 
     config.views = ConfigDict()
