@@ -221,7 +221,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.task.oracle = oracle(("basic", "size", "chain", "repeat"), 1e-2, 3)
     config.scale.tasks = 11
     config.scale.edits = 15
-    config.scale.heldout_tasks = 28
+    config.scale.heldout_tasks = 24
     config.scale.heldout_edits = 2
     config.propose.prompt = "plain"
     config.propose.temperature = 1.0
