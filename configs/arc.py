@@ -149,9 +149,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.inner.clip = 1.0
     config.inner.warmup = 11
     config.inner.schedule = "cosine"
-    # "padded" is the reference: pads up to the dataset's longest line carry loss.
+    # "padded" is the reference: pads up to the dataset's longest line carry loss, all
+    # of them with pad_samples = -1, else estimated by so many.
     config.inner.padding = "masked"
-    config.inner.pad_samples = 0
+    config.inner.pad_samples = 8
     config.inner.tile = 128
     config.inner.row_tokens = 5120
     config.inner.step_tokens = 10240
@@ -168,7 +169,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "rotate90",
         "rotate180",
     )
-    config.views.all_demonstrations = False
+    config.views.contexts = "leave_one_out"
     config.views.max_tokens = 8192
 
     # Prompt: the instruction before the demonstrations: arc, or a text file.
@@ -185,7 +186,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # Every edit that solved its task is imitated.
     config.select = ConfigDict()
     config.select.reward = "grade"
-    config.select.k_best = 15
+    config.select.k_best = config.scale.get_ref("edits")
     config.select.ties = "first"
     config.select.threshold = "1.0"
 
@@ -221,7 +222,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.task.oracle = oracle(("basic", "size", "chain", "repeat"), 1e-2, 3)
     config.scale.tasks = 11
     config.scale.edits = 15
-    config.scale.heldout_tasks = 24
+    config.scale.heldout_tasks = 20
     config.scale.heldout_edits = 2
     config.propose.prompt = "plain"
     config.propose.temperature = 1.0
@@ -277,7 +278,6 @@ def debug(config: ConfigDict) -> ConfigDict:
         f"{root}/arc-agi_evaluation_challenges_filtered_1B_eval_set.json"
     )
     config.task.heldout_ids = ("66e6c45b", "59341089")
-    config.task.shuffle_seed = 0
     config.scale.tasks = config.scale.heldout_tasks = 2
     config.scale.edits = 3
     config.scale.heldout_edits = 2

@@ -23,6 +23,8 @@ CONTROL_ARMS = ("random_kept",)
 FEW_SHOT_BASE_ARMS = ("in_context", "random", "self_edits", "oracle")
 FEW_SHOT_LAST_ARMS = ("constant",)
 NO_ADAPTER = ("base", "in_context")
+KNOWLEDGE_TASKS = ("squad", "world")
+FEW_SHOT_TASKS = ("arc", "grids")
 REWARDS = ("grade", "log_likelihood")
 
 
@@ -79,14 +81,14 @@ class TaskConfig:
     forward_share: float
 
     def __post_init__(self):
-        _one_of("task.name", self.name, ("squad", "world", *FEW_SHOT_TASKS))
+        _one_of("task.name", self.name, KNOWLEDGE_TASKS)
         _within("task.forward_share", self.forward_share, 0.0, 1.0)
         _at_least("task.train_start", self.train_start, 0)
         _at_least("task.heldout_start", self.heldout_start, 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class FewShotTask:
+class FewShotTaskConfig:
     """Where few-shot tasks come from, and how they are told.
 
     `name = "arc"`: `train` and `heldout` are files, folders or hub names (`tasks.arc`),
@@ -114,9 +116,15 @@ class FewShotTask:
         _one_of("task.name", self.name, FEW_SHOT_TASKS)
         _one_of("task.chat", self.chat, arc_text.CHATS)
         _at_least("task.attempts", self.attempts, 1)
-
-
-FEW_SHOT_TASKS = ("arc", "grids")
+        for name in ("train", "heldout"):
+            source, ids = getattr(self, name), getattr(self, f"{name}_ids")
+            if len(set(ids)) < len(ids):
+                raise ValueError(f"task.{name}_ids={ids} must differ; name each once")
+            if self.name == "grids" and (source or ids):
+                raise ValueError(
+                    f"task.{name}={source!r} and its ids are not for task.name='grids',"
+                    " which is generated; use task.name='arc' for files"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +229,8 @@ class InnerSizes:
     """What every inner loop has; sizes of `plan.PlanConfig` and `inner.InnerConfig`.
 
     A size of 0 is chosen to fit the device (`capacity.choose`). No size changes what an
-    adapter learns, but for `row_tokens`: longer lines of a self-edit are cut there.
+    adapter learns, but for `row_tokens`: where a self-edit is text, longer lines are
+    cut there.
     """
 
     lora: LoraConfig
@@ -281,6 +290,11 @@ class FewShotInner(InnerSizes):
         _one_of("inner.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
         _one_of("inner.padding", self.padding, (plan.MASKED, plan.PADDED))
         _at_least("inner.pad_samples", self.pad_samples, -1)
+        if self.padding == plan.PADDED and not self.pad_samples:
+            raise ValueError(
+                "inner.pad_samples=0 leaves out what inner.padding='padded' is for; "
+                "use -1 for all pads, or 8 to sample so many"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -403,7 +417,7 @@ class FewShot:
     seed: int
     mesh: MeshConfig
     model: ModelSource
-    task: FewShotTask
+    task: FewShotTaskConfig
     scale: FewShotScale
     propose: Decoding
     edit: arc_edit.EditLimits
@@ -416,7 +430,7 @@ class FewShot:
     ladder: tuple[str, ...]
 
     def __post_init__(self):
-        _at_least("seed", self.seed, 0)
+        _within("seed", self.seed, 0, 2**32 - 1)
         for arm in self.ladder:
             _one_of("ladder", arm, (*FEW_SHOT_BASE_ARMS, *FEW_SHOT_LAST_ARMS))
         inner, least = self.inner, self.edit.batch * self.inner.row_tokens
@@ -445,8 +459,12 @@ def read(values: Mapping[str, Any]) -> Experiment | FewShot:
       ValueError: see `build`.
     """
     task = values.get("task")
-    name = task.get("name") if isinstance(task, Mapping) else None
-    return build(FewShot if name in FEW_SHOT_TASKS else Experiment, values)
+    if isinstance(task, Mapping) and "name" in task:
+        known = (*KNOWLEDGE_TASKS, *FEW_SHOT_TASKS)
+        _one_of("config.task.name", task["name"], known)
+        if task["name"] in FEW_SHOT_TASKS:
+            return build(FewShot, values)
+    return build(Experiment, values)
 
 
 def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:

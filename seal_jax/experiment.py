@@ -64,7 +64,7 @@ def run(
     for name, cfg in (("inner", exp.inner), ("imitate", exp.imitate)):
         targets, rank = cfg.lora.targets, cfg.lora.rank
         lora.check(blank.arch, targets=targets, rank=rank, name=f"{name}.lora")
-    task = kind.make(exp, blank, [*itertools.chain(*train), *heldout])
+    task = kind.make(exp, blank, list(itertools.chain(*train)), heldout)
     runtime.cache_programs()
     distributed.keep_cache_if_shared()
     devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)

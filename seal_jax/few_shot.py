@@ -16,8 +16,8 @@ from typing import Any
 from seal_jax import config, plan, policy, trials
 from seal_jax.tasks import arc, arc_data, arc_edit, arc_text, arc_vote, grids
 
-OVER_BUDGET = "over budget"
 _EVERYTHING = arc_data.Switches(True, True, True, True)
+_NOTHING = arc_data.Switches(False, False, False, False)
 
 
 def load(exp: config.FewShot) -> tuple[list[list[arc.Task]], list[arc.Task]]:
@@ -39,14 +39,17 @@ def load(exp: config.FewShot) -> tuple[list[list[arc.Task]], list[arc.Task]]:
         ]
         heldout = grids.tasks("heldout", seed=seed, start=0, count=scale.heldout_tasks)
         return train, heldout
-    known = _some(task.train, task.train_split, task.train_ids)
-    heldout = _some(task.heldout, task.heldout_split, task.heldout_ids)
+    known = _some("train", task.train, task.train_split, task.train_ids)
+    heldout = _some("heldout", task.heldout, task.heldout_split, task.heldout_ids)
     for name, have, want in (
         ("scale.tasks", known, scale.tasks),
         ("scale.heldout_tasks", heldout, scale.heldout_tasks),
     ):
         if len(have) < want:
-            raise ValueError(f"{name}={want}: there are {len(have)}; use {len(have)}")
+            raise ValueError(
+                f"{name}={want} must be at most the {len(have)} tasks that task."
+                f"{'train' if have is known else 'heldout'} gives; use {len(have)}"
+            )
     heldout = heldout[: scale.heldout_tasks]
     places = [
         [(r * scale.tasks + i) % len(known) for i in range(scale.tasks)]
@@ -62,28 +65,43 @@ def load(exp: config.FewShot) -> tuple[list[list[arc.Task]], list[arc.Task]]:
     return train, heldout
 
 
-def _some(source: str, split: str, ids: Sequence[str]) -> list[arc.Task]:
-    tasks = arc.load(source, split=split)
-    return arc.select(tasks, ids) if ids else list(tasks.values())
+def _some(name: str, source: str, split: str, ids: Sequence[str]) -> list[arc.Task]:
+    """The tasks of the config's group `task`, `name` of which is the source."""
+    try:
+        tasks = arc.load(source, split=split)
+        return arc.select(tasks, ids) if ids else list(tasks.values())
+    except FileNotFoundError as error:
+        hint = "; set the variable SEAL_DATA" if "$SEAL_DATA" in source else ""
+        raise FileNotFoundError(f"task.{name}: {error}{hint}") from None
+    except ValueError as error:
+        raise ValueError(f"task.{name}: {error}") from None
 
 
 def make(
-    exp: config.FewShot, blank: policy.Policy, items: Sequence[arc.Task]
+    exp: config.FewShot,
+    blank: policy.Policy,
+    train: Sequence[arc.Task],
+    heldout: Sequence[arc.Task],
 ) -> "FewShotTask":
     """The task for these items.
 
     Raises:
-      ValueError: a prompt that cannot be used, a task that does not fit, an oracle
-        that is no self-edit.
+      ValueError: a prompt that cannot be used, a task that does not fit, an oracle that
+        is no self-edit or is over budget for a held-out task.
       FileNotFoundError: a prompt's file is not there.
     """
     task = FewShotTask(exp, blank)
     try:
-        arc_edit.parse(exp.task.oracle, exp.edit)
+        oracle = arc_edit.parse(exp.task.oracle, exp.edit)
     except arc_edit.InvalidEditError as error:
-        raise ValueError(f"task.oracle: {error}") from None
-    for item in items:
+        raise ValueError(f"task.oracle: {error}; change it") from None
+    for item in dict.fromkeys((*train, *heldout)):
         task.check_fit(item)
+    for item in heldout:
+        if {"oracle", "constant"} & set(exp.ladder):
+            task.check_budget(item, oracle)
+        if "random" in exp.ladder:
+            task.fixed("random", item)
     return task
 
 
@@ -91,6 +109,14 @@ def connect(task: "FewShotTask", workdir: Path) -> "FewShotTask":
     """Nothing has to be connected: answers are compared with the tasks' own."""
     del workdir
     return task
+
+
+def _shape(grid: arc.Grid) -> tuple[int, int]:
+    return len(grid), len(grid[0])
+
+
+def _black(shape: tuple[int, int]) -> arc.Grid:
+    return ((0,) * shape[1],) * shape[0]
 
 
 class FewShotTask:
@@ -110,6 +136,7 @@ class FewShotTask:
         self.instruction = arc_text.load_instruction(exp.answer.prompt)
         self._lines = functools.cache(self._make_lines)
         self._views = functools.cache(self._make_views)
+        self._lengths = functools.cache(self._length_of_shapes)
 
     def name(self, item: arc.Task) -> str:
         return f"task {item.id}"
@@ -125,27 +152,31 @@ class FewShotTask:
             edit = arc_edit.parse(text, self.exp.edit)
         except arc_edit.InvalidEditError as error:
             return trials.Reading(error.reason, again=True)
-        sequences = len(self._lines(item, edit.switches)[0])
-        if not sequences or arc_edit.over_budget(edit, sequences, self.exp.edit):
-            return trials.Reading(OVER_BUDGET)
-        return trials.Reading()
+        over = arc_edit.over_budget(
+            edit, self._count(item, edit.switches), self.exp.edit
+        )
+        return trials.Reading(arc_edit.OVER_BUDGET if over else None)
 
     def job(self, item: arc.Task, edit: trials.Edit, seed: tuple[int, ...]) -> plan.Job:
         asked, inner = arc_edit.parse(edit.text, self.exp.edit), self.exp.inner
         lines, given = self._lines(item, asked.switches)
-        longest = max(map(len, lines)) + 1  # with the end of the turn
+        # Rows are padded to the job's own longest: `pad_to` is for passages.
+        loss = plan.LossConfig(inner.padding, 2, inner.pad_samples)
         return plan.Job(
             lines,
             seed,
             epochs=asked.epochs,
             learning_rate=asked.learning_rate,
             clip=inner.clip,
-            loss=plan.LossConfig(inner.padding, longest, inner.pad_samples),
+            loss=loss,
             batch=self.exp.edit.batch,
             given=given if asked.output_only else (),
             warmup=inner.warmup,
             schedule=inner.schedule,
         )
+
+    def _count(self, item: arc.Task, switches: arc_data.Switches) -> int:
+        return len(self._lines(item, switches)[0])
 
     def _make_lines(
         self, item: arc.Task, switches: arc_data.Switches
@@ -167,6 +198,17 @@ class FewShotTask:
         )
 
     def _length(self, example: arc_data.Example) -> int:
+        """Tokens of prompt and answer.
+
+        Digits stand between spaces, so that only the grids' shapes matter, and there
+        are few: a dataset has thousands of examples, and reading text is slow.
+        """
+        pairs = (*example.context, example.query)
+        return self._lengths(tuple(tuple(map(_shape, pair)) for pair in pairs))
+
+    def _length_of_shapes(self, shapes: tuple[tuple[tuple[int, int], ...], ...]) -> int:
+        *context, query = (arc.Pair(*map(_black, pair)) for pair in shapes)
+        example = arc_data.Example(tuple(context), query)
         return sum(map(len, self._encode(example)))
 
     def _prompt(self, example: arc_data.Example) -> str:
@@ -181,11 +223,13 @@ class FewShotTask:
         if arm != "random":
             return None
 
-        def sequences(switches: arc_data.Switches) -> int:
-            return len(self._lines(item, switches)[0])
-
+        sequences = functools.partial(self._count, item)
         rngs = [random.Random(f"{self.exp.seed} {item.id} {e}") for e in range(count)]
-        return [arc_edit.random_edit(r, sequences, self.exp.edit).json() for r in rngs]
+        try:
+            edits = [arc_edit.random_edit(r, sequences, self.exp.edit) for r in rngs]
+        except ValueError as error:
+            raise ValueError(f"task {item.id}: edit.{error}") from None
+        return [edit.json() for edit in edits]
 
     # Answers
 
@@ -247,9 +291,9 @@ class FewShotTask:
             "redrawn": list(edit.redrawn),
             "refused": edit.refused,
         }
-        if edit.refused is None or edit.refused == OVER_BUDGET:
+        if edit.refused is None or edit.refused == arc_edit.OVER_BUDGET:
             asked = arc_edit.parse(edit.text, self.exp.edit)
-            sequences = len(self._lines(item, asked.switches)[0])
+            sequences = self._count(item, asked.switches)
             row |= {
                 "switches": asked.switches._asdict(),
                 "output_only": asked.output_only,
@@ -282,6 +326,21 @@ class FewShotTask:
 
     # Before anything is compiled
 
+    def check_budget(self, item: arc.Task, oracle: arc_edit.SelfEdit) -> None:
+        """Refuses an oracle that cannot be trained on a task.
+
+        Raises:
+          ValueError: see above.
+        """
+        sequences, limits = self._count(item, oracle.switches), self.exp.edit
+        if not sequences or arc_edit.over_budget(oracle, sequences, limits):
+            steps = arc_edit.steps(oracle, sequences, limits.batch)
+            raise ValueError(
+                f"task.oracle takes {steps} steps on the {sequences} training lines of "
+                f"task {item.id}, edit.max_steps={limits.max_steps}; give it at most "
+                f"{arc_edit.most_epochs(sequences, limits)} epochs"
+            )
+
     def check_fit(self, item: arc.Task) -> None:
         """Refuses a task that does not fit the model.
 
@@ -304,7 +363,7 @@ class FewShotTask:
         )
         # Every training line of every configuration has the length of one of these.
         every = arc_data.pool(item, _EVERYTHING, exp.data, length=self._length)
-        if not every:
+        if not every or not self._count(item, _NOTHING):
             raise ValueError(
                 f"task {item.id}: no training line stays within data.max_side="
                 f"{exp.data.max_side} and data.max_tokens={exp.data.max_tokens}; raise "
@@ -323,6 +382,12 @@ class FewShotTask:
                     f"views.max_tokens={exp.views.max_tokens}; raise it, or leave the "
                     "task out"
                 )
+        fits(
+            "an answer",
+            max(len(self.blank.encode(answer)) for answer in self.gold(item)) + 1,
+            exp.answer.max_tokens,
+            f"raise answer.max_tokens={exp.answer.max_tokens}",
+        )
         fits(
             "a view of a test",
             max(len(self.blank.encode(prompt)) for prompt in self.prompts(item)),

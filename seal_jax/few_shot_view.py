@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from seal_jax import run_view
+from seal_jax.tasks import arc_edit
 
-# A self-edit that asks for this much is valid, though it is not trained.
-OVER_BUDGET = "over budget"
 PREFIX = "task "  # of the items' names, where a passage's begins with "passage "
 NO_ADAPTER = "in_context"
 
@@ -62,7 +61,9 @@ class Counts:
     @property
     def valid(self) -> int:
         """Texts that are self-edits, whether they are over budget or not."""
-        invalid = sum(n for why, n in self.refused.items() if why != OVER_BUDGET)
+        invalid = sum(
+            n for why, n in self.refused.items() if why != arc_edit.OVER_BUDGET
+        )
         return self.drawn - invalid
 
     @property

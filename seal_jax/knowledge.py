@@ -73,7 +73,8 @@ def load(
 def make(
     exp: config.Experiment,
     blank: policy.Policy,
-    items: Sequence[Passage],
+    train: Sequence[Passage],
+    heldout: Sequence[Passage],
 ) -> "Knowledge":
     """The task for these passages, without a grader.
 
@@ -88,7 +89,7 @@ def make(
         self_edit.load_template(exp.answer.prompt, "answer"),
         _unconnected,
     )
-    check_fit(exp, blank, task, items)
+    check_fit(exp, blank, task, [*train, *heldout])
     return task
 
 

@@ -92,7 +92,8 @@ def row(
         by_item: list[list[float | None]] = [[] for _ in items]
         for g in graded:
             # A policy that writes what cannot be trained has solved nothing with it.
-            by_item[g.edit.item] += [mean(own) for own in g.scores] or [0.0]
+            nothing = [0.0] * run.exp.scale.heldout_seeds
+            by_item[g.edit.item] += [mean(own) for own in g.scores] or nothing
         values = [mean(own) for own in by_item]
         texts = [a for g in graded for t in g.trials for a in t.answers]
         shown = [reward.edit_row(run, g, items, arm=name) for g in graded]

@@ -69,9 +69,17 @@ def one_round(
     graded = reward.reward(run, items, edits, outcomes, phase=phase, final=True)
     baseline = reward.baselines(run, pupil, items, phase=phase)
     kept = keep(run, graded, baseline, round_index=round_index)
-    pupil = learn(
-        run, pupil, [graded[i].edit for i in kept], round_index, workdir, "policy"
-    )
+    if kept:
+        pupil = learn(
+            run, pupil, [graded[i].edit for i in kept], round_index, workdir, "policy"
+        )
+    else:
+        made = reward.counts(graded)
+        run.say(
+            f"{phase}: of {made['edits']} self-edits {made['trained']} were trained "
+            f"and none is kept (refused: {made['refused'] or 'none'}); the policy stays "
+            "as it is; raise scale.edits, or lower select.threshold"
+        )
     rows = [
         reward.edit_row(run, g, items, round=round_index, kept=i in kept)
         for i, g in enumerate(graded)
@@ -160,7 +168,8 @@ def learn(
     run.journal.cached(unit, lambda: meta)
     # Rounds may differ in how many edits they keep, and so in steps.
     before = [f"{name}/imitate/{r}" for r in range(1, round_index)]
-    start = sum(len(run.journal.get(key)["losses"]) for key in before)
+    done = [run.journal.get(key) for key in before if key in run.journal]
+    start = sum(len(unit["losses"]) for unit in done)
     for i, loss in enumerate(meta["losses"]):
         run.metrics.log(start + i, {f"imitate/{name}_loss": loss})
     return pupil.merged(delta)

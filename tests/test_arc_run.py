@@ -113,10 +113,24 @@ def test_a_second_round_goes_to_new_tasks_from_the_first_policy(tmp_path):
     assert len({row["task_id"] for row in read(tmp_path / "edits.jsonl")}) == 4
 
 
-def test_a_round_without_a_reward_says_what_to_change(tmp_path):
-    changes = {"select.threshold": "1.0", "scale.edits": 1, "ladder": ()}
-    with pytest.raises(ValueError, match=r"no edit was kept.*select\.threshold"):
-        train.run(short(**changes), tmp_path, say=lambda line: None)
+def test_a_round_without_a_reward_leaves_the_policy_as_it_is(tmp_path):
+    said = []
+    changes = {"select.threshold": "1.0", "ladder": ("self_edits",)}
+    summary = train.run(short(**changes), tmp_path, say=said.append)
+    assert summary["rounds"][0]["kept"] == 0
+    (line,) = (line for line in said if "none is kept" in line)
+    assert "6 self-edits" in line and "\n" not in line
+    # The same policy draws the same edits, and trains the same adapters.
+    first, second = (
+        [
+            (r["text"], r["answers"])
+            for r in read(tmp_path / "heldout.jsonl")
+            if r["arm"] == a
+        ]
+        for a in ("self_edits", "round_1")
+    )
+    assert first == second and len(first) == 4
+    assert len(read(tmp_path / "edits.jsonl")) == 6
 
 
 def test_real_tasks_run_every_stage(seal_data, tmp_path, monkeypatch):

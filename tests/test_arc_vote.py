@@ -17,7 +17,7 @@ from seal_jax.tasks.arc_vote import View, ViewsConfig
 REFERENCE = ViewsConfig(
     reorders=2,
     geometric=arc_vote.GEOMETRIC,
-    all_demonstrations=False,
+    contexts="leave_one_out",
     max_tokens=8192,
 )
 
@@ -145,7 +145,7 @@ def test_views_repeat_with_their_seed():
 
 def test_all_demonstrations_are_an_option():
     task = random_task(4)
-    without, found = views(task), views(task, cfg(all_demonstrations=True))
+    without, found = views(task), views(task, cfg(contexts="both"))
     assert found[: len(without)] == without
     further = found[len(without) :]
     assert further[0] == View(Example(task.train, task.tests[0]), None)
@@ -153,6 +153,14 @@ def test_all_demonstrations_are_an_option():
     for view in further:
         assert sorted(view.example.context) == sorted(task.train)
     assert not any(len(view.example.context) == 4 for view in without)
+
+
+def test_all_demonstrations_can_be_the_only_context():
+    found = views(random_task(3), cfg(contexts="all"))
+    assert all(len(view.example.context) == 3 for view in found)
+    assert {view.inverse for view in found} > {None}
+    with pytest.raises(ValueError, match="contexts='some' must be one of"):
+        cfg(contexts="some")
 
 
 def test_one_demonstration():

@@ -70,6 +70,10 @@ FEW_SHOT_REFUSED = {
     "views.reorders": (-1, ["reorders=-1", "at least 0"]),
     "views.geometric": (("translate",), ["geometric='translate'", "flip0"]),
     "ladder": (("base",), ["ladder='base'", "'in_context'"]),
+    "task.train": ("my.json", ["task.train='my.json'", "task.name='arc'"]),
+    "task.name": ("grid", ["task.name='grid'", "'squad'", "'grids'"]),
+    "inner.step_tokens": (384, ["inner.step_tokens=384", "use 768 or 0"]),
+    "seed": (2**32, ["seed=4294967296", "4294967295"]),
 }
 
 
@@ -83,6 +87,27 @@ def test_a_few_shot_value_out_of_range_is_refused_by_name_and_rule(key):
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
+
+
+def test_padding_that_is_not_computed_is_refused():
+    values = tiny_model.load_config("arc", "tiny")
+    values.inner.padding, values.inner.pad_samples = "padded", 0
+    with pytest.raises(ValueError, match=r"inner\.pad_samples=0 .* -1 for all"):
+        config.read(values.to_dict())
+
+
+def test_tasks_are_named_once():
+    values = tiny_model.load_config("arc")
+    values.task.train_ids = ("a", "b", "a")
+    with pytest.raises(ValueError, match=r"task\.train_ids=.* name each once"):
+        config.read(values.to_dict())
+
+
+def test_every_edit_that_earned_it_is_kept_however_many_there_are():
+    values = tiny_model.load_config("arc")
+    values.scale.edits = 30
+    exp = config.read(values.to_dict())
+    assert exp.select.k_best == exp.scale.edits == 30
 
 
 @pytest.mark.parametrize("arg", [None, "arc", "debug"])

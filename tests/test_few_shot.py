@@ -101,9 +101,9 @@ def test_rounds_on_files_go_through_the_list_again(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"scale__tasks": 4}, ["scale.tasks=4", "use 3"]),
+        ({"scale__tasks": 4}, ["scale.tasks=4", "task.train", "use 3"]),
         ({"scale__heldout_tasks": 9}, ["scale.heldout_tasks=9", "use 3"]),
-        ({"task__train_ids": ("nope",)}, ["'nope'", "nearest"]),
+        ({"task__train_ids": ("nope",)}, ["task.train:", "'nope'", "nearest"]),
     ],
 )
 def test_data_that_is_not_there_is_refused_by_name(tmp_path, changes, parts):
@@ -142,6 +142,12 @@ def test_a_task_in_both_sets_is_refused(tmp_path):
             ["a training line takes", "64 fit", "inner.row_tokens"],
         ),
         ({"answer__max_tokens": 2000}, ["a view of a test", "answer.max_tokens"]),
+        ({"answer__max_tokens": 5}, ["an answer takes", "5 fit", "raise answer.max"]),
+        ({"edit__max_steps": 30}, ["task.oracle takes 60 steps", "at most 1 epochs"]),
+        (
+            {"edit__max_steps": 1, "ladder": ("random",)},
+            ["edit.max_steps=1 must leave room"],
+        ),
         ({"propose__max_tokens": 2040}, ["its self-edit prompt", "8 fit"]),
         ({"propose__prompt": "nothing"}, ["'nothing'", "plain"]),
         ({"answer__prompt": "nothing"}, ["'nothing'", "plain"]),
@@ -149,14 +155,14 @@ def test_a_task_in_both_sets_is_refused(tmp_path):
 )
 def test_what_does_not_fit_is_refused_with_the_tasks_name(blank, changes, parts):
     with pytest.raises(ValueError) as caught:
-        few_shot.make(experiment(**changes), blank, [ONE_TEST])
+        few_shot.make(experiment(**changes), blank, [], [ONE_TEST])
     message = str(caught.value)
     assert [part for part in parts if part not in message] == [], message
     assert "\n" not in message
 
 
 def test_the_longest_line_of_any_configuration_decides_whether_it_fits(blank):
-    task = few_shot.make(experiment(data__most=2000), blank, TASKS)
+    task = few_shot.FewShotTask(experiment(data__most=2000), blank)
     job = task.job(ONE_TEST, edit(edit_text(ALL_DATA)), ())
     longest = max(map(len, job.lines))
     for room, fits in ((longest, True), (longest - 1, False)):
@@ -167,7 +173,7 @@ def test_the_longest_line_of_any_configuration_decides_whether_it_fits(blank):
             if fits
             else pytest.raises(ValueError, match=f"takes {longest} tokens, {room} fit")
         ):
-            few_shot.make(exp, blank, [ONE_TEST])
+            few_shot.make(exp, blank, [], [ONE_TEST])
 
 
 # Self-edits
@@ -188,17 +194,24 @@ def test_the_longest_line_of_any_configuration_decides_whether_it_fits(blank):
 )
 def test_what_a_text_is_worth(blank, text, expected):
     """Forty sequences at most: three epochs of a batch of two are sixty steps."""
-    task = few_shot.make(experiment(), blank, [ONE_TEST])
+    task = few_shot.make(experiment(), blank, [], [ONE_TEST])
     assert task.read(ONE_TEST, text) == expected
 
 
 def test_a_job_is_what_the_configuration_says(blank):
     exp = experiment()
-    task = few_shot.make(exp, blank, [ONE_TEST])
+    task = few_shot.make(exp, blank, [], [ONE_TEST])
     job = task.job(ONE_TEST, edit(edit_text(rate=0.003, epochs=5)), (1, 2))
     assert (job.learning_rate, job.epochs, job.seed) == (0.003, 5, (1, 2))
     assert (job.batch, job.warmup, job.schedule) == (2, 5, "cosine")
     assert job.loss.mode == plan.MASKED
+    # Lengths are counted by shapes; those of real lines are the same.
+    pairs = zip(
+        job.lines,
+        arc_data.dataset(ONE_TEST, NO_DATA, exp.data, length=lambda e: 1),
+        strict=True,
+    )
+    assert all(len(ids) == task._length(example) for ids, example in pairs)
     examples = arc_data.dataset(ONE_TEST, NO_DATA, exp.data, length=lambda e: 1)
     assert len(job.lines) == len(job.given) == len(examples)
     for ids, given, example in zip(job.lines, job.given, examples, strict=True):
@@ -211,7 +224,7 @@ def test_a_job_is_what_the_configuration_says(blank):
 
 
 def test_all_tokens_carry_loss_if_the_strategy_says_so(blank):
-    task = few_shot.make(experiment(), blank, [ONE_TEST])
+    task = few_shot.make(experiment(), blank, [], [ONE_TEST])
     job = task.job(ONE_TEST, edit(edit_text(output_only=False)), ())
     assert job.given == ()
     assert job.lines == task.job(ONE_TEST, edit(edit_text()), ()).lines
@@ -219,12 +232,12 @@ def test_all_tokens_carry_loss_if_the_strategy_says_so(blank):
 
 def test_padding_carries_loss_only_if_it_is_asked_for(blank):
     exp = experiment(inner__padding="padded", inner__pad_samples=3)
-    job = few_shot.make(exp, blank, [ONE_TEST]).job(ONE_TEST, edit(edit_text()), ())
+    job = few_shot.make(exp, blank, [], [ONE_TEST]).job(ONE_TEST, edit(edit_text()), ())
     assert (job.loss.mode, job.loss.pad_samples) == (plan.PADDED, 3)
 
 
 def test_edits_of_the_same_switches_share_one_dataset(blank):
-    task = few_shot.make(experiment(), blank, [ONE_TEST])
+    task = few_shot.make(experiment(), blank, [], [ONE_TEST])
     one, two = (
         task.job(ONE_TEST, edit(edit_text(ALL_DATA, rate=rate, epochs=e)), (e,))
         for rate, e in ((0.1, 1), (0.001, 3))
@@ -234,12 +247,12 @@ def test_edits_of_the_same_switches_share_one_dataset(blank):
 
 def test_baselines_write_valid_configurations_within_the_budget(blank):
     exp = experiment(scale__heldout_edits=20)
-    task = few_shot.make(exp, blank, TASKS)
+    task = few_shot.make(exp, blank, [], TASKS)
     seen = []
     for item in TASKS:
         texts = task.fixed("random", item)
         assert texts is not None and len(set(texts)) == 20
-        assert texts == few_shot.make(exp, blank, [item]).fixed("random", item)
+        assert texts == few_shot.make(exp, blank, [], [item]).fixed("random", item)
         assert all(task.read(item, text) == trials.Reading() for text in texts)
         seen += [arc_edit.parse(text, exp.edit) for text in texts]
     assert {e.switches for e in seen} >= {NO_DATA, ALL_DATA}
@@ -254,7 +267,7 @@ def test_baselines_write_valid_configurations_within_the_budget(blank):
 
 
 def test_prompts_show_every_view_and_never_the_answer_or_a_date(blank):
-    task = few_shot.make(experiment(task__chat="plain"), blank, [TWO_TESTS])
+    task = few_shot.make(experiment(task__chat="plain"), blank, [], [TWO_TESTS])
     prompts, gold = task.prompts(TWO_TESTS), task.gold(TWO_TESTS)
     assert len(prompts) == len(gold) > 10
     for prompt, answer in zip(prompts, gold, strict=True):
@@ -266,7 +279,7 @@ def test_prompts_show_every_view_and_never_the_answer_or_a_date(blank):
 
 @pytest.mark.parametrize("item", [ONE_TEST, TWO_TESTS])
 def test_the_reward_needs_every_test(blank, item):
-    task = few_shot.make(experiment(), blank, [item])
+    task = few_shot.make(experiment(), blank, [], [item])
     gold = task.gold(item)
     half = len(gold) // len(item.tests)
     wrong = ["[[1]]#"] * len(gold)
@@ -279,7 +292,7 @@ def test_the_reward_needs_every_test(blank, item):
 
 def test_rows_say_what_was_configured_and_guessed(blank):
     exp = experiment()
-    task = few_shot.make(exp, blank, [TWO_TESTS])
+    task = few_shot.make(exp, blank, [], [TWO_TESTS])
     answers = task.answers_row(TWO_TESTS, task.gold(TWO_TESTS), [1.0])
     assert [row["right"] for row in answers] == [True, True]
     assert all(row["parsed"] == row["views"] > 0 for row in answers)
@@ -315,7 +328,7 @@ def make_run(tmp_path, blank):
                 mesh=None,
                 journal=stack.enter_context(journal),
                 metrics=stack.enter_context(metrics.Metrics(tmp_path)),
-                task=few_shot.make(exp, blank, TASKS[:2]),
+                task=few_shot.make(exp, blank, [], TASKS[:2]),
                 say=lambda line: None,
             )
 
@@ -383,7 +396,7 @@ def test_attempts_draw_with_keys_of_their_own(make_run, blank, monkeypatch):
 def test_the_corpus_has_the_config_files_prompts(blank):
     """Pretraining and the task tell grids in the same words."""
     corpus = pretrain.CORPORA["grids"]()
-    task = few_shot.make(experiment(), blank, [ONE_TEST])
+    task = few_shot.make(experiment(), blank, [], [ONE_TEST])
     texts = [*task.prompts(ONE_TEST), task.propose_prompt(ONE_TEST)]
     texts += [task.gold(ONE_TEST)[0], *(task.fixed("oracle", ONE_TEST) or ())]
     known = set(corpus.words)

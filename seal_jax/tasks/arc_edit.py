@@ -35,6 +35,9 @@ REASONS = (
     "epochs",
 )
 
+# Why one that is valid is not trained.
+OVER_BUDGET = "over budget"
+
 _SWITCHES = tuple(f"use_{name}_augmentations" for name in Switches._fields)
 _TRAINING = ("strategy", "learning_rate", "num_train_epochs")
 _ALL_TOKENS = "train_using_all_tokens"

@@ -27,6 +27,8 @@ _GROUPS = (None, "transpose", "flip0", "flip1", "rotate180", "rotate270", "rotat
 
 _NOTHING: Grid = ((0,),)
 
+CONTEXTS = ("leave_one_out", "all", "both")
+
 
 class View(NamedTuple):
     """A query for one test.
@@ -47,14 +49,15 @@ class ViewsConfig:
     Attributes:
       reorders: random orders of each context, besides its own (the reference: 2).
       geometric: augmenters with an inverse, each of which turns one view (`GEOMETRIC`).
-      all_demonstrations: also views with every demonstration as context, and its random
-        orders, which the reference lacks.
+      contexts: "leave_one_out" is the reference: each context lacks a demonstration.
+        "all": the context is every demonstration, which the reference never shows.
+        "both": as the first, and then unturned views of the second.
       max_tokens: view and true answer together are shorter than this (8192).
     """
 
     reorders: int
     geometric: tuple[str, ...]
-    all_demonstrations: bool
+    contexts: str
     max_tokens: int
 
     def __post_init__(self):
@@ -62,6 +65,8 @@ class ViewsConfig:
             raise ValueError(f"reorders={self.reorders} must be at least 0")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens={self.max_tokens} must be at least 1")
+        if self.contexts not in CONTEXTS:
+            raise ValueError(f"contexts={self.contexts!r} must be one of {CONTEXTS}")
         for name in self.geometric:
             if name not in arc_augment.INVERSE:
                 raise ValueError(
@@ -99,10 +104,12 @@ def _views(
     task: Task, test: int, cfg: ViewsConfig, rng: RandomState, level: int
 ) -> list[View]:
     query, count = task.tests[test], len(task.train)
-    contexts = [
-        tuple(pair for i, pair in enumerate(task.train) if i not in dropped)
-        for dropped in itertools.combinations(range(count), min(level, count))
-    ]
+    contexts = [task.train]
+    if cfg.contexts != "all":
+        contexts = [
+            tuple(pair for i, pair in enumerate(task.train) if i not in dropped)
+            for dropped in itertools.combinations(range(count), min(level, count))
+        ]
     found = dict.fromkeys(_orders(contexts, query, cfg.reorders, rng))
     plain = list(found)
     for name in cfg.geometric:
@@ -110,7 +117,7 @@ def _views(
         view = View(_turned(example, name), arc_augment.INVERSE[name])
         if view.example not in {known.example for known in found}:
             found[view] = None
-    if cfg.all_demonstrations:
+    if cfg.contexts == "both":
         # Last, so that the option changes no other view.
         found |= dict.fromkeys(_orders([task.train], query, cfg.reorders, rng))
     return list(found)

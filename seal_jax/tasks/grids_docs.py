@@ -65,11 +65,11 @@ def _resized(rng: random.Random, pairs: list[arc.Pair]) -> list[arc.Pair]:
     """The pairs as a size or repeat augmentation shows them."""
     families = arc_augment.FAMILIES
     name = rng.choice((*families["size"], *families["repeat"]))
-    change = arc_augment.AUGMENTERS[name]
 
     def changed(grid: arc.Grid) -> arc.Grid:
-        made = change(np.array(grid), np.random.RandomState(0))
-        return tuple(map(tuple, made.tolist()))
+        # None of these is random.
+        rng, array = np.random.RandomState(0), arc_augment.as_array(grid)
+        return arc_augment.as_grid(arc_augment.AUGMENTERS[name](array, rng))
 
     return [arc.Pair(changed(p.input), changed(p.output)) for p in pairs]
 
