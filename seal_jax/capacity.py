@@ -121,7 +121,7 @@ def choose(
                     "be used; lower inner.pool, or spread the base over devices with "
                     "mesh.model"
                 )
-            raise ValueError(_advice(cfg, wanted, memory, limit))
+            raise ValueError(_advice(cfg, wanted, memory, limit, least))
         first = max(least, first // 2 // row * row)
 
 
@@ -197,7 +197,11 @@ def _shrunk(
 
 
 def _advice(
-    cfg: inner.InnerConfig, wanted: config.InnerSizes, memory: Memory, limit: int
+    cfg: inner.InnerConfig,
+    wanted: config.InnerSizes,
+    memory: Memory,
+    limit: int,
+    least: int,
 ) -> str:
     per_slot, per_result = _per_adapter(cfg, memory)
     room = limit - memory.base - memory.other
@@ -212,7 +216,7 @@ def _advice(
         return f"{have}; inner.slots={fits} fits"
     if together >= 1:
         return f"{have}; inner.slots={together} with inner.pool={together} fits"
-    if wanted.step_tokens and wanted.step_tokens > wanted.row_tokens:
+    if wanted.step_tokens > least:
         return f"{have}; lower inner.step_tokens, or leave it at 0"
     return (
         f"{have}; lower inner.lora.rank or inner.row_tokens, name fewer "

@@ -348,6 +348,9 @@ class SelectConfig:
                 f"select.threshold={self.threshold!r} must be 'none', 'baseline' or "
                 "a number in quotes"
             )
+        if self.reward == "grade" and _is_number(self.threshold):
+            # No share is larger, and the round would be for nothing.
+            _within("select.threshold", float(self.threshold), -math.inf, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -365,9 +365,9 @@ class FewShotTask:
         every = arc_data.pool(item, _EVERYTHING, exp.data, length=self._length)
         if not every or not self._count(item, _NOTHING):
             raise ValueError(
-                f"task {item.id}: no training line stays within data.max_side="
-                f"{exp.data.max_side} and data.max_tokens={exp.data.max_tokens}; raise "
-                "them, or leave the task out"
+                f"task {item.id}: no training line with data.leave={exp.data.leave} "
+                f"stays within data.max_side={exp.data.max_side} and data.max_tokens="
+                f"{exp.data.max_tokens}; change them, or leave the task out"
             )
         fits(
             "a training line",

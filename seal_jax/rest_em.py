@@ -77,8 +77,8 @@ def one_round(
         made = reward.counts(graded)
         run.say(
             f"{phase}: of {made['edits']} self-edits {made['trained']} were trained "
-            f"and none is kept (refused: {made['refused'] or 'none'}); the policy stays "
-            "as it is; raise scale.edits, or lower select.threshold"
+            f"and none is kept (refused: {made['refused'] or 'none'}); the policy "
+            "stays as it is; raise scale.edits, or lower select.threshold"
         )
     rows = [
         reward.edit_row(run, g, items, round=round_index, kept=i in kept)

@@ -112,6 +112,12 @@ def test_files_do_not_import_datasets(child_env, write):
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
+def test_a_folder_of_challenges_files_is_told_apart(tmp_path):
+    (tmp_path / "challenges.json").write_text('{"ab12": {}, "cd34": {}}')
+    with pytest.raises(ValueError, match=r"challenges\.json: .* give that file"):
+        arc.load(tmp_path, split="")
+
+
 def test_tasks_are_selected_in_the_order_asked_for():
     tasks = {name: task(name, 1) for name in ("ab12", "cd34", "ef56")}
     found = arc.select(tasks, ["ef56", "ab12"])

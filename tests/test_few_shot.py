@@ -103,7 +103,7 @@ def test_rounds_on_files_go_through_the_list_again(tmp_path):
     [
         ({"scale__tasks": 4}, ["scale.tasks=4", "task.train", "use 3"]),
         ({"scale__heldout_tasks": 9}, ["scale.heldout_tasks=9", "use 3"]),
-        ({"task__train_ids": ("nope",)}, ["task.train:", "'nope'", "nearest"]),
+        ({"task__train_ids": ("nope",)}, ["task.train:", "'nope'", "one of the 3"]),
     ],
 )
 def test_data_that_is_not_there_is_refused_by_name(tmp_path, changes, parts):

@@ -89,7 +89,7 @@ def select(tasks: Mapping[str, Task], ids: Sequence[str]) -> list[Task]:
     """
     for name in ids:
         if name not in tasks:
-            near = difflib.get_close_matches(name, tasks, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(name, tasks, n=1)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             raise ValueError(
                 f"task {name!r} must be one of the {len(tasks)} of the source{hint}"
@@ -128,10 +128,16 @@ def _load_folder(folder: Path) -> dict[str, Task]:
         inner = {str(path.parent) for path in folder.glob("**/*.json")}
         hint = f", as {min(inner)} does; give that" if inner else f"; {_FIX}"
         raise ValueError(f"{folder}: must hold a JSON file for each task{hint}")
-    return {
-        path.stem: _parse_task(_read(path), None, path.stem, str(path))
-        for path in sorted(paths)
-    }
+    found = {}
+    for path in sorted(paths):
+        entry = _read(path)
+        if isinstance(entry, dict) and "train" not in entry and len(entry) > 1:
+            raise ValueError(
+                f"{path}: must be one task; it looks like a file of many, give that "
+                "file and not its folder"
+            )
+        found[path.stem] = _parse_task(entry, None, path.stem, str(path))
+    return found
 
 
 def _load_file(path: Path) -> dict[str, Task]:
