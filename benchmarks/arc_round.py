@@ -44,7 +44,7 @@ import round as whole_round
 
 from seal_jax import (
     capacity,
-    config,
+    config_few_shot,
     hf_config,
     lora,
     model,
@@ -122,7 +122,7 @@ def compared(
     return {**made, "ratio_vs_floor": least / seconds}
 
 
-def is_published(exp: config.FewShot, *, shape: str, scale: float) -> bool:
+def is_published(exp: config_few_shot.FewShot, *, shape: str, scale: float) -> bool:
     """Whether this is SEAL's setting, whole."""
     own = arc_task.settings({})
     same = all(

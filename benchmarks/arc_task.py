@@ -12,7 +12,7 @@ import arc_workload
 import round_task
 import workload
 
-from seal_jax import config, generate, plan
+from seal_jax import config, config_few_shot, generate, plan
 from seal_jax.tasks import arc_edit
 
 CONFIGURATIONS = ("random", "oracle")
@@ -23,21 +23,21 @@ _IDS = 2**15
 type Tokens = tuple[int, ...]
 
 
-def settings(overrides: Mapping[str, Any]) -> config.FewShot:
+def settings(overrides: Mapping[str, Any]) -> config_few_shot.FewShot:
     """configs/arc.py with some of its values replaced.
 
     Raises:
       ValueError: see `round_task.values`, or a value that it refuses.
     """
     values = round_task.values(arc_workload.CONFIG, overrides)
-    return config.build(config.FewShot, values)
+    return config.build(config_few_shot.FewShot, values)
 
 
 # Lengths
 
 
 def lengths(
-    whole: arc_workload.Workload, exp: config.FewShot, *, scale: float = 1.0
+    whole: arc_workload.Workload, exp: config_few_shot.FewShot, *, scale: float = 1.0
 ) -> arc_workload.Workload:
     """The tasks of a round, as many and as long as the settings allow.
 
@@ -111,7 +111,7 @@ class Part:
       trials: the adapters, those with the most steps first.
     """
 
-    exp: config.FewShot
+    exp: config_few_shot.FewShot
     tasks: tuple[arc_workload.Task, ...]
     edits: tuple[tuple[arc_edit.SelfEdit, ...], ...]
     texts: tuple[tuple[int, ...], ...]
@@ -164,13 +164,13 @@ class Part:
 class Round:
     """A round to run: the tasks that it learns from, and those held out."""
 
-    exp: config.FewShot
+    exp: config_few_shot.FewShot
     train: Part
     heldout: Part
 
 
 def make(
-    exp: config.FewShot,
+    exp: config_few_shot.FewShot,
     tasks: arc_workload.Workload,
     *,
     configuration: str,
@@ -196,7 +196,7 @@ def make(
 
 
 def _part(
-    exp: config.FewShot,
+    exp: config_few_shot.FewShot,
     configuration: str,
     vocab: int,
     seed: int,

@@ -14,17 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from seal_jax import grade, judge, plan, select, self_edit
-from seal_jax.tasks import arc_data, arc_edit, arc_text, arc_vote
 
-# The ladder's rows. Rows of the base policy come first, those of the last one after the
-# rounds, the oracle at the end.
+# The ladder's rows.
 BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
 CONTROL_ARMS = ("random_kept",)
-FEW_SHOT_BASE_ARMS = ("in_context", "random", "self_edits", "oracle")
-FEW_SHOT_LAST_ARMS = ("constant",)
-NO_ADAPTER = ("base", "in_context")
-KNOWLEDGE_TASKS = ("squad", "world")
-FEW_SHOT_TASKS = ("arc", "grids")
+TASKS = ("squad", "world")
 REWARDS = ("grade", "log_likelihood")
 
 
@@ -42,7 +36,7 @@ class ModelSource:
     kernel: str
 
     def __post_init__(self):
-        _one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +50,8 @@ class MeshConfig:
     model: int
 
     def __post_init__(self):
-        _at_least("mesh.data", self.data, 0)
-        _at_least("mesh.model", self.model, 1)
+        at_least("mesh.data", self.data, 0)
+        at_least("mesh.model", self.model, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,50 +75,10 @@ class TaskConfig:
     forward_share: float
 
     def __post_init__(self):
-        _one_of("task.name", self.name, KNOWLEDGE_TASKS)
-        _within("task.forward_share", self.forward_share, 0.0, 1.0)
-        _at_least("task.train_start", self.train_start, 0)
-        _at_least("task.heldout_start", self.heldout_start, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class FewShotTaskConfig:
-    """Where few-shot tasks come from, and how they are told.
-
-    `name = "arc"`: `train` and `heldout` are files, folders or hub names (`tasks.arc`),
-    of which the `_ids` are taken, in this order; all, if there are none. `name =
-    "grids"`: tasks are generated from `shuffle_seed`; the source fields are empty.
-
-    `chat`: one of `arc_text.CHATS`. `attempts`: texts drawn until one is a valid
-    self-edit, at most. `oracle`: the self-edit, as JSON, of the rows `oracle` and
-    `constant`.
-    """
-
-    name: str
-    train: str
-    train_split: str
-    train_ids: tuple[str, ...]
-    heldout: str
-    heldout_split: str
-    heldout_ids: tuple[str, ...]
-    shuffle_seed: int
-    chat: str
-    attempts: int
-    oracle: str
-
-    def __post_init__(self):
-        _one_of("task.name", self.name, FEW_SHOT_TASKS)
-        _one_of("task.chat", self.chat, arc_text.CHATS)
-        _at_least("task.attempts", self.attempts, 1)
-        for name in ("train", "heldout"):
-            source, ids = getattr(self, name), getattr(self, f"{name}_ids")
-            if len(set(ids)) < len(ids):
-                raise ValueError(f"task.{name}_ids={ids} must differ; name each once")
-            if self.name == "grids" and (source or ids):
-                raise ValueError(
-                    f"task.{name}={source!r} and its ids are not for task.name='grids',"
-                    " which is generated; use task.name='arc' for files"
-                )
+        one_of("task.name", self.name, TASKS)
+        within("task.forward_share", self.forward_share, 0.0, 1.0)
+        at_least("task.train_start", self.train_start, 0)
+        at_least("task.heldout_start", self.heldout_start, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +94,7 @@ class Scale:
     heldout_seeds: int
 
     def __post_init__(self):
-        _all_positive(self)
+        all_positive("scale", self)
 
     @property
     def adapters(self) -> int:
@@ -151,33 +105,14 @@ class Scale:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class FewShotScale:
-    """How much of everything, for few-shot tasks."""
+def all_positive(name: str, group: Any) -> None:
+    """Refuses a dataclass with a field below 1.
 
-    rounds: int
-    tasks: int
-    edits: int
-    seeds: int
-    heldout_tasks: int
-    heldout_edits: int
-    heldout_seeds: int
-
-    def __post_init__(self):
-        _all_positive(self)
-
-    @property
-    def adapters(self) -> int:
-        """The most that are trained in one phase."""
-        return max(
-            self.tasks * self.edits * self.seeds,
-            self.heldout_tasks * self.heldout_edits * self.heldout_seeds,
-        )
-
-
-def _all_positive(scale: "Scale | FewShotScale") -> None:
-    for field in dataclasses.fields(scale):
-        _at_least(f"scale.{field.name}", getattr(scale, field.name), 1)
+    Raises:
+      ValueError: see above.
+    """
+    for field in dataclasses.fields(group):
+        at_least(f"{name}.{field.name}", getattr(group, field.name), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,13 +129,13 @@ class Decoding:
     batch: int
 
     def __post_init__(self):
-        _at_least("max_tokens", self.max_tokens, 1)
-        _at_least("min_tokens", self.min_tokens, 0)
-        _at_least("batch", self.batch, 1)
-        _at_least("prompt_multiple", self.prompt_multiple, 1)
-        _within("temperature", self.temperature, 0.0, 100.0)
-        _within("top_p", self.top_p, 1e-6, 1.0)
-        _at_least("top_k", self.top_k, 0)
+        at_least("max_tokens", self.max_tokens, 1)
+        at_least("min_tokens", self.min_tokens, 0)
+        at_least("batch", self.batch, 1)
+        at_least("prompt_multiple", self.prompt_multiple, 1)
+        within("temperature", self.temperature, 0.0, 100.0)
+        within("top_p", self.top_p, 1e-6, 1.0)
+        at_least("top_k", self.top_k, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,8 +146,8 @@ class EditConfig:
     quirks: str
 
     def __post_init__(self):
-        _one_of("edit.split", self.split, self_edit.RULES)
-        _one_of("edit.quirks", self.quirks, self_edit.QUIRKS)
+        one_of("edit.split", self.split, self_edit.RULES)
+        one_of("edit.quirks", self.quirks, self_edit.QUIRKS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,9 +178,9 @@ class InnerSizes:
     pool: int
 
     def __post_init__(self):
-        _positive("inner.clip", self.clip)
+        positive("inner.clip", self.clip)
         for name in ("step_tokens", "slots", "active", "pool"):
-            _at_least(f"inner.{name}", getattr(self, name), 0)
+            at_least(f"inner.{name}", getattr(self, name), 0)
         # Whatever is open, the rest must be a legal plan.
         plan.PlanConfig(
             self.tile,
@@ -266,35 +201,8 @@ class InnerConfig(InnerSizes):
 
     def __post_init__(self):
         super().__post_init__()
-        _at_least("inner.epochs", self.epochs, 1)
-        _positive("inner.learning_rate", self.learning_rate)
-
-
-@dataclasses.dataclass(frozen=True)
-class FewShotInner(InnerSizes):
-    """The inner loop of few-shot tasks; the self-edit says the rest.
-
-    `warmup` steps, then `schedule` ("cosine" or "linear") to zero. `padding`: "masked",
-    or "padded" for the reference's loss on pads, of which `pad_samples` are computed
-    (`plan.LossConfig`).
-    """
-
-    warmup: int
-    schedule: str
-    padding: str
-    pad_samples: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        _at_least("inner.warmup", self.warmup, 0)
-        _one_of("inner.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
-        _one_of("inner.padding", self.padding, (plan.MASKED, plan.PADDED))
-        _at_least("inner.pad_samples", self.pad_samples, -1)
-        if self.padding == plan.PADDED and not self.pad_samples:
-            raise ValueError(
-                "inner.pad_samples=0 leaves out what inner.padding='padded' is for; "
-                "use -1 for all pads, or 8 to sample so many"
-            )
+        at_least("inner.epochs", self.epochs, 1)
+        positive("inner.learning_rate", self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,9 +221,9 @@ class GradeConfig:
     judge: judge.JudgeConfig
 
     def __post_init__(self):
-        _one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
-        _within("grade.threshold", self.threshold, 0.0, 1.0)
-        _within("grade.max_missing", self.max_missing, 0.0, 1.0)
+        one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
+        within("grade.threshold", self.threshold, 0.0, 1.0)
+        within("grade.max_missing", self.max_missing, 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,9 +241,9 @@ class SelectConfig:
     threshold: str
 
     def __post_init__(self):
-        _one_of("select.reward", self.reward, REWARDS)
-        _one_of("select.ties", self.ties, select.TIES)
-        _at_least("select.k_best", self.k_best, 1)
+        one_of("select.reward", self.reward, REWARDS)
+        one_of("select.ties", self.ties, select.TIES)
+        at_least("select.k_best", self.k_best, 1)
         if self.threshold == "baseline" and self.reward != "grade":
             raise ValueError(
                 f"select.threshold='baseline' is an accuracy and select.reward="
@@ -350,7 +258,7 @@ class SelectConfig:
             )
         if self.reward == "grade" and _is_number(self.threshold):
             # No share is larger, and the round would be for nothing.
-            _within("select.threshold", float(self.threshold), -math.inf, 1.0)
+            within("select.threshold", float(self.threshold), -math.inf, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,11 +275,11 @@ class ImitateConfig:
     length_multiple: int
 
     def __post_init__(self):
-        _one_of("imitate.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
+        one_of("imitate.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
         for name in ("epochs", "batch", "micro_batch", "length_multiple"):
-            _at_least(f"imitate.{name}", getattr(self, name), 1)
-        _positive("imitate.learning_rate", self.learning_rate)
-        _positive("imitate.clip", self.clip)
+            at_least(f"imitate.{name}", getattr(self, name), 1)
+        positive("imitate.learning_rate", self.learning_rate)
+        positive("imitate.clip", self.clip)
         if self.batch % self.micro_batch:
             raise ValueError(
                 f"imitate.batch={self.batch} must be a multiple of "
@@ -398,9 +306,9 @@ class Experiment:
     ladder: tuple[str, ...]
 
     def __post_init__(self):
-        _at_least("seed", self.seed, 0)
+        at_least("seed", self.seed, 0)
         for arm in self.ladder:
-            _one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+            one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
 
     @property
     def turn_end(self) -> str:
@@ -411,63 +319,6 @@ class Experiment:
     def lines_per_step(self) -> int:
         """Training lines of one optimizer step."""
         return 1
-
-
-@dataclasses.dataclass(frozen=True)
-class FewShot:
-    """Everything that decides the result of a run on few-shot tasks."""
-
-    seed: int
-    mesh: MeshConfig
-    model: ModelSource
-    task: FewShotTaskConfig
-    scale: FewShotScale
-    propose: Decoding
-    edit: arc_edit.EditLimits
-    data: arc_data.DataConfig
-    inner: FewShotInner
-    views: arc_vote.ViewsConfig
-    answer: Decoding
-    select: SelectConfig
-    imitate: ImitateConfig
-    ladder: tuple[str, ...]
-
-    def __post_init__(self):
-        _within("seed", self.seed, 0, 2**32 - 1)
-        for arm in self.ladder:
-            _one_of("ladder", arm, (*FEW_SHOT_BASE_ARMS, *FEW_SHOT_LAST_ARMS))
-        inner, least = self.inner, self.edit.batch * self.inner.row_tokens
-        if 0 < inner.step_tokens < least:
-            raise ValueError(
-                f"inner.step_tokens={inner.step_tokens} must have room for edit.batch="
-                f"{self.edit.batch} rows of inner.row_tokens={inner.row_tokens}; use "
-                f"{least} or 0"
-            )
-
-    @property
-    def turn_end(self) -> str:
-        """The token that ends an answer; empty: the model's own end of text."""
-        return arc_text.CHATS[self.task.chat].end
-
-    @property
-    def lines_per_step(self) -> int:
-        """Training lines of one optimizer step."""
-        return self.edit.batch
-
-
-def read(values: Mapping[str, Any]) -> Experiment | FewShot:
-    """The experiment that a config describes; its task's name says of which kind.
-
-    Raises:
-      ValueError: see `build`.
-    """
-    task = values.get("task")
-    if isinstance(task, Mapping) and "name" in task:
-        known = (*KNOWLEDGE_TASKS, *FEW_SHOT_TASKS)
-        _one_of("config.task.name", task["name"], known)
-        if task["name"] in FEW_SHOT_TASKS:
-            return build(FewShot, values)
-    return build(Experiment, values)
 
 
 def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:
@@ -525,21 +376,41 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _one_of(name: str, value: str, allowed: typing.Iterable[str]) -> None:
+def one_of(name: str, value: str, allowed: typing.Iterable[str]) -> None:
+    """Refuses a value that is not among those allowed.
+
+    Raises:
+      ValueError: see above.
+    """
     if value not in (allowed := tuple(allowed)):
         raise ValueError(f"{name}={value!r} must be one of {allowed}")
 
 
-def _at_least(name: str, value: int, low: int) -> None:
+def at_least(name: str, value: int, low: int) -> None:
+    """Refuses a value below `low`.
+
+    Raises:
+      ValueError: see above.
+    """
     if value < low:
         raise ValueError(f"{name}={value} must be at least {low}")
 
 
-def _positive(name: str, value: float) -> None:
+def positive(name: str, value: float) -> None:
+    """Refuses a value that is not above 0.
+
+    Raises:
+      ValueError: see above.
+    """
     if not value > 0:
         raise ValueError(f"{name}={value} must be greater than 0")
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Refuses a value out of `low..high`.
+
+    Raises:
+      ValueError: see above.
+    """
     if not low <= value <= high:
         raise ValueError(f"{name}={value} must lie in {low}..{high}")

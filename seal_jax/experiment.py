@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from seal_jax import (
     capacity,
     config,
+    config_few_shot,
     distributed,
     few_shot,
     inner,
@@ -41,8 +42,23 @@ from seal_jax import (
 SUMMARY = "summary.json"
 
 
+def read(values: Mapping[str, Any]) -> config.Experiment | config_few_shot.FewShot:
+    """The experiment that a config describes; its task's name says of which kind.
+
+    Raises:
+      ValueError: see `config.build`.
+    """
+    task = values.get("task")
+    if isinstance(task, Mapping) and "name" in task:
+        known = (*config.TASKS, *config_few_shot.TASKS)
+        config.one_of("config.task.name", task["name"], known)
+        if task["name"] in config_few_shot.TASKS:
+            return config.build(config_few_shot.FewShot, values)
+    return config.build(config.Experiment, values)
+
+
 def run(
-    exp: config.Experiment | config.FewShot,
+    exp: config.Experiment | config_few_shot.FewShot,
     values: dict[str, Any],
     workdir: Path,
     *,
@@ -141,7 +157,7 @@ def check_same(values: dict[str, Any]) -> None:
 
 
 def fitting(
-    exp: config.Experiment | config.FewShot,
+    exp: config.Experiment | config_few_shot.FewShot,
     arch: model.ModelConfig,
     devices: Mesh | None,
     *,
@@ -199,8 +215,8 @@ def walk(
     """The experiment proper; everything before it was preparation."""
     row = functools.partial(ladder.row, state, items=heldout)
     wanted = state.exp.ladder
-    few_shot_run = isinstance(state.exp, config.FewShot)
-    first = config.FEW_SHOT_BASE_ARMS if few_shot_run else config.BASE_ARMS
+    few_shot_run = isinstance(state.exp, config_few_shot.FewShot)
+    first = config_few_shot.BASE_ARMS if few_shot_run else config.BASE_ARMS
     rows = [
         row(base, name=name) for name in first if name in wanted and name != "oracle"
     ]
@@ -223,7 +239,7 @@ def walk(
         known = {f"round/{k}": v for k, v in line.items() if v is not None}
         state.metrics.log(index, known)
         rows.append(row(pupil, name=f"round_{index}"))
-    rows += [row(pupil, name=n) for n in config.FEW_SHOT_LAST_ARMS if n in wanted]
+    rows += [row(pupil, name=n) for n in config_few_shot.LAST_ARMS if n in wanted]
     rows += last
     heldout_edits = [edit for r in rows for edit in r["edits"]]
     every = {state.task.name(i): i for own in (*train, heldout) for i in own}

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax import config, plan, policy, trials
+from seal_jax import config_few_shot, plan, policy, trials
 from seal_jax.tasks import arc, arc_data, arc_edit, arc_text, arc_vote, grids
 
 _EVERYTHING = arc_data.Switches(True, True, True, True)
 _NOTHING = arc_data.Switches(False, False, False, False)
 
 
-def load(exp: config.FewShot) -> tuple[list[list[arc.Task]], list[arc.Task]]:
+def load(exp: config_few_shot.FewShot) -> tuple[list[list[arc.Task]], list[arc.Task]]:
     """Training tasks of each round, and the held-out ones.
 
     Generated tasks are new ones in every round. Files have so few that one can solve:
@@ -78,7 +78,7 @@ def _some(name: str, source: str, split: str, ids: Sequence[str]) -> list[arc.Ta
 
 
 def make(
-    exp: config.FewShot,
+    exp: config_few_shot.FewShot,
     blank: policy.Policy,
     train: Sequence[arc.Task],
     heldout: Sequence[arc.Task],
@@ -127,7 +127,7 @@ class FewShotTask:
 
     max_missing = 0.0
 
-    def __init__(self, exp: config.FewShot, blank: policy.Policy):
+    def __init__(self, exp: config_few_shot.FewShot, blank: policy.Policy):
         self.exp = exp
         self.blank = blank
         self.attempts = exp.task.attempts

@@ -25,9 +25,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import config, policy, reward, stats, trials
+from seal_jax import policy, reward, stats, trials
 from seal_jax.reward import Graded, mean
 from seal_jax.trials import Run
+
+# Rows without an adapter.
+NO_ADAPTER = ("base", "in_context")
 
 
 def arm(
@@ -71,7 +74,7 @@ def row(
 ) -> dict[str, Any]:
     """One arm as a row: mean score per item, empty answers, the edits for reading."""
     graded: list[Graded] = []
-    if name in config.NO_ADAPTER:
+    if name in NO_ADAPTER:
         phase = f"ladder/{name}"
         answers = trials.base_answers(run, learner, items, phase=phase)
         scores = reward.score_answers(run, items, answers, phase=phase, final=False)

@@ -29,7 +29,7 @@ def run(
 
     Args:
       values: a config as nested dicts (`ConfigDict.to_dict()`), those of
-        `config.Experiment` or `config.FewShot`.
+        `config.Experiment` or `config_few_shot.FewShot`.
       workdir: where everything goes.
       say: receives progress, a line at a time.
 
@@ -40,9 +40,9 @@ def run(
       ValueError, OSError: bad input, in one line, before anything is compiled.
     """
     # Imported here: `--help` and a mistyped flag should not wait for jax.
-    from seal_jax import config, experiment
+    from seal_jax import experiment
 
-    exp = config.read(values)
+    exp = experiment.read(values)
     return experiment.run(exp, values, Path(workdir), say=say)
 
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from seal_jax import (
     config,
+    config_few_shot,
     distributed,
     inner,
     lora,
@@ -145,7 +146,7 @@ class Task(Protocol):
 class Run:
     """What every phase needs: the experiment, and where finished work is kept."""
 
-    exp: config.Experiment | config.FewShot
+    exp: config.Experiment | config_few_shot.FewShot
     inner: inner.InnerConfig
     mesh: Mesh | None
     journal: records.Journal

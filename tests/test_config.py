@@ -6,7 +6,7 @@ import pathlib
 import pytest
 import tiny_model
 
-from seal_jax import config, pretrain
+from seal_jax import config, config_few_shot, experiment, pretrain
 
 CONFIGS = sorted(p.stem for p in (tiny_model.ROOT / "configs").glob("*.py"))
 
@@ -39,21 +39,21 @@ def test_every_experiment_builds(name, arg):
 @pytest.mark.parametrize("arg", [None, "", "tiny", "debug"])
 def test_every_few_shot_experiment_builds(arg):
     values = tiny_model.load_config("arc", arg).to_dict()
-    exp = config.read(values)
-    assert isinstance(exp, config.FewShot)
+    exp = experiment.read(values)
+    assert isinstance(exp, config_few_shot.FewShot)
     assert dataclasses.asdict(exp) == values
-    assert hash(exp) == hash(config.read(values))
+    assert hash(exp) == hash(experiment.read(values))
     assert exp.turn_end == ("" if arg in ("tiny", "debug") else "<|eot_id|>")
 
 
 @pytest.mark.parametrize("name", ["squad", "tiny"])
 def test_the_task_tells_the_kind_of_experiment(name):
     values = tiny_model.load_config(name, "debug").to_dict()
-    exp = config.read(values)
+    exp = experiment.read(values)
     assert isinstance(exp, config.Experiment) and exp.turn_end == ""
     for task in (None, {}, {"name": 3}):
         with pytest.raises(ValueError, match=r"config\.task"):
-            config.read(values | {"task": task})
+            experiment.read(values | {"task": task})
 
 
 FEW_SHOT_REFUSED = {
@@ -83,7 +83,7 @@ def test_a_few_shot_value_out_of_range_is_refused_by_name_and_rule(key):
     values = tiny_model.load_config("arc", "tiny")
     values.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError) as caught:
-        config.read(values.to_dict())
+        experiment.read(values.to_dict())
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
@@ -93,20 +93,20 @@ def test_padding_that_is_not_computed_is_refused():
     values = tiny_model.load_config("arc", "tiny")
     values.inner.padding, values.inner.pad_samples = "padded", 0
     with pytest.raises(ValueError, match=r"inner\.pad_samples=0 .* -1 for all"):
-        config.read(values.to_dict())
+        experiment.read(values.to_dict())
 
 
 def test_tasks_are_named_once():
     values = tiny_model.load_config("arc")
     values.task.train_ids = ("a", "b", "a")
     with pytest.raises(ValueError, match=r"task\.train_ids=.* name each once"):
-        config.read(values.to_dict())
+        experiment.read(values.to_dict())
 
 
 def test_every_edit_that_earned_it_is_kept_however_many_there_are():
     values = tiny_model.load_config("arc")
     values.scale.edits = 30
-    exp = config.read(values.to_dict())
+    exp = experiment.read(values.to_dict())
     assert exp.select.k_best == exp.scale.edits == 30
 
 

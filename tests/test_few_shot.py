@@ -12,7 +12,8 @@ import tiny_model
 
 from seal_jax import (
     capacity,
-    config,
+    config_few_shot,
+    experiment,
     few_shot,
     metrics,
     plan,
@@ -33,15 +34,15 @@ ALL_DATA = arc_data.Switches(True, True, True, True)
 @pytest.fixture(scope="module")
 def blank():
     """The embedded model's tokenizer and shapes, without its weights."""
-    return policy.describe(experiment().model)
+    return policy.describe(an_experiment().model)
 
 
-def experiment(**changes) -> config.FewShot:
+def an_experiment(**changes) -> config_few_shot.FewShot:
     values = tiny_model.load_config("arc", "tiny")
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     values.update_from_flattened_dict(dotted)
-    exp = config.read(values.to_dict())
-    assert isinstance(exp, config.FewShot)
+    exp = experiment.read(values.to_dict())
+    assert isinstance(exp, config_few_shot.FewShot)
     return exp
 
 
@@ -67,19 +68,19 @@ def write_arc(folder: pathlib.Path, tasks) -> str:
 
 
 def test_generated_tasks_are_new_in_every_round_and_held_out_ones_apart():
-    exp = experiment(scale__rounds=3, scale__tasks=4, scale__heldout_tasks=5)
+    exp = an_experiment(scale__rounds=3, scale__tasks=4, scale__heldout_tasks=5)
     rounds, heldout = few_shot.load(exp)
     assert [len(own) for own in rounds] == [4, 4, 4] and len(heldout) == 5
     ids = [task.id for own in (*rounds, heldout) for task in own]
     assert len(set(ids)) == len(ids)
     again = few_shot.load(dataclasses.replace(exp))
     assert again == (rounds, heldout)
-    other = few_shot.load(experiment(seed=1))
+    other = few_shot.load(an_experiment(seed=1))
     assert not {t.id for t in other[1]} & {t.id for t in heldout}
 
 
 def arc_experiment(tmp_path, **changes):
-    return experiment(
+    return an_experiment(
         task__name="arc",
         task__train=write_arc(tmp_path / "train", TASKS[:3]),
         task__heldout=write_arc(tmp_path / "heldout", TASKS[3:6]),
@@ -116,7 +117,7 @@ def test_data_that_is_not_there_is_refused_by_name(tmp_path, changes, parts):
 
 def test_a_task_in_both_sets_is_refused(tmp_path):
     folder = write_arc(tmp_path / "both", TASKS[:3])
-    exp = experiment(
+    exp = an_experiment(
         task__name="arc",
         task__train=folder,
         task__heldout=folder,
@@ -155,19 +156,19 @@ def test_a_task_in_both_sets_is_refused(tmp_path):
 )
 def test_what_does_not_fit_is_refused_with_the_tasks_name(blank, changes, parts):
     with pytest.raises(ValueError) as caught:
-        few_shot.make(experiment(**changes), blank, [], [ONE_TEST])
+        few_shot.make(an_experiment(**changes), blank, [], [ONE_TEST])
     message = str(caught.value)
     assert [part for part in parts if part not in message] == [], message
     assert "\n" not in message
 
 
 def test_the_longest_line_of_any_configuration_decides_whether_it_fits(blank):
-    task = few_shot.FewShotTask(experiment(data__most=2000), blank)
+    task = few_shot.FewShotTask(an_experiment(data__most=2000), blank)
     job = task.job(ONE_TEST, edit(edit_text(ALL_DATA)), ())
     longest = max(map(len, job.lines))
     for room, fits in ((longest, True), (longest - 1, False)):
         sizes = {"inner__tile": 1, "inner__row_tokens": room}
-        exp = experiment(**sizes, inner__step_tokens=2 * room)
+        exp = an_experiment(**sizes, inner__step_tokens=2 * room)
         with (
             contextlib.nullcontext()
             if fits
@@ -194,12 +195,12 @@ def test_the_longest_line_of_any_configuration_decides_whether_it_fits(blank):
 )
 def test_what_a_text_is_worth(blank, text, expected):
     """Forty sequences at most: three epochs of a batch of two are sixty steps."""
-    task = few_shot.make(experiment(), blank, [], [ONE_TEST])
+    task = few_shot.make(an_experiment(), blank, [], [ONE_TEST])
     assert task.read(ONE_TEST, text) == expected
 
 
 def test_a_job_is_what_the_configuration_says(blank):
-    exp = experiment()
+    exp = an_experiment()
     task = few_shot.make(exp, blank, [], [ONE_TEST])
     job = task.job(ONE_TEST, edit(edit_text(rate=0.003, epochs=5)), (1, 2))
     assert (job.learning_rate, job.epochs, job.seed) == (0.003, 5, (1, 2))
@@ -224,20 +225,20 @@ def test_a_job_is_what_the_configuration_says(blank):
 
 
 def test_all_tokens_carry_loss_if_the_strategy_says_so(blank):
-    task = few_shot.make(experiment(), blank, [], [ONE_TEST])
+    task = few_shot.make(an_experiment(), blank, [], [ONE_TEST])
     job = task.job(ONE_TEST, edit(edit_text(output_only=False)), ())
     assert job.given == ()
     assert job.lines == task.job(ONE_TEST, edit(edit_text()), ()).lines
 
 
 def test_padding_carries_loss_only_if_it_is_asked_for(blank):
-    exp = experiment(inner__padding="padded", inner__pad_samples=3)
+    exp = an_experiment(inner__padding="padded", inner__pad_samples=3)
     job = few_shot.make(exp, blank, [], [ONE_TEST]).job(ONE_TEST, edit(edit_text()), ())
     assert (job.loss.mode, job.loss.pad_samples) == (plan.PADDED, 3)
 
 
 def test_edits_of_the_same_switches_share_one_dataset(blank):
-    task = few_shot.make(experiment(), blank, [], [ONE_TEST])
+    task = few_shot.make(an_experiment(), blank, [], [ONE_TEST])
     one, two = (
         task.job(ONE_TEST, edit(edit_text(ALL_DATA, rate=rate, epochs=e)), (e,))
         for rate, e in ((0.1, 1), (0.001, 3))
@@ -246,7 +247,7 @@ def test_edits_of_the_same_switches_share_one_dataset(blank):
 
 
 def test_baselines_write_valid_configurations_within_the_budget(blank):
-    exp = experiment(scale__heldout_edits=20)
+    exp = an_experiment(scale__heldout_edits=20)
     task = few_shot.make(exp, blank, [], TASKS)
     seen = []
     for item in TASKS:
@@ -267,7 +268,7 @@ def test_baselines_write_valid_configurations_within_the_budget(blank):
 
 
 def test_prompts_show_every_view_and_never_the_answer_or_a_date(blank):
-    task = few_shot.make(experiment(task__chat="plain"), blank, [], [TWO_TESTS])
+    task = few_shot.make(an_experiment(task__chat="plain"), blank, [], [TWO_TESTS])
     prompts, gold = task.prompts(TWO_TESTS), task.gold(TWO_TESTS)
     assert len(prompts) == len(gold) > 10
     for prompt, answer in zip(prompts, gold, strict=True):
@@ -279,7 +280,7 @@ def test_prompts_show_every_view_and_never_the_answer_or_a_date(blank):
 
 @pytest.mark.parametrize("item", [ONE_TEST, TWO_TESTS])
 def test_the_reward_needs_every_test(blank, item):
-    task = few_shot.make(experiment(), blank, [], [item])
+    task = few_shot.make(an_experiment(), blank, [], [item])
     gold = task.gold(item)
     half = len(gold) // len(item.tests)
     wrong = ["[[1]]#"] * len(gold)
@@ -291,7 +292,7 @@ def test_the_reward_needs_every_test(blank, item):
 
 
 def test_rows_say_what_was_configured_and_guessed(blank):
-    exp = experiment()
+    exp = an_experiment()
     task = few_shot.make(exp, blank, [], [TWO_TESTS])
     answers = task.answers_row(TWO_TESTS, task.gold(TWO_TESTS), [1.0])
     assert [row["right"] for row in answers] == [True, True]
@@ -320,7 +321,7 @@ def make_run(tmp_path, blank):
 
         def make(**changes):
             stack.close()
-            exp = experiment(**changes)
+            exp = an_experiment(**changes)
             journal = records.Journal(tmp_path / "journal.jsonl")
             return trials.Run(
                 exp=exp,
@@ -396,7 +397,7 @@ def test_attempts_draw_with_keys_of_their_own(make_run, blank, monkeypatch):
 def test_the_corpus_has_the_config_files_prompts(blank):
     """Pretraining and the task tell grids in the same words."""
     corpus = pretrain.CORPORA["grids"]()
-    task = few_shot.make(experiment(), blank, [], [ONE_TEST])
+    task = few_shot.make(an_experiment(), blank, [], [ONE_TEST])
     texts = [*task.prompts(ONE_TEST), task.propose_prompt(ONE_TEST)]
     texts += [task.gold(ONE_TEST)[0], *(task.fixed("oracle", ONE_TEST) or ())]
     known = set(corpus.words)

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("tasks.arc_edit", "tasks.arc_text", "tasks.arc_vote")),
     ("text", ("judge", "self_edit", "seal_results", "tasks.squad", "tasks.world")),
     ("text", ("config", "run_view", "tasks.grids_docs", "tasks.world_docs")),
-    ("text", ("few_shot_view", "report_parts")),
+    ("text", ("config_few_shot", "few_shot_view", "report_parts")),
     ("text", ("report_configs", "report_grids")),
     ("text", ("report_edits",)),
     ("text", ("report_html",)),

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from seal_jax import config
+from seal_jax import config, config_few_shot, experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -138,7 +138,7 @@ def test_settings_are_accepted(key, text):
         group, last = leaf(values, key)
         group[last] = value
         try:
-            config.read(values)
+            experiment.read(values)
         except ValueError as error:
             refusals.append(str(error))
     # Refuses a wrong type, and values that the key does not take.
@@ -198,7 +198,7 @@ def test_the_dimension_key_is_the_models():
 
 def test_every_row_of_the_ladder_is_explained():
     rows = {*config.BASE_ARMS, *config.CONTROL_ARMS, "round_1", "round_2"}
-    rows |= {*config.FEW_SHOT_BASE_ARMS, *config.FEW_SHOT_LAST_ARMS}
+    rows |= {*config_few_shot.BASE_ARMS, *config_few_shot.LAST_ARMS}
     assert rows <= set(CODE)
 
 

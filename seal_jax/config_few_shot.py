@@ -1,0 +1,148 @@
+"""The experiment on few-shot tasks as frozen dataclasses; `configs/arc.py` is one.
+
+`config` has that on passages, and what both share.
+"""
+
+import dataclasses
+
+from seal_jax import config, plan
+from seal_jax.tasks import arc_data, arc_edit, arc_text, arc_vote
+
+TASKS = ("arc", "grids")
+
+# The ladder's rows: those of the base policy, then those of the last one.
+BASE_ARMS = ("in_context", "random", "self_edits", "oracle")
+LAST_ARMS = ("constant",)
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotTaskConfig:
+    """Where few-shot tasks come from, and how they are told.
+
+    `name = "arc"`: `train` and `heldout` are files, folders or hub names (`tasks.arc`),
+    of which the `_ids` are taken, in this order; all, if there are none. `name =
+    "grids"`: tasks are generated from `shuffle_seed`; the source fields are empty.
+
+    `chat`: one of `arc_text.CHATS`. `attempts`: texts drawn until one is a valid
+    self-edit, at most. `oracle`: the self-edit, as JSON, of the rows `oracle` and
+    `constant`.
+    """
+
+    name: str
+    train: str
+    train_split: str
+    train_ids: tuple[str, ...]
+    heldout: str
+    heldout_split: str
+    heldout_ids: tuple[str, ...]
+    shuffle_seed: int
+    chat: str
+    attempts: int
+    oracle: str
+
+    def __post_init__(self):
+        config.one_of("task.name", self.name, TASKS)
+        config.one_of("task.chat", self.chat, arc_text.CHATS)
+        config.at_least("task.attempts", self.attempts, 1)
+        for name in ("train", "heldout"):
+            source, ids = getattr(self, name), getattr(self, f"{name}_ids")
+            if len(set(ids)) < len(ids):
+                raise ValueError(f"task.{name}_ids={ids} must differ; name each once")
+            if self.name == "grids" and (source or ids):
+                raise ValueError(
+                    f"task.{name}={source!r} and its ids are not for task.name='grids',"
+                    " which is generated; use task.name='arc' for files"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotScale:
+    """How much of everything, for few-shot tasks."""
+
+    rounds: int
+    tasks: int
+    edits: int
+    seeds: int
+    heldout_tasks: int
+    heldout_edits: int
+    heldout_seeds: int
+
+    def __post_init__(self):
+        config.all_positive("scale", self)
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return max(
+            self.tasks * self.edits * self.seeds,
+            self.heldout_tasks * self.heldout_edits * self.heldout_seeds,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotInner(config.InnerSizes):
+    """The inner loop of few-shot tasks; the self-edit says the rest.
+
+    `warmup` steps, then `schedule` ("cosine" or "linear") to zero. `padding`: "masked",
+    or "padded" for the reference's loss on pads, of which `pad_samples` are computed
+    (`plan.LossConfig`).
+    """
+
+    warmup: int
+    schedule: str
+    padding: str
+    pad_samples: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        config.at_least("inner.warmup", self.warmup, 0)
+        config.one_of("inner.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
+        config.one_of("inner.padding", self.padding, (plan.MASKED, plan.PADDED))
+        config.at_least("inner.pad_samples", self.pad_samples, -1)
+        if self.padding == plan.PADDED and not self.pad_samples:
+            raise ValueError(
+                "inner.pad_samples=0 leaves out what inner.padding='padded' is for; "
+                "use -1 for all pads, or 8 to sample so many"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot:
+    """Everything that decides the result of a run on few-shot tasks."""
+
+    seed: int
+    mesh: config.MeshConfig
+    model: config.ModelSource
+    task: FewShotTaskConfig
+    scale: FewShotScale
+    propose: config.Decoding
+    edit: arc_edit.EditLimits
+    data: arc_data.DataConfig
+    inner: FewShotInner
+    views: arc_vote.ViewsConfig
+    answer: config.Decoding
+    select: config.SelectConfig
+    imitate: config.ImitateConfig
+    ladder: tuple[str, ...]
+
+    def __post_init__(self):
+        config.within("seed", self.seed, 0, 2**32 - 1)
+        for arm in self.ladder:
+            config.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))
+        inner, least = self.inner, self.edit.batch * self.inner.row_tokens
+        if 0 < inner.step_tokens < least:
+            raise ValueError(
+                f"inner.step_tokens={inner.step_tokens} must have room for edit.batch="
+                f"{self.edit.batch} rows of inner.row_tokens={inner.row_tokens}; use "
+                f"{least} or 0"
+            )
+
+    @property
+    def turn_end(self) -> str:
+        """The token that ends an answer; empty: the model's own end of text."""
+        return arc_text.CHATS[self.task.chat].end
+
+    @property
+    def lines_per_step(self) -> int:
+        """Training lines of one optimizer step."""
+        return self.edit.batch
