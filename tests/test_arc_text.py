@@ -281,7 +281,7 @@ def lengths():
 
 
 def test_prompts_are_as_long_as_the_references(real, lengths):
-    views = arc_vote.ViewsConfig(2, arc_vote.GEOMETRIC, False, 8192)
+    views = arc_vote.ViewsConfig(2, arc_vote.GEOMETRIC, "leave_one_out", 8192)
     template = arc_text.PROPOSE["arc"]
     assert real.keys() == lengths.keys()
     for name, task in real.items():

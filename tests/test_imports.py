@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # a row here. Rows marked `text` must not reach jax, directly or through others.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("files", "grade", "plan", "stats", "svg", "tasks.common")),
+    ("text", ("continual_matrix", "halving", "variance")),
     ("text", ("assets.make_debug", "metrics", "records", "report_style", "select")),
     ("text", ("plan_blocks", "tasks.arc")),
     ("text", ("tasks.arc_augment", "tasks.grids")),
@@ -23,6 +24,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("judge", "self_edit", "seal_results", "tasks.squad", "tasks.world")),
     ("text", ("config", "run_view", "tasks.grids_docs", "tasks.world_docs")),
     ("text", ("config_few_shot", "few_shot_view", "report_parts")),
+    ("text", ("continual_results", "novelty", "reliability")),
     ("text", ("report_configs", "report_grids")),
     ("text", ("report_edits",)),
     ("text", ("report_html",)),

@@ -1,0 +1,317 @@
+"""How far a reward measured with few seeds can be trusted, and what more would buy.
+
+    python -m seal_jax.reliability PATH...
+
+A PATH is a ranking result of the SEAL reference (results/query_server/train/*.json) or
+a workdir (its edits.jsonl, each round on its own). Printed are the variance of rewards
+between edits and between seeds; the gain of the best edit for more seeds, as it appears
+and as it is; the best use of a budget of trainings; and successive halving beside equal
+seeds for all. "real" is for normal rewards, "held out" is measured: chosen by some
+seeds, graded by the others.
+"""
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from seal_jax import (
+    files,
+    halving,
+    run_view,
+    seal_results,
+    select,
+    stats,
+    variance,
+)
+
+type Rewards = variance.Rewards
+
+# Files
+
+# seal_jax.reward's value for an adapter that failed, where the reward is a
+# log-likelihood: a mark, not a measurement.
+_FAILED = -1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """rewards[passage][edit][seed], and what the same trainings are to be graded by."""
+
+    name: str
+    rewards: Rewards
+    judge: Rewards  # shares of right answers; the rewards where those are not known
+
+
+def read(path: str | Path) -> list[Measured]:
+    """The rewards in a SEAL ranking result, or of each round of a workdir.
+
+    A workdir whose reward is not the share of right answers gives that as rewards too,
+    under a name that ends in "right answers".
+
+    Raises:
+      ValueError: neither of the two, or no rewards in it.
+      OSError: it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        rewards = _ranking(path)
+        return [Measured(path.stem, rewards, rewards)]
+    rounds: dict[object, dict[object, list[tuple[list, list]]]] = {}
+    for row in run_view.read_edits(path):
+        item = row.get("passage_id", row.get("task_id"))
+        if item is None or not isinstance(row.get("rewards"), list):
+            raise ValueError(
+                f"{path}: a row of {run_view.EDITS_NAME} lacks its passage_id or "
+                "rewards; give a workdir that seal_jax wrote"
+            )
+        rewards = [None if r == _FAILED else r for r in row["rewards"]]
+        passages = rounds.setdefault(row.get("round", run_view.MISSING), {})
+        passages.setdefault(item, []).append((rewards, _right(row)))
+    if not rounds:
+        raise ValueError(f"{path}: no {run_view.EDITS_NAME} with edits; give a workdir")
+    found = []
+    for number, passages in rounds.items():
+        name = f"{path.name} round {number}"
+        rewards = [[r for r, _ in edits] for edits in passages.values()]
+        right = [[s for _, s in edits] for edits in passages.values()]
+        known = all(len(s) == len(r) for p in passages.values() for r, s in p)
+        found.append(Measured(name, rewards, right if known else rewards))
+        if known and not _same(right, rewards):
+            found.append(Measured(f"{name}, right answers", right, right))
+    return found
+
+
+def _same(a: Rewards, b: Rewards) -> bool:
+    """Up to rounding."""
+    pairs = [
+        (x, y)
+        for p, q in zip(a, b, strict=True)
+        for e, f in zip(p, q, strict=True)
+        for x, y in zip(e, f, strict=True)
+    ]
+    return all(
+        x is y if x is None or y is None else math.isclose(x, y, abs_tol=1e-9)
+        for x, y in pairs
+    )
+
+
+def _right(row: dict) -> list[float | None]:
+    """Share of right answers at each seed of a row; [] where not listed per question.
+
+    A seed without answers failed, and has none right."""
+    try:
+        scores = [[q["score"] for q in own] for own in row["answers"]]
+    except (KeyError, TypeError):
+        return []
+    known = [[s for s in own if s is not None] for own in scores]
+    return [
+        (math.fsum(k) / len(k) if k else None) if own else 0.0
+        for own, k in zip(scores, known, strict=True)
+    ]
+
+
+def _ranking(path: Path) -> Rewards:
+    value = files.read_json(path)
+    if not seal_results.is_results(value):
+        raise ValueError(
+            f"{path}: must be a workdir or a SEAL ranking result; give a file from "
+            "results/query_server/train"
+        )
+    try:
+        rewards = [
+            [select.accuracies(c["questions"], "adapter_correct") for c in completions]
+            for completions in (article["completions"] for article in value["articles"])
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: an article lacks what a SEAL result has ({error!r}); give a file "
+            "from results/query_server/train"
+        ) from None
+    if not all(own for passage in rewards for own in passage):
+        raise ValueError(
+            f"{path}: an edit lists no answers, so the rewards of its seeds are not "
+            "known; give a file that lists its questions"
+        )
+    return rewards
+
+
+# Tables
+
+
+def describe(measured: Measured, *, draws: int = 400) -> str:
+    """What `variance` and `halving` say of these rewards, as tables to print.
+
+    Raises:
+      ValueError: as `variance.anova`.
+    """
+    rewards = measured.rewards
+    parts = variance.anova(rewards)
+    edits, seeds = max(map(len, rewards)), _most_seeds(rewards)
+    lines = [
+        f"{measured.name}: {parts.passages} passages, {parts.edits} edits, "
+        f"{parts.trainings} trainings, mean reward {parts.mean:.4f}",
+        f"variance: passages {run_view.number(parts.passage, digits=4)}, edits "
+        f"{parts.edit:.4f}, seeds {parts.seed:.4f}; of means over {seeds} seeds "
+        f"{parts.of_means(seeds):.4f}",
+    ]
+    for part in parts.clipped:
+        lines.append(f"the variance of the {part}s was estimated below 0: taken as 0")
+    trust = variance.reliability(parts, seeds)
+    lead, error = stats.mean_se(variance.best_lead(rewards))
+    real = None if trust is None else lead * trust
+    lines.append(
+        f"best of {edits}: lead {run_view.signed(lead, digits=4)} (se "
+        f"{run_view.number(error, digits=4)}), of which expected to be real "
+        f"{run_view.signed(real, digits=4)}"
+    )
+    if not _same(rewards, measured.judge):
+        lines.append("held out: chosen by these rewards, graded by right answers")
+    tables = [_by_seeds(measured, parts, edits, seeds), _by_budget(parts)]
+    for count in (edits, 4 * edits):
+        tables.append(_by_schedule(measured, parts, count, draws))
+    return "\n\n".join(["\n".join(lines), *tables])
+
+
+def _by_seeds(
+    measured: Measured, parts: variance.Components, edits: int, seeds: int
+) -> str:
+    rows = []
+    for k in sorted({1, 2, 3, 4, 6, 8, 12, 24, seeds}):
+        gain = variance.expected_gain(parts, edits, k)
+        trust = variance.reliability(parts, k)
+        rows.append(
+            (
+                str(k),
+                run_view.number(trust, digits=2),
+                run_view.span(*variance.reliability_interval(measured.rewards, k)),
+                run_view.number(gain.apparent, digits=4),
+                run_view.number(gain.real, digits=4),
+                run_view.number(gain.perfect, digits=4),
+                *_held_out(measured, halving.uniform(k)),
+            )
+        )
+    head = ("seeds", "reliability", "95 %", "lead", "real", "perfect", "held out", "se")
+    return _table(head, rows)
+
+
+def _by_budget(parts: variance.Components) -> str:
+    rows = []
+    for budget in (5, 10, 15, 30, 60, 120):
+        best = variance.splits(parts, budget)[0]
+        rows.append(
+            (
+                str(budget),
+                f"{best.edits} x {best.seeds}",
+                run_view.number(best.real, digits=4),
+            )
+        )
+    return _table(("trainings a passage", "edits x seeds", "real gain"), rows)
+
+
+def _by_schedule(
+    measured: Measured, parts: variance.Components, edits: int, draws: int
+) -> str:
+    """Successive halving beside uniform seeds, on resampled passages."""
+    plans = [(f"{k} seeds", halving.uniform(k)) for k in (1, 2, 3, 4, 6, 8, 12)]
+    plans[0] = ("1 seed", plans[0][1])
+    same = len(plans)
+    half = math.ceil(edits / 2)
+    halved = [(halving.Rung(1, half), halving.Rung(2, 1))]
+    halved += [halving.schedule(edits, first=first) for first in (1, 2, 3)]
+    for plan in halved:
+        steps = ", ".join(f"{rung.seeds}>{rung.keep}" for rung in plan)
+        plans.append((f"halving {steps}", plan))
+    grades = [
+        halving.resample(
+            measured.rewards,
+            plan,
+            edit=parts.edit,
+            seed=parts.seed,
+            edits=edits,
+            draws=draws,
+        )
+        for _, plan in plans
+    ]
+    curve = [(g.trainings, g.gain) for g in grades[:same]]
+    rows = []
+    for (name, plan), g in zip(plans, grades, strict=True):
+        there = edits == max(map(len, measured.rewards))
+        rows.append(
+            (
+                name,
+                str(g.trainings),
+                run_view.number(g.gain, digits=4),
+                run_view.percent(g.share),
+                run_view.number(halving.uniform_trainings(g.gain, curve), digits=1),
+                *(_held_out(measured, plan) if there else (run_view.MISSING,) * 2),
+            )
+        )
+    head = (f"of {edits} edits", "trainings", "real gain", "of perfect", "as uniform")
+    return _table((*head, "held out", "se"), rows)
+
+
+def _held_out(measured: Measured, plan: halving.Schedule) -> tuple[str, str]:
+    """Gain on seeds not raced with, and its standard error over passages."""
+    most = max(rung.seeds for rung in plan)
+    there = [
+        (own, judge)
+        for own, judge in zip(measured.rewards, measured.judge, strict=True)
+        if _most_seeds([own]) > most and len(own) >= plan[0].keep
+    ]
+    gains = halving.held_out(
+        [own for own, _ in there], plan, of=[judge for _, judge in there]
+    )
+    known = [g for g in gains if g is not None]
+    if not known:
+        return run_view.MISSING, run_view.MISSING
+    mean, error = stats.mean_se(known)
+    return run_view.number(mean, digits=4), run_view.number(error, digits=4)
+
+
+def _most_seeds(rewards: Rewards) -> int:
+    return max((len(own) for passage in rewards for own in passage), default=0)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in (head, *rows)
+    )
+
+
+# Command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints tables for the paths of a command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seal_jax.reliability",
+        description="How far rewards can be trusted, and what more seeds would buy.",
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="+")
+    parser.add_argument("--draws", type=int, default=400, help="resampled races")
+    args = parser.parse_args(argv)
+    try:
+        if args.draws < 1:
+            raise ValueError(f"--draws {args.draws}: must be at least 1; give more")
+        for path in args.paths:
+            for measured in read(path):
+                try:
+                    print(describe(measured, draws=args.draws), end="\n\n")
+                except ValueError as error:
+                    raise ValueError(f"{measured.name}: {error}") from None
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
