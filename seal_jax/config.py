@@ -316,6 +316,16 @@ class Experiment:
         return ""
 
     @property
+    def base_arms(self) -> tuple[str, ...]:
+        """Rows of the ladder that the base policy walks, in order."""
+        return BASE_ARMS
+
+    @property
+    def last_arms(self) -> tuple[str, ...]:
+        """Those that the last policy walks after the rounds."""
+        return ()
+
+    @property
     def lines_per_step(self) -> int:
         """Training lines of one optimizer step."""
         return 1

@@ -215,10 +215,10 @@ def walk(
     """The experiment proper; everything before it was preparation."""
     row = functools.partial(ladder.row, state, items=heldout)
     wanted = state.exp.ladder
-    few_shot_run = isinstance(state.exp, config_few_shot.FewShot)
-    first = config_few_shot.BASE_ARMS if few_shot_run else config.BASE_ARMS
     rows = [
-        row(base, name=name) for name in first if name in wanted and name != "oracle"
+        row(base, name=name)
+        for name in state.exp.base_arms
+        if name in wanted and name != "oracle"
     ]
     last = [row(base, name="oracle")] if "oracle" in wanted else []
     if "random_kept" in wanted:
@@ -239,7 +239,7 @@ def walk(
         known = {f"round/{k}": v for k, v in line.items() if v is not None}
         state.metrics.log(index, known)
         rows.append(row(pupil, name=f"round_{index}"))
-    rows += [row(pupil, name=n) for n in config_few_shot.LAST_ARMS if n in wanted]
+    rows += [row(pupil, name=n) for n in state.exp.last_arms if n in wanted]
     rows += last
     heldout_edits = [edit for r in rows for edit in r["edits"]]
     every = {state.task.name(i): i for own in (*train, heldout) for i in own}

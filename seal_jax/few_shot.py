@@ -4,7 +4,7 @@ An item is a task. A self-edit is a JSON configuration: which augmentations of t
 demonstrations to train on, on which tokens, how fast and for how long. Its adapter
 answers several views of each test input, they vote, and the reward is 1 if every test
 is right by one of two guesses, else 0 (SEAL, arXiv 2506.10943, section 4.1; the
-protocol is Akyuerek et al., arXiv 2411.07279).
+protocol is Akyürek et al., arXiv 2411.07279).
 """
 
 import functools

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seal_jax import files
+from seal_jax.tasks import hub
 
 # Rows of colours 0-9, all of one length.
 type Grid = tuple[tuple[int, ...], ...]
@@ -77,7 +78,7 @@ def load(source: str | Path, *, split: str) -> dict[str, Task]:
     elif path.suffix == ".json" or not _HUB_NAME.fullmatch(str(source)):
         raise FileNotFoundError(f"data={str(source)!r}: no such file; {_FIX}")
     else:
-        found = parse_rows(_hub_rows(str(source), split), str(source))
+        found = parse_rows(hub.rows(str(source), split, fix=_FIX), str(source))
     return dict(sorted(found.items()))
 
 
@@ -278,21 +279,3 @@ def _parse_grid(rows: Any, where: str) -> Grid:
             f"{MOST_SIDE}; remove the task"
         )
     return tuple(tuple(row) for row in rows)
-
-
-def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:
-    # Slow to import, and not needed for files.
-    import datasets
-    import datasets.exceptions
-
-    try:
-        with files.disk_errors(f"data={name!r}, downloaded"):
-            return datasets.load_dataset(name, split=split)  # pyright: ignore
-    except files.DiskFullError:
-        raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise FileNotFoundError(
-            f"data={name!r}, split={split!r}: no such file, and the hub did not give "
-            f"it ({type(error).__name__}: {reason}); {_FIX}"
-        ) from None

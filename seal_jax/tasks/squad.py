@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax import files
+from seal_jax.tasks import hub
 from seal_jax.tasks.common import Passage, Question
 
 # The seed whose shuffle the SEAL authors took their passages from.
@@ -60,7 +61,7 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
     elif path.suffix == ".json" or not _HUB_NAME.fullmatch(str(source)):
         raise FileNotFoundError(f"data={str(source)!r}: no such file; {_FIX}")
     else:
-        records = group(_hub_rows(str(source), split))
+        records = group(hub.rows(str(source), split, fix=_FIX))
     found = parse(records, str(source))
     if seed is not None:
         random.Random(seed).shuffle(found)
@@ -190,21 +191,3 @@ def _text(entry: Any, key: str, where: str) -> str:
             "write it again as UTF-8"
         )
     return value
-
-
-def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:
-    # Slow to import, and not needed for files.
-    import datasets
-    import datasets.exceptions
-
-    try:
-        with files.disk_errors(f"data={name!r}, downloaded"):
-            return datasets.load_dataset(name, split=split)  # pyright: ignore
-    except files.DiskFullError:
-        raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise FileNotFoundError(
-            f"data={name!r}, split={split!r}: no such file, and the hub did not give "
-            f"it ({type(error).__name__}: {reason}); {_FIX}"
-        ) from None
