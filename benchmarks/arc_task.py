@@ -12,7 +12,7 @@ import arc_workload
 import round_task
 import workload
 
-from seal_jax import config, config_few_shot, generate, plan
+from seal_jax import config_few_shot, config_rules, generate, plan
 from seal_jax.tasks import arc_edit
 
 CONFIGURATIONS = ("random", "oracle")
@@ -30,7 +30,7 @@ def settings(overrides: Mapping[str, Any]) -> config_few_shot.FewShot:
       ValueError: see `round_task.values`, or a value that it refuses.
     """
     values = round_task.values(arc_workload.CONFIG, overrides)
-    return config.build(config_few_shot.FewShot, values)
+    return config_rules.build(config_few_shot.FewShot, values)
 
 
 # Lengths

@@ -158,12 +158,12 @@ def measure(seal: Path) -> dict[str, list[dict[str, Any]]]:
     # Here, so that the lengths can be read without seal_jax at hand.
     import runpy
 
-    from seal_jax import config, config_few_shot, few_shot
+    from seal_jax import config_few_shot, config_rules, few_shot
 
     values = runpy.run_path(str(CONFIG))["get_config"]()
     for name, file in FILES.items():
         values.task[name] = str(seal / FOLDER / file)
-    exp = config.build(config_few_shot.FewShot, values.to_dict())
+    exp = config_rules.build(config_few_shot.FewShot, values.to_dict())
     # Nothing but `encode` is asked of it.
     counter: Any = _Counter()
     task = few_shot.FewShotTask(exp, counter)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import common
 import workload
 
-from seal_jax import config, imitate, plan
+from seal_jax import config, config_rules, imitate, plan
 
 CONFIG = common.ROOT / "configs" / "squad.py"
 SEED = 0
@@ -21,7 +21,7 @@ def settings(overrides: Mapping[str, Any]) -> config.Experiment:
     Raises:
       ValueError: see `values`, or a value that it refuses.
     """
-    return config.build(config.Experiment, values(CONFIG, overrides))
+    return config_rules.build(config.Experiment, values(CONFIG, overrides))
 
 
 def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:

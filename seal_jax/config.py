@@ -6,14 +6,9 @@ names the key.
 """
 
 import dataclasses
-import difflib
 import math
-import types
-import typing
-from collections.abc import Mapping
-from typing import Any
 
-from seal_jax import grade, judge, plan, select, self_edit
+from seal_jax import config_rules, grade, judge, plan, select, self_edit
 
 # The ladder's rows.
 BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
@@ -36,7 +31,7 @@ class ModelSource:
     kernel: str
 
     def __post_init__(self):
-        one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        config_rules.one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +45,8 @@ class MeshConfig:
     model: int
 
     def __post_init__(self):
-        at_least("mesh.data", self.data, 0)
-        at_least("mesh.model", self.model, 1)
+        config_rules.at_least("mesh.data", self.data, 0)
+        config_rules.at_least("mesh.model", self.model, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +70,10 @@ class TaskConfig:
     forward_share: float
 
     def __post_init__(self):
-        one_of("task.name", self.name, TASKS)
-        within("task.forward_share", self.forward_share, 0.0, 1.0)
-        at_least("task.train_start", self.train_start, 0)
-        at_least("task.heldout_start", self.heldout_start, 0)
+        config_rules.one_of("task.name", self.name, TASKS)
+        config_rules.within("task.forward_share", self.forward_share, 0.0, 1.0)
+        config_rules.at_least("task.train_start", self.train_start, 0)
+        config_rules.at_least("task.heldout_start", self.heldout_start, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +89,7 @@ class Scale:
     heldout_seeds: int
 
     def __post_init__(self):
-        all_positive("scale", self)
+        config_rules.all_positive("scale", self)
 
     @property
     def adapters(self) -> int:
@@ -103,16 +98,6 @@ class Scale:
             self.passages * self.edits * self.seeds,
             self.heldout_passages * self.heldout_edits * self.heldout_seeds,
         )
-
-
-def all_positive(name: str, group: Any) -> None:
-    """Refuses a dataclass with a field below 1.
-
-    Raises:
-      ValueError: see above.
-    """
-    for field in dataclasses.fields(group):
-        at_least(f"{name}.{field.name}", getattr(group, field.name), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +114,13 @@ class Decoding:
     batch: int
 
     def __post_init__(self):
-        at_least("max_tokens", self.max_tokens, 1)
-        at_least("min_tokens", self.min_tokens, 0)
-        at_least("batch", self.batch, 1)
-        at_least("prompt_multiple", self.prompt_multiple, 1)
-        within("temperature", self.temperature, 0.0, 100.0)
-        within("top_p", self.top_p, 1e-6, 1.0)
-        at_least("top_k", self.top_k, 0)
+        config_rules.at_least("max_tokens", self.max_tokens, 1)
+        config_rules.at_least("min_tokens", self.min_tokens, 0)
+        config_rules.at_least("batch", self.batch, 1)
+        config_rules.at_least("prompt_multiple", self.prompt_multiple, 1)
+        config_rules.within("temperature", self.temperature, 0.0, 100.0)
+        config_rules.within("top_p", self.top_p, 1e-6, 1.0)
+        config_rules.at_least("top_k", self.top_k, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +131,8 @@ class EditConfig:
     quirks: str
 
     def __post_init__(self):
-        one_of("edit.split", self.split, self_edit.RULES)
-        one_of("edit.quirks", self.quirks, self_edit.QUIRKS)
+        config_rules.one_of("edit.split", self.split, self_edit.RULES)
+        config_rules.one_of("edit.quirks", self.quirks, self_edit.QUIRKS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +163,9 @@ class InnerSizes:
     pool: int
 
     def __post_init__(self):
-        positive("inner.clip", self.clip)
+        config_rules.positive("inner.clip", self.clip)
         for name in ("step_tokens", "slots", "active", "pool"):
-            at_least(f"inner.{name}", getattr(self, name), 0)
+            config_rules.at_least(f"inner.{name}", getattr(self, name), 0)
         # Whatever is open, the rest must be a legal plan.
         plan.PlanConfig(
             self.tile,
@@ -201,8 +186,8 @@ class InnerConfig(InnerSizes):
 
     def __post_init__(self):
         super().__post_init__()
-        at_least("inner.epochs", self.epochs, 1)
-        positive("inner.learning_rate", self.learning_rate)
+        config_rules.at_least("inner.epochs", self.epochs, 1)
+        config_rules.positive("inner.learning_rate", self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,9 +206,9 @@ class GradeConfig:
     judge: judge.JudgeConfig
 
     def __post_init__(self):
-        one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
-        within("grade.threshold", self.threshold, 0.0, 1.0)
-        within("grade.max_missing", self.max_missing, 0.0, 1.0)
+        config_rules.one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
+        config_rules.within("grade.threshold", self.threshold, 0.0, 1.0)
+        config_rules.within("grade.max_missing", self.max_missing, 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,9 +226,9 @@ class SelectConfig:
     threshold: str
 
     def __post_init__(self):
-        one_of("select.reward", self.reward, REWARDS)
-        one_of("select.ties", self.ties, select.TIES)
-        at_least("select.k_best", self.k_best, 1)
+        config_rules.one_of("select.reward", self.reward, REWARDS)
+        config_rules.one_of("select.ties", self.ties, select.TIES)
+        config_rules.at_least("select.k_best", self.k_best, 1)
         if self.threshold == "baseline" and self.reward != "grade":
             raise ValueError(
                 f"select.threshold='baseline' is an accuracy and select.reward="
@@ -258,7 +243,9 @@ class SelectConfig:
             )
         if self.reward == "grade" and _is_number(self.threshold):
             # No share is larger, and the round would be for nothing.
-            within("select.threshold", float(self.threshold), -math.inf, 1.0)
+            config_rules.within(
+                "select.threshold", float(self.threshold), -math.inf, 1.0
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,11 +262,13 @@ class ImitateConfig:
     length_multiple: int
 
     def __post_init__(self):
-        one_of("imitate.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
+        config_rules.one_of(
+            "imitate.schedule", self.schedule, (plan.LINEAR, plan.COSINE)
+        )
         for name in ("epochs", "batch", "micro_batch", "length_multiple"):
-            at_least(f"imitate.{name}", getattr(self, name), 1)
-        positive("imitate.learning_rate", self.learning_rate)
-        positive("imitate.clip", self.clip)
+            config_rules.at_least(f"imitate.{name}", getattr(self, name), 1)
+        config_rules.positive("imitate.learning_rate", self.learning_rate)
+        config_rules.positive("imitate.clip", self.clip)
         if self.batch % self.micro_batch:
             raise ValueError(
                 f"imitate.batch={self.batch} must be a multiple of "
@@ -306,9 +295,9 @@ class Experiment:
     ladder: tuple[str, ...]
 
     def __post_init__(self):
-        at_least("seed", self.seed, 0)
+        config_rules.at_least("seed", self.seed, 0)
         for arm in self.ladder:
-            one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+            config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
 
     @property
     def turn_end(self) -> str:
@@ -331,96 +320,8 @@ class Experiment:
         return 1
 
 
-def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:
-    """An instance of the dataclass `cls` from nested mappings.
-
-    Raises:
-      ValueError: a key that `cls` does not have (the nearest one is suggested), a key
-        that is missing, a value of the wrong type, or one its class refuses.
-    """
-    hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean {path}.{near[0]}?" if near else f"known: {names}"
-            raise ValueError(f"{path}.{key}: no such key; {hint}")
-    missing = [name for name in names if name not in values]
-    if missing:
-        raise ValueError(f"{path}: keys {missing} are missing; add them to the config")
-    fields = {n: _value(hints[n], values[n], f"{path}.{n}") for n in names}
-    try:
-        return cls(**fields)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _value(hint: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{path}={value!r} must be a group of keys, not a value")
-        return build(typing.cast(type, hint), value, path)
-    if typing.get_origin(hint) is tuple:
-        if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise ValueError(f"{path}={value!r} must be a tuple, like ('a', 'b')")
-        inner = typing.get_args(hint)[0]
-        return tuple(_value(inner, v, f"{path}[{i}]") for i, v in enumerate(value))
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(h for h in typing.get_args(hint) if h is not type(None))
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(
-            f"{path}={value!r} must be of type {hint.__name__}, "
-            f"not {type(value).__name__}"
-        )
-    return value
-
-
 def _is_number(text: str) -> bool:
     try:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def one_of(name: str, value: str, allowed: typing.Iterable[str]) -> None:
-    """Refuses a value that is not among those allowed.
-
-    Raises:
-      ValueError: see above.
-    """
-    if value not in (allowed := tuple(allowed)):
-        raise ValueError(f"{name}={value!r} must be one of {allowed}")
-
-
-def at_least(name: str, value: int, low: int) -> None:
-    """Refuses a value below `low`.
-
-    Raises:
-      ValueError: see above.
-    """
-    if value < low:
-        raise ValueError(f"{name}={value} must be at least {low}")
-
-
-def positive(name: str, value: float) -> None:
-    """Refuses a value that is not above 0.
-
-    Raises:
-      ValueError: see above.
-    """
-    if not value > 0:
-        raise ValueError(f"{name}={value} must be greater than 0")
-
-
-def within(name: str, value: float, low: float, high: float) -> None:
-    """Refuses a value out of `low..high`.
-
-    Raises:
-      ValueError: see above.
-    """
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} must lie in {low}..{high}")

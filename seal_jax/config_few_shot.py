@@ -5,7 +5,7 @@
 
 import dataclasses
 
-from seal_jax import config, plan
+from seal_jax import config, config_rules, plan
 from seal_jax.tasks import arc_data, arc_edit, arc_text, arc_vote
 
 TASKS = ("arc", "grids")
@@ -41,9 +41,9 @@ class FewShotTaskConfig:
     oracle: str
 
     def __post_init__(self):
-        config.one_of("task.name", self.name, TASKS)
-        config.one_of("task.chat", self.chat, arc_text.CHATS)
-        config.at_least("task.attempts", self.attempts, 1)
+        config_rules.one_of("task.name", self.name, TASKS)
+        config_rules.one_of("task.chat", self.chat, arc_text.CHATS)
+        config_rules.at_least("task.attempts", self.attempts, 1)
         for name in ("train", "heldout"):
             source, ids = getattr(self, name), getattr(self, f"{name}_ids")
             if len(set(ids)) < len(ids):
@@ -68,7 +68,7 @@ class FewShotScale:
     heldout_seeds: int
 
     def __post_init__(self):
-        config.all_positive("scale", self)
+        config_rules.all_positive("scale", self)
 
     @property
     def adapters(self) -> int:
@@ -95,10 +95,10 @@ class FewShotInner(config.InnerSizes):
 
     def __post_init__(self):
         super().__post_init__()
-        config.at_least("inner.warmup", self.warmup, 0)
-        config.one_of("inner.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
-        config.one_of("inner.padding", self.padding, (plan.MASKED, plan.PADDED))
-        config.at_least("inner.pad_samples", self.pad_samples, -1)
+        config_rules.at_least("inner.warmup", self.warmup, 0)
+        config_rules.one_of("inner.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
+        config_rules.one_of("inner.padding", self.padding, (plan.MASKED, plan.PADDED))
+        config_rules.at_least("inner.pad_samples", self.pad_samples, -1)
         if self.padding == plan.PADDED and not self.pad_samples:
             raise ValueError(
                 "inner.pad_samples=0 leaves out what inner.padding='padded' is for; "
@@ -126,9 +126,9 @@ class FewShot:
     ladder: tuple[str, ...]
 
     def __post_init__(self):
-        config.within("seed", self.seed, 0, 2**32 - 1)
+        config_rules.within("seed", self.seed, 0, 2**32 - 1)
         for arm in self.ladder:
-            config.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))
+            config_rules.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))
         inner, least = self.inner, self.edit.batch * self.inner.row_tokens
         if 0 < inner.step_tokens < least:
             raise ValueError(

@@ -20,6 +20,7 @@ from seal_jax import (
     capacity,
     config,
     config_few_shot,
+    config_rules,
     distributed,
     few_shot,
     inner,
@@ -46,15 +47,15 @@ def read(values: Mapping[str, Any]) -> config.Experiment | config_few_shot.FewSh
     """The experiment that a config describes; its task's name says of which kind.
 
     Raises:
-      ValueError: see `config.build`.
+      ValueError: see `config_rules.build`.
     """
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:
         known = (*config.TASKS, *config_few_shot.TASKS)
-        config.one_of("config.task.name", task["name"], known)
+        config_rules.one_of("config.task.name", task["name"], known)
         if task["name"] in config_few_shot.TASKS:
-            return config.build(config_few_shot.FewShot, values)
-    return config.build(config.Experiment, values)
+            return config_rules.build(config_few_shot.FewShot, values)
+    return config_rules.build(config.Experiment, values)
 
 
 def run(

@@ -27,7 +27,7 @@ from ml_collections import config_flags
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from seal_jax import checkpoint, config, files, hf, model
+from seal_jax import checkpoint, config_rules, files, hf, model
 from seal_jax.tasks import grids_docs, world_docs
 from seal_jax.tasks.common import Corpus, Pieces
 
@@ -372,7 +372,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
     workdir = Path(flags.FLAGS.workdir).absolute()
     try:
-        run(config.build(PretrainConfig, flags.FLAGS.config.to_dict()), workdir)
+        run(config_rules.build(PretrainConfig, flags.FLAGS.config.to_dict()), workdir)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from seal_jax import capacity, config, config_few_shot, inner, plan
+from seal_jax import capacity, config_few_shot, config_rules, inner, plan
 
 pytestmark = [
     pytest.mark.aot,
@@ -64,7 +64,7 @@ def test_the_loop_compiles_and_fits_at_7b(compiled, targets, sizes, pool, limit)
 
 def test_the_loop_of_the_few_shot_config_compiles_and_fits(compiled, root):
     values = runpy.run_path(str(root / "configs" / "arc.py"))["get_config"]()
-    exp = config.build(config_few_shot.FewShot, values.to_dict())
+    exp = config_rules.build(config_few_shot.FewShot, values.to_dict())
     cfg = capacity.build(
         exp.inner,
         step_tokens=exp.inner.step_tokens or exp.lines_per_step * exp.inner.row_tokens,

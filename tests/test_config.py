@@ -6,7 +6,7 @@ import pathlib
 import pytest
 import tiny_model
 
-from seal_jax import config, config_few_shot, experiment, pretrain
+from seal_jax import config, config_few_shot, config_rules, experiment, pretrain
 
 CONFIGS = sorted(p.stem for p in (tiny_model.ROOT / "configs").glob("*.py"))
 
@@ -30,10 +30,10 @@ def test_every_config_file_is_checked_here():
 @pytest.mark.parametrize("name", ["squad", "tiny"])
 def test_every_experiment_builds(name, arg):
     values = tiny_model.load_config(name, arg).to_dict()
-    exp = config.build(config.Experiment, values)
+    exp = config_rules.build(config.Experiment, values)
     # Nothing was dropped, added or converted on the way, but integers to floats.
     assert dataclasses.asdict(exp) == values
-    assert hash(exp) == hash(config.build(config.Experiment, values))
+    assert hash(exp) == hash(config_rules.build(config.Experiment, values))
 
 
 @pytest.mark.parametrize("arg", [None, "", "tiny", "debug"])
@@ -113,7 +113,7 @@ def test_every_edit_that_earned_it_is_kept_however_many_there_are():
 @pytest.mark.parametrize("arg", [None, "arc", "debug"])
 def test_the_pretraining_config_builds(arg):
     values = tiny_model.load_config("tiny_pretrain", arg).to_dict()
-    cfg = config.build(pretrain.PretrainConfig, values)
+    cfg = config_rules.build(pretrain.PretrainConfig, values)
     assert dataclasses.asdict(cfg) == values
 
 
@@ -126,11 +126,13 @@ def test_an_unknown_variant_is_refused(name):
 def test_one_seed_draws_the_generated_passages_as_well():
     values = tiny_model.load_config("tiny")
     values.seed = 7
-    assert config.build(config.Experiment, values.to_dict()).task.shuffle_seed == 7
+    assert (
+        config_rules.build(config.Experiment, values.to_dict()).task.shuffle_seed == 7
+    )
 
 
 def test_lists_and_whole_numbers_are_taken_for_tuples_and_floats():
-    exp = config.build(
+    exp = config_rules.build(
         config.Experiment, changed(inner__lora__alpha=8) | {"ladder": ["base"]}
     )
     assert exp.ladder == ("base",)
@@ -155,7 +157,7 @@ def test_a_mistyped_value_is_refused_by_key(key, value, parts):
 
 def refused(values, parts):
     with pytest.raises(ValueError) as caught:
-        config.build(config.Experiment, values)
+        config_rules.build(config.Experiment, values)
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
@@ -254,10 +256,10 @@ def test_a_bad_combination_is_refused(changes, parts):
 @pytest.mark.parametrize("threshold", ["none", "baseline", "0.5", "-3"])
 def test_thresholds_that_build(threshold):
     values = changed(select__reward="grade", select__threshold=threshold)
-    exp = config.build(config.Experiment, values)
+    exp = config_rules.build(config.Experiment, values)
     assert exp.select.threshold == threshold
 
 
 def test_a_directory_stands_for_itself(tmp_path: pathlib.Path):
-    exp = config.build(config.Experiment, tiny_model.values(tmp_path))
+    exp = config_rules.build(config.Experiment, tiny_model.values(tmp_path))
     assert exp.model.path == str(tmp_path)

@@ -14,7 +14,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up; a module imports only from rows below its own. A new module joins
 # a row here. Rows marked `text` must not reach jax, directly or through others.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("text", ("files", "grade", "plan", "stats", "svg", "tasks.common")),
+    (
+        "text",
+        ("config_rules", "files", "grade", "plan", "stats", "svg", "tasks.common"),
+    ),
     ("text", ("continual_matrix", "halving", "variance")),
     ("text", ("assets.make_debug", "metrics", "records", "report_style", "select")),
     ("text", ("plan_blocks", "tasks.hub")),

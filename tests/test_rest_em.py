@@ -12,6 +12,7 @@ from seal_jax import (
     capacity,
     checkpoint,
     config,
+    config_rules,
     hf,
     imitate,
     knowledge,
@@ -43,7 +44,7 @@ def make_run(tmp_path, path):
             stack.close()
             values = tiny_model.values(path, **changes)
             journal = records.Journal(tmp_path / "journal.jsonl")
-            exp = config.build(config.Experiment, values)
+            exp = config_rules.build(config.Experiment, values)
             return trials.Run(
                 exp=exp,
                 inner=capacity.build(exp.inner, step_tokens=192, adapters=3),

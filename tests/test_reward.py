@@ -10,6 +10,7 @@ import tiny_model
 from seal_jax import (
     capacity,
     config,
+    config_rules,
     knowledge,
     metrics,
     policy,
@@ -44,7 +45,7 @@ def make_run(tmp_path):
             stack.close()
             values = tiny_model.values("model", **changes)
             journal = records.Journal(tmp_path / "journal.jsonl")
-            exp = config.build(config.Experiment, values)
+            exp = config_rules.build(config.Experiment, values)
             return trials.Run(
                 exp=exp,
                 inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
