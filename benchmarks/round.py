@@ -37,7 +37,7 @@ import workload
 
 from seal_jax import (
     capacity,
-    config,
+    config_rounds,
     generate,
     hf_config,
     lora,
@@ -153,7 +153,7 @@ def compared(
     return {**made, "ratio_vs_floor": least / seconds}
 
 
-def is_published(exp: config.Experiment, *, shape: str, scale: float) -> bool:
+def is_published(exp: config_rounds.Experiment, *, shape: str, scale: float) -> bool:
     """Whether this is the reference's round, whole."""
     asked = (exp.scale.passages, exp.scale.edits, exp.scale.seeds, exp.inner.epochs)
     full = workload.ARTICLES, workload.EDITS, workload.SEEDS, workload.EPOCHS

@@ -12,6 +12,7 @@ import workload
 
 from seal_jax import (
     config,
+    config_rounds,
     generate,
     imitate,
     inner,
@@ -237,7 +238,7 @@ def choose(task: round_task.Task) -> list[tuple[int, int]]:
 
 def learn(
     learner: policy.Policy,
-    wanted: config.ImitateConfig,
+    wanted: config_rounds.ImitateConfig,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> tuple[policy.Policy, list[float]]:
     """Fine-tunes on the pairs and merges; the policy that comes of it, and losses."""

@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 import common
 import workload
 
-from seal_jax import config, config_rules, imitate, plan
+from seal_jax import config_rounds, config_rules, imitate, plan
 
 CONFIG = common.ROOT / "configs" / "squad.py"
 SEED = 0
 
 
-def settings(overrides: Mapping[str, Any]) -> config.Experiment:
+def settings(overrides: Mapping[str, Any]) -> config_rounds.Experiment:
     """configs/squad.py with some of its values replaced.
 
     Raises:
       ValueError: see `values`, or a value that it refuses.
     """
-    return config_rules.build(config.Experiment, values(CONFIG, overrides))
+    return config_rules.build(config_rounds.Experiment, values(CONFIG, overrides))
 
 
 def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return made.to_dict()
 
 
-def imitate_config(wanted: config.ImitateConfig) -> imitate.ImitateConfig:
+def imitate_config(wanted: config_rounds.ImitateConfig) -> imitate.ImitateConfig:
     """The hyper-parameters as `imitate.train` takes them."""
     return imitate.ImitateConfig(
         targets=wanted.lora.targets,
@@ -63,7 +63,7 @@ def imitate_config(wanted: config.ImitateConfig) -> imitate.ImitateConfig:
 
 
 def lengths(
-    whole: workload.Workload, exp: config.Experiment, *, scale: float = 1.0
+    whole: workload.Workload, exp: config_rounds.Experiment, *, scale: float = 1.0
 ) -> tuple[workload.Article, ...]:
     """The articles of a round, as many and as long as the settings allow.
 
@@ -135,7 +135,7 @@ class Task:
     `trials` are its adapters, those with the most lines first.
     """
 
-    exp: config.Experiment
+    exp: config_rounds.Experiment
     articles: tuple[workload.Article, ...]
     prompts: tuple[Tokens, ...]
     questions: tuple[tuple[Tokens, ...], ...]
@@ -156,7 +156,7 @@ class Task:
 
 
 def task(
-    exp: config.Experiment, articles: tuple[workload.Article, ...], *, vocab: int
+    exp: config_rounds.Experiment, articles: tuple[workload.Article, ...], *, vocab: int
 ) -> Task:
     """The round with these lengths, of random tokens."""
 

@@ -188,11 +188,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # Every edit that solved its task is imitated.
     config.select = ConfigDict()
     config.select.reward = "grade"
+    config.select.compare = ()
     config.select.k_best = config.scale.get_ref("edits")
     config.select.ties = "first"
     config.select.threshold = "1.0"
+    config.select.halving = ()
+    config.select.novelty_bonus = 0.0
+    config.select.max_copied = 1.0
+    config.select.max_overlap = 1.0
 
     config.imitate = ConfigDict()
+    config.imitate.start = "previous"
+    config.imitate.data = "replace"
     config.imitate.lora = ConfigDict()
     config.imitate.lora.targets = config.inner.lora.targets
     config.imitate.lora.rank = 16
@@ -204,6 +211,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.imitate.micro_batch = 5
     config.imitate.clip = 1.0
     config.imitate.length_multiple = 256
+
+    config.stop = ConfigDict()
+    config.stop.rule = "none"
+    config.stop.patience = 2
+    config.stop.z = 2.0
 
     config.ladder = ("in_context", "random", "self_edits", "constant", "oracle")
     if arg == "tiny":

@@ -125,13 +125,33 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.grade.judge.temperature = 0.0
     config.grade.judge.backoff_s = 1.0
 
+    config.label_free = ConfigDict()
+    config.label_free.rubric = "rules"
+    config.label_free.questions = 10
+    config.label_free.quiz = ConfigDict()
+    config.label_free.quiz.prompt = "ask"
+    config.label_free.quiz.temperature = 1.0
+    config.label_free.quiz.top_p = 0.95
+    config.label_free.quiz.top_k = 0
+    config.label_free.quiz.min_tokens = 0
+    config.label_free.quiz.max_tokens = 512
+    config.label_free.quiz.prompt_multiple = 128
+    config.label_free.quiz.batch = config.propose.batch
+
     config.select = ConfigDict()
     config.select.reward = "grade"
+    config.select.compare = ()
     config.select.k_best = 1
     config.select.ties = "first"
     config.select.threshold = "none"
+    config.select.halving = ()
+    config.select.novelty_bonus = 0.0
+    config.select.max_copied = 1.0
+    config.select.max_overlap = 1.0
 
     config.imitate = ConfigDict()
+    config.imitate.start = "previous"
+    config.imitate.data = "replace"
     config.imitate.lora = ConfigDict()
     config.imitate.lora.targets = (
         "q_proj",
@@ -151,6 +171,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.imitate.micro_batch = 1
     config.imitate.clip = 1.0
     config.imitate.length_multiple = 256
+
+    config.stop = ConfigDict()
+    config.stop.rule = "none"
+    config.stop.patience = 2
+    config.stop.z = 2.0
 
     config.ladder = ("base", "passage_only", "self_edits")
     return debug(config) if arg == "debug" else config
@@ -172,6 +197,9 @@ def debug(config: ConfigDict) -> ConfigDict:
     config.propose.max_tokens = 160
     config.propose.prompt_multiple = 1024
     config.propose.batch = 6
+    config.label_free.quiz.max_tokens = 160
+    config.label_free.quiz.prompt_multiple = 1024
+    config.label_free.quiz.batch = 3
     config.inner.lora.rank = 4
     config.inner.lora.alpha = 8.0
     config.inner.epochs = 2

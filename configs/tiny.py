@@ -17,9 +17,12 @@ from ml_collections import ConfigDict
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, or "debug" for a run of about a minute."""
-    if arg not in (None, "", "debug"):
-        raise ValueError(f"configs/tiny.py:{arg}: the variants are '' and 'debug'")
+    """`arg`: nothing, "rounds", "rewards", or "debug" for a run of about a minute."""
+    if arg not in (None, "", "rounds", "rewards", "debug"):
+        raise ValueError(
+            f"configs/tiny.py:{arg}: the variants are '', 'rounds', 'rewards' and "
+            "'debug'"
+        )
     config = ConfigDict()
     config.seed = 0
 
@@ -118,13 +121,33 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.grade.judge.temperature = 0.0
     config.grade.judge.backoff_s = 1.0
 
+    config.label_free = ConfigDict()
+    config.label_free.rubric = "rules"
+    config.label_free.questions = 6
+    config.label_free.quiz = ConfigDict()
+    config.label_free.quiz.prompt = "plain"
+    config.label_free.quiz.temperature = 1.0
+    config.label_free.quiz.top_p = 1.0
+    config.label_free.quiz.top_k = 0
+    config.label_free.quiz.min_tokens = 0
+    config.label_free.quiz.max_tokens = 96
+    config.label_free.quiz.prompt_multiple = 64
+    config.label_free.quiz.batch = config.propose.batch
+
     config.select = ConfigDict()
     config.select.reward = "grade"
+    config.select.compare = ()
     config.select.k_best = 1
     config.select.ties = "first"
     config.select.threshold = "none"
+    config.select.halving = ()
+    config.select.novelty_bonus = 0.0
+    config.select.max_copied = 1.0
+    config.select.max_overlap = 1.0
 
     config.imitate = ConfigDict()
+    config.imitate.start = "previous"
+    config.imitate.data = "replace"
     config.imitate.lora = ConfigDict()
     config.imitate.lora.targets = config.inner.lora.targets
     config.imitate.lora.rank = 16
@@ -137,6 +160,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.imitate.clip = 1.0
     config.imitate.length_multiple = 128
 
+    config.stop = ConfigDict()
+    config.stop.rule = "none"
+    config.stop.patience = 2
+    config.stop.z = 2.0
+
     config.ladder = (
         "base",
         "passage_only",
@@ -145,6 +173,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "random_kept",
         "oracle",
     )
+    if arg == "rounds":
+        config.scale.rounds = 8
+        config.scale.passages = 24
+        config.ladder = ("base", "self_edits")
+    if arg == "rewards":
+        config.scale.rounds = 1
+        config.scale.seeds = 8
+        config.select.compare = ("log_likelihood", "majority", "self_asked", "rubric")
+        config.ladder = ("base", "self_edits")
     if arg == "debug":
         config.scale.passages = 4
         config.scale.edits = 2

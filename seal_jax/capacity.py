@@ -5,6 +5,7 @@ XLA says what it will use, and what was left open in the config (0) is the large
 stays within the device.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Memory(NamedTuple):
     slots: int
     pool: int
     other: int  # temporaries and the plan's arrays
+    frozen: int = 0  # the stacks that adapters train on
 
     @property
     def total(self) -> int:
@@ -39,6 +41,8 @@ class Memory(NamedTuple):
             "finished adapters": self.pool,
             "temporaries": self.other,
         }
+        if self.frozen:
+            parts["frozen stacks"] = self.frozen
         listed = ", ".join(f"{name} {size(n)}" for name, n in parts.items())
         return f"{size(self.total)} ({listed})"
 
@@ -52,7 +56,7 @@ def measure(
     arch: model.ModelConfig, cfg: inner.InnerConfig, on: Mesh | None = None
 ) -> Memory:
     """What training with `cfg` takes on a device, read off the compiled program."""
-    params, (slots, results), *_ = packed.arguments(arch, cfg, on)
+    params, (slots, results), _, _, _, *more = packed.arguments(arch, cfg, on)
     used = packed.program(arch, cfg, on).memory_analysis()
     assert used is not None  # Every backend of jax's own has it.
     whole = (
@@ -62,8 +66,9 @@ def measure(
         + used.temp_size_in_bytes
         + used.generated_code_size_in_bytes
     )
-    base, own, pool = (_bytes(tree) for tree in (params, slots, results))
-    return Memory(base, own, pool, whole - base - own - pool)
+    parts = [_bytes(tree) for tree in (params, slots, results, more[1:])]
+    base, own, pool, frozen = parts
+    return Memory(base, own, pool, whole - sum(parts), frozen)
 
 
 def _bytes(tree: object) -> int:
@@ -85,6 +90,10 @@ def choose(
     adapters: int,
     lines: int = 1,
     on: Mesh | None = None,
+    frozen_rank: int = 0,
+    frozen_rows: int = 0,
+    orthogonal: float = 0.0,
+    divergence: bool = False,
 ) -> tuple[inner.InnerConfig, Memory]:
     """The inner loop with every size decided.
 
@@ -95,16 +104,24 @@ def choose(
       adapters: the most that are trained at a time; a pool need not be larger.
       lines: how many one optimizer step trains; a global step has as many rows.
       on: the mesh, or None for one device.
+      frozen_rank, frozen_rows, orthogonal, divergence: as in `inner.InnerConfig`.
 
     Raises:
       ValueError: what is fixed does not fit; says what would.
     """
     row, shards = wanted.row_tokens, mesh.shards(on)
     adapters = -(-adapters // shards)
-    least = row * lines
+    # With divergence a step has a text beside its lines.
+    least = row * (lines + divergence)
     first = wanted.step_tokens or max(-(-STEP_TOKENS // row) * row, least)
     while True:
-        cfg = build(wanted, step_tokens=first, adapters=adapters)
+        cfg = dataclasses.replace(
+            build(wanted, step_tokens=first, adapters=adapters),
+            frozen_rank=frozen_rank,
+            frozen_rows=frozen_rows,
+            orthogonal=orthogonal,
+            divergence=divergence,
+        )
         memory = measure(arch, cfg, on)
         if max(memory.total, answering(memory, shards)) <= limit:
             return cfg, memory
@@ -117,7 +134,8 @@ def choose(
             if memory.total <= limit:
                 raise ValueError(
                     f"generation after training needs {size(answering(memory, shards))}"
-                    f" (the base twice, and the finished adapters), {size(limit)} can "
+                    f" ({_twice(memory)} twice, and the finished adapters), "
+                    f"{size(limit)} can "
                     "be used; lower inner.pool, or spread the base over devices with "
                     "mesh.model"
                 )
@@ -128,11 +146,16 @@ def choose(
 def answering(memory: Memory, shards: int) -> int:
     """The least that generation takes afterwards, bytes on one device.
 
-    The base and its layers once more, as decoding reads them, and the finished adapters
-    of all shards, for a moment twice. Its cache is not in it: that is for `batch`.
+    The base and its layers once more, as decoding reads them; the frozen stacks, and
+    those once more with adapters on them; and the finished adapters of all shards, for
+    a moment twice. Its cache is not in it: that is for `batch`.
     """
     finished = memory.pool * (1 if shards == 1 else 2 * shards)
-    return 2 * memory.base + finished
+    return 2 * (memory.base + memory.frozen) + finished
+
+
+def _twice(memory: Memory) -> str:
+    return "the base and the frozen stacks" if memory.frozen else "the base"
 
 
 def build(
@@ -170,14 +193,14 @@ def _shrunk(
 ) -> inner.InnerConfig | None:
     """`cfg` with a smaller pool, then fewer slots, as far as the config leaves open."""
     per_slot, per_result = _per_adapter(cfg, memory)
-    room = limit - memory.base - memory.other
+    room = limit - memory.base - memory.other - memory.frozen
     sizes = cfg.plan
     slots, pool = sizes.slots, cfg.pool
     pool_most = pool
     if not wanted.pool:
         pool = min(pool, int((room - slots * per_slot) // per_result))
         held = per_result * (1 if shards == 1 else 2 * shards)
-        pool = min(pool, int((limit - 2 * memory.base) // held))
+        pool = min(pool, int((limit - 2 * (memory.base + memory.frozen)) // held))
     if pool < slots and not wanted.pool and not wanted.slots:
         slots = pool = min(pool_most, int(room // (per_slot + per_result)))
     elif not wanted.slots:
@@ -185,15 +208,8 @@ def _shrunk(
     active = sizes.active if wanted.active else min(sizes.active, slots)
     if pool < 1 or slots < max(active, 1):
         return None
-    return inner.InnerConfig(
-        targets=cfg.targets,
-        rank=cfg.rank,
-        alpha=cfg.alpha,
-        plan=plan.PlanConfig(
-            sizes.tile, sizes.row_tokens, sizes.step_tokens, slots, active
-        ),
-        pool=pool,
-    )
+    fewer = dataclasses.replace(sizes, slots=slots, active=active)
+    return dataclasses.replace(cfg, plan=fewer, pool=pool)
 
 
 def _advice(
@@ -204,7 +220,7 @@ def _advice(
     least: int,
 ) -> str:
     per_slot, per_result = _per_adapter(cfg, memory)
-    room = limit - memory.base - memory.other
+    room = limit - memory.base - memory.other - memory.frozen
     fits = int((room - cfg.pool * per_result) // per_slot)
     together = int(room // (per_slot + per_result))
     have = (

@@ -1,20 +1,21 @@
-"""The experiment as frozen dataclasses, built once from a config file and checked.
+"""Groups of settings that kinds of experiments share, as frozen dataclasses.
 
 A config file (`configs/*.py`) writes every field that is declared here; there are no
-defaults below it. `build` refuses an unknown key, a missing key and a wrong type, and
-names the key.
+defaults below it (`config_rules.build`). The experiments themselves: `config_rounds`,
+`config_few_shot`, `config_continual`, `config_pooled`.
 """
 
 import dataclasses
-import math
 
-from seal_jax import config_rules, grade, judge, plan, select, self_edit
+from seal_jax import (
+    config_rules,
+    grade,
+    judge,
+    plan,
+    self_edit,
+)
 
-# The ladder's rows.
-BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
-CONTROL_ARMS = ("random_kept",)
 TASKS = ("squad", "world")
-REWARDS = ("grade", "log_likelihood")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,30 +75,6 @@ class TaskConfig:
         config_rules.within("task.forward_share", self.forward_share, 0.0, 1.0)
         config_rules.at_least("task.train_start", self.train_start, 0)
         config_rules.at_least("task.heldout_start", self.heldout_start, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How much of everything."""
-
-    rounds: int
-    passages: int
-    edits: int
-    seeds: int
-    heldout_passages: int
-    heldout_edits: int
-    heldout_seeds: int
-
-    def __post_init__(self):
-        config_rules.all_positive("scale", self)
-
-    @property
-    def adapters(self) -> int:
-        """The most that are trained in one phase."""
-        return max(
-            self.passages * self.edits * self.seeds,
-            self.heldout_passages * self.heldout_edits * self.heldout_seeds,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,119 +186,3 @@ class GradeConfig:
         config_rules.one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
         config_rules.within("grade.threshold", self.threshold, 0.0, 1.0)
         config_rules.within("grade.max_missing", self.max_missing, 0.0, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class SelectConfig:
-    """Which edits are kept.
-
-    `reward`: "grade" (share of questions answered) or "log_likelihood" (of the gold
-    answers, per token). `threshold`: "none", "baseline" (must beat the policy without
-    an adapter), or a number as text.
-    """
-
-    reward: str
-    k_best: int
-    ties: str
-    threshold: str
-
-    def __post_init__(self):
-        config_rules.one_of("select.reward", self.reward, REWARDS)
-        config_rules.one_of("select.ties", self.ties, select.TIES)
-        config_rules.at_least("select.k_best", self.k_best, 1)
-        if self.threshold == "baseline" and self.reward != "grade":
-            raise ValueError(
-                f"select.threshold='baseline' is an accuracy and select.reward="
-                f"{self.reward!r} is not; use reward='grade' or threshold='none'"
-            )
-        if self.threshold not in ("none", "baseline") and not _is_number(
-            self.threshold
-        ):
-            raise ValueError(
-                f"select.threshold={self.threshold!r} must be 'none', 'baseline' or "
-                "a number in quotes"
-            )
-        if self.reward == "grade" and _is_number(self.threshold):
-            # No share is larger, and the round would be for nothing.
-            config_rules.within(
-                "select.threshold", float(self.threshold), -math.inf, 1.0
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class ImitateConfig:
-    """Supervised fine-tuning of the policy on the kept edits; see `imitate.train`."""
-
-    lora: LoraConfig
-    learning_rate: float
-    schedule: str
-    epochs: int
-    batch: int
-    micro_batch: int
-    clip: float
-    length_multiple: int
-
-    def __post_init__(self):
-        config_rules.one_of(
-            "imitate.schedule", self.schedule, (plan.LINEAR, plan.COSINE)
-        )
-        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
-            config_rules.at_least(f"imitate.{name}", getattr(self, name), 1)
-        config_rules.positive("imitate.learning_rate", self.learning_rate)
-        config_rules.positive("imitate.clip", self.clip)
-        if self.batch % self.micro_batch:
-            raise ValueError(
-                f"imitate.batch={self.batch} must be a multiple of "
-                f"imitate.micro_batch={self.micro_batch}; use micro_batch=1"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """Everything that decides a run's result."""
-
-    seed: int
-    mesh: MeshConfig
-    model: ModelSource
-    task: TaskConfig
-    scale: Scale
-    propose: Decoding
-    edit: EditConfig
-    inner: InnerConfig
-    answer: Decoding
-    grade: GradeConfig
-    select: SelectConfig
-    imitate: ImitateConfig
-    ladder: tuple[str, ...]
-
-    def __post_init__(self):
-        config_rules.at_least("seed", self.seed, 0)
-        for arm in self.ladder:
-            config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
-
-    @property
-    def turn_end(self) -> str:
-        """The token that ends an answer; empty: the model's own end of text."""
-        return ""
-
-    @property
-    def base_arms(self) -> tuple[str, ...]:
-        """Rows of the ladder that the base policy walks, in order."""
-        return BASE_ARMS
-
-    @property
-    def last_arms(self) -> tuple[str, ...]:
-        """Those that the last policy walks after the rounds."""
-        return ()
-
-    @property
-    def lines_per_step(self) -> int:
-        """Training lines of one optimizer step."""
-        return 1
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

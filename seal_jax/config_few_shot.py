@@ -4,8 +4,9 @@
 """
 
 import dataclasses
+from typing import Any
 
-from seal_jax import config, config_rules, plan
+from seal_jax import config, config_rounds, config_rules, plan
 from seal_jax.tasks import arc_data, arc_edit, arc_text, arc_vote
 
 TASKS = ("arc", "grids")
@@ -13,6 +14,8 @@ TASKS = ("arc", "grids")
 # The ladder's rows: those of the base policy, then those of the last one.
 BASE_ARMS = ("in_context", "random", "self_edits", "oracle")
 LAST_ARMS = ("constant",)
+
+REWARDS = ("grade", "log_likelihood", "majority")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,14 +124,24 @@ class FewShot:
     inner: FewShotInner
     views: arc_vote.ViewsConfig
     answer: config.Decoding
-    select: config.SelectConfig
-    imitate: config.ImitateConfig
+    select: config_rounds.SelectConfig
+    imitate: config_rounds.ImitateConfig
+    stop: config_rounds.StopConfig
     ladder: tuple[str, ...]
 
     def __post_init__(self):
         config_rules.within("seed", self.seed, 0, 2**32 - 1)
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))
+        for name in self.select.measured:
+            config_rules.one_of("select.reward and compare", name, REWARDS)
+        self.select.check_halving(edits=self.scale.edits, seeds=self.scale.seeds)
+        if self.select.novelty_bonus or self.select.max_copied < 1:
+            raise ValueError(
+                f"select.novelty_bonus={self.select.novelty_bonus} and "
+                f"select.max_copied={self.select.max_copied} compare with a passage, "
+                "few-shot tasks have none; use 0.0 and 1.0"
+            )
         inner, least = self.inner, self.edit.batch * self.inner.row_tokens
         if 0 < inner.step_tokens < least:
             raise ValueError(
@@ -153,6 +166,16 @@ class FewShot:
         return LAST_ARMS
 
     @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return self.scale.adapters
+
+    @property
     def lines_per_step(self) -> int:
         """Training lines of one optimizer step."""
         return self.edit.batch
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What the inner loop has to be made for besides (`capacity.choose`)."""
+        return {}

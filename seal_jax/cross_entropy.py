@@ -1,4 +1,4 @@
-"""Cross-entropy under a frozen head, without ever holding all logits.
+"""Cross-entropy and divergence under a frozen head, without ever holding all logits.
 
 The head is not trained, so the only gradient is that of the hidden states, and each
 token's depends on that token alone. It is formed in the forward pass, while a chunk's
@@ -23,22 +23,25 @@ def cross_entropy(hidden_MD: Array, head_DV: Array, targets_M: Array) -> Array:
       head_DV: the output head, frozen: its gradient is zero by definition.
       targets_M: int32 token ids.
     """
-    return _map(lambda h, t: _one(h, head_DV, t)[0], hidden_MD, head_DV, targets_M)
+    return _map(lambda h, t: _one(h, head_DV, t)[0], head_DV, hidden_MD, targets_M)
+
+
+def _logits(hidden_D: Array, head_DV: Array) -> Array:
+    return jnp.einsum("d,dv->v", hidden_D, head_DV, preferred_element_type=jnp.float32)
 
 
 def _one(hidden_D: Array, head_DV: Array, target: Array) -> tuple[Array, Array, Array]:
-    logits_V = jnp.einsum(
-        "d,dv->v", hidden_D, head_DV, preferred_element_type=jnp.float32
-    )
+    logits_V = _logits(hidden_D, head_DV)
     log_z = jax.nn.logsumexp(logits_V)
     return log_z - logits_V[target], logits_V, log_z
 
 
-def _map(fn, hidden_MD: Array, head_DV: Array, targets_M: Array):
-    rows = max(1, CHUNK // head_DV.shape[1])
-    if rows >= len(hidden_MD):
-        return jax.vmap(fn)(hidden_MD, targets_M)
-    return jax.lax.map(lambda args: fn(*args), (hidden_MD, targets_M), batch_size=rows)
+def _map(fn, head_DV: Array, *tokens_M: Array, held: int = 1):
+    """`fn` of each token, which holds `held` logits of the vocabulary at a time."""
+    rows = max(1, CHUNK // (held * head_DV.shape[1]))
+    if rows >= len(tokens_M[0]):
+        return jax.vmap(fn)(*tokens_M)
+    return jax.lax.map(lambda args: fn(*args), tokens_M, batch_size=rows)
 
 
 def _forward(hidden_MD: Array, head_DV: Array, targets_M: Array):
@@ -48,7 +51,7 @@ def _forward(hidden_MD: Array, head_DV: Array, targets_M: Array):
         slope_V = jnp.exp(logits_V - log_z).at[target].add(-1.0).astype(head_DV.dtype)
         return ce, jnp.einsum("v,dv->d", slope_V, head_DV)
 
-    return _map(one, hidden_MD, head_DV, targets_M)
+    return _map(one, head_DV, hidden_MD, targets_M)
 
 
 def _backward(slopes_MD: Array, dce_M: Array):
@@ -56,3 +59,38 @@ def _backward(slopes_MD: Array, dce_M: Array):
 
 
 cross_entropy.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def divergence(hidden_MD: Array, teacher_MD: Array, head_DV: Array) -> Array:
+    """`KL(softmax(hidden head) || softmax(teacher head))` of each token, nats, `[M]`.
+
+    Float32, over the whole vocabulary. Zero, and of zero gradient, at equality.
+
+    Args:
+      hidden_MD: hidden states after the final norm.
+      teacher_MD: those of the model to stay near; its gradient is zero by definition.
+      head_DV: the output head of both, frozen: its gradient is zero by definition.
+    """
+    return _map(
+        lambda h, t: _apart(h, t, head_DV)[0], head_DV, hidden_MD, teacher_MD, held=2
+    )
+
+
+def _apart(hidden_D: Array, teacher_D: Array, head_DV: Array):
+    log_p_V = jax.nn.log_softmax(_logits(hidden_D, head_DV))
+    log_q_V = jax.nn.log_softmax(_logits(teacher_D, head_DV))
+    p_V, ratio_V = jnp.exp(log_p_V), log_p_V - log_q_V
+    return jnp.sum(p_V * ratio_V), p_V, ratio_V
+
+
+def _divergence_forward(hidden_MD: Array, teacher_MD: Array, head_DV: Array):
+    def one(hidden_D: Array, teacher_D: Array) -> tuple[Array, Array]:
+        kl, p_V, ratio_V = _apart(hidden_D, teacher_D, head_DV)
+        slope_V = (p_V * (ratio_V - kl)).astype(head_DV.dtype)
+        return kl, jnp.einsum("v,dv->d", slope_V, head_DV)
+
+    return _map(one, head_DV, hidden_MD, teacher_MD, held=2)
+
+
+divergence.defvjp(_divergence_forward, _backward)

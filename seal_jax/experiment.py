@@ -7,11 +7,10 @@ own arm.
 
 import contextlib
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -19,23 +18,27 @@ from jax.sharding import Mesh
 from seal_jax import (
     capacity,
     config,
+    config_continual,
     config_few_shot,
+    config_pooled,
+    config_rounds,
     config_rules,
+    continual,
     distributed,
     few_shot,
     inner,
     knowledge,
-    ladder,
     lora,
     mesh,
     metrics,
     model,
     plan,
     policy,
+    pooled,
     records,
     report,
     report_html,
-    rest_em,
+    rounds,
     runtime,
     trials,
 )
@@ -43,23 +46,57 @@ from seal_jax import (
 SUMMARY = "summary.json"
 
 
-def read(values: Mapping[str, Any]) -> config.Experiment | config_few_shot.FewShot:
-    """The experiment that a config describes; its task's name says of which kind.
+type Experiment = (
+    config_rounds.Experiment
+    | config_few_shot.FewShot
+    | config_continual.Continual
+    | config_pooled.Pooled
+)
+
+
+class Kind(NamedTuple):
+    """What a run asks of a kind of experiment: its items, and the way through them.
+
+    `task`: module with `load`, `make` and `connect`; `walk` ends in the summary.
+    """
+
+    config: type
+    task: Any
+    walk: Callable[..., dict[str, Any]]
+
+
+KINDS = (
+    Kind(config_rounds.Experiment, knowledge, rounds.walk),
+    Kind(config_few_shot.FewShot, few_shot, rounds.walk),
+    Kind(config_continual.Continual, continual, continual.walk),
+    Kind(config_pooled.Pooled, pooled, pooled.walk),
+)
+
+
+def read(values: Mapping[str, Any]) -> Experiment:
+    """The experiment that a config describes.
+
+    A group `sequence` makes it a continual one, a group `pool` one on pooled edits; of
+    rounds, the task's name says whether they are on passages or on few-shot tasks.
 
     Raises:
       ValueError: see `config_rules.build`.
     """
+    if "sequence" in values:
+        return config_rules.build(config_continual.Continual, values)
+    if "pool" in values:
+        return config_rules.build(config_pooled.Pooled, values)
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:
         known = (*config.TASKS, *config_few_shot.TASKS)
         config_rules.one_of("config.task.name", task["name"], known)
         if task["name"] in config_few_shot.TASKS:
             return config_rules.build(config_few_shot.FewShot, values)
-    return config_rules.build(config.Experiment, values)
+    return config_rules.build(config_rounds.Experiment, values)
 
 
 def run(
-    exp: config.Experiment | config_few_shot.FewShot,
+    exp: Experiment,
     values: dict[str, Any],
     workdir: Path,
     *,
@@ -74,14 +111,15 @@ def run(
     if not leads:
         say = _silent
     check_same(values)
-    # Two modules with the same functions, each for its own kind of items.
-    kind: Any = knowledge if isinstance(exp, config.Experiment) else few_shot
-    train, heldout = kind.load(exp)
+    kind = next(k for k in KINDS if isinstance(exp, k.config))
+    train, heldout = kind.task.load(exp)
     blank = policy.describe(exp.model, turn_end=exp.turn_end)
-    for name, cfg in (("inner", exp.inner), ("imitate", exp.imitate)):
-        targets, rank = cfg.lora.targets, cfg.lora.rank
-        lora.check(blank.arch, targets=targets, rank=rank, name=f"{name}.lora")
-    task = kind.make(exp, blank, list(itertools.chain(*train)), heldout)
+    for name in ("inner", "imitate"):
+        cfg = getattr(exp, name, None)
+        if cfg is not None:
+            targets, rank = cfg.lora.targets, cfg.lora.rank
+            lora.check(blank.arch, targets=targets, rank=rank, name=f"{name}.lora")
+    task = kind.task.make(exp, blank, list(itertools.chain(*train)), heldout)
     runtime.cache_programs()
     distributed.keep_cache_if_shared()
     devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
@@ -105,9 +143,9 @@ def run(
             say(report.summary_table(finished))
             say(f"{workdir} holds a finished run; give another --workdir for a new one")
             return finished
-        task = kind.connect(task, workdir)
+        task = kind.task.connect(task, workdir)
         sizes = fitting(exp, blank.arch, devices, say=say)
-        # In a list, to be handed over: see `walk` on its weights.
+        # In a list, to be handed over: see `rounds.walk` on its weights.
         base = [policy.load(exp.model, blank, seed=exp.seed, on=devices)]
         # Not before: a config that cannot run must not claim the workdir.
         if leads:
@@ -124,7 +162,8 @@ def run(
             task=task,
             say=say,
         )
-        summary = walk(state, base.pop(), train, heldout, workdir)
+        summary = kind.walk(state, base.pop(), train, heldout, workdir)
+        summary |= costs(journal)
         summary["config_hash"] = records.config_hash(values)
         summary["compile"] = dataclasses.asdict(times)
         summary = distributed.share(lambda: summary)
@@ -158,7 +197,7 @@ def check_same(values: dict[str, Any]) -> None:
 
 
 def fitting(
-    exp: config.Experiment | config_few_shot.FewShot,
+    exp: Experiment,
     arch: model.ModelConfig,
     devices: Mesh | None,
     *,
@@ -175,9 +214,10 @@ def fitting(
         arch,
         exp.inner,
         limit=limit,
-        adapters=exp.scale.adapters,
+        adapters=exp.adapters,
         lines=exp.lines_per_step,
         on=devices,
+        **exp.engine,
     )
     say(
         f"inner loop: steps of {cfg.plan.step_tokens} tokens, {cfg.plan.slots} slots, "
@@ -206,60 +246,6 @@ def kept(
     )
 
 
-def walk(
-    state: trials.Run,
-    base: policy.Policy,
-    train: Sequence[Sequence[Any]],
-    heldout: Sequence[Any],
-    workdir: Path,
-) -> dict[str, Any]:
-    """The experiment proper; everything before it was preparation."""
-    row = functools.partial(ladder.row, state, items=heldout)
-    wanted = state.exp.ladder
-    rows = [
-        row(base, name=name)
-        for name in state.exp.base_arms
-        if name in wanted and name != "oracle"
-    ]
-    last = [row(base, name="oracle")] if "oracle" in wanted else []
-    if "random_kept" in wanted:
-        control = rest_em.control(state, base, train, workdir)
-        rows.append(row(control, name="random_kept"))
-        del control
-    edits, rounds, pupil = [], [], base
-    del base  # On a large model two sets of weights are one too many.
-    for index, items in enumerate(train, start=1):
-        pupil, new_edits, line = rest_em.one_round(
-            state, pupil, items, round_index=index, workdir=workdir
-        )
-        edits += new_edits
-        rounds.append(line)
-        rest_em.save_policy(state, pupil, workdir, round_index=index)
-        if distributed.leads():
-            records.write_jsonl(workdir / "edits.jsonl", edits)
-        known = {f"round/{k}": v for k, v in line.items() if v is not None}
-        state.metrics.log(index, known)
-        rows.append(row(pupil, name=f"round_{index}"))
-    rows += [row(pupil, name=n) for n in state.exp.last_arms if n in wanted]
-    rows += last
-    heldout_edits = [edit for r in rows for edit in r["edits"]]
-    every = {state.task.name(i): i for own in (*train, heldout) for i in own}
-    shown = [row for i in every.values() if (row := state.task.item_row(i))]
-    if distributed.leads():
-        records.write_jsonl(workdir / "heldout.jsonl", heldout_edits)
-        if shown:
-            records.write_jsonl(workdir / "items.jsonl", shown)
-    for i, r in enumerate(ladder.table(rows)):
-        state.metrics.log(i, {f"ladder/{r['name']}": r["mean"]})
-    return {
-        "ladder": ladder.table(rows),
-        "paired": ladder.pairs(rows),
-        "items": ladder.by_item(state, rows, heldout),
-        "rounds": rounds,
-        **costs(state.journal),
-    }
-
-
 def costs(journal: records.Journal) -> dict[str, Any]:
     """Adapters, tokens and seconds by phase, over all runs it took.
 
@@ -274,7 +260,7 @@ def costs(journal: records.Journal) -> dict[str, Any]:
             continue
         phase = key.split("/adapt/")[0] + "/adapt" if "/adapt/" in key else key
         seconds[phase] = seconds.get(phase, 0.0) + value["seconds"]
-        adapters += len(value.get("trials", ()))
+        adapters += value.get("adapters", len(value.get("trials", ())))
         tokens += value.get("tokens", 0)
     return {"adapters": adapters, "tokens": tokens, "seconds": seconds}
 
@@ -285,5 +271,5 @@ def finished_summary(workdir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     summary = records.read_json(path)
-    incomplete = any(row.get("missing") for row in summary["ladder"])
+    incomplete = any(row.get("missing") for row in summary.get("ladder", ()))
     return None if incomplete else summary

@@ -143,6 +143,9 @@ class FewShotTask:
 
     # Self-edits
 
+    def text(self, item: arc.Task) -> None:
+        del item
+
     def propose_prompt(self, item: arc.Task) -> str:
         return arc_text.propose_prompt(item, chat=self.chat, template=self.template)
 
@@ -274,6 +277,9 @@ class FewShotTask:
         ]
 
     # For items.jsonl and edits.jsonl
+
+    def rubric(self, written: Sequence[Any]) -> list[float | None]:
+        raise ValueError("a rubric is for edits that are texts; see config_few_shot")
 
     def item_row(self, item: arc.Task) -> dict[str, Any]:
         return {

@@ -60,6 +60,37 @@ def schedule(
     return tuple(rungs)
 
 
+def from_pairs(pairs: Sequence[Sequence[int]]) -> Schedule:
+    """The schedule that a config writes as ((seeds, keep), ...).
+
+    Raises:
+      ValueError: not pairs of positive whole numbers. Whether they make a schedule for
+        so many edits, `check` says.
+    """
+    made = []
+    for pair in pairs:
+        if len(pair) != 2 or any(type(n) is not int or n < 1 for n in pair):
+            raise ValueError(
+                f"{tuple(pair)} must be a pair (seeds, keep) of whole numbers of at "
+                "least 1; give ((1, 3), (2, 1)) or the like"
+            )
+        made.append(Rung(*pair))
+    return tuple(made)
+
+
+def check(plan: Schedule, *, edits: int, seeds: int) -> None:
+    """Refuses a schedule that is none for so many edits of at most `seeds` seeds.
+
+    Raises:
+      ValueError: as `trainings`, or the schedule asks for more seeds.
+    """
+    trainings(plan, edits)
+    if plan[-1].seeds > seeds:
+        raise ValueError(
+            f"{plan[-1]} needs {plan[-1].seeds} seeds of {seeds}; shorten the schedule"
+        )
+
+
 def trainings(plan: Schedule, edits: int) -> int:
     """What a schedule costs one passage of `edits` edits.
 
@@ -104,11 +135,7 @@ def race(rewards_XES: np.ndarray, plan: Schedule) -> np.ndarray:
       ValueError: fewer seeds than the schedule asks for, or as `trainings`.
     """
     races, edits, seeds = rewards_XES.shape
-    trainings(plan, edits)
-    if plan[-1].seeds > seeds:
-        raise ValueError(
-            f"{plan[-1]} needs {plan[-1].seeds} seeds of {seeds}; shorten the schedule"
-        )
+    check(plan, edits=edits, seeds=seeds)
     left_XK = np.broadcast_to(np.arange(edits), (races, edits))
     for rung in plan:
         means_XE = _means(rewards_XES[:, :, : rung.seeds])

@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -136,20 +136,17 @@ def grade(
     with files.Lines(cache_path) as cache:
         verdicts = _cached(cache)
         pending = {
-            key: item
+            key: _content(item)
             for key, item in zip(keys, items, strict=True)
             if key not in verdicts and not local_grade.is_empty(item[2])
         }
         if pending:
-            failed, reason = _ask_all(pending, cfg, cache, verdicts)
-            if failed:
-                log.warning(
-                    "%d of %d judgements could not be had (%s); they stay open and are "
-                    "asked again at resume",
-                    failed,
-                    len(pending),
-                    reason,
-                )
+
+            def keep(key: str, verdict: bool) -> None:
+                verdicts[key] = verdict
+                cache.append_row({"key": key, "correct": verdict})
+
+            ask_all(pending, cfg, parse=parse, wanted="say yes or no", keep=keep)
     return [
         False if local_grade.is_empty(item[2]) else verdicts.get(key)
         for key, item in zip(keys, items, strict=True)
@@ -164,8 +161,9 @@ def check(cfg: JudgeConfig) -> None:
     """
     item = ("What colour is a clear sky at noon?", "blue", "It is blue.")
     once = dataclasses.replace(cfg, retries=0)
-    verdict, reason = _ask(item, once, _headers(cfg), threading.Event())
-    if verdict is None:
+    headers, stop = _headers(cfg), threading.Event()
+    said, reason = _ask(_content(item), once, headers, stop, parse, "say yes or no")
+    if said is None:
         raise JudgeError(f"judge {cfg.model!r} at {cfg.base_url}: {reason}")
 
 
@@ -199,27 +197,40 @@ def _cached(cache: files.Lines) -> dict[str, bool]:
     return verdicts
 
 
-def _ask_all(
-    pending: dict[str, Item],
+def ask_all[T](
+    contents: Mapping[str, str],
     cfg: JudgeConfig,
-    cache: files.Lines,
-    verdicts: dict[str, bool],
-) -> tuple[int, str]:
-    """Fills `verdicts` and `cache`; how many failed, and why the last one did."""
+    *,
+    parse: Callable[[str], T | None],
+    wanted: str,
+    keep: Callable[[str, T], None],
+) -> None:
+    """Asks the endpoint every content, and hands what it said to `keep`, by key.
+
+    Retries and outages are as in `grade`; how many could not be had is logged.
+
+    Args:
+      contents: what to ask, by the key under which the reply is kept.
+      parse: a reply's meaning; None for one that has none, which is not asked again.
+      wanted: what a reply must do, for the log: "say yes or no".
+      keep: called in this thread as replies come, in any order.
+
+    Raises:
+      JudgeError: the key in the environment cannot be sent.
+    """
     headers, stop = _headers(cfg), threading.Event()
     failed, in_a_row, last_reason = 0, 0, ""
     with concurrent.futures.ThreadPoolExecutor(cfg.concurrency) as pool:
         futures = {
-            pool.submit(_ask, item, cfg, headers, stop): key
-            for key, item in pending.items()
+            pool.submit(_ask, content, cfg, headers, stop, parse, wanted): key
+            for key, content in contents.items()
         }
         try:
             for future in concurrent.futures.as_completed(futures):
-                verdict, reason = future.result()
-                if verdict is not None:
+                found, reason = future.result()
+                if found is not None:
                     in_a_row = 0
-                    verdicts[futures[future]] = verdict
-                    cache.append_row({"key": futures[future], "correct": verdict})
+                    keep(futures[future], found)
                     continue
                 failed, in_a_row = failed + 1, in_a_row + 1
                 last_reason = last_reason if stop.is_set() else reason
@@ -229,7 +240,14 @@ def _ask_all(
             # Also on an interrupt: the pool waits for its threads, and they for this.
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
-    return failed, last_reason
+    if failed:
+        log.warning(
+            "%d of %d judgements could not be had (%s); they stay open and are asked "
+            "again at resume",
+            failed,
+            len(contents),
+            last_reason,
+        )
 
 
 # One request
@@ -242,13 +260,18 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _ask(
-    item: Item, cfg: JudgeConfig, headers: dict[str, str], stop: threading.Event
-) -> tuple[bool | None, str]:
-    """(verdict, ""), or (None, why there is none) once the retries are used up."""
+def _ask[T](
+    content: str,
+    cfg: JudgeConfig,
+    headers: dict[str, str],
+    stop: threading.Event,
+    parse: Callable[[str], T | None],
+    wanted: str,
+) -> tuple[T | None, str]:
+    """(meaning, ""), or (None, why there is none) once the retries are used up."""
     request = urllib.request.Request(
         f"{cfg.base_url.rstrip('/')}/chat/completions",
-        data=json.dumps(_body(item, cfg)).encode(),
+        data=json.dumps(_body(content, cfg)).encode(),
         headers=headers,
     )
     reason = "stopped"
@@ -276,21 +299,24 @@ def _ask(
         except ValueError as error:
             reason = f"a reply that is no chat completion ({error}); correct base_url"
         else:
-            verdict = parse(reply)
-            if verdict is None:
-                return None, f"a reply must say yes or no, not {reply[:60]!r}"
-            return verdict, ""
+            said = parse(reply)
+            if said is None:
+                return None, f"a reply must {wanted}, not {reply[:60]!r}"
+            return said, ""
         if attempt < cfg.retries:
             stop.wait(pause)
     return None, reason
 
 
-def _body(item: Item, cfg: JudgeConfig) -> dict[str, Any]:
+def _content(item: Item) -> str:
     values: dict[str, str] = dict(
         zip(("question", "gold", "answer"), item, strict=True)
     )
     # One pass, so that braces in an answer stay what they are.
-    content = re.sub(r"\{(question|gold|answer)\}", lambda m: values[m[1]], PROMPT)
+    return re.sub(r"\{(question|gold|answer)\}", lambda m: values[m[1]], PROMPT)
+
+
+def _body(content: str, cfg: JudgeConfig) -> dict[str, Any]:
     body = {"model": cfg.model, "messages": [{"role": "user", "content": content}]}
     if cfg.temperature is not None:
         body["temperature"] = cfg.temperature

@@ -10,7 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax import config, distributed, grade, judge, plan, policy, self_edit, trials
+from seal_jax import (
+    config,
+    config_rounds,
+    distributed,
+    grade,
+    judge,
+    plan,
+    policy,
+    rubric,
+    self_edit,
+    trials,
+)
 from seal_jax.tasks import squad, world
 from seal_jax.tasks.common import Passage
 
@@ -18,7 +29,7 @@ type Scorer = Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
 
 
 def load(
-    exp: config.Experiment,
+    exp: config_rounds.Experiment,
 ) -> tuple[list[list[Passage]], list[Passage]]:
     """Training passages of each round, disjoint, and the held-out ones.
 
@@ -71,7 +82,7 @@ def load(
 
 
 def make(
-    exp: config.Experiment,
+    exp: config_rounds.Experiment,
     blank: policy.Policy,
     train: Sequence[Passage],
     heldout: Sequence[Passage],
@@ -88,12 +99,13 @@ def make(
         self_edit.load_template(exp.propose.prompt, "propose"),
         self_edit.load_template(exp.answer.prompt, "answer"),
         _unconnected,
+        _unconnected,
     )
     check_fit(exp, blank, task, [*train, *heldout])
     return task
 
 
-def _unconnected(items: Sequence[tuple[str, str, str]]) -> list[float | None]:
+def _unconnected(items: Sequence[Any]) -> list[float | None]:
     raise RuntimeError(f"{len(items)} answers and no grader: see `connect`")
 
 
@@ -103,10 +115,26 @@ def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
     Raises:
       judge.JudgeError: the endpoint refuses.
     """
-    score = scorer(task.exp.grade, workdir) if distributed.leads() else list
+    exp, leads = task.exp, distributed.leads()
+    score = scorer(exp.grade, workdir) if leads else list
+    judged = rubric_of(exp, workdir) if leads else list
+
+    def one_for_all(rule: Callable[..., list]) -> Callable[..., list]:
+        return lambda items: distributed.share(lambda: rule(items))
+
     return dataclasses.replace(
-        task, grader=lambda items: distributed.share(lambda: score(items))
+        task, grader=one_for_all(score), judged=one_for_all(judged)
     )
+
+
+def rubric_of(exp: Any, workdir: Path) -> Callable[..., list]:
+    """The rubric as one function of (passage, lines) pairs."""
+    cfg = getattr(exp, "label_free", None)
+    if cfg is not None and cfg.rubric == "judge":
+        return functools.partial(
+            rubric.by_judge, cfg=exp.grade.judge, cache_path=workdir / "rubric.jsonl"
+        )
+    return lambda items: [rubric.by_rules(*item) for item in items]
 
 
 def scorer(cfg: config.GradeConfig, workdir: Path) -> Callable[..., list]:
@@ -130,11 +158,12 @@ def scorer(cfg: config.GradeConfig, workdir: Path) -> Callable[..., list]:
 class Knowledge:
     """What the round asks of the task; see `trials.Task`."""
 
-    exp: config.Experiment
+    exp: config_rounds.Experiment
     blank: policy.Policy  # for its tokenizer
     propose_template: str
     answer_template: str
     grader: Scorer
+    judged: Callable[[Sequence[tuple[str, Sequence[str]]]], list[float | None]]
 
     attempts = 1
 
@@ -144,6 +173,9 @@ class Knowledge:
 
     def name(self, item: Passage) -> str:
         return f"passage {item.id} ({item.title})"
+
+    def text(self, item: Passage) -> str:
+        return item.text
 
     def propose_prompt(self, item: Passage) -> str:
         return self_edit.propose_prompt(self.propose_template, item)
@@ -209,6 +241,17 @@ class Knowledge:
             ]
         )
 
+    def rubric(
+        self, written: Sequence[tuple[Passage, trials.Edit]]
+    ) -> list[float | None]:
+        rule, quirks = self.exp.edit.split, self.exp.edit.quirks
+        return self.judged(
+            [
+                (item.text, self_edit.split(edit.text, rule=rule, quirks=quirks))
+                for item, edit in written
+            ]
+        )
+
     def item_row(self, item: Passage) -> None:
         del item
 
@@ -232,14 +275,14 @@ class Knowledge:
         ]
 
 
-def longest_line(exp: config.Experiment, learner: policy.Policy) -> int:
+def longest_line(exp: config_rounds.Experiment, learner: policy.Policy) -> int:
     """Tokens of the longest training line the model and the packed rows can take."""
     longest = exp.inner.loss.longest(exp.inner.row_tokens)
     return min(learner.arch.max_position, longest)
 
 
 def check_fit(
-    exp: config.Experiment,
+    exp: config_rounds.Experiment,
     base: policy.Policy,
     task: Knowledge,
     passages: Sequence[Passage],

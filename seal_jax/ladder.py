@@ -25,7 +25,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import policy, reward, stats, trials
+from seal_jax import policy, proposals, reward, stats, trials
 from seal_jax.reward import Graded, mean
 from seal_jax.trials import Run
 
@@ -43,9 +43,9 @@ def arm(
     """Evaluates one way of writing self-edits (any row with adapters) on the items."""
     phase, scale = f"ladder/{name}", run.exp.scale
     if run.task.fixed(name, items[0]) is not None:
-        edits = trials.fixed_edits(run, items, name)
+        edits = proposals.fixed_edits(run, items, name)
     else:
-        edits = trials.propose(
+        edits = proposals.propose(
             run,
             learner,
             items,
@@ -60,7 +60,7 @@ def arm(
         edits,
         phase=phase,
         round_index=0,
-        seeds=scale.heldout_seeds,
+        seeds=range(scale.heldout_seeds),
     )
     return reward.reward(run, items, edits, outcomes, phase=phase, final=False)
 

@@ -64,6 +64,53 @@ def init(key: Array, cfg: ModelConfig, *, targets: tuple[str, ...], rank: int) -
     return {"layers": {t: one(names.index(t), t) for t in targets}}
 
 
+def empty(
+    cfg: ModelConfig, *, targets: tuple[str, ...], rank: int, adapters: int, dtype: str
+) -> Tree:
+    """Stacked deltas of zeros, `[L, A, R, .]`, which add nothing until written to."""
+
+    def one(name: str) -> dict[str, Array]:
+        lead = (cfg.layers, adapters, rank)
+        d, f = cfg.linears()[name]
+        return {"a": jnp.zeros((*lead, d), dtype), "b": jnp.zeros((*lead, f), dtype)}
+
+    return {"layers": {name: one(name) for name in targets}}
+
+
+def join(first: Tree, second: Tree) -> Tree:
+    """The sum of two deltas, as one: their ranks side by side, in `first`'s dtype.
+
+    All axes but the rank's are equal; so are the targets. Scales are folded in.
+    """
+    return jax.tree.map(
+        lambda x, y: jnp.concatenate([x, y.astype(x.dtype)], axis=-2), first, second
+    )
+
+
+def write(stack: Tree, block: Tree, at: int | Array) -> Tree:
+    """`stack` with the ranks `at`, `at + 1`, ... taken by those of `block`.
+
+    So a stack with room for n deltas, `[..., n R, .]`, is filled one after the other.
+    What would lie beyond the last rank is moved back to end there; only a number is
+    checked, since an `at` on the device is not known here.
+
+    Raises:
+      ValueError: a number `at` that leaves too few ranks.
+    """
+
+    def one(old: Array, new: Array) -> Array:
+        room, rank = old.shape[-2], new.shape[-2]
+        if isinstance(at, int) and not 0 <= at <= room - rank:
+            raise ValueError(
+                f"{rank} ranks at={at} do not fit a stack of {room}; at must lie in "
+                f"0..{room - rank}"
+            )
+        new = new.astype(old.dtype)
+        return jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=old.ndim - 2)
+
+    return jax.tree.map(one, stack, block)
+
+
 def scaled(delta: Tree, scale: float) -> Tree:
     """The delta as the model applies it: `b` times alpha / R."""
     return {

@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import re
 import statistics
 import sys
 import zlib
@@ -28,17 +27,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax import files, run_view, stats
+from seal_jax import files, ngrams, run_view, stats
 
 # Name in results, and digits shown.
 _SHARES = ("novel3", "cov3", "jaccard3", "distinct2")
 MEASURES = {"words": 0, **dict.fromkeys(_SHARES, 3), "zlib": 2}
 
 _WANTED = "a workdir with an edits.jsonl, or a SEAL file of self-edits"
-_WORD = re.compile(r"\w+")
 
 type Passage = tuple[str, str]  # (title, text)
-type Gram = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Edits:
         return {p: measure(p[1], own) for p, own in self.by_passage.items()}
 
     @functools.cached_property
-    def trigrams(self) -> dict[Passage, list[set[Gram]]]:
+    def trigrams(self) -> dict[Passage, list[set[ngrams.Gram]]]:
         """Of each completion of each passage that has three words."""
         return {p: _trigram_sets(own) for p, own in self.by_passage.items()}
 
@@ -64,33 +61,13 @@ class Edits:
 # One passage
 
 
-def words(text: str) -> list[str]:
-    """Lower-cased runs of letters, digits and underscores of any script."""
-    return _WORD.findall(text.lower())
-
-
-def grams(text: str, n: int) -> list[Gram]:
-    """All runs of `n` words in order, with repeats; none in a shorter text."""
-    own = words(text)
-    return list(zip(*(own[i:] for i in range(n)), strict=False))
-
-
-def novel_share(passage: str, completion: str) -> float | None:
-    """novel3: share of a completion's distinct trigrams that the passage lacks.
-
-    None for a completion of fewer than three words.
-    """
-    own = set(grams(completion, 3))
-    return len(own - set(grams(passage, 3))) / len(own) if own else None
-
-
 def copy_share(passage: str, completion: str) -> float | None:
     """cov3: share of a passage's distinct trigrams that the completion has.
 
     0 for an empty completion; None for a passage of fewer than three words.
     """
-    source = set(grams(passage, 3))
-    return len(source & set(grams(completion, 3))) / len(source) if source else None
+    source = ngrams.trigrams(passage)
+    return len(source & ngrams.trigrams(completion)) / len(source) if source else None
 
 
 def jaccard(completions: Sequence[str]) -> float | None:
@@ -100,7 +77,7 @@ def jaccard(completions: Sequence[str]) -> float | None:
     that empty ones do not pass for diversity; None if fewer than two are left.
     """
     sets = _trigram_sets(completions)
-    return _mean(_index(a, b) for a, b in itertools.combinations(sets, 2))
+    return _mean(ngrams.index(a, b) for a, b in itertools.combinations(sets, 2))
 
 
 def overlap(completions: Sequence[str], earlier: Sequence[str]) -> float | None:
@@ -117,7 +94,7 @@ def distinct(completions: Sequence[str], n: int = 2) -> float | None:
 
     No n-gram spans two completions. None without any.
     """
-    pooled = [gram for text in completions for gram in grams(text, n)]
+    pooled = [gram for text in completions for gram in ngrams.grams(text, n)]
     return len(set(pooled)) / len(pooled) if pooled else None
 
 
@@ -138,8 +115,8 @@ def measure(passage: str, completions: Sequence[str]) -> dict[str, float | None]
     completions together. What cannot be said is None.
     """
     return {
-        "words": _mean(len(words(text)) for text in completions),
-        "novel3": _mean(novel_share(passage, text) for text in completions),
+        "words": _mean(len(ngrams.words(text)) for text in completions),
+        "novel3": _mean(ngrams.novel_share(passage, text) for text in completions),
         "cov3": _mean(copy_share(passage, text) for text in completions),
         "jaccard3": jaccard(completions),
         "distinct2": distinct(completions),
@@ -147,16 +124,12 @@ def measure(passage: str, completions: Sequence[str]) -> dict[str, float | None]
     }
 
 
-def _trigram_sets(completions: Sequence[str]) -> list[set[Gram]]:
-    return [own for text in completions if (own := set(grams(text, 3)))]
+def _trigram_sets(completions: Sequence[str]) -> list[set[ngrams.Gram]]:
+    return [own for text in completions if (own := ngrams.trigrams(text))]
 
 
-def _overlap(a: list[set[Gram]], b: list[set[Gram]]) -> float | None:
-    return _mean(_index(x, y) for x, y in itertools.product(a, b))
-
-
-def _index(a: set[Gram], b: set[Gram]) -> float:
-    return len(a & b) / len(a | b)
+def _overlap(a: list[set[ngrams.Gram]], b: list[set[ngrams.Gram]]) -> float | None:
+    return _mean(ngrams.index(x, y) for x, y in itertools.product(a, b))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

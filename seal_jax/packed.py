@@ -21,6 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from seal_jax import cross_entropy, inner, lora, mesh, model, plan, plan_blocks
 from seal_jax.inner import InnerConfig, Slot
+from seal_jax.plan_blocks import Extras
 
 # Where a `Slot` of many adapters carries their axis; a prefix of its tree.
 _FIRST: Any = 0
@@ -31,7 +32,7 @@ STACKED = Slot(_SECOND, optax.ScaleByAdamState(_FIRST, _SECOND, _SECOND), _FIRST
 class Results(NamedTuple):
     """Finished adapters, a row each: stacked, scale folded in, in the base's dtype.
 
-    `loss_A` is the mean step loss; `finite_A` whether weights and losses stayed finite.
+    `loss_A` is its steps' mean cross-entropy; `finite_A` whether all stayed finite.
     """
 
     adapters: lora.Tree
@@ -48,17 +49,18 @@ SHARDED = (
     ),
     *[PartitionSpec("data")] * 3,
 )
+# And the extras of its steps, and the stacks that its adapters train on: on each whole.
+_EXTENDED = PartitionSpec("data"), PartitionSpec()
+_NONE = Extras()
 type State = tuple[Slot, Results]
 
 
 def init_state(arch: model.ModelConfig, cfg: InnerConfig, *, shards: int = 1) -> State:
     """Empty slots and an empty pool, those of all shards side by side."""
-    make = functools.partial(lora.init, targets=cfg.targets, rank=cfg.rank)
-    one = jax.eval_shape(lambda: make(jax.random.key(0), arch))
 
     def zeros(count: int, dtype: str) -> lora.Tree:
-        return jax.tree.map(
-            lambda x: jnp.zeros((x.shape[0], count, *x.shape[1:]), dtype), one
+        return lora.empty(
+            arch, targets=cfg.targets, rank=cfg.rank, adapters=count, dtype=dtype
         )
 
     slots, pool = cfg.plan.slots * shards, cfg.pool * shards
@@ -74,8 +76,10 @@ def loss(
     step: plan_blocks.Steps,
     arch: model.ModelConfig,
     cfg: InnerConfig,
+    extras: Extras = _NONE,
+    frozen: lora.Tree | None = None,
 ) -> tuple[Array, Array]:
-    """The sum of the active adapters' losses, and each one's, `[K]`.
+    """The sum of what the active adapters minimise; each one's cross-entropy, `[K]`.
 
     No adapter occurs in another's loss, so the sum's gradient holds each one's own.
     """
@@ -83,18 +87,30 @@ def loss(
     def rows(leaf_M: Any) -> Array:
         return leaf_M.reshape(-1, cfg.plan.row_tokens)
 
-    delta = lora.assign(lora.scaled(adapters, cfg.alpha / cfg.rank), step.tiles)
+    if frozen is not None:
+        frozen = lora.select(frozen, extras.frozen)
+    delta = lora.assign(inner.applied(adapters, cfg, frozen), step.tiles)
     mask_BTS = model.segment_mask(rows(step.segments), rows(step.is_key))
-    hidden_BTD, _ = model.hidden(
-        params, delta, arch, rows(step.tokens), rows(step.positions), mask_BTS
-    )
-    ce_M = cross_entropy.cross_entropy(
-        hidden_BTD.reshape(-1, arch.width), model.head(params, arch), step.targets
-    )
+
+    def hidden(delta: lora.Tree | None) -> Array:
+        hidden_BTD, _ = model.hidden(
+            params, delta, arch, rows(step.tokens), rows(step.positions), mask_BTS
+        )
+        return hidden_BTD.reshape(-1, arch.width)
+
+    hidden_MD, head_DV = hidden(delta), model.head(params, arch)
+    ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, step.targets)
     owner_M = jnp.repeat(step.tiles, cfg.plan.tile, total_repeat_length=len(ce_M))
     # One place past the last adapter takes what belongs to none.
     loss_K = jax.ops.segment_sum(ce_M * step.weights, owner_M, cfg.plan.active + 1)
-    return loss_K.sum(), loss_K[:-1]
+    whole = loss_K.sum()
+    if cfg.divergence:
+        base_MD = jax.lax.stop_gradient(hidden(None))
+        kl_M = cross_entropy.divergence(hidden_MD, base_MD, head_DV)
+        whole += jnp.sum(kl_M * extras.anchors)
+    if cfg.orthogonal and frozen is not None:
+        whole += cfg.orthogonal * inner.overlap(frozen, adapters)
+    return whole, loss_K[:-1]
 
 
 def step_all(
@@ -104,6 +120,8 @@ def step_all(
     step: plan_blocks.Steps,
     arch: model.ModelConfig,
     cfg: InnerConfig,
+    extras: Extras = _NONE,
+    frozen: lora.Tree | None = None,
 ) -> State:
     """One global step: new adapters enter, the active ones train, finished ones leave.
 
@@ -123,7 +141,9 @@ def step_all(
         jax.tree.broadcast(STACKED, slots),
     )
     gradient = jax.value_and_grad(loss, has_aux=True)
-    (_, loss_K), grads = gradient(active.adapter, params, step, arch, cfg)
+    (_, loss_K), grads = gradient(
+        active.adapter, params, step, arch, cfg, extras, frozen
+    )
     trained = jax.vmap(inner.update, in_axes=(STACKED, 1, 0, 0, 0), out_axes=STACKED)(
         active, grads, loss_K, step.rates, step.clips
     )
@@ -163,6 +183,8 @@ def run_block(
     keys_A: Array,
     steps: plan_blocks.Steps,
     counts: Array,
+    extras: Extras = _NONE,
+    frozen: lora.Tree | None = None,
     *,
     arch: model.ModelConfig,
     cfg: InnerConfig,
@@ -175,13 +197,14 @@ def run_block(
       keys_A: typed PRNG keys that draw the fresh adapters, one per row of the pool.
       steps: a block of `plan_blocks.blocks`.
       counts: how many of them to run, int32 `[1]`.
+      extras, frozen: of the block, and the stacks beneath, if `cfg` has any.
       arch: the decoder.
       cfg: hyper-parameters.
     """
 
     def body(i: Array, state: State) -> State:
-        step = jax.tree.map(lambda leaf: leaf[i], steps)
-        return step_all(params, state, keys_A, step, arch, cfg)
+        step, more = jax.tree.map(lambda leaf: leaf[i], (steps, extras))
+        return step_all(params, state, keys_A, step, arch, cfg, more, frozen)
 
     return jax.lax.fori_loop(0, counts[0], body, state)
 
@@ -204,7 +227,7 @@ def program(
     shard = jax.shard_map(
         run,
         mesh=on,
-        in_specs=(PartitionSpec(), *SHARDED),
+        in_specs=(PartitionSpec(), *SHARDED, *_EXTENDED[: 2 * cfg.extended]),
         out_specs=SHARDED[0],
         axis_names={"data"},
         check_vma=False,
@@ -229,12 +252,18 @@ def arguments(
             jax.random.split(key, cfg.pool * shards),
         )
 
-    steps = plan_blocks.empty_steps(cfg.plan, eos=0, count=plan_blocks.BLOCK * shards)
+    count = plan_blocks.BLOCK * shards
+    steps = plan_blocks.empty_steps(cfg.plan, eos=0, count=count)
     counts = np.zeros(shards, np.int32)
     args = *jax.eval_shape(like), *jax.eval_shape(lambda: (steps, counts))
+    specs = SHARDED
+    if cfg.extended:
+        extras = _empty_extras(cfg, count)
+        args += jax.eval_shape(lambda: (extras, inner.empty_frozen(arch, cfg)))
+        specs += _EXTENDED
     if on is None:
         return args
-    shardings = (mesh.param_shardings(arch, on), *mesh.named(on, SHARDED))
+    shardings = (mesh.param_shardings(arch, on), *mesh.named(on, specs))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         args,
@@ -242,15 +271,26 @@ def arguments(
     )
 
 
-def flops_per_token(arch: model.ModelConfig, cfg: InnerConfig) -> int:
-    """FLOP to train one token: forward and backward, nothing for the frozen weights.
+def _empty_extras(cfg: InnerConfig, count: int) -> Extras:
+    return plan_blocks.empty_extras(
+        cfg.plan, anchored=cfg.divergence, frozen=cfg.frozen_rank > 0, count=count
+    )
 
-    Two per weight forwards and two backwards (no gradient of the base), six per weight
-    of the adapter; attention is not counted.
+
+def flops_per_token(arch: model.ModelConfig, cfg: InnerConfig) -> int:
+    """FLOP to train one token: forward and backward, no gradient of what is frozen.
+
+    Two per weight forwards and two backwards, of the base and of the stacks beneath
+    the adapters, and six per weight of the adapter. With the divergence from the base,
+    two more per weight of the base for its own forward pass, and four per weight of the
+    head for more logits and a slope. Attention and the overlap are not counted.
     """
     linears = arch.linears()
-    own = sum(cfg.rank * sum(linears[t]) for t in cfg.targets) * arch.layers
-    return 4 * arch.matmul_params() + 6 * own
+    per_rank = sum(sum(linears[t]) for t in cfg.targets) * arch.layers
+    count = 4 * arch.matmul_params() + (6 * cfg.rank + 4 * cfg.frozen_rank) * per_rank
+    if cfg.divergence:
+        count += 2 * arch.matmul_params() + 4 * arch.width * arch.vocab
+    return count
 
 
 class Trained(NamedTuple):
@@ -279,6 +319,8 @@ def train(
     cfg: InnerConfig,
     eos: int,
     on: Mesh | None = None,
+    frozen: lora.Tree | None = None,
+    frozen_of: Sequence[int] | None = None,
 ) -> Trained:
     """Trains many adapters, packed.
 
@@ -290,10 +332,17 @@ def train(
       cfg: hyper-parameters.
       eos: end-of-text id.
       on: devices to share the work, or None for the one that holds `params`.
+      frozen: if `cfg` has them, the stacks that adapters train on: `cfg.frozen_rows` of
+        `cfg.frozen_rank` ranks, `[L, P, Rf, .]`, in the base's dtype, scale folded in.
+        They are applied, not trained, and no part of the results.
+      frozen_of: each job's row of `frozen`.
 
     Raises:
-      ValueError: too many jobs, or see `plan_blocks.blocks`.
+      ValueError: too many jobs, a `frozen` that `cfg` does not describe, or see
+        `plan_blocks.blocks`.
     """
+    rows = [] if frozen_of is None else list(map(int, frozen_of))
+    inner.check_frozen(frozen, rows, len(jobs), arch, cfg)
     shards = mesh.shards(on)
     if len(jobs) > cfg.pool * shards:
         raise ValueError(
@@ -307,36 +356,36 @@ def train(
     for shard, own in enumerate(shares):
         row_of_job[own] = shard * cfg.pool + np.arange(len(own))
     keys_A = mesh.put(keys_A[np.array(job_of_row)], on, "data")
-    plans = [
-        plan_blocks.blocks([jobs[j] for j in own], cfg.plan, eos=eos) for own in shares
-    ]
+    lay = functools.partial(plan_blocks.blocks, eos=eos, anchored=cfg.divergence)
+    plans = []
+    for own in shares:
+        of = [rows[j] for j in own] if rows else None
+        plans.append(lay([jobs[j] for j in own], cfg.plan, frozen_of=of))
     run, state = program(arch, cfg, on), _empty_state(arch, cfg, on)
-    idle = plan_blocks.Block(plan_blocks.empty_steps(cfg.plan, eos=eos), 0, 0, 0)
-    tokens = computed = updates = 0
+    empty = plan_blocks.empty_steps(cfg.plan, eos=eos)
+    idle = plan_blocks.Block(empty, 0, 0, 0, _empty_extras(cfg, plan_blocks.BLOCK))
+    if on is not None:
+        frozen = jax.device_put(frozen, mesh.replicated(on))
+    tokens = count = updates = 0
     for blocks in itertools.zip_longest(*plans, fillvalue=idle):
-        steps = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves), *(block.steps for block in blocks)
+        steps, extras = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves),
+            *((block.steps, block.extras) for block in blocks),
         )
         counts = np.array([block.count for block in blocks], np.int32)
-        steps, counts = mesh.put((steps, counts), on, "data")
-        state = run(params, state, keys_A, steps, counts)
+        steps, counts, extras = mesh.put((steps, counts, extras), on, "data")
+        more = (extras, frozen) if cfg.extended else ()
+        state = run(params, state, keys_A, steps, counts, *more)
         tokens += sum(block.tokens for block in blocks)
         updates += sum(block.updates for block in blocks)
-        computed += sum(block.count for block in blocks) * cfg.plan.step_tokens
+        count += sum(block.count for block in blocks)
     results = state[1]
     if on is not None:
         results = mesh.gather(results, on)
         results = results._replace(adapters=_rows(results.adapters, row_of_job))
-    loss_A, finite_A = (np.asarray(x) for x in results[1:])
-    return Trained(
-        results.adapters,
-        loss_A[row_of_job],
-        finite_A[row_of_job],
-        tokens,
-        computed,
-        computed // cfg.plan.step_tokens,
-        updates,
-    )
+    loss_A, finite_A = (np.asarray(x)[row_of_job] for x in results[1:])
+    computed = count * cfg.plan.step_tokens
+    return Trained(results.adapters, loss_A, finite_A, tokens, computed, count, updates)
 
 
 _rows = jax.jit(lora.select)

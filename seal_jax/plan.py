@@ -144,6 +144,9 @@ class Job:
     The learning rate climbs linearly from zero over `warmup` steps, then falls to zero
     over the rest of the adapter's own, by `schedule`. `clip` bounds the gradient's
     norm.
+
+    `beside` are texts on which the model shall not change: a step also reads one, and
+    `beside_weight` times its mean divergence from the base is added to its loss.
     """
 
     lines: tuple[tuple[int, ...], ...]
@@ -156,6 +159,8 @@ class Job:
     given: tuple[int, ...] = ()
     warmup: int = 0
     schedule: str = LINEAR
+    beside: tuple[tuple[int, ...], ...] = ()
+    beside_weight: float = 0.0
 
     def __post_init__(self):
         if not self.lines or self.epochs < 1:
@@ -180,6 +185,7 @@ class Job:
                 f"schedule={self.schedule!r} must be {LINEAR!r} or {COSINE!r}"
             )
         self._check_given()
+        self._check_beside()
 
     def _check_given(self) -> None:
         if self.given and len(self.given) != len(self.lines):
@@ -198,6 +204,22 @@ class Job:
                 f"inner.loss.mode={REFERENCE!r} trains one line a step on all its "
                 f"tokens, batch={self.batch} and given tokens are for {MASKED!r} and "
                 f"{PADDED!r}"
+            )
+
+    def _check_beside(self) -> None:
+        texts, weight = len(self.beside), self.beside_weight
+        if not (weight > 0 if texts else weight == 0):
+            raise ValueError(
+                f"beside_weight={weight} must be positive, with {texts} texts beside, "
+                "if there are any, and else 0"
+            )
+        if not all(self.beside):
+            empty = list(map(len, self.beside)).index(0)
+            raise ValueError(f"text {empty} beside has no tokens; leave it out")
+        if texts and self.loss.mode != MASKED:
+            raise ValueError(
+                f"inner.loss.mode={self.loss.mode!r} must be {MASKED!r} with texts "
+                "beside; pads have no place there"
             )
 
     @property
@@ -220,6 +242,14 @@ class Job:
     def order(self) -> list[int]:
         """The lines in training order."""
         return [i for batch in self.batches() for i in batch]
+
+    def beside_order(self) -> list[int]:
+        """The text of `beside` that each step reads: in turn, shuffled anew; or []."""
+        # Drawn apart from the lines' shuffle, which is the same with texts or without.
+        rng, order = np.random.default_rng((*self.seed, 2)), []
+        while self.beside and len(order) < self.total:
+            order += rng.permutation(len(self.beside)).tolist()
+        return order[: self.total]
 
     def rates(self) -> np.ndarray:
         """Learning rate of every step, float32, as the Hugging Face Trainer sets it."""
@@ -256,23 +286,27 @@ class Placement(NamedTuple):
 
 
 def needs(job: Job, cfg: PlanConfig) -> list[tuple[int, ...]]:
-    """The tiles of each line of each of a job's steps.
+    """The tiles of each line of each of a job's steps, a text beside them last.
 
     Raises:
-      ValueError: a line that does not fit a row, or lines of one step that do not fit
-        a global step together.
+      ValueError: a line that does not fit a row, or a step's that do not fit together.
     """
-    positions = job.positions()
+    positions, steps = job.positions(), job.batches()
+    if job.beside:
+        pairs = zip(steps, job.beside_order(), strict=True)
+        steps = [(*step, len(positions) + text) for step, text in pairs]
+        positions += map(len, job.beside)
     if max(positions) > cfg.row_tokens:
         raise ValueError(
-            f"a training line takes {max(positions)} positions, inner.row_tokens="
+            f"a training line{' or a text beside it' if job.beside else ''} takes "
+            f"{max(positions)} positions, inner.row_tokens="
             f"{cfg.row_tokens}; use {cfg.tiles(max(positions)) * cfg.tile} or more"
         )
     tiles = [cfg.tiles(count) for count in positions]
-    made = [tuple(tiles[i] for i in batch) for batch in job.batches()]
+    made = [tuple(tiles[i] for i in step) for step in steps]
     per_row = cfg.row_tokens // cfg.tile
     rows = cfg.step_tokens // cfg.row_tokens
-    for step, need in zip(job.batches(), made, strict=True):
+    for step, need in zip(steps, made, strict=True):
         # A row each always does.
         if len(need) > rows and fit(need, [per_row] * rows, per_row) is None:
             raise ValueError(
@@ -351,7 +385,11 @@ def share(jobs: Sequence[Job], shards: int, *, most: int) -> list[list[int]]:
 
     The largest first, each to the device with the least so far.
     """
-    work = [sum(job.positions()) * job.epochs for job in jobs]
+    work = [
+        sum(job.positions()) * job.epochs
+        + sum(len(job.beside[text]) for text in job.beside_order())
+        for job in jobs
+    ]
     load, shares = [0] * shards, [[] for _ in range(shards)]
     for j in sorted(range(len(jobs)), key=lambda j: -work[j]):
         open_ = [d for d in range(shards) if len(shares[d]) < most]

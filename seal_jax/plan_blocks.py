@@ -21,13 +21,16 @@ def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.nda
     """What each of a job's steps trains: a row for each line, as wide as it needs.
 
     As `make_row` lays it, but `weights` are those of the step's loss, and the pads lie
-    where they were drawn for this step.
+    where they were drawn for this step. If the job has texts beside its lines, each row
+    also has `anchors`, the weights of its tokens' divergence from the base, and the
+    step's text follows its lines, a row that weighs nothing but that.
     """
     # Drawn apart from the shuffle, so that both are independent of scheduling.
     rng = np.random.default_rng((*job.seed, 1))
     targets, positions = job.targets(), job.positions()
     made: dict[int, dict[str, np.ndarray]] = {}
-    for batch in job.batches():
+    beside = job.beside_order()
+    for index, batch in enumerate(job.batches()):
         divisor = sum(targets[i] for i in batch)
         if job.loss.mode == plan.REFERENCE:
             divisor = job.loss.pad_to
@@ -45,8 +48,21 @@ def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.nda
                 edges = strata(n, row, pads)
                 own["positions"] = made[i]["positions"].copy()
                 own["positions"][n : n + pads] = rng.integers(edges[:-1], edges[1:])
+            if beside:
+                own["anchors"] = np.zeros_like(own["weights"])
             step.append(made[i] | own)
+        if beside:
+            step.append(_beside_row(job, beside[index], eos=eos, multiple=multiple))
         yield step
+
+
+def _beside_row(job: Job, text: int, *, eos: int, multiple: int) -> dict:
+    ids = job.beside[text]
+    n = len(ids)
+    width = -(-n // multiple) * multiple
+    laid = make_row(ids, given=1, row=n + 1, pads=0, width=width, eos=eos)
+    anchors = laid["weights"] * np.float32(job.beside_weight / n)
+    return laid | {"weights": np.zeros_like(anchors), "anchors": anchors}
 
 
 def make_row(
@@ -141,38 +157,87 @@ def empty_steps(cfg: PlanConfig, *, eos: int, count: int = BLOCK) -> Steps:
     )
 
 
+class Extras(NamedTuple):
+    """What `Steps` holds besides where an inner loop asks for it, else None.
+
+    Positions `[M]`: `anchors`, float32, weigh the divergence from the base. Active
+    adapters `[K]`: `frozen`, int32, is each one's row of the stacks it trains on.
+    """
+
+    anchors: Any = None
+    frozen: Any = None
+
+
+def empty_extras(
+    cfg: PlanConfig, *, anchored: bool, frozen: bool, count: int = BLOCK
+) -> Extras:
+    """Those of steps in which nobody trains anything."""
+    return Extras(
+        np.zeros((count, cfg.step_tokens), np.float32) if anchored else None,
+        np.zeros((count, cfg.active), np.int32) if frozen else None,
+    )
+
+
 class Block(NamedTuple):
     """`count` steps for the device, and what they hold.
 
     `updates` optimizer steps are taken in them. `tokens` positions are needed for that:
-    those that carry loss, and those of their lines before them.
+    those that carry loss, be it divergence, and those of their lines before them.
     """
 
     steps: Steps
     count: int
     updates: int
     tokens: int
+    extras: Extras = Extras()
 
 
-def blocks(jobs: Sequence[Job], cfg: PlanConfig, *, eos: int) -> Iterator[Block]:
+def blocks(
+    jobs: Sequence[Job],
+    cfg: PlanConfig,
+    *,
+    eos: int,
+    frozen_of: Sequence[int] | None = None,
+    anchored: bool = False,
+) -> Iterator[Block]:
     """The whole training of all jobs, `BLOCK` global steps at a time.
 
+    Args:
+      jobs: one per adapter.
+      cfg: sizes.
+      eos: end-of-text id.
+      frozen_of: the row of the frozen stacks that each job trains on, or None.
+      anchored: whether the device has a use for `anchors`.
+
     Raises:
-      ValueError: lines that do not fit, see `plan.needs`.
+      ValueError: lines that do not fit, see `plan.needs`; texts beside them if not
+        `anchored`.
     """
+    if not anchored and any(job.beside for job in jobs):
+        raise ValueError(
+            "jobs with texts beside their lines need an inner loop with "
+            "divergence=True; make it with that, or leave the texts out"
+        )
+
+    def empty() -> tuple[Steps, Extras]:
+        extras = empty_extras(cfg, anchored=anchored, frozen=frozen_of is not None)
+        return empty_steps(cfg, eos=eos), extras
+
     needs = [plan.needs(job, cfg) for job in jobs]
     rates = [job.rates() for job in jobs]
     laid = {j: rows(job, eos=eos, multiple=cfg.tile) for j, job in enumerate(jobs)}
-    steps, i, updates, tokens = empty_steps(cfg, eos=eos), 0, 0, 0
+    (steps, extras), i, updates, tokens = empty(), 0, 0, 0
     for placed in plan.schedule(needs, cfg):
         segment = 0
         for k, place in enumerate(placed):
             for tile, row in zip(place.tiles, next(laid[place.job]), strict=True):
-                tokens += _put(steps, i, k, segment, tile, row, cfg)
+                tokens += _put((steps, extras), i, k, segment, tile, row, cfg)
                 segment += 1
             steps.slots[i, k] = place.slot
             steps.rates[i, k] = rates[place.job][place.index]
             steps.clips[i, k] = jobs[place.job].clip
+            if frozen_of is not None:
+                extras.frozen[i, k] = frozen_of[place.job]
             if place.index == 0:
                 steps.starts[i, steps.start_count[i]] = place.slot, place.job
                 steps.start_count[i] += 1
@@ -184,20 +249,28 @@ def blocks(jobs: Sequence[Job], cfg: PlanConfig, *, eos: int) -> Iterator[Block]
         updates += len(placed)
         i += 1
         if i == BLOCK:
-            yield Block(steps, i, updates, tokens)
-            steps, i, updates, tokens = empty_steps(cfg, eos=eos), 0, 0, 0
+            yield Block(steps, i, updates, tokens, extras)
+            (steps, extras), i, updates, tokens = empty(), 0, 0, 0
     if i:
-        yield Block(steps, i, updates, tokens)
+        yield Block(steps, i, updates, tokens, extras)
 
 
 def _put(
-    steps: Steps, i: int, k: int, segment: int, tile: int, row: dict, cfg: PlanConfig
+    made: tuple[Steps, Extras],
+    i: int,
+    k: int,
+    segment: int,
+    tile: int,
+    row: dict,
+    cfg: PlanConfig,
 ) -> int:
     """Writes a line of active adapter k into step i; returns its positions' number."""
+    steps, extras = made
     width = len(row["tokens"])
     span = slice(tile * cfg.tile, tile * cfg.tile + width)
     for name, leaf in row.items():
-        getattr(steps, name)[i, span] = leaf
+        getattr(extras if name == "anchors" else steps, name)[i, span] = leaf
     steps.segments[i, span] = segment
     steps.tiles[i, tile : tile + width // cfg.tile] = k
-    return int(np.flatnonzero(row["weights"])[-1]) + 1
+    carries = row["weights"] + row.get("anchors", 0)
+    return int(np.flatnonzero(carries)[-1]) + 1

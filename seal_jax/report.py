@@ -1,18 +1,32 @@
-"""`python -m seal_jax.report PATH...`: results as a table.
+"""`python -m seal_jax.report PATH...`: results as tables and as a page.
 
-A PATH is a workdir of a finished run (or its summary.json), or a result file of the
-SEAL reference. Several result files over the same passages are also compared in pairs.
-With --html FILE, one workdir becomes a page to read (`report_html`).
+A PATH is a workdir of a finished run (or its summary.json); a result file of the SEAL
+reference (results/query_server), whose rewards are also examined if it ranks edits; a
+file of self-edits (data/synthetic_data, or an edits.jsonl); or a folder of continual
+results (results/continual_self_edits). What has something in common is compared. With
+--html FILE, all of it becomes a page to read (`report_html`).
 """
 
 import argparse
-import itertools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from seal_jax import few_shot_view, files, report_html, run_view, seal_results, stats
+from seal_jax import (
+    continual_results,
+    few_shot_view,
+    reliability,
+    report_continual,
+    report_html,
+    report_inputs,
+    report_ladder,
+    report_novelty,
+    report_reliability,
+    report_results,
+    report_rounds,
+    run_view,
+    seal_results,
+)
 
 type Row = Sequence[str]
 
@@ -37,29 +51,39 @@ def summary_table(summary: dict[str, Any]) -> str:
     the mean score of each task.
     """
     view = run_view
-    if few_shot_view.is_few_shot(summary):
+    if summary.get("kind") == view.CONTINUAL:
+        arms = report_continual.arms(view.Workdir("", summary))
+        parts = [_texts(report_continual.tables(arms))]
+    elif few_shot_view.is_few_shot(summary):
         parts = _few_shot_tables(summary)
     else:
         parts = [_ladder_table(summary)]
-    paired = [row for row in view.rows(summary, "paired") if _telling(row, summary)]
-    if paired:
-        parts.append(
-            table(
-                ("paired difference", "diff", "se", "z"),
-                [
-                    (
-                        f"{row.get('a', '-')} - {row.get('b', '-')}",
-                        view.signed(row.get("diff")),
-                        view.number(row.get("se")),
-                        view.signed(row.get("z"), digits=1),
-                    )
-                    for row in paired
-                ],
-            )
-        )
+    parts.append(_paired_table(summary))
+    if summary.get("stopped"):
+        parts.append(f"stopped {report_rounds.ended(summary)}")
     cost = view.cost(summary)
     parts.append("\n".join(f"{name}: {value}" for name, value in cost))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _paired_table(summary: dict[str, Any]) -> str:
+    view = run_view
+    found = report_ladder.telling(summary)
+    if not found:
+        return ""
+    of = any(row.get("what") for row in found)
+    rows = [
+        (
+            f"{row.get('a', '-')} - {row.get('b', '-')}",
+            *([str(row.get("what") or "-")] if of else []),
+            view.signed(row.get("diff")),
+            view.number(row.get("se")),
+            view.signed(row.get("z"), digits=1),
+        )
+        for row in found
+    ]
+    head = ("paired difference", *(["of"] if of else []), "diff", "se", "z")
+    return table(head, rows)
 
 
 def _ladder_table(summary: dict[str, Any]) -> str:
@@ -129,117 +153,66 @@ def seconds_line(summary: dict[str, Any]) -> str:
     return "seconds: " + ", ".join(f"{kind} {s:.1f}" for kind, s in ordered)
 
 
-def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
-    """Whether a pair is of neighbouring rows of the ladder or of its last round."""
-    names = [row.get("name") for row in run_view.rows(summary, "ladder")]
-    rounds = [name for name in names if str(name).startswith("round_")]
-    ends = {pair.get("a"), pair.get("b")}
-    if not ends <= set(names):
-        return True
-    neighbours = abs(names.index(pair["a"]) - names.index(pair["b"])) == 1
-    return neighbours or bool(rounds and rounds[-1] in ends)
-
-
 def results_table(results: Sequence[seal_results.Results]) -> str:
     """SEAL result files, one a row, and the paired differences among them."""
-    view = run_view
-    rows = []
-    for r in results:
-        base, _ = stats.mean_se([a.baseline for a in r.articles])
-        mean, se = stats.mean_se([a.adapter for a in r.articles])
-        rows.append(
-            (
-                r.name,
-                view.count(len(r.articles)),
-                view.count(r.completions),
-                view.number(base, digits=4),
-                view.number(mean, digits=4),
-                view.number(se, digits=4),
-                view.number(r.pooled(), digits=4),
-                view.percent(r.empty_rate()),
-                view.number(r.nonempty_accuracy()),
-            )
-        )
-    head = ("", "articles", "edits", "base", "adapter", "se", "pooled", "empty")
-    parts = [table((*head, "non-empty"), rows)]
-    pairs = [_gain(r) for r in results]
-    for a, b in itertools.combinations(results, 2):
-        if {x.passage for x in a.articles} & {x.passage for x in b.articles}:
-            pairs.append((f"{b.name} - {a.name}", *seal_results.paired(b, a)))
-    parts.append(
-        table(
-            ("paired difference", "passages", "diff", "se", "z"),
-            [
-                (
-                    name,
-                    view.count(n),
-                    view.signed(diff, digits=4),
-                    view.number(se, digits=4),
-                    view.signed(z, digits=1),
-                )
-                for name, n, diff, se, z in pairs
-            ],
-        )
+    return _texts(report_results.tables(results))
+
+
+def _texts(tables: Sequence[run_view.Table]) -> str:
+    """Tables under their titles."""
+    return "\n\n".join(
+        (f"{t.title}\n\n" if t.title else "") + table(t.head, t.rows)
+        for t in tables
+        if t.rows
     )
-    return "\n\n".join(parts)
 
 
-def _gain(r: seal_results.Results) -> tuple[str, int, float, Any, Any]:
-    gain = stats.paired(
-        [a.adapter for a in r.articles], [a.baseline for a in r.articles]
-    )
-    return (f"{r.name} - its base", len(r.articles), *gain)
+def texts(inputs: report_inputs.Inputs, *, draws: int = 400) -> list[str]:
+    """All that is printed of `inputs`, in paragraphs.
 
-
-def load(path: str | Path) -> dict[str, Any] | seal_results.Results:
-    """A workdir's summary, or a SEAL result file, whichever `path` is.
-
-    Raises:
-      ValueError: it is neither, or a workdir whose run has not finished.
+    Args:
+      draws: resampled races of a ranking file, for each measured passage.
     """
-    path = Path(path)
-    if path.is_dir():
-        return run_view.read_summary(path)
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: no such file or directory; give a workdir or a SEAL result file"
-        )
-    value = files.read_json(path)
-    if seal_results.is_results(value):
-        return seal_results.read(path)
-    if isinstance(value, dict) and isinstance(value.get("ladder"), list):
-        return value
-    raise ValueError(
-        f"{path}: must be a workdir with a summary.json, or a SEAL result file; give "
-        "one of these"
-    )
+    parts = []
+    for run in inputs.workdirs:
+        head = str(run.path or run.name)
+        parts += [f"{head}\n\n{summary_table(run.summary)}"]
+    runs = [run for run in inputs.workdirs if report_rounds.has_rounds(run.summary)]
+    parts.append(_texts(report_rounds.tables(runs)))
+    trusted = [m for run in runs for m in report_reliability.of_workdir(run)]
+    if trusted:
+        parts.append(_texts([report_reliability.table(trusted)]))
+    if inputs.results:
+        parts.append(results_table(inputs.results))
+    parts += [reliability.describe(m, draws=draws) for m in inputs.rankings]
+    own = [report_novelty.of_workdir(run) for run in inputs.workdirs]
+    found = report_novelty.tables(inputs.edits, own)
+    parts.append(_texts([*found, *report_novelty.recorded(inputs.workdirs)]))
+    arms = report_html.arms(inputs.workdirs)
+    named = [(arm.name, arm.runs) for arm in arms if arm.runs]
+    if named:
+        parts.append(continual_results.side_by_side(named))
+    for name, own in inputs.continual:
+        parts.append(f"{name}: {continual_results.tables(own)}")
+    if len(inputs.continual) > 1:
+        parts.append(continual_results.side_by_side(inputs.continual))
+    return [part for part in parts if part]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints tables for the paths of a command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m seal_jax.report",
-        description="Prints results of seal_jax workdirs and SEAL result files.",
+        description="Prints and draws results of seal_jax and of the SEAL reference.",
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
-    parser.add_argument(
-        "--html", metavar="FILE", help="also write one workdir as a page to read"
-    )
+    parser.add_argument("--html", metavar="FILE", help="also write a page to read")
     args = parser.parse_args(argv)
     try:
-        if args.html and (len(args.paths) > 1 or not Path(args.paths[0]).is_dir()):
-            raise ValueError(
-                f"--html {args.html}: needs exactly one PATH, a workdir; give that one"
-            )
-        loaded = [(path, load(path)) for path in args.paths]
-        for path, item in loaded:
-            if isinstance(item, dict):
-                print(f"{path}\n\n{summary_table(item)}\n")
-        results = [item for _, item in loaded if isinstance(item, seal_results.Results)]
-        if results:
-            print(results_table(results))
+        inputs = report_inputs.read(args.paths)
+        print("\n\n".join(texts(inputs)))
         if args.html:
-            print(f"page: {report_html.write_html(args.paths[0], out=args.html)}")
+            print(f"\npage: {report_html.write_page(inputs, args.html)}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,10 @@
-"""report.html: one page that shows a run, without scripts or outside files.
+"""report.html: one page that shows a run, or several runs and files side by side.
 
-The page is well-formed XML as well as HTML, every text from the run is escaped, and its
-colours follow the reader's light or dark scheme.
+It has no scripts or outside files, is well-formed XML as well as HTML, every text from
+the runs is escaped, and its colours follow the reader's light or dark scheme.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,24 @@ from seal_jax import (
     few_shot_view,
     files,
     report_configs,
+    report_continual,
     report_edits,
     report_grids,
+    report_ladder,
+    report_novelty,
     report_parts,
+    report_reliability,
+    report_results,
+    report_rounds,
     run_view,
     svg,
+    svg_charts,
 )
+from seal_jax.report_inputs import Inputs
+from seal_jax.run_view import Workdir
 
 REPORT_NAME = "report.html"
 _SHOWN_METRICS = 12
-# A longer list of items is folded away.
-_SHOWN_ITEMS = 12
 
 
 def write_html(workdir: str | Path, *, out: str | Path | None = None) -> Path:
@@ -33,32 +41,131 @@ def write_html(workdir: str | Path, *, out: str | Path | None = None) -> Path:
       files.DiskFullError: no room.
     """
     path = Path(out) if out else Path(workdir) / REPORT_NAME
-    summary = run_view.read_summary(workdir)
-    config = run_view.read_config(workdir)
-    edits = run_view.read_edits(workdir)
-    name = str(config.get("name") or Path(workdir).resolve().name)
+    run = run_view.read_workdir(workdir)
+    name = str(run.config.get("name") or run.name)
+    files.write_text(path, report_parts.page(name, _run(name, run)))
+    return path
+
+
+def write_page(inputs: Inputs, out: str | Path) -> Path:
+    """Writes the page of everything in `inputs`; of a lone workdir, its own.
+
+    Raises:
+      ValueError: a workdir whose files are malformed.
+      files.DiskFullError: no room.
+    """
+    runs = inputs.workdirs
+    others = (inputs.results, inputs.edits, inputs.continual)
+    if len(runs) == 1 and runs[0].path and not any(others):
+        return write_html(runs[0].path, out=out)
+    path = Path(out)
+    title = path.stem
+    sections = [report_parts.header(title, _contents(inputs)), *compared(inputs)]
+    files.write_text(path, report_parts.page(title, sections, what="SEAL report"))
+    return path
+
+
+def compared(inputs: Inputs) -> list[str]:
+    """The sections of several runs and files, by kind."""
+    runs = inputs.workdirs
+    trusted = [m for run in runs for m in report_reliability.of_workdir(run)]
+    return [
+        *report_results.sections(inputs.results),
+        report_rounds.section(runs),
+        report_ladder.ladders(runs),
+        *_continual(runs),
+        *(
+            report_ladder.paired(
+                run_view.rows(run.summary, "paired"),
+                what="sequence",
+                title=f"Paired differences: {run.name}",
+            )
+            for run in runs
+            if run.kind == run_view.CONTINUAL
+        ),
+        *(report_continual.released(*named) for named in inputs.continual),
+        report_reliability.section(trusted),
+        *map(report_reliability.ranking, inputs.rankings),
+        report_novelty.section(inputs.edits, runs),
+        _costs(runs),
+    ]
+
+
+def _continual(runs: tuple[Workdir, ...]) -> list[str]:
+    """All arms in the same charts, or if they are many, each run's in its own."""
+    found = arms(runs)
+    if len(found) <= svg_charts.COLOURS:
+        return [report_continual.section(found)]
+    return [
+        report_continual.section(own, of=run.name)
+        for run in runs
+        if (own := report_continual.arms(run))
+    ]
+
+
+def arms(runs: tuple[Workdir, ...]) -> list[report_continual.Arm]:
+    """The arms of all continual runs, named by their run if there are several."""
+    found = [(run, arm) for run in runs for arm in report_continual.arms(run)]
+    several = len({run.name for run, _ in found}) > 1
+    return [
+        dataclasses.replace(arm, name=f"{run.name}: {arm.name}") if several else arm
+        for run, arm in found
+    ]
+
+
+def _contents(inputs: Inputs) -> str:
+    """What the page is about, in a line."""
+    counted = (
+        (len(inputs.workdirs), "run"),
+        (len(inputs.results), "result file"),
+        (len(inputs.edits), "set of self-edits"),
+        (len(inputs.continual), "folder of continual results"),
+    )
+    told = [_counted(count, what) for count, what in counted if count]
+    return f"Compared: {', '.join(told)}."
+
+
+def _counted(count: int, what: str) -> str:
+    first, _, rest = what.partition(" ")
+    if count == 1:
+        return f"1 {what}"
+    if rest.startswith("of"):
+        return f"{count} {first}s {rest}"
+    return f"{count} {what}s"
+
+
+def _run(name: str, run: Workdir) -> list[str]:
+    """The sections of one run."""
+    summary, edits = run.summary, run.edits
     few_shot, tasks = [], {}
-    if few_shot_view.is_few_shot(summary):
-        heldout = run_view.read_heldout(workdir)
-        tasks = few_shot_view.tasks(run_view.read_items(workdir))
+    if few_shot_view.is_few_shot(summary) and run.path:
+        heldout = run_view.read_heldout(run.path)
+        tasks = few_shot_view.tasks(run_view.read_items(run.path))
         few_shot = [
             report_grids.section(summary, heldout, tasks),
             report_configs.section(summary, edits, heldout),
         ]
-    sections = [
+    what = "task" if few_shot_view.is_few_shot(summary) else "passage"
+    return [
         _header(name, summary),
-        _ladder(summary),
-        _items(summary),
-        _paired(summary),
+        report_ladder.ladder(summary),
+        report_rounds.section([run]),
+        report_continual.section(report_continual.arms(run)),
+        report_ladder.items(summary),
+        report_ladder.paired(
+            run_view.rows(summary, "paired"),
+            first=report_ladder.telling(summary),
+            what="sequence" if run.kind == run_view.CONTINUAL else what,
+        ),
         *few_shot,
         report_edits.rewards(summary, edits),
+        report_reliability.section(report_reliability.of_workdir(run)),
+        report_novelty.section([], [run]),
         report_edits.to_read(edits, tasks),
-        _metrics(run_view.read_metrics(workdir)),
+        _metrics(run_view.read_metrics(run.path) if run.path else {}),
         _cost(summary),
-        _config(config),
+        _config(run.config),
     ]
-    files.write_text(path, report_parts.page(name, sections))
-    return path
 
 
 def _header(name: str, summary: dict[str, Any]) -> str:
@@ -75,161 +182,8 @@ def _header(name: str, summary: dict[str, Any]) -> str:
         for label, value in run_view.cost(summary)
         if label != "tokens" and value != run_view.MISSING
     ]
-    cells = "".join(
-        f'<div class="tile"><b>{svg.escape(value)}</b>'
-        f"<span>{svg.escape(label)}</span></div>"
-        for value, label in tiles
-    )
     digest = svg.escape(summary.get("config_hash", run_view.MISSING))
-    return (
-        f"<header><h1>{svg.escape(name)}</h1>"
-        f'<p class="note">SEAL run, config <code>{digest}</code></p>'
-        f'<div class="tiles">{cells}</div></header>'
-    )
-
-
-def _kind(name: str) -> str:
-    """The CSS class of a ladder row."""
-    if name.startswith("round_"):
-        return "k-round"
-    known = {"base": "k-base", "oracle": "k-oracle", "self_edits": "k-self"}
-    known[few_shot_view.NO_ADAPTER] = "k-base"
-    return known.get(name, "k-control")
-
-
-def _ladder(summary: dict[str, Any]) -> str:
-    found = run_view.rows(summary, "ladder")
-    if not found:
-        return report_parts.section(
-            "Ladder", "", report_parts.lead("No rows on record.")
-        )
-    few_shot = few_shot_view.is_few_shot(summary)
-    reference = few_shot_view.NO_ADAPTER if few_shot else "base"
-    points, base = [], None
-    for row in found:
-        name = str(row.get("name", run_view.MISSING))
-        mean, se, low, high = (
-            run_view.measured(row.get(key)) for key in ("mean", "se", "low", "high")
-        )
-        if mean is None:
-            continue
-        bounds = None if low is None or high is None else (low, high)
-        text = f"{run_view.number(mean)} ± {run_view.number(se)}"
-        points.append(svg.Point(name, text, mean, se, _kind(name), bounds))
-        base = mean if name == reference else base
-    what = (
-        "Share of self-edits that solve a held-out task, averaged over tasks."
-        if few_shot
-        else "Mean score on held-out passages."
-    )
-    bounded = any(point.bounds for point in points)
-    thin = "95 % interval (bootstrap over items)" if bounded else "two"
-    return report_parts.section(
-        "Ladder",
-        f"{what} Thick bar: one standard error, thin bar: {thin}, dashed: "
-        f"{'in context' if few_shot else 'the base model'}.",
-        report_parts.scroll(svg.intervals(points, reference=base) if points else "")
-        + (
-            _rates(found)
-            if few_shot
-            else report_parts.folded("As a table", _scores(found))
-        ),
-    )
-
-
-def _scores(rows: list[dict[str, Any]]) -> str:
-    """The ladder of a knowledge run as a table."""
-    head = ("", "mean", "se", "95 % interval", "n", "empty answers")
-    return report_parts.table(
-        head,
-        [
-            (
-                svg.escape(row.get("name", run_view.MISSING)),
-                run_view.number(row.get("mean")),
-                run_view.number(row.get("se")),
-                run_view.span(row.get("low"), row.get("high")),
-                run_view.count(row.get("n")),
-                run_view.percent(row.get("empty_rate")),
-            )
-            for row in rows
-        ],
-    )
-
-
-def _rates(rows: list[dict[str, Any]]) -> str:
-    """The ladder of a few-shot run as a table."""
-    lines, refused = [], []
-    for row in rows:
-        counts = few_shot_view.row_counts(row)
-        rates = (counts.valid_rate, counts.budget_rate) if counts else (None, None)
-        lines.append(
-            (
-                svg.escape(row.get("name", run_view.MISSING)),
-                run_view.number(row.get("mean")),
-                run_view.number(row.get("se")),
-                run_view.span(row.get("low"), row.get("high")),
-                run_view.count(row.get("n")),
-                run_view.count(counts and counts.drawn),
-                *map(run_view.percent, rates),
-                run_view.number(row.get("trained_mean") if counts else None),
-            )
-        )
-        if counts and counts.refused:
-            refused.append((lines[-1][0], svg.escape(counts.reasons())))
-    head = ("", "success", "se", "95 % interval", "tasks", "texts", "valid")
-    head += ("in budget", "if trained")
-    reasons = report_parts.table(("", "texts refused"), refused, css="reasons")
-    return report_parts.table(head, lines) + (reasons if refused else "")
-
-
-def _items(summary: dict[str, Any]) -> str:
-    names, found = few_shot_view.items_table(summary)
-    if not found:
-        return ""
-    rows = []
-    for row in found:
-        scores = [run_view.measured(row.get(name)) for name in names]
-        cells = [report_parts.tinted(run_view.number(s, digits=2), s) for s in scores]
-        rows.append((svg.escape(row.get("item", run_view.MISSING)), *cells))
-    table = report_parts.table(("", *map(svg.escape, names)), rows)
-    if len(rows) > _SHOWN_ITEMS:
-        table = report_parts.folded(f"{len(rows)} items", table)
-    return report_parts.section("By item", "Mean score of each held-out item.", table)
-
-
-def _paired(summary: dict[str, Any]) -> str:
-    rows = run_view.rows(summary, "paired")
-    if not rows:
-        return ""
-    ends = [0.0]
-    for row in rows:
-        diff, se = (run_view.measured(row.get(k)) for k in ("diff", "se"))
-        ends += [(diff or 0.0) + k * (se or 0.0) for k in (-2, 2)]
-    x = svg.fit(ends, 6, 234)
-    cells = []
-    for row in rows:
-        diff, se, z = (run_view.measured(row.get(k)) for k in ("diff", "se", "z"))
-        clear = abs(z or 0.0) >= 2
-        css = ("k-up" if (z or 0.0) > 0 else "k-down") if clear else "k-control"
-        text = run_view.signed(z, digits=1)
-        pair = f"{row.get('a', run_view.MISSING)} − {row.get('b', run_view.MISSING)}"
-        cells.append(
-            (
-                svg.escape(pair),
-                "" if diff is None else svg.interval(x, diff, se, css),
-                run_view.signed(diff),
-                run_view.number(se),
-                f"<b>{text}</b>" if clear else text,
-            )
-        )
-    head = ("pair", "", "difference", "se", "z")
-    what = "task" if few_shot_view.is_few_shot(summary) else "passage"
-    return report_parts.section(
-        "Paired differences",
-        f"Over the same {what}s, so that what makes a {what} hard cancels out. Bold: "
-        "|z| ≥ 2.",
-        report_parts.table(head, cells, css="pairs"),
-    )
+    return report_parts.header(name, f"SEAL run, config <code>{digest}</code>", tiles)
 
 
 def _metrics(series: dict[str, list[tuple[int, float]]]) -> str:
@@ -274,3 +228,16 @@ def _config(config: dict[str, Any]) -> str:
         "",
         f"<details><summary>config.json</summary><pre>{svg.escape(text)}</pre></details>",
     )
+
+
+def _costs(runs: tuple[Workdir, ...]) -> str:
+    """Of several runs: a row for each."""
+    if not runs:
+        return ""
+    lines = [run_view.cost(run.summary) for run in runs]
+    rows = [
+        (run.name, *(value for _, value in cost))
+        for run, cost in zip(runs, lines, strict=True)
+    ]
+    head = ("run", *(label for label, _ in lines[0]))
+    return report_parts.section("Cost", "", report_parts.plain(head, rows))

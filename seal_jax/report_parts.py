@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 
-from seal_jax import report_style, svg
+from seal_jax import report_style, run_view, svg
 
 type Cells = Sequence[str]  # HTML
 
 
-def page(title: str, sections: Sequence[str]) -> str:
+def page(title: str, sections: Sequence[str], *, what: str = "SEAL run") -> str:
     """A whole page, of the sections that have something to show."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         '<meta name="color-scheme" content="light dark"/>'
-        f"<title>{svg.escape(title)}: SEAL run</title>"
+        f"<title>{svg.escape(title)}: {what}</title>"
         f"<style>{report_style.CSS}</style></head>\n"
         f"<body><main>\n{'\n'.join(filter(None, sections))}\n</main></body></html>\n"
     )
@@ -39,6 +39,50 @@ def table(head: Cells, rows: Sequence[Cells], *, css: str = "") -> str:
         f'<table class="{css}"><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
+
+
+def plain(
+    head: Sequence[object], rows: Sequence[Sequence[object]], *, css: str = "close"
+) -> str:
+    """A table of texts, escaped here."""
+    escaped = [[svg.escape(cell) for cell in row] for row in (head, *rows)]
+    return table(escaped[0], escaped[1:], css=css)
+
+
+def shown(table: run_view.Table, *, css: str = "close") -> str:
+    """A table of texts under its title; nothing for one without rows."""
+    if not table.rows:
+        return ""
+    body = plain(table.head, table.rows, css=css)
+    return titled(table.title, body) if table.title else body
+
+
+def small_charts(figures: Sequence[str]) -> str:
+    """Charts of half the page's width, two abreast where there is room."""
+    return f'<div class="grid2">{"".join(figures)}</div>' if figures else ""
+
+
+def header(name: str, note: str, tiles: Sequence[tuple[str, str]] = ()) -> str:
+    """The top of a page; `tiles` are a few (value, label) to see first."""
+    cells = "".join(
+        f'<div class="tile"><b>{svg.escape(value)}</b>'
+        f"<span>{svg.escape(label)}</span></div>"
+        for value, label in tiles
+    )
+    shown = f'<div class="tiles">{cells}</div>' if cells else ""
+    return (
+        f'<header><h1>{svg.escape(name)}</h1><p class="note">{note}</p>{shown}</header>'
+    )
+
+
+def headed(title: str, body: str) -> str:
+    """What has a small heading, which is HTML, of its own; nothing for no body."""
+    return f"<h3>{title}</h3>{body}" if body else ""
+
+
+def titled(title: str, body: str) -> str:
+    """`headed` by a text."""
+    return headed(svg.escape(title), body)
 
 
 def scroll(inner: str) -> str:

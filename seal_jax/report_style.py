@@ -5,12 +5,16 @@ CSS = """
   --page: #fbfaf8; --card: #ffffff; --ink: #1d2329; --soft: #66707a; --rule: #e4e2dd;
   --base: #7a828a; --control: #9aa3ab; --self: #2f7fb8; --round: #d4622a;
   --oracle: #2e8b62; --up: #2e8b62; --down: #c23b4b; --wash: #f3f1ec;
+  --heat: 75%; --s0: #2273b0; --s1: #cc5a22; --s2: #25845a; --s3: #8a4fb5;
+  --s4: #b3264e; --s5: #8a6d14; --s6: #157f8c; --s7: #5b6570;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14171a; --card: #1b1f23; --ink: #e6e8ea; --soft: #97a1aa; --rule: #2c3238;
     --base: #98a1a9; --control: #7b858e; --self: #5aa9dd; --round: #f08a53;
     --oracle: #55b98a; --up: #55b98a; --down: #ef6f7d; --wash: #22272c;
+    --heat: 55%; --s0: #5fb0e6; --s1: #f2915c; --s2: #5cc596; --s3: #c294ea;
+    --s4: #f27a9a; --s5: #d9b84a; --s6: #55c3d1; --s7: #a9b3bd;
   }
 }
 * { box-sizing: border-box; }
@@ -41,7 +45,7 @@ pre {
 .tile b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 13px; }
 .scroll { overflow-x: auto; }
-.scroll > svg { min-width: 580px; }
+.scroll > svg { min-width: 640px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; margin: 6px 0; }
 th {
   color: var(--soft); font-weight: 500; font-size: 12.5px; text-align: right;
@@ -53,7 +57,7 @@ td {
 }
 tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.pairs td:first-child { white-space: nowrap; }
+.pairs td { white-space: nowrap; }
 .pairs td:nth-child(2) { min-width: 200px; padding: 0 4px; }
 .answers th, .answers td { text-align: left; vertical-align: top; }
 .answers td:nth-child(1), .answers td:nth-child(3) { min-width: 150px; }
@@ -74,6 +78,10 @@ details > summary { cursor: pointer; color: var(--soft); font-size: 13.5px; }
 .grid3 {
   display: grid; gap: 12px 20px; margin-top: 10px;
   grid-template-columns: repeat(auto-fill, minmax(220px, 1fr));
+}
+.grid2 {
+  display: grid; gap: 18px 24px; margin-top: 12px;
+  grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr));
 }
 figure { margin: 0; }
 figcaption { font-size: 13px; color: var(--soft); overflow-wrap: anywhere; }
@@ -101,6 +109,20 @@ svg .thick { stroke: var(--c); stroke-width: 4; stroke-linecap: round; }
 svg .thin { stroke: var(--c); stroke-width: 1.3; }
 svg .path { fill: none; stroke: var(--self); stroke-width: 1.6; }
 svg .pale { fill: var(--c); opacity: 0.3; }
+svg .s0 { --c: var(--s0); } svg .s1 { --c: var(--s1); } svg .s2 { --c: var(--s2); }
+svg .s3 { --c: var(--s3); } svg .s4 { --c: var(--s4); } svg .s5 { --c: var(--s5); }
+svg .s6 { --c: var(--s6); } svg .s7 { --c: var(--s7); }
+svg .stroke { fill: none; stroke: var(--c); stroke-width: 2; }
+svg .dashed .stroke { stroke-dasharray: 5 4; }
+svg .dashed .dot { fill: var(--card); stroke: var(--c); stroke-width: 1.5; }
+svg .band { fill: var(--c); opacity: 0.14; }
+svg .name { fill: var(--c); font-size: 12.5px; }
+svg .cool .cell { --h: var(--self); }
+svg .warm .cell { --h: var(--down); }
+svg .cell {
+  fill: color-mix(in srgb, var(--h) calc(var(--s) * var(--heat)), var(--card));
+  stroke: var(--rule);
+}
 .tint {
   display: inline-block; min-width: 3.4em; padding: 0 5px; border-radius: 4px;
   background: color-mix(in srgb, var(--self) calc(var(--s) * 45%), transparent);

@@ -2,16 +2,17 @@
 
     for round in 1 .. rounds:
         edits   = propose(policy, items)             sample E self-edits per item
-        trials  = adapt_and_answer(policy, edits)    train an adapter per edit and seed
-        rewards = reward(trials)                     share of questions it answers
-        kept    = select(rewards)                    the best edits of each item
-        policy  = imitate(policy, kept)              fine-tune on (prompt, edit), merge
+        rewards = evaluate(policy, edits)            train an adapter per edit and seed;
+                                                     share of questions it answers
+        kept    = keep(rewards)                      the best edits of each item
+        policy  = learn(policy, kept)                fine-tune on (prompt, edit), merge
 
 An item is a passage (`knowledge`) or a few-shot task (`few_shot`).
 
 SEAL (arXiv 2506.10943), algorithm 1 and section 3.1; ReST-EM is Singh et al. 2023.
 """
 
+import dataclasses
 import random
 import time
 from collections.abc import Sequence
@@ -22,12 +23,18 @@ import jax
 
 from seal_jax import (
     checkpoint,
+    choice,
+    config_rounds,
     distributed,
+    evaluate,
     hf,
     imitate,
     lora,
+    novelty,
     policy,
+    proposals,
     reward,
+    rounds_data,
     select,
     trials,
 )
@@ -35,21 +42,42 @@ from seal_jax.reward import Graded, mean
 from seal_jax.trials import Edit, Run
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a round leaves: the next policy, what it kept, and what there is to read.
+
+    `rows` are those of edits.jsonl, `line` the round's of the summary.
+    """
+
+    policy: policy.Policy
+    kept: list[Edit]
+    rows: list[dict]
+    line: dict
+
+
 def one_round(
     run: Run,
     pupil: policy.Policy,
     items: Sequence[Any],
     *,
+    base: policy.Policy | None,
+    past: Sequence[Sequence[Edit]],
     round_index: int,
     workdir: Path,
-) -> tuple[policy.Policy, list[dict], dict]:
+) -> Outcome:
     """One round of ReST-EM.
 
-    Returns:
-      The next policy, the rows of edits.jsonl, and the round's line of the summary.
+    Args:
+      run: the experiment.
+      pupil: the policy that writes the edits and is adapted.
+      items: of this round.
+      base: the policy the run began with, if `imitate.start` asks for it.
+      past: what each of the rounds before kept.
+      round_index: from 1 on.
+      workdir: where checkpoints go.
     """
     phase, exp = f"round_{round_index}", run.exp
-    edits = trials.propose(
+    edits = proposals.propose(
         run,
         pupil,
         items,
@@ -57,22 +85,16 @@ def one_round(
         round_index=round_index,
         count=exp.scale.edits,
     )
-    outcomes = trials.adapt_and_answer(
-        run,
-        pupil,
-        items,
-        edits,
-        phase=phase,
-        round_index=round_index,
-        seeds=exp.scale.seeds,
+    graded = evaluate.evaluate(
+        run, pupil, items, edits, phase=phase, round_index=round_index
     )
-    graded = reward.reward(run, items, edits, outcomes, phase=phase, final=True)
     baseline = reward.baselines(run, pupil, items, phase=phase)
-    kept = keep(run, graded, baseline, round_index=round_index)
-    if kept:
-        pupil = learn(
-            run, pupil, [graded[i].edit for i in kept], round_index, workdir, "policy"
-        )
+    kept = keep(run, items, graded, baseline, round_index=round_index)
+    chosen = [graded[i].edit for i in kept]
+    if chosen:
+        examples = rounds_data.training_set(past, chosen, exp.imitate.data)
+        start = pupil if base is None else base
+        pupil = learn(run, start, examples, round_index, workdir, "policy")
     else:
         made = reward.counts(graded)
         run.say(
@@ -84,11 +106,13 @@ def one_round(
         reward.edit_row(run, g, items, round=round_index, kept=i in kept)
         for i, g in enumerate(graded)
     ]
-    return pupil, rows, round_summary(graded, kept, baseline, round_index)
+    line = round_summary(graded, kept, baseline, round_index)
+    return Outcome(pupil, chosen, rows, line | looks(run, items, graded))
 
 
 def keep(
     run: Run,
+    items: Sequence[Any],
     graded: Sequence[Graded],
     baseline: Sequence[float | None],
     *,
@@ -104,17 +128,31 @@ def keep(
         if threshold == select.BASELINE and base is None:
             continue  # Nobody knows whether its edits are better than none.
         own = [i for i, g in enumerate(graded) if g.edit.item == p]
+        texts = [graded[i].edit.text for i in own]
         best = select.best(
-            [graded[i].reward for i in own],
+            [None if graded[i].out else graded[i].reward for i in own],
             k_best=cfg.k_best,
             ties=cfg.ties,
             threshold=threshold,
             baseline=base,
-            lengths=[len(graded[i].edit.text) for i in own],
+            lengths=list(map(len, texts)),
             rng=random.Random(f"ties {run.exp.seed} {round_index} {p}"),
+            **looked_at(cfg, run.task.text(items[p]), texts),
         )
         kept += [own[i] for i in best]
     return kept
+
+
+def looked_at(
+    cfg: config_rounds.SelectConfig, passage: str | None, texts: Sequence[str]
+) -> dict[str, Any]:
+    """What `select.best` has to know of an item's edits as texts."""
+    new = select.novelties(passage or "", texts)
+    known: dict[str, Any] = {"overlap": new.overlap, "max_overlap": cfg.max_overlap}
+    if passage is not None:
+        known |= {"novelty": new.novelty, "bonus": cfg.novelty_bonus}
+        known |= {"copied": new.copied, "max_copied": cfg.max_copied}
+    return known
 
 
 def learn(
@@ -182,10 +220,10 @@ def control(
 
     It needs no rewards, so nothing is adapted. Its first proposals are round 1's.
     """
-    pupil = base
+    pupil, past = base, []
     for round_index, items in enumerate(rounds, start=1):
         phase = f"round_{round_index}"
-        edits = trials.propose(
+        edits = proposals.propose(
             run,
             pupil,
             items,
@@ -198,7 +236,10 @@ def control(
             rng = random.Random(f"control {run.exp.seed} {round_index} {p}")
             own = [e for e in edits if e.item == p]
             kept += rng.sample(own, min(run.exp.select.k_best, len(own)))
-        pupil = learn(run, pupil, kept, round_index, workdir, "random_kept")
+        examples = rounds_data.training_set(past, kept, run.exp.imitate.data)
+        start = base if run.exp.imitate.start == "base" else pupil
+        pupil = learn(run, start, examples, round_index, workdir, "random_kept")
+        past.append(kept)
     return pupil
 
 
@@ -221,6 +262,7 @@ def round_summary(
         "best_mean": mean(list(best.values())),
         "kept_mean": mean([graded[i].reward for i in kept]),
         "kept": len(kept),
+        "trainings": sum(len(g.trials) for g in graded),
         "failed_adapters": sum(bool(t.failed) for g in graded for t in g.trials),
         "missing_judgements": sum(
             s is None for g in graded for row in g.scores for s in row
@@ -229,6 +271,38 @@ def round_summary(
             [a for g in graded for t in g.trials for a in t.answers]
         ),
     }
+
+
+def looks(run: Run, items: Sequence[Any], graded: Sequence[Graded]) -> dict[str, Any]:
+    """A round's line on the texts themselves, and on its other rewards."""
+    line: dict[str, Any] = {}
+    sources = [run.task.text(item) for item in items]
+    if all(source is not None for source in sources):
+        measures = [
+            novelty.measure(
+                str(source), [g.edit.text for g in graded if g.edit.item == p]
+            )
+            for p, source in enumerate(sources)
+        ]
+        line["novelty"] = {
+            name: mean([own[name] for own in measures]) for name in measures[0]
+        }
+    names = [name for name in run.exp.select.measured if name != "grade"]
+    if names and run.exp.select.trains:
+        true, *others = (
+            [
+                [mean(g.measured.get(name, ())) for g in graded if g.edit.item == p]
+                for p in range(len(items))
+            ]
+            for name in ("grade", *names)
+        )
+        found = [choice.agree(true, other) for other in others]
+        line["agreement"] = [
+            {"reward": name, **dataclasses.asdict(own)}
+            for name, own in zip(names, found, strict=True)
+            if own is not None
+        ]
+    return line
 
 
 def save_policy(

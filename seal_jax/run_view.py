@@ -3,9 +3,11 @@
 Everything here is tolerant: what a run did not record reads as None, and shows as "-".
 """
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seal_jax import files, metrics, records
 
@@ -14,6 +16,49 @@ EDITS_NAME = "edits.jsonl"
 HELDOUT_NAME = "heldout.jsonl"
 ITEMS_NAME = "items.jsonl"
 MISSING = "-"
+# Of summary.json: a run over sequences of passages, and one over passages together.
+CONTINUAL, POOLED = "continual", "pooled"
+
+
+class Table(NamedTuple):
+    """A table of texts, to print or to put on a page; the first column is names."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """A finished run as its files tell of it; `path` is None for a lone summary."""
+
+    name: str
+    summary: dict[str, Any]
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    edits: Sequence[dict[str, Any]] = ()
+    path: Path | None = None
+
+    @property
+    def kind(self) -> str | None:
+        """What summary.json says of the kind of run."""
+        kind = self.summary.get("kind")
+        return kind if isinstance(kind, str) else None
+
+
+def read_workdir(path: str | Path) -> Workdir:
+    """All that reports compare of a finished run.
+
+    Raises:
+      ValueError: not a workdir, or the run has not finished.
+    """
+    path = Path(path)
+    return Workdir(
+        path.resolve().name,
+        read_summary(path),
+        read_config(path),
+        read_edits(path),
+        path,
+    )
 
 
 def read_summary(workdir: str | Path) -> dict[str, Any]:

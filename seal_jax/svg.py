@@ -136,14 +136,14 @@ def intervals(points: Sequence[Point], *, reference: float | None = None) -> str
         y = top + row * (i + 0.5)
         parts.append(f'<g class="{p.css}">')
         parts.append(f"<title>{escape(f'{p.label}: {p.text}')}</title>")
-        parts.append(_text(140, y + 4, p.label, "label end"))
+        parts.append(text(140, y + 4, p.label, "label end"))
         for css, low, high in p.bars():
             ends_at = f'x1="{x(low):.1f}" x2="{x(high):.1f}"'
             parts.append(f'<line class="{css}" {ends_at} y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(p.mean):.1f}" cy="{y}" r="5.5"/>')
-        parts.append(_text(604, y + 4, p.text, "value"))
+        parts.append(text(604, y + 4, p.text, "value"))
         parts.append("</g>")
-    return _svg(720, height, parts, "Means with standard errors")
+    return drawing(720, height, parts, "Means with standard errors")
 
 
 def interval(x: Scale, mean: float, se: float | None, css: str) -> str:
@@ -158,7 +158,7 @@ def interval(x: Scale, mean: float, se: float | None, css: str) -> str:
                 f'<line class="{weight}" x1="{a:.1f}" x2="{b:.1f}" y1="{y}" y2="{y}"/>'
             )
     parts.append(f'<circle class="dot" cx="{x(mean):.1f}" cy="{y}" r="4.5"/></g>')
-    return _svg(width, 22, parts, f"{mean:+.3f}")
+    return drawing(width, 22, parts, f"{mean:+.3f}")
 
 
 def histogram(
@@ -198,7 +198,7 @@ def histogram(
         parts.append(
             f'<line class="mean" x1="{at:.1f}" x2="{at:.1f}" y1="6" y2="{base}"/>'
         )
-    return _svg(x.start + x.end, height, parts, f"Histogram of {len(values)} values")
+    return drawing(x.start + x.end, height, parts, f"Histogram of {len(values)} values")
 
 
 def _counts(
@@ -249,16 +249,16 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> str:
     row = 26
     most = max((value for _, value, _ in rows), default=0.0) or 1.0
     parts = []
-    for i, (label, value, text) in enumerate(rows):
+    for i, (label, value, told) in enumerate(rows):
         y = row * i
         width = max(440 * value / most, 1.0)
-        parts.append(_text(140, y + 17, label, "label end"))
+        parts.append(text(140, y + 17, label, "label end"))
         parts.append(
             f'<rect class="bar" x="150" y="{y + 5}" width="{width:.1f}" height="16" '
             'rx="2"/>'
         )
-        parts.append(_text(604, y + 17, text, "value"))
-    return _svg(
+        parts.append(text(604, y + 17, told, "value"))
+    return drawing(
         720, row * len(rows), [f'<g class="plain">{"".join(parts)}</g>'], "Bars"
     )
 
@@ -272,13 +272,13 @@ def line(points: Sequence[tuple[float, float]]) -> str:
     last = points[-1]
     parts = [
         f'<line class="grid" x1="8" x2="196" y1="{y(v):.1f}" y2="{y(v):.1f}"/>'
-        f"{_text(204, y(v) + 4, f'{v:.3g}', 'tick')}"
+        f"{text(204, y(v) + 4, f'{v:.3g}', 'tick')}"
         for v in dict.fromkeys((low, high))
     ]
     parts.append(f'<polyline class="path" points="{path}"/>')
     dot = f'cx="{x(last[0]):.1f}" cy="{y(last[1]):.1f}"'
     parts.append(f'<g class="plain"><circle class="dot" {dot} r="3"/></g>')
-    return _svg(250, 76, parts, f"{len(points)} points")
+    return drawing(250, 76, parts, f"{len(points)} points")
 
 
 def _grid(x: Scale | LogScale, top: float, bottom: float, *, about: int = 5) -> str:
@@ -289,15 +289,17 @@ def _grid(x: Scale | LogScale, top: float, bottom: float, *, about: int = 5) -> 
             f'<line class="grid" x1="{at}" x2="{at}" y1="{top}" y2="{bottom}"/>'
         )
         # + 0.0 turns -0 into 0.
-        parts.append(_text(x(tick), bottom + 16, f"{tick + 0.0:.6g}", "tick middle"))
+        parts.append(text(x(tick), bottom + 16, f"{tick + 0.0:.6g}", "tick middle"))
     return "".join(parts)
 
 
-def _text(x: float, y: float, text: str, css: str) -> str:
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, css: str) -> str:
+    """One line of text at a place."""
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
 
 
-def _svg(width: float, height: float, parts: Sequence[str], what: str) -> str:
+def drawing(width: float, height: float, parts: Sequence[str], what: str) -> str:
+    """The parts as a drawing that shrinks with its page; `what` describes it."""
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {width:g}px" '
         f'role="img" aria-label="{escape(what)}">{"".join(parts)}</svg>'

@@ -29,7 +29,7 @@ def run(
 
     Args:
       values: a config as nested dicts (`ConfigDict.to_dict()`), those of
-        `config.Experiment` or `config_few_shot.FewShot`.
+        `config_rounds.Experiment` or `config_few_shot.FewShot`.
       workdir: where everything goes.
       say: receives progress, a line at a time.
 

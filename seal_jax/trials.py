@@ -1,4 +1,4 @@
-"""Steps 1 to 3 of a round, in units that survive a kill: propose, adapt, evaluate.
+"""Steps 2 and 3 of a round, in units that survive a kill: adapt and answer.
 
 An *item* is what self-edits are written about: a passage, or a few-shot task. A *trial*
 is one adapter: one self-edit, one seed. Trials are trained and questioned in chunks of
@@ -8,7 +8,7 @@ most the chunk it was in.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,23 +16,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seal_jax import (
-    config,
-    config_few_shot,
     distributed,
     inner,
     lora,
     mesh,
     metrics,
-    model,
     packed,
     plan,
     policy,
+    rates,
     records,
-    runtime,
 )
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
-PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL = range(5)
+PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ = range(6)
 
 FAILED = "weights, loss or log-likelihoods became non-finite"
 
@@ -66,11 +63,15 @@ class Reading(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One adapter's outcome. `failed` says why there are no answers, or is None."""
+    """One adapter's outcome. `failed` says why there are no answers, or is None.
+
+    `also`: its answers about what it was asked beside its item.
+    """
 
     edit: int
     seed: int
     answers: tuple[str, ...]
+    also: tuple[str, ...]
     log_likelihoods: tuple[float, ...]
     loss: float
     failed: str | None
@@ -91,6 +92,10 @@ class Task(Protocol):
 
     def name(self, item: Any) -> str:
         """The item, for people."""
+        ...
+
+    def text(self, item: Any) -> str | None:
+        """What self-edits are compared with, for their novelty; None: nothing."""
         ...
 
     def propose_prompt(self, item: Any) -> str:
@@ -127,6 +132,10 @@ class Task(Protocol):
         """The scores of each item's answers, in one list; None: could not be had."""
         ...
 
+    def rubric(self, written: Sequence[tuple[Any, "Edit"]]) -> list[float | None]:
+        """What each edit's text is worth by itself, 0..1; None: could not be had."""
+        ...
+
     def item_row(self, item: Any) -> dict[str, Any] | None:
         """The item by itself, for items.jsonl; None: `row` holds all of it."""
         ...
@@ -146,7 +155,7 @@ class Task(Protocol):
 class Run:
     """What every phase needs: the experiment, and where finished work is kept."""
 
-    exp: config.Experiment | config_few_shot.FewShot
+    exp: Any  # One of `experiment.KINDS`.
     inner: inner.InnerConfig
     mesh: Mesh | None
     journal: records.Journal
@@ -164,82 +173,6 @@ class Run:
         return jax.random.key(self.exp.seed)
 
 
-def propose(
-    run: Run,
-    writer: policy.Policy,
-    items: Sequence[Any],
-    *,
-    phase: str,
-    round_index: int,
-    count: int,
-) -> list[Edit]:
-    """Samples `count` self-edits for every item (SEAL, section 3.1).
-
-    The keys hold the round, the item, the edit and the attempt, but not the phase:
-    policies that are compared on the same items draw with the same random numbers.
-    """
-    prompts = [run.task.propose_prompt(item) for item in items]
-    index = [(p, e) for p in range(len(items)) for e in range(count)]
-    drawn: list[list[str]] = [[] for _ in index]
-    read: list[list[Reading]] = [[] for _ in index]
-    wanted = list(range(len(index)))
-
-    def unit() -> dict[str, Any]:
-        begin = time.monotonic()
-        rows = np.array([index[i] for i in wanted])
-        fixed = [np.full(len(rows), v) for v in (PROPOSE, round_index)]
-        keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
-        if attempt:
-            keys = policy.fold(keys, np.full(len(rows), attempt))
-        asked = [prompts[p] for p, _ in rows]
-        with metrics.progress(
-            len(rows), f"{phase}: propose", "edits", visible=distributed.leads()
-        ) as tick:
-            written = policy.write(writer, asked, keys, run.exp.propose, tick=tick)
-        return {"texts": written, "seconds": time.monotonic() - begin}
-
-    for attempt in range(run.task.attempts):
-        run.say(f"{phase}: propose {len(wanted)} self-edits{' again' * bool(attempt)}")
-        name = f"{phase}/propose" + (f"/{attempt}" if attempt else "")
-        texts = run.journal.cached(name, unit)["texts"]
-        for i, text in zip(wanted, texts, strict=True):
-            drawn[i].append(text)
-            read[i].append(run.task.read(items[index[i][0]], text))
-        wanted = [i for i in wanted if read[i][-1].again]
-        if not wanted:
-            break
-    edits = []
-    for i, (p, e) in enumerate(index):
-        *before, last = read[i]
-        redrawn = tuple(str(reading.refused) for reading in before)
-        edits.append(
-            Edit(
-                p,
-                e,
-                prompts[p],
-                drawn[i][-1],
-                redrawn=redrawn,
-                refused=last.refused,
-            )
-        )
-    return edits
-
-
-def fixed_edits(run: Run, items: Sequence[Any], arm: str) -> list[Edit]:
-    """The edits of an arm that no policy writes; none of them is refused.
-
-    Raises:
-      ValueError: the arm's edits are a policy's.
-    """
-    edits = []
-    for p, item in enumerate(items):
-        texts = run.task.fixed(arm, item)
-        if texts is None:
-            raise ValueError(f"arm={arm!r}: a policy writes its edits; use propose")
-        edits += [Edit(p, e, "", text, fixed=True) for e, text in enumerate(texts)]
-    return edits
-
-
 def adapt_and_answer(
     run: Run,
     learner: policy.Policy,
@@ -248,18 +181,32 @@ def adapt_and_answer(
     *,
     phase: str,
     round_index: int,
-    seeds: int,
+    seeds: Sequence[int],
+    among: Collection[int] | None = None,
+    also: Sequence[Any] | None = None,
 ) -> list[list[Trial]]:
     """Trains an adapter per edit and seed, and has each answer about its item.
 
-    Returns each edit's trials in order of seeds; none for an edit that was refused.
+    Args:
+      run: the experiment.
+      learner: the model that is adapted.
+      items: the phase's items.
+      edits: of the items.
+      phase: where finished work is kept.
+      round_index: part of every random key.
+      seeds: of each edit.
+      among: indices of the edits to train; None: all of them.
+      also: for each item another one, or None, that its adapters are asked about too.
+
+    Returns each edit's trials in order of seeds; none for an edit that was refused, or
+    is not `among` those to train.
     """
     jobs = {
         i: run.task.job(items[e.item], e, ())
         for i, e in enumerate(edits)
-        if not e.refused
+        if not e.refused and (among is None or i in among)
     }
-    every = [(i, s) for i in jobs for s in range(seeds)]
+    every = [(i, s) for i in jobs for s in seeds]
     # Adapters of similar length share a chunk; the longest go first.
     every.sort(key=lambda trial: -jobs[trial[0]].total)
     pool = run.inner.pool * run.shards
@@ -276,14 +223,18 @@ def adapt_and_answer(
     ) as tick:
         for name, chunk in zip(names, chunks, strict=True):
             if name not in run.journal:
-                unit = _chunk(run, learner, items, edits, jobs, chunk, round_index)
+                unit = _chunk(
+                    run, learner, items, edits, jobs, chunk, round_index, also
+                )
                 run.journal.put(name, unit)
                 tick(len(chunk))
                 # A position among all chunks of the run, the same when it resumes.
                 step = sum("/adapt/" in key for key in run.journal.keys())  # noqa: SIM118
-                rates = throughput(run, learner.arch, unit, len(chunk))
-                run.metrics.log(step, {f"adapt/{k}": v for k, v in rates.items()})
-                run.say(f"{phase}: {rates_line(rates, unit, len(chunk))}")
+                measured = rates.throughput(
+                    unit, len(chunk), arch=learner.arch, cfg=run.inner, on=run.mesh
+                )
+                run.metrics.log(step, {f"adapt/{k}": v for k, v in measured.items()})
+                run.say(f"{phase}: {rates.line(measured, unit, len(chunk))}")
             for row in run.journal.get(name)["trials"]:
                 trial = Trial(**{k: _tuple(v) for k, v in row.items()})
                 trials[trial.edit, trial.seed] = trial
@@ -295,47 +246,8 @@ def adapt_and_answer(
                 f"{FAILED}; scored 0"
             )
     return [
-        [trials[i, s] for s in range(seeds)] if i in jobs else []
-        for i in range(len(edits))
+        [trials[i, s] for s in seeds] if i in jobs else [] for i in range(len(edits))
     ]
-
-
-def throughput(
-    run: Run, arch: model.ModelConfig, unit: dict[str, Any], adapters: int
-) -> dict[str, float]:
-    """Rates of one chunk: training alone, but `adapters_per_s` with its answers.
-
-    MFU (Chowdhery et al. 2022, appendix B) is that of the tokens that carry loss, over
-    the peak of all devices that trained; it is missing where the peak is not known.
-    """
-    seconds = unit["train_seconds"]
-    rates = {
-        "adapters_per_s": adapters / unit["seconds"],
-        "tokens_per_s": unit["tokens"] / seconds,
-        "steps_per_s": unit["steps"] / seconds,
-        "token_efficiency": unit["tokens"] / unit["computed"],
-    }
-    peak = runtime.peak_flops(jax.devices()[0])
-    if peak is not None:
-        flops = packed.flops_per_token(arch, run.inner) * rates["tokens_per_s"]
-        devices = 1 if run.mesh is None else run.mesh.size
-        rates["mfu"] = flops / (peak * devices)
-    return rates
-
-
-def rates_line(rates: dict[str, float], unit: dict[str, Any], adapters: int) -> str:
-    """A chunk's rates for people."""
-    digits = metrics.three_digits
-    parts = [
-        f"{adapters} adapters in {metrics.duration(unit['seconds'])}",
-        f"{digits(rates['adapters_per_s'])} adapters/s",
-        f"{digits(rates['tokens_per_s'])} tokens/s",
-        f"{digits(rates['steps_per_s'])} steps/s",
-        f"token efficiency {rates['token_efficiency']:.0%}",
-    ]
-    if "mfu" in rates:
-        parts.append(f"MFU {rates['mfu']:.0%}")
-    return ", ".join(parts)
 
 
 def _tuple(value: Any) -> Any:
@@ -350,6 +262,7 @@ def _chunk(
     jobs: Mapping[int, plan.Job],
     chunk: Sequence[tuple[int, int]],
     round_index: int,
+    also: Sequence[Any] | None,
 ) -> dict[str, Any]:
     begin = time.monotonic()
     ids = [(edits[i].item, edits[i].edit, s) for i, s in chunk]
@@ -370,8 +283,14 @@ def _chunk(
     )
     train_seconds = time.monotonic() - begin
     asked = [items[p] for p, _, _ in ids]
-    answers, scores = _answer(
-        run, learner, trained.adapters, asked, [(round_index, *row) for row in ids]
+    beside = [also[p] if also else None for p, _, _ in ids]
+    answers, others, scores = _answer(
+        run,
+        learner,
+        trained.adapters,
+        asked,
+        [(round_index, *row) for row in ids],
+        beside,
     )
     rows = []
     for a, (i, s) in enumerate(chunk):
@@ -381,6 +300,7 @@ def _chunk(
                 "edit": i,
                 "seed": s,
                 "answers": answers[a] if ok else [],
+                "also": others[a] if ok else [],
                 "log_likelihoods": scores[a] if ok else [],
                 "loss": float(trained.loss_A[a]),
                 "failed": None if ok else FAILED,
@@ -402,21 +322,27 @@ def _answer(
     adapters: lora.Tree | None,
     asked: Sequence[Any],
     ids: Sequence[tuple[int, ...]],
-) -> tuple[list[list[str]], list[list[float]]]:
-    """Answers about each item, and log-likelihoods of the gold ones.
+    also: Sequence[Any],
+) -> tuple[list[list[str]], list[list[str]], list[list[float]]]:
+    """Answers about each item and about the one beside it, log-likelihoods of gold.
 
     `ids` tell the adapters apart, for the random numbers of sampled answers.
     """
     prompts = [run.task.prompts(item) for item in asked]
+    more = [[] if item is None else run.task.prompts(item) for item in also]
     keys_A = policy.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
-    answers = policy.answer(learner, adapters, prompts, keys_A, run.exp.answer)
-    if run.exp.select.reward != "log_likelihood":
-        return answers, [[] for _ in asked]
+    every = [a + b for a, b in zip(prompts, more, strict=True)]
+    answers = policy.answer(learner, adapters, every, keys_A, run.exp.answer)
+    own = [a[: len(p)] for a, p in zip(answers, prompts, strict=True)]
+    others = [a[len(p) :] for a, p in zip(answers, prompts, strict=True)]
+    if "log_likelihood" not in run.exp.select.measured:
+        return own, others, [[] for _ in asked]
     gold = [
         list(zip(group, run.task.gold(item), strict=True))
         for group, item in zip(prompts, asked, strict=True)
     ]
-    return answers, policy.log_likelihood(learner, adapters, gold, run.exp.answer)
+    scores = policy.log_likelihood(learner, adapters, gold, run.exp.answer)
+    return own, others, scores
 
 
 def base_answers(
@@ -427,7 +353,7 @@ def base_answers(
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
         ids = [(p,) for p in range(len(items))]
-        answers, _ = _answer(run, learner, None, items, ids)
+        answers, *_ = _answer(run, learner, None, items, ids, [None] * len(items))
         return {"answers": answers, "seconds": time.monotonic() - begin}
 
     run.say(f"{phase}: ask {sum(len(run.task.prompts(i)) for i in items)} prompts")

@@ -6,7 +6,7 @@ import jax
 import pytest
 import tiny_model
 
-from seal_jax import capacity, config, config_rules, model, packed
+from seal_jax import capacity, config, config_rounds, config_rules, model, packed
 
 ARCH = model.ModelConfig("llama", 64, 32, 1, 2, 1, 16, 48, 128, tied=True)
 # Sizes that leave a small device a choice: several adapters are as large as the base.
@@ -18,7 +18,7 @@ def wanted(**changes) -> config.InnerConfig:
     values = tiny_model.values("model")
     values["inner"] |= {"tile": 4, "row_tokens": 64} | OPEN | changes
     values["inner"]["lora"]["rank"] = 8
-    return config_rules.build(config.Experiment, values).inner
+    return config_rules.build(config_rounds.Experiment, values).inner
 
 
 def choose(limit, adapters=200, **changes):

@@ -6,7 +6,15 @@ import pathlib
 import pytest
 import tiny_model
 
-from seal_jax import config, config_few_shot, config_rules, experiment, pretrain
+from seal_jax import (
+    config_continual,
+    config_few_shot,
+    config_pooled,
+    config_rounds,
+    config_rules,
+    experiment,
+    pretrain,
+)
 
 CONFIGS = sorted(p.stem for p in (tiny_model.ROOT / "configs").glob("*.py"))
 
@@ -23,17 +31,31 @@ def without(values, *path):
 
 
 def test_every_config_file_is_checked_here():
-    assert CONFIGS == ["arc", "squad", "tiny", "tiny_pretrain"]
+    known = {name for name, _ in EXPERIMENTS}
+    assert set(CONFIGS) == {*known, "arc", "tiny_pretrain"}
 
 
-@pytest.mark.parametrize("arg", [None, "", "debug"])
-@pytest.mark.parametrize("name", ["squad", "tiny"])
-def test_every_experiment_builds(name, arg):
+EXPERIMENTS = {
+    ("squad", config_rounds.Experiment): (None, "", "debug"),
+    ("tiny", config_rounds.Experiment): (None, "", "rounds", "rewards", "debug"),
+    ("continual", config_continual.Continual): (None, "", "tiny", "debug"),
+    ("squad_cpt", config_pooled.Pooled): (None, "", "tiny", "debug"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "arg"),
+    [(*key, arg) for key, args in EXPERIMENTS.items() for arg in args],
+)
+def test_every_experiment_builds(name, cls, arg):
     values = tiny_model.load_config(name, arg).to_dict()
-    exp = config_rules.build(config.Experiment, values)
+    exp = experiment.read(values)
+    assert isinstance(exp, cls) and exp.turn_end == ""
     # Nothing was dropped, added or converted on the way, but integers to floats.
     assert dataclasses.asdict(exp) == values
-    assert hash(exp) == hash(config_rules.build(config.Experiment, values))
+    assert hash(exp) == hash(experiment.read(values))
+    with pytest.raises(ValueError, match=f"configs/{name}.py:nope"):
+        tiny_model.load_config(name, "nope")
 
 
 @pytest.mark.parametrize("arg", [None, "", "tiny", "debug"])
@@ -50,7 +72,7 @@ def test_every_few_shot_experiment_builds(arg):
 def test_the_task_tells_the_kind_of_experiment(name):
     values = tiny_model.load_config(name, "debug").to_dict()
     exp = experiment.read(values)
-    assert isinstance(exp, config.Experiment) and exp.turn_end == ""
+    assert isinstance(exp, config_rounds.Experiment) and exp.turn_end == ""
     for task in (None, {}, {"name": 3}):
         with pytest.raises(ValueError, match=r"config\.task"):
             experiment.read(values | {"task": task})
@@ -126,14 +148,12 @@ def test_an_unknown_variant_is_refused(name):
 def test_one_seed_draws_the_generated_passages_as_well():
     values = tiny_model.load_config("tiny")
     values.seed = 7
-    assert (
-        config_rules.build(config.Experiment, values.to_dict()).task.shuffle_seed == 7
-    )
+    assert experiment.read(values.to_dict()).task.shuffle_seed == 7
 
 
 def test_lists_and_whole_numbers_are_taken_for_tuples_and_floats():
     exp = config_rules.build(
-        config.Experiment, changed(inner__lora__alpha=8) | {"ladder": ["base"]}
+        config_rounds.Experiment, changed(inner__lora__alpha=8) | {"ladder": ["base"]}
     )
     assert exp.ladder == ("base",)
     assert type(exp.inner.lora.alpha) is float
@@ -157,7 +177,7 @@ def test_a_mistyped_value_is_refused_by_key(key, value, parts):
 
 def refused(values, parts):
     with pytest.raises(ValueError) as caught:
-        config_rules.build(config.Experiment, values)
+        config_rules.build(config_rounds.Experiment, values)
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
@@ -220,6 +240,18 @@ OUT_OF_RANGE = {
     "select__k_best": (0, ["select.k_best=0", "at least 1"]),
     "select__ties": ("last", ["select.ties='last'", "'shortest'"]),
     "select__threshold": ("half", ["select.threshold='half'", "'baseline'"]),
+    "select__compare": (("grade", "f1"), ["select.compare='f1'", "'rubric'"]),
+    "select__novelty_bonus": (-0.1, ["select.novelty_bonus=-0.1", "0.0.."]),
+    "select__max_copied": (1.5, ["select.max_copied=1.5", "0.0..1.0"]),
+    "select__max_overlap": (-1.0, ["select.max_overlap=-1.0", "0.0..1.0"]),
+    "label_free__rubric": ("llm", ["label_free.rubric='llm'", "'judge'"]),
+    "label_free__questions": (0, ["label_free.questions=0", "at least 1"]),
+    "label_free__quiz__prompt": ("exam", ["quiz.prompt='exam'", "'ask'"]),
+    "stop__rule": ("never", ["stop.rule='never'", "'regression'"]),
+    "stop__patience": (0, ["stop.patience=0", "at least 1"]),
+    "stop__z": (0.0, ["stop.z=0.0", "greater than 0"]),
+    "imitate__start": ("first", ["imitate.start='first'", "'previous'"]),
+    "imitate__data": ("all", ["imitate.data='all'", "'accumulate'"]),
     "imitate__epochs": (0, ["imitate.epochs=0", "at least 1"]),
     "imitate__learning_rate": (-1.0, ["imitate.learning_rate=-1.0", "than 0"]),
     "imitate__length_multiple": (0, ["imitate.length_multiple=0", "at least 1"]),
@@ -244,6 +276,10 @@ def test_a_value_out_of_range_is_refused_by_name_and_rule(key):
             ["imitate.batch=10", "multiple", "imitate.micro_batch=4"],
         ),
         (
+            {"select__halving": ((1, 1), (2, 1)), "scale__seeds": 3},
+            ["select.halving ends with 2 seeds", "scale.seeds=3"],
+        ),
+        (
             {"select__threshold": "baseline", "select__reward": "log_likelihood"},
             ["select.threshold='baseline'", "select.reward='log_likelihood'"],
         ),
@@ -256,10 +292,10 @@ def test_a_bad_combination_is_refused(changes, parts):
 @pytest.mark.parametrize("threshold", ["none", "baseline", "0.5", "-3"])
 def test_thresholds_that_build(threshold):
     values = changed(select__reward="grade", select__threshold=threshold)
-    exp = config_rules.build(config.Experiment, values)
+    exp = config_rules.build(config_rounds.Experiment, values)
     assert exp.select.threshold == threshold
 
 
 def test_a_directory_stands_for_itself(tmp_path: pathlib.Path):
-    exp = config_rules.build(config.Experiment, tiny_model.values(tmp_path))
+    exp = config_rules.build(config_rounds.Experiment, tiny_model.values(tmp_path))
     assert exp.model.path == str(tmp_path)

@@ -19,6 +19,7 @@ from seal_jax import (
     plan,
     policy,
     pretrain,
+    proposals,
     records,
     trials,
 )
@@ -337,7 +338,7 @@ def make_run(tmp_path, blank):
 
 
 def propose(run, blank):
-    return trials.propose(
+    return proposals.propose(
         run, blank, TASKS[:2], phase="round_1", round_index=1, count=2
     )
 
@@ -377,7 +378,7 @@ def test_a_refused_edit_is_not_trained(make_run, blank, monkeypatch):
     run = make_run()
     edits = [dataclasses.replace(edit("?"), refused="not json")] * 2
     found = trials.adapt_and_answer(
-        run, blank, TASKS[:2], edits, phase="round_1", round_index=1, seeds=2
+        run, blank, TASKS[:2], edits, phase="round_1", round_index=1, seeds=range(2)
     )
     assert found == [[], []]
 

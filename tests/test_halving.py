@@ -1,5 +1,6 @@
 """Races against a plain loop; grades of schedules where the answer is known."""
 
+import json
 import math
 
 import numpy as np
@@ -55,9 +56,28 @@ def test_schedules():
     assert halving.trainings(halving.uniform(3), 5) == 15
 
 
+def test_pairs():
+    plan = halving.from_pairs(((1, 3), (2, 2), (4, 1)))
+    assert plan == halving.schedule(5)
+    halving.check(plan, edits=5, seeds=4)
+    assert halving.from_pairs(()) == ()
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (lambda: halving.from_pairs([(1, 2, 3)]), r"\(1, 2, 3\) must be a pair"),
+        (lambda: halving.from_pairs([(1, 0)]), r"\(1, 0\) must be .* of at least 1"),
+        (
+            lambda: halving.from_pairs(json.loads("[[1.0, 1]]")),
+            r"\(1.0, 1\) must be .* whole",
+        ),
+        (lambda: halving.from_pairs([(True, 1)]), r"\(True, 1\) must be"),
+        (
+            lambda: halving.check(halving.uniform(4), edits=5, seeds=3),
+            "needs 4 seeds of 3; shorten",
+        ),
+        (lambda: halving.check((), edits=5, seeds=3), "must not be empty"),
         (lambda: halving.schedule(3, picks=4), "edits=3, picks=4"),
         (lambda: halving.schedule(3, factor=1), "factor=1"),
         (lambda: halving.trainings((), 5), "must not be empty"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal_jax import files, novelty
+from seal_jax import files, ngrams, novelty
 
 # Trigrams of PASSAGE: abc bcd cde.
 PASSAGE = "A b, c. D e!"
@@ -17,25 +17,6 @@ PASSAGE = "A b, c. D e!"
 
 def approx(want):
     return pytest.approx(want, rel=1e-12, abs=0)
-
-
-@pytest.mark.parametrize(
-    "text, want",
-    [
-        ("", []),
-        (" \n.,;-", []),
-        ("Don't STOP_1-2", ["don", "t", "stop_1", "2"]),
-        ("Élan über 東京 Ωμέγα", ["élan", "über", "東京", "ωμέγα"]),
-    ],
-)
-def test_words(text, want):
-    assert novelty.words(text) == want
-
-
-def test_grams_keep_order_and_repeats():
-    assert novelty.grams("a b a b", 2) == [("a", "b"), ("b", "a"), ("a", "b")]
-    assert novelty.grams("a b", 3) == []
-    assert novelty.grams("a b c", 3) == [("a", "b", "c")]
 
 
 # passage, completion, novel3, cov3
@@ -57,7 +38,7 @@ SHARES = {
 @pytest.mark.parametrize("case", SHARES)
 def test_shares(case):
     passage, completion, novel, copied = SHARES[case]
-    assert novelty.novel_share(passage, completion) == novel
+    assert ngrams.novel_share(passage, completion) == novel
     assert novelty.copy_share(passage, completion) == copied
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from seal_jax import config, config_few_shot, experiment
+from seal_jax import config_few_shot, config_rounds, experiment
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -197,7 +197,7 @@ def test_the_dimension_key_is_the_models():
 
 
 def test_every_row_of_the_ladder_is_explained():
-    rows = {*config.BASE_ARMS, *config.CONTROL_ARMS, "round_1", "round_2"}
+    rows = {*config_rounds.BASE_ARMS, *config_rounds.CONTROL_ARMS, "round_1", "round_2"}
     rows |= {*config_few_shot.BASE_ARMS, *config_few_shot.LAST_ARMS}
     assert rows <= set(CODE)
 

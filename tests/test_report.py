@@ -4,8 +4,9 @@ import sys
 
 import few_shot_run
 import pytest
+import report_run
 
-from seal_jax import records, report, seal_results
+from seal_jax import records, report, report_inputs, seal_results
 
 SUMMARY = {
     "ladder": [
@@ -161,15 +162,15 @@ def test_html_option_writes_the_page(workdir, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}/none"], "no such file or directory; give a workdir or"),
+        (["{tmp}/none"], "no such file or directory; give a workdir with"),
         (["{tmp}"], "must be a workdir with a summary.json"),
         (["{tmp}/text"], "must be one JSON value"),
         (
             ["{tmp}/list.json"],
-            "must be a workdir with a summary.json, or a SEAL result",
+            "must be a workdir with a summary.json, a SEAL result file, a file of",
         ),
-        (["{tmp}/list.json", "--html", "x"], "--html x: needs exactly one PATH"),
-        (["{tmp}", "{tmp}", "--html", "x"], "--html x: needs exactly one PATH"),
+        (["{tmp}/list.json", "--html", "{tmp}/x"], "list.json: must be a workdir"),
+        (["{tmp}", "{tmp}", "--html", "{tmp}/x"], "must be a workdir with"),
     ],
 )
 def test_a_path_that_is_neither_is_a_one_line_error(
@@ -183,6 +184,75 @@ def test_a_path_that_is_neither_is_a_one_line_error(
     assert captured.err.startswith("error: ")
     assert message in captured.err
     assert captured.err.count("\n") == 1
+
+
+def printed(capsys, *paths):
+    assert report.main([str(path) for path in paths]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_text_of_a_continual_run(tmp_path, capsys):
+    out = printed(capsys, report_run.continual_run(tmp_path / "run"))
+    words = [line.split() for line in out.splitlines()]
+    scores = (
+        "merge 0.625 ± 0.031 0.375 ± 0.031 0.438 ± 0.031 0.625 ± 0.031 0.500 ± 0.031"
+    )
+    for row in (
+        scores,
+        "replay 2 6 12,345 77 1.5 75.0 % 0.812",
+        "replay - merge final +0.125 0.050 +2.5",
+        # 0.75 of 0.6; 0.525 of 0.45; 0.375 of 0.45.
+        "merge +0.150 +0.075 -0.075",
+    ):
+        assert row.split() in words
+    summary = records.read_json(tmp_path / "run/summary.json")
+    assert report.summary_table(summary) in out
+    assert report.seconds_line(summary) == "seconds: adapt 3.0"
+
+
+def test_the_text_of_several_runs(tmp_path, capsys):
+    paths = [
+        report_run.rounds_run(tmp_path / "one"),
+        report_run.rounds_run(tmp_path / "two", rounds=2, stopped="no gain"),
+    ]
+    out = printed(capsys, *paths)
+    words = [line.split() for line in out.splitlines()]
+    for row in (
+        "one 0.125 0.250 0.400 0.500 0.600",
+        "two 0.125 0.250 0.400 0.500 -",
+        "two +0.350 0.050 +7.0 16 100 after 2 rounds: no gain",
+        "stopped after 2 rounds: no gain",
+        "two 2 0.125",
+    ):
+        assert row.split() in words
+    for title in ("Reliability of rewards", "Novelty", "Change, later − earlier"):
+        assert title in out.splitlines()
+
+
+def test_the_text_of_the_other_kinds(tmp_path, capsys):
+    out = printed(
+        capsys,
+        report_run.continual_folder(tmp_path / "a"),
+        report_run.continual_folder(tmp_path / "b"),
+        report_run.ranking_file(tmp_path / "rank.json"),
+        report_run.edits_file(tmp_path / "iter0.json"),
+    )
+    for part in (
+        "a: files 2, sequences 2, passages in each 3; m on passages <1>",
+        "learned - un-edited",
+        "rank: 3 passages, 6 edits, 12 trainings, mean reward",
+        "rank - its base",
+        "halving 1>1, 2>1",
+    ):
+        assert part in out
+    assert any(line.startswith("iter0 ") for line in out.splitlines())
+
+
+def test_all_paragraphs_come_from_the_modules_they_are_of(tmp_path):
+    inputs = report_inputs.read([report_run.ranking_file(tmp_path / "rank.json")])
+    table, described = report.texts(inputs, draws=3)
+    assert table == report.results_table(inputs.results)
+    assert described.startswith("rank: ")
 
 
 def test_the_command_runs_without_jax(workdir, child_env):

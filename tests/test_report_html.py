@@ -4,10 +4,11 @@ import xml.etree.ElementTree as ET
 
 import few_shot_run
 import pytest
+import report_run
 
-from seal_jax import metrics, records, report_html
+from seal_jax import metrics, records, report_html, report_inputs
 
-HOSTILE = "<script>alert('x')</script>&amp;\x00\ud800\"]]>"
+HOSTILE = report_run.HOSTILE
 
 
 def edit(passage, number, reward, **changes):
@@ -81,8 +82,10 @@ def test_a_full_run_has_every_section(tmp_path):
     root = parse(path)
     assert headings(root) == [
         "Ladder",
+        "Rounds",
         "Paired differences",
         "Rewards by round",
+        "Novelty of self-edits",
         "Edits to read",
         "Training",
         "Cost",
@@ -173,7 +176,9 @@ def test_a_small_run_shows_no_edit_twice(tmp_path):
     root = parse(build(tmp_path, edits=[edit("p", 0, 0.5), edit("q", 0, 0.5)]))
     shown = [d for d in root.iter("details") if d.get("class") == "edit"]
     assert len(shown) == 2
-    assert [h.text for h in root.iter("h3")] == ["Best"]
+    titles = [h.text for h in root.iter("h3")]
+    assert "Best" in titles
+    assert "Worst" not in titles
 
 
 @pytest.mark.parametrize(
@@ -226,6 +231,7 @@ def test_a_few_shot_run_has_every_section(tmp_path):
     root = parse(few_shot_run.build(tmp_path))
     assert headings(root) == [
         "Ladder",
+        "Rounds",
         "By item",
         "Paired differences",
         "Tasks",
@@ -235,7 +241,7 @@ def test_a_few_shot_run_has_every_section(tmp_path):
         "Cost",
         "Config",
     ]
-    ladder, items, paired = root.findall(".//section")[:3]
+    ladder, _, items, paired = root.findall(".//section")[:4]
     rates, refused = [
         [[text_of(cell) for cell in row] for row in table.iterfind("tbody/tr")]
         for table in ladder.iter("table")
@@ -287,7 +293,7 @@ def test_a_few_shot_page_stands_alone_in_both_schemes(tmp_path):
     for colour in range(10):
         assert f".c{colour} {{ --k: #" in style
     for name in set(re.findall(r'class="([a-z]+)', text)):
-        assert f".{name}" in style or name in ("k", "c"), name
+        assert f".{name}" in style or name in ("k", "c", "s"), name
 
 
 def test_a_knowledge_run_shows_its_passages_and_intervals(tmp_path):
@@ -310,3 +316,139 @@ def test_a_knowledge_run_shows_its_passages_and_intervals(tmp_path):
 def test_a_page_without_a_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must be a workdir"):
         report_html.write_html(tmp_path)
+
+
+def page_of(tmp_path, *paths):
+    out = tmp_path / "page.html"
+    report_html.write_page(report_inputs.read(paths), out)
+    return parse(out)
+
+
+def test_a_run_of_many_rounds_has_what_they_tell(tmp_path):
+    path = report_run.rounds_run(tmp_path / "run", stopped="no gain <2>")
+    root = page_of(tmp_path, path)
+    assert headings(root) == [
+        "Ladder",
+        "Rounds",
+        "Paired differences",
+        "Rewards by round",
+        "Reliability of rewards",
+        "Novelty of self-edits",
+        "Edits to read",
+        "Cost",
+        "Config",
+    ]
+    assert "after 3 rounds: no gain <2>" in text_of(root)
+
+
+def test_one_workdir_has_the_same_page_either_way(tmp_path):
+    path = report_run.rounds_run(tmp_path / "run")
+    own = report_html.write_html(path).read_text(encoding="utf-8")
+    page_of(tmp_path, path)
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == own
+
+
+def test_a_continual_run_has_its_arms_and_no_ladder(tmp_path):
+    root = page_of(tmp_path, report_run.continual_run(tmp_path / "run"))
+    assert headings(root) == [
+        "Arms",
+        "Accuracy matrix",
+        "Curves",
+        "General ability",
+        "Paired differences",
+        "Cost",
+        "Config",
+    ]
+    text = text_of(root)
+    assert "replay − merge" in text
+    assert "+0.125" in text
+    assert "0.030 to 0.220" in text
+    assert "Over the same sequences" in text
+
+
+def test_a_pooled_run_is_not_about_held_out_passages(tmp_path):
+    rows = report_run.ladder(base=0.3, self_edits=0.5)
+    summary = {"kind": "pooled", "ladder": rows, "rounds": [], "paired": []}
+    text = text_of(parse(build(tmp_path, summary=summary)))
+    assert "Mean score on the passages that were trained together." in text
+    assert "held-out" not in text
+
+
+def test_a_page_of_everything(tmp_path):
+    root = page_of(
+        tmp_path,
+        report_run.rounds_run(tmp_path / "one"),
+        report_run.rounds_run(tmp_path / "two", rounds=2),
+        report_run.continual_run(tmp_path / "learned"),
+        report_run.continual_folder(tmp_path / "results"),
+        report_run.ranking_file(tmp_path / "rank.json"),
+        report_run.edits_file(tmp_path / "iter0.json"),
+    )
+    assert headings(root) == [
+        "Result files",
+        "Paired differences",
+        "Rounds",
+        "Ladders",
+        "Arms",
+        "Accuracy matrix",
+        "Curves",
+        "General ability",
+        "Paired differences: learned",
+        "Continual: results",
+        "Reliability of rewards",
+        "Reliability of rewards: rank",
+        "Novelty of self-edits",
+        "Cost",
+    ]
+    assert text_of(root.find(".//header")).endswith(
+        "Compared: 3 runs, 1 result file, 1 set of self-edits, 1 folder of continual "
+        "results."
+    )
+    assert not re.search(r"\b(nan|inf|None)\b", text_of(root.find("body")))
+
+
+def test_many_arms_of_several_runs_have_charts_by_run(tmp_path):
+    paths = [
+        report_run.continual_run(tmp_path / name, *"abcde", files=False)
+        for name in ("one", "two")
+    ]
+    assert headings(page_of(tmp_path, *paths))[:2] == [
+        "Arms: one",
+        "Accuracy matrix: one",
+    ]
+    paths[1] = report_run.continual_run(tmp_path / "few", files=False)
+    root = page_of(tmp_path, *paths)
+    assert headings(root)[:2] == ["Arms", "Accuracy matrix"]
+    assert "few: replay" in text_of(root)
+
+
+def test_hostile_names_of_runs_arms_and_files_are_escaped(tmp_path):
+    name = "<script>x&"
+    report_run.continual_folder(tmp_path / "other" / name)
+    paths = [
+        report_run.rounds_run(tmp_path / name, stopped=HOSTILE),
+        report_run.rounds_run(tmp_path / "two", agreement=[{"reward": HOSTILE}]),
+        report_run.continual_run(tmp_path / "c", HOSTILE, files=False),
+        tmp_path / "other" / name,
+        report_run.ranking_file(tmp_path / f"{name}.json"),
+        report_run.edits_file(tmp_path / f"{name}2.json"),
+    ]
+    page_of(tmp_path, *paths)
+    assert "<script" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_page_of_everything_stands_alone_in_both_schemes(tmp_path):
+    page_of(
+        tmp_path,
+        report_run.rounds_run(tmp_path / "one"),
+        report_run.continual_run(tmp_path / "learned"),
+        report_run.ranking_file(tmp_path / "rank.json"),
+    )
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|src=|href=|@import|url\(", text)
+    style = text[: text.index("</style>")]
+    used = {n for names in re.findall(r'class="([^"]+)"', text) for n in names.split()}
+    # A plain control has the colour of every group.
+    assert {n for n in used if f".{n}" not in style} <= {"k-control"}
+    for colour in range(8):
+        assert style.count(f"--s{colour}: #") == 2  # light and dark

@@ -11,7 +11,7 @@ import tiny_model
 from seal_jax import (
     capacity,
     checkpoint,
-    config,
+    config_rounds,
     config_rules,
     hf,
     imitate,
@@ -19,6 +19,7 @@ from seal_jax import (
     lora,
     metrics,
     policy,
+    proposals,
     records,
     rest_em,
     reward,
@@ -44,7 +45,7 @@ def make_run(tmp_path, path):
             stack.close()
             values = tiny_model.values(path, **changes)
             journal = records.Journal(tmp_path / "journal.jsonl")
-            exp = config_rules.build(config.Experiment, values)
+            exp = config_rules.build(config_rounds.Experiment, values)
             return trials.Run(
                 exp=exp,
                 inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
@@ -56,6 +57,7 @@ def make_run(tmp_path, path):
                     policy.describe(exp.model),
                     "{title} {passage}",
                     "{title} {question}",
+                    tiny_model.toss,
                     tiny_model.toss,
                 ),
                 say=lambda line: None,
@@ -81,7 +83,7 @@ def graded(rewards):
 
 def kept_edits(run, rewards, baseline, round_index=1):
     every = graded(rewards)
-    kept = rest_em.keep(run, every, baseline, round_index=round_index)
+    kept = rest_em.keep(run, PASSAGES * 3, every, baseline, round_index=round_index)
     return [(every[i].edit.item, every[i].edit.edit) for i in kept]
 
 
@@ -200,7 +202,7 @@ def test_the_control_keeps_a_random_edit_of_each_passage(
         kept.append([(edit.item, edit.edit) for edit in edits])
         return pupil
 
-    monkeypatch.setattr(trials, "propose", propose)
+    monkeypatch.setattr(proposals, "propose", propose)
     monkeypatch.setattr(rest_em, "learn", record)
     run = make_run(scale__edits=7)
     rest_em.control(run, None, [PASSAGES, PASSAGES, PASSAGES], tmp_path)
@@ -231,8 +233,8 @@ def test_a_round_in_numbers():
 
 def test_a_round_counts_failures_gaps_and_empty_answers():
     edit = trials.Edit(0, 0, "", "")
-    good = trials.Trial(0, 0, ("x", ""), (), 1.0, None)
-    bad = trials.Trial(0, 1, (), (), 1.0, "broke")
+    good = trials.Trial(0, 0, ("x", ""), (), (), 1.0, None)
+    bad = trials.Trial(0, 1, (), (), (), 1.0, "broke")
     one = reward.Graded(edit, (good, bad), ((None, 1.0), (0.0, 0.0)), (1.0, 0.0), 0.5)
     line = rest_em.round_summary([one], [0], [0.0], 1)
     assert line["failed_adapters"] == 1

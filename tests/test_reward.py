@@ -9,7 +9,7 @@ import tiny_model
 
 from seal_jax import (
     capacity,
-    config,
+    config_rounds,
     config_rules,
     knowledge,
     metrics,
@@ -30,7 +30,7 @@ EDITS = [trials.Edit(p, e, "prompt", f"edit {p}{e}") for p in (0, 1) for e in (0
 def trial(edit, seed, *, failed=None, likelihoods=()):
     asked = len(PASSAGES[EDITS[edit].item].questions)
     answers = () if failed else tuple(f"e{edit} s{seed} q{q}" for q in range(asked))
-    return trials.Trial(edit, seed, answers, likelihoods, 1.0, failed)
+    return trials.Trial(edit, seed, answers, (), likelihoods, 1.0, failed)
 
 
 OUTCOMES = [[trial(e, s) for s in range(2)] for e in range(4)]
@@ -45,14 +45,14 @@ def make_run(tmp_path):
             stack.close()
             values = tiny_model.values("model", **changes)
             journal = records.Journal(tmp_path / "journal.jsonl")
-            exp = config_rules.build(config.Experiment, values)
+            exp = config_rules.build(config_rounds.Experiment, values)
             return trials.Run(
                 exp=exp,
                 inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
                 mesh=None,
                 journal=stack.enter_context(journal),
                 metrics=stack.enter_context(metrics.Metrics(tmp_path)),
-                task=knowledge.Knowledge(exp, BLANK, "", "", score),
+                task=knowledge.Knowledge(exp, BLANK, "", "", score, score),
                 say=lambda line: None,
             )
 

@@ -97,3 +97,17 @@ def test_a_summary_that_is_no_object(tmp_path):
     (tmp_path / "summary.json").write_text("[]")
     with pytest.raises(ValueError, match="must be a JSON object"):
         run_view.read_summary(tmp_path)
+
+
+def test_a_workdir_holds_what_its_files_tell(tmp_path):
+    path = records.open_workdir(tmp_path / "run", {"name": "n"})
+    records.write_json(path / "summary.json", {"kind": "pooled"})
+    run = run_view.read_workdir(path)
+    assert (run.name, run.kind, run.path) == ("run", "pooled", path)
+    assert run.config == {"name": "n"}
+    assert run.edits == []
+    records.write_jsonl(path / "edits.jsonl", [{"round": 1}, 3])
+    assert run_view.read_workdir(path).edits == [{"round": 1}]
+    assert run_view.Workdir("lone", {"kind": 3}).kind is None
+    with pytest.raises(ValueError, match="must be a workdir"):
+        run_view.read_workdir(tmp_path)

@@ -36,6 +36,26 @@ CASES = {
     "above baseline": ([0.2, 0.5], {"threshold": "baseline", "baseline": 0.4}, [1]),
     "at baseline": ([0.2, 0.5], {"threshold": "baseline", "baseline": 0.5}, []),
     "baseline unused": ([0.2], {"baseline": 0.5}, [0]),
+    "a bonus decides": ([0.5, 0.4], {"novelty": [0.0, 0.5], "bonus": 0.3}, [1]),
+    "too small a bonus": ([0.5, 0.4], {"novelty": [0.0, 0.5], "bonus": 0.1}, [0]),
+    "a bonus decides ties": ([0.5, 0.5], {"novelty": [0.1, 0.2], "bonus": 0.01}, [1]),
+    "novelty without a bonus": ([0.5, 0.5], {"novelty": [0.1, 0.2]}, [0]),
+    "not known is no bonus": ([0.5, 0.4], {"novelty": [None, 0.5], "bonus": 0.3}, [1]),
+    "a bonus reaches no threshold": (
+        [0.5, 0.4],
+        {"novelty": [0.0, 1.0], "bonus": 1.0, "threshold": 0.5},
+        [0],
+    ),
+    "a bonus beats no baseline": (
+        [0.5, 0.4],
+        {"novelty": [0.0, 1.0], "bonus": 1.0, "threshold": "baseline", "baseline": 0.4},
+        [0],
+    ),
+    "copied too much": ([0.9, 0.4], {"copied": [0.8, 0.7], "max_copied": 0.75}, [1]),
+    "copied as much as may be": ([0.9], {"copied": [0.75], "max_copied": 0.75}, [0]),
+    "all copied": ([0.9, 0.4], {"copied": [0.8, 0.7], "max_copied": 0.1}, []),
+    "copied unknown": ([0.9], {"copied": [None], "max_copied": 0.0}, [0]),
+    "copied without a limit": ([0.9], {"copied": [1.0]}, [0]),
 }
 
 
@@ -59,6 +79,18 @@ def test_best(case):
         ),
         ({"threshold": "baseline"}, "needs the accuracy without an adapter"),
         ({"threshold": math.nan}, "threshold=nan must be finite"),
+        ({"bonus": 0.1}, "bonus=0.1 needs novelty"),
+        ({"bonus": -0.1, "novelty": [0, 0]}, "bonus=-0.1 must be at least 0"),
+        ({"bonus": math.nan, "novelty": [0, 0]}, "bonus=nan must be at least 0"),
+        ({"novelty": [0.1]}, "novelty has 1 values: must be one for each of the 2"),
+        ({"copied": []}, "copied has 0 values"),
+        ({"max_copied": 0.5}, "max_copied=0.5 needs copied"),
+        ({"max_copied": 1.5, "copied": [0, 0]}, "max_copied=1.5 must be between 0"),
+        ({"max_overlap": 0.0}, "max_overlap=0.0 needs overlap"),
+        (
+            {"max_overlap": math.nan, "overlap": lambda a, b: 0.0},
+            "max_overlap=nan must be between 0 and 1",
+        ),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -104,6 +136,56 @@ def test_nothing_better_is_left_behind(rewards, k_best, threshold, ties, rng):
     values = [rewards[e] for e in chosen]
     assert values == sorted(values, reverse=True)
     assert not left or min(values) >= max(left)
+
+
+# Novelty
+
+SHARED = [
+    [1, 0.9, 0.2, 0.3],
+    [0.9, 1, 0.1, 0.4],
+    [0.2, 0.1, 1, 0.6],
+    [0.3, 0.4, 0.6, 1],
+]
+
+
+@pytest.mark.parametrize(
+    "k_best, limit, want",
+    [
+        (4, None, [0, 1, 2, 3]),
+        (4, 0.9, [0, 1, 2, 3]),
+        (4, 0.6, [0, 2, 3]),
+        # 3 is too close to 2, which is chosen; 1, passed over, is in nobody's way.
+        (4, 0.5, [0, 2]),
+        (4, 0.1, [0]),
+        (2, 0.8, [0, 2]),
+        (1, 0.0, [0]),
+    ],
+)
+def test_overlap_with_a_better_one(k_best, limit, want):
+    got = select.best(
+        [0.9, 0.8, 0.7, 0.6],
+        k_best=k_best,
+        overlap=lambda a, b: SHARED[a][b],
+        max_overlap=limit,
+    )
+    assert got == want
+
+
+def test_an_overlap_that_is_not_known_passes():
+    got = select.best([0.9, 0.8], k_best=2, overlap=lambda a, b: None, max_overlap=0.0)
+    assert got == [0, 1]
+
+
+def test_novelties_of_texts():
+    texts = ["a b c x", "x y z", "A, b c.", "yes", "Yes!", "no", ""]
+    got = select.novelties("a b c d e", texts)
+    # abc bcx: one of two is new.
+    assert got.novelty == [1 / 2, 1.0, 0.0, None, None, None, None]
+    assert got.copied == [1 / 2, 0.0, 1.0, None, None, None, None]
+    assert (got.overlap(0, 2), got.overlap(2, 0), got.overlap(0, 1)) == (0.5, 0.5, 0.0)
+    assert (got.overlap(3, 4), got.overlap(3, 5), got.overlap(0, 6)) == (1, None, None)
+    alike = select.best([0.5] * 7, k_best=7, overlap=got.overlap, max_overlap=0.4)
+    assert alike == [0, 1, 3, 5, 6]
 
 
 # Result files
@@ -160,6 +242,35 @@ def test_sft_rows(result, options, want):
     assert select.sft_rows(result, **options) == want
 
 
+@pytest.fixture
+def with_passages(result):
+    result["articles"][0]["context"] = "Long text, best of all."
+    result["articles"][1]["context"] = "Nothing of it."
+    for own, text in zip(
+        result["articles"][0]["completions"],
+        ("best of all it", "best of all", "best of every one"),
+        strict=True,
+    ):
+        own["text"] = text
+    return result
+
+
+@pytest.mark.parametrize(
+    "options, want",
+    [
+        ({}, ["best of all"]),
+        # Rewards 1/2, 2/3, 2/3; new trigrams 1/2, 0, 1.
+        ({"bonus": 0.1}, ["best of every one"]),
+        ({"max_copied": 0.9}, ["best of every one"]),
+        ({"max_copied": 0.9, "threshold": 0.67}, []),
+        ({"k_best": 3, "max_overlap": 0.0}, ["best of all", "best of every one"]),
+    ],
+)
+def test_sft_rows_by_novelty(with_passages, options, want):
+    got = select.sft_rows(with_passages, **options)
+    assert [row["completion"] for row in got if row["prompt"] == "P0"] == want
+
+
 def test_summarize_by_hand(result):
     got = select.summarize(result)
     third = 1 / 3
@@ -208,11 +319,13 @@ def test_the_command_writes_the_rows(result, tmp_path, capsys):
     [
         (["--threshold", "baseline"], 1),
         (["--threshold", "0.1", "--ties", "random", "--seed", "3"], 2),
+        (["--bonus", "0.2", "--max-copied", "0.9", "--max-overlap", "1"], 2),
+        (["--threshold", "baseline", "--max-copied", "0.9"], 1),
     ],
 )
-def test_the_commands_options(result, tmp_path, capsys, options, count):
+def test_the_commands_options(with_passages, tmp_path, capsys, options, count):
     path, out = tmp_path / "r.json", tmp_path / "sft.jsonl"
-    path.write_text(json.dumps(result))
+    path.write_text(json.dumps(with_passages))
     assert select.main([str(path), "--out", str(out), *options]) == 0
     assert len(out.read_text().splitlines()) == count
     assert f"{count} edits for {count} of 2 passages" in capsys.readouterr().out
@@ -231,6 +344,8 @@ BROKEN = {
     ),
     "high threshold": ("good", ["--threshold", "1"], "no edit was chosen; lower --thr"),
     "nan": ("good", ["--threshold", "nan"], "threshold=nan must be finite"),
+    "copied": ("good", ["--max-copied", "2"], "article 0: novelty needs the passage"),
+    "bonus": ("good", ["--bonus", "nan"], "article 0: novelty needs the passage"),
     "k": ("good", ["--k-best", "0"], "k_best=0 must be at least 1"),
 }
 

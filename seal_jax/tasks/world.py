@@ -261,3 +261,53 @@ def passages(
         title = rng.choice(PLACES)
         made.append(Passage(f"{group}-{seed}-{index}", title, text, questions, oracle))
     return made
+
+
+def sequences(
+    group: str,
+    *,
+    seed: int,
+    start: int,
+    count: int,
+    length: int,
+    forward_share: float,
+) -> list[list[Passage]]:
+    """`count` lists of `length` passages, in none of which a resident occurs twice.
+
+    One model learns the passages of a list one after the other, and each draws its
+    facts for itself: two about one resident would contradict each other. The passages
+    are those of `passages` from `start` on, each in the first list that can take it;
+    no passage is in two.
+
+    Raises:
+      ValueError: the group has too few residents for so long a list.
+    """
+    names = [n for kind in ("person", "firm") for n in residents(group, kind)]
+    # Two to a passage; near the end of the names most draws would be in vain.
+    if length * 4 > len(names):
+        raise ValueError(
+            f"length={length} passages name {2 * length} residents, which must be at "
+            f"most half of the {len(names)} of group={group!r}; use "
+            f"{len(names) // 4} passages"
+        )
+    made: list[list[Passage]] = []
+    waiting: list[tuple[Passage, set[str]]] = []
+    for _ in range(count):
+        chosen, told, left = [], set(), []
+        while len(chosen) < length:
+            if waiting:
+                passage, about = waiting.pop(0)
+            else:
+                passage = passages(
+                    group, seed=seed, start=start, count=1, forward_share=forward_share
+                )[0]
+                about = {name for name in names if name in passage.text}
+                start += 1
+            if about & told:
+                left.append((passage, about))
+            else:
+                chosen.append(passage)
+                told |= about
+        made.append(chosen)
+        waiting = left + waiting
+    return made

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from seal_jax import self_edit
 from seal_jax.tasks import world
-from seal_jax.tasks.common import Corpus, Passage, Pieces
+from seal_jax.tasks.common import Corpus, Passage, Pieces, Question
 
 # The tokenizer's units: a line break, a word, or one punctuation mark.
 WORDS = re.compile(r"\n|\w+|[^\w\s]")
@@ -102,6 +102,40 @@ def known_residents() -> list[Known]:
             )
             known.append(Known(rng.choice(world.PLACES), facts, index % 5 != 0))
     return known
+
+
+def known_passages(*, seed: int, start: int, count: int) -> list[Passage]:
+    """Closed-book questions about what pretraining asked for: no text, only questions.
+
+    Each is about one of the asked residents, with a question for each of their facts.
+    The pretrained model answers nearly all; one that was edited and no longer does has
+    lost what no edit was about.
+
+    Args:
+      seed: another seed gives another order, and other wordings.
+      start: the first of that order.
+      count: how many.
+
+    Raises:
+      ValueError: there are fewer.
+    """
+    asked = [known for known in known_residents() if known.asked]
+    random.Random(f"known passages {seed}").shuffle(asked)
+    if start + count > len(asked):
+        raise ValueError(
+            f"start={start} + count={count} residents must be at most the "
+            f"{len(asked)} that pretraining asked about"
+        )
+    made = []
+    for known in asked[start : start + count]:
+        name = known.facts[0].subject
+        rng = random.Random(f"known passage {seed} {name}")
+        questions = tuple(
+            Question(fact.question(rng.randrange(2)), fact.value)
+            for fact in known.facts
+        )
+        made.append(Passage(f"known-{name}", known.title, "", questions))
+    return made
 
 
 def vocabulary() -> list[str]:

@@ -1,0 +1,264 @@
+"""How well cheap rewards of self-edits agree with the true one.
+
+    python -m seal_jax.agreement PATH...
+
+A PATH is a workdir (its edits.jsonl, each round on its own) or a ranking result of the
+SEAL reference (results/query_server/train/*.json). The true reward is the share of
+questions that an edit's adapters answer right, over all seeds. Beside it stand all
+other rewards that the run measured, and those that the text alone gives: the rubric by
+rules, the number of words, the share of trigrams that the passage lacks.
+
+What matters is the choice among the edits of one passage, so passages' own levels do
+not count: `pooled` is the correlation of the deviations from passages' means, all
+together, `mean` and `rank` are the means over passages of their own Pearson and
+Spearman correlations. `pick` is the true reward of the edit that the cheap one likes
+best, and `captured` the share that it gains of what the best edit has over the mean.
+
+The true reward is noisy, and no reward can foretell its noise. "grade, other seeds" is
+how the grade of half of the seeds agrees with that of the others: what seeds know of
+each other. A reward that was measured on the same adapters shares their luck with the
+grade; its row "other seeds" does not.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_jax import (
+    choice,
+    files,
+    ngrams,
+    rubric,
+    run_view,
+    seal_results,
+    select,
+    self_edit,
+)
+
+TRUE = "grade"
+
+# seal_jax.reward's log-likelihood of an adapter that failed: a mark, not a measurement.
+_FAILED = -1e6
+
+# Files
+
+# What a self-edit's text gives: name and f(passage, text).
+TEXT_REWARDS: dict[str, Callable[[str, str], float | None]] = {
+    "rubric by rules": lambda passage, text: rubric.by_rules(
+        passage, self_edit.split(text, rule="lines", quirks="fixed")
+    ),
+    "words": lambda passage, text: float(len(ngrams.words(text))),
+    "novel trigrams": ngrams.novel_share,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """All rewards of the edits of one round or file: {name: [passage][edit][seed]}.
+
+    A reward that knows of no seeds has one value; TRUE is among the names.
+    """
+
+    name: str
+    rewards: dict[str, choice.Seeds]
+
+
+def read(path: str | Path) -> list[Measured]:
+    """The rewards of each round of a workdir, or in a SEAL ranking result.
+
+    Raises:
+      ValueError: neither of the two, or an edit without grades.
+      OSError: it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [Measured(path.stem, _gather(_ranking(path)))]
+    rounds: dict[Any, dict[Any, list[dict[str, list]]]] = {}
+    for number, row in enumerate(run_view.read_edits(path), start=1):
+        try:
+            item = row["passage_id"] if "passage_id" in row else row["task_id"]
+            own = _rewards(row)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path}: row {number} of {run_view.EDITS_NAME} lacks its passage_id, "
+                f"or measured {TRUE} and answers ({error!r}); give a workdir that "
+                "seal_jax wrote"
+            ) from None
+        passages = rounds.setdefault(row.get("round", run_view.MISSING), {})
+        passages.setdefault(item, []).append(own)
+    if not rounds:
+        raise ValueError(f"{path}: no {run_view.EDITS_NAME} with edits; give a workdir")
+    return [
+        Measured(f"{path.name} round {number}", _gather(list(passages.values())))
+        for number, passages in rounds.items()
+    ]
+
+
+def _rewards(row: dict[str, Any]) -> dict[str, list[float | None]]:
+    """{name: values} of one row of edits.jsonl, with the rewards of its text."""
+    found = {
+        name: [_known(v) for v in (own if isinstance(own, list) else [own])]
+        for name, own in (row.get("measured") or {}).items()
+    }
+    if TRUE not in found:
+        found[TRUE] = [_share(answers) for answers in row["answers"]]
+    if isinstance(row.get("passage"), str) and isinstance(row.get("text"), str):
+        found |= _of_text(row["passage"], row["text"])
+    return found
+
+
+def _known(value: Any) -> float | None:
+    return None if value == _FAILED else run_view.measured(value)
+
+
+def _share(answers: list[dict[str, Any]]) -> float | None:
+    """Share right; an adapter without answers failed, and has none right."""
+    return choice.mean(a["score"] for a in answers) if answers else 0.0
+
+
+def _of_text(passage: str, text: str) -> dict[str, list[float | None]]:
+    return {name: [reward(passage, text)] for name, reward in TEXT_REWARDS.items()}
+
+
+def _ranking(path: Path) -> list[list[dict[str, list]]]:
+    value = files.read_json(path)
+    if not seal_results.is_results(value):
+        raise ValueError(
+            f"{path}: must be a workdir or a SEAL ranking result; give a file from "
+            "results/query_server/train"
+        )
+    try:
+        return [
+            [
+                {TRUE: _accuracies(c), **_of_text(article["context"], c["text"])}
+                for c in article["completions"]
+            ]
+            for article in value["articles"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: an article lacks what a SEAL result has ({error!r}); give a file "
+            "from results/query_server/train"
+        ) from None
+
+
+def _accuracies(completion: dict[str, Any]) -> list[float | None]:
+    """At each seed, or the stated mean where a file lists no answers."""
+    if completion["questions"]:
+        return [*select.accuracies(completion["questions"], "adapter_correct")]
+    return [run_view.measured(completion["stats"]["adapter_mean"])]
+
+
+def _gather(passages: list[list[dict[str, list]]]) -> dict[str, choice.Seeds]:
+    names = {name: None for edits in passages for own in edits for name in own}
+    return {
+        name: [[own.get(name, []) for own in edits] for edits in passages]
+        for name in names
+    }
+
+
+# Command
+
+
+def compare(measured: Measured) -> dict[str, choice.Agreement | None]:
+    """{reward: its agreement with the true one}, also on other seeds where there are.
+
+    The ceiling, "grade, other seeds", comes first.
+    """
+    rewards = measured.rewards
+    true = _means(rewards[TRUE])
+    found: dict[str, choice.Agreement | None] = {}
+    for name in (TRUE, *(name for name in rewards if name != TRUE)):
+        if name != TRUE:
+            found[name] = choice.agree(true, _means(rewards[name]))
+        halves = choice.agree_halves(rewards[TRUE], rewards[name])
+        if halves is not None:
+            found[f"{name}, other seeds"] = halves
+    return found
+
+
+def _means(rewards: choice.Seeds) -> choice.Values:
+    return [[choice.mean(seeds) for seeds in edits] for edits in rewards]
+
+
+def table(measured: Measured) -> list[tuple[str, ...]]:
+    """A heading and a row per reward, as text; see the module's docstring."""
+    rows: list[tuple[str, ...]] = [
+        (
+            measured.name,
+            "passages",
+            "pooled",
+            "95 %",
+            "mean ± se",
+            "rank ± se",
+            "finds best ± se",
+            "by chance",
+            "pick ± se",
+            "mean",
+            "best",
+            "captured",
+            "95 %",
+        )
+    ]
+    for name, a in compare(measured).items():
+        if a is None:
+            rows.append((name, "0", *[run_view.MISSING] * 11))
+            continue
+        rows.append(
+            (
+                name,
+                run_view.count(a.passages),
+                run_view.signed(a.pooled),
+                run_view.span(*a.pooled_interval, digits=2),
+                _plus_minus(a.pearson),
+                _plus_minus(a.spearman),
+                _plus_minus(a.found),
+                run_view.number(a.chance),
+                _plus_minus(a.pick),
+                run_view.number(a.mean),
+                run_view.number(a.best),
+                run_view.percent(a.captured, digits=0),
+                run_view.span(*a.captured_interval, digits=2),
+            )
+        )
+    return rows
+
+
+def _plus_minus(pair: choice.MeanSe) -> str:
+    mean, se = pair
+    text = run_view.number(mean)
+    return text if se is None else f"{text} ± {run_view.number(se)}"
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *cells in rows:
+        right = [c.rjust(size) for c, size in zip(cells, sizes[1:], strict=True)]
+        lines.append("  ".join([first.ljust(sizes[0]), *right]).rstrip())
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a table for each round or file of a command line; returns the status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seal_jax.agreement",
+        description="How well cheap rewards of self-edits agree with the true one.",
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="+")
+    args = parser.parse_args(argv)
+    try:
+        for path in args.paths:
+            for measured in read(path):
+                print(_lines(table(measured)), end="\n\n")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,268 @@
+"""The experiment of the rounds, and what few-shot rounds share with it."""
+
+import dataclasses
+import math
+from typing import Any
+
+from seal_jax import (
+    config,
+    config_rules,
+    halving,
+    plan,
+    plateau,
+    quiz,
+    rounds_data,
+    select,
+)
+
+# The ladder's rows.
+BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
+CONTROL_ARMS = ("random_kept",)
+
+# What an edit can be worth; `reward.reward` and `label_free` say what each one is.
+REWARDS = ("grade", "log_likelihood", "majority", "self_asked", "rubric")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    rounds: int
+    passages: int
+    edits: int
+    seeds: int
+    heldout_passages: int
+    heldout_edits: int
+    heldout_seeds: int
+
+    def __post_init__(self):
+        config_rules.all_positive("scale", self)
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return max(
+            self.passages * self.edits * self.seeds,
+            self.heldout_passages * self.heldout_edits * self.heldout_seeds,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """Which edits are kept.
+
+    `reward`: what decides, one of `REWARDS`; `compare`: others that are measured beside
+    it, for the report. `threshold`: "none", "baseline" (must beat the policy without an
+    adapter), or a number as text.
+
+    `halving`: pairs of (seeds, keep): all edits of an item are trained with so many
+    seeds, the best `keep` go on to the next pair's number of seeds (`halving`). Empty:
+    every edit gets `scale.seeds`.
+
+    `novelty_bonus` times the share of an edit's trigrams that its passage does not have
+    is added to the reward where edits are ranked. An edit of which a larger share than
+    `max_copied` is in the passage is not kept, nor one whose trigrams overlap by more
+    than `max_overlap` (Jaccard) with a better one that is; 1.0 lets all pass.
+    """
+
+    reward: str
+    compare: tuple[str, ...]
+    k_best: int
+    ties: str
+    threshold: str
+    halving: tuple[tuple[int, ...], ...]
+    novelty_bonus: float
+    max_copied: float
+    max_overlap: float
+
+    def __post_init__(self):
+        config_rules.one_of("select.reward", self.reward, REWARDS)
+        for name in self.compare:
+            config_rules.one_of("select.compare", name, REWARDS)
+        config_rules.one_of("select.ties", self.ties, select.TIES)
+        config_rules.at_least("select.k_best", self.k_best, 1)
+        config_rules.within("select.novelty_bonus", self.novelty_bonus, 0.0, 100.0)
+        for name in ("max_copied", "max_overlap"):
+            config_rules.within(f"select.{name}", getattr(self, name), 0.0, 1.0)
+        if self.threshold == "baseline" and self.reward != "grade":
+            raise ValueError(
+                f"select.threshold='baseline' is an accuracy and select.reward="
+                f"{self.reward!r} is not; use reward='grade' or threshold='none'"
+            )
+        if self.threshold not in ("none", "baseline") and not _is_number(
+            self.threshold
+        ):
+            raise ValueError(
+                f"select.threshold={self.threshold!r} must be 'none', 'baseline' or "
+                "a number in quotes"
+            )
+        if self.reward != "log_likelihood" and _is_number(self.threshold):
+            # No share is larger, and the round would be for nothing.
+            most = float(self.threshold)
+            config_rules.within("select.threshold", most, -math.inf, 1.0)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The rewards that a round measures; that which decides is the first."""
+        return tuple(dict.fromkeys((self.reward, *self.compare)))
+
+    @property
+    def trains(self) -> bool:
+        """Whether an adapter has to be trained to know any of them."""
+        return self.measured != ("rubric",)
+
+    def check_halving(self, *, edits: int, seeds: int) -> None:
+        """Refuses a race that is none of `edits` edits with up to `seeds` seeds.
+
+        Raises:
+          ValueError: see above.
+        """
+        if not self.halving:
+            return
+        plan = halving.from_pairs(self.halving)
+        halving.trainings(plan, edits)
+        last = plan[-1]
+        if last.seeds != seeds or last.keep < self.k_best:
+            raise ValueError(
+                f"select.halving ends with {last.seeds} seeds of {last.keep} edits: it "
+                f"must end with scale.seeds={seeds} and keep at least select.k_best="
+                f"{self.k_best}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFreeConfig:
+    """What rewards without gold answers need (`label_free`).
+
+    `rubric`: "rules" (strings alone) or "judge" (the endpoint of `grade.judge`).
+    `quiz`: the prompt that has the policy ask itself about a passage it sees, and how
+    it is continued; up to `questions` of its questions are put to each adapter.
+    """
+
+    rubric: str
+    quiz: config.Decoding
+    questions: int
+
+    def __post_init__(self):
+        config_rules.one_of("label_free.rubric", self.rubric, ("rules", "judge"))
+        config_rules.one_of("label_free.quiz.prompt", self.quiz.prompt, quiz.PROMPTS)
+        config_rules.at_least("label_free.questions", self.questions, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class StopConfig:
+    """When to stop before `scale.rounds`: see `plateau.verdict`.
+
+    `rule`: "none", "regression", or "plateau" (either of the two).
+    """
+
+    rule: str
+    patience: int
+    z: float
+
+    def __post_init__(self):
+        config_rules.one_of("stop.rule", self.rule, plateau.RULES)
+        config_rules.at_least("stop.patience", self.patience, 1)
+        config_rules.positive("stop.z", self.z)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitateConfig:
+    """Supervised fine-tuning of the policy on the kept edits; see `imitate.train`.
+
+    `start`: "previous" trains on the policy that wrote the edits, "base" on the one
+    that the run began with. `data`: "replace" takes the edits of this round,
+    "accumulate" those of all rounds. SEAL's are previous and replace; ReST-EM starts
+    from the base.
+    """
+
+    start: str
+    data: str
+    lora: config.LoraConfig
+    learning_rate: float
+    schedule: str
+    epochs: int
+    batch: int
+    micro_batch: int
+    clip: float
+    length_multiple: int
+
+    def __post_init__(self):
+        config_rules.one_of("imitate.start", self.start, ("previous", "base"))
+        config_rules.one_of("imitate.data", self.data, rounds_data.POLICIES)
+        config_rules.one_of(
+            "imitate.schedule", self.schedule, (plan.LINEAR, plan.COSINE)
+        )
+        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
+            config_rules.at_least(f"imitate.{name}", getattr(self, name), 1)
+        config_rules.positive("imitate.learning_rate", self.learning_rate)
+        config_rules.positive("imitate.clip", self.clip)
+        if self.batch % self.micro_batch:
+            raise ValueError(
+                f"imitate.batch={self.batch} must be a multiple of "
+                f"imitate.micro_batch={self.micro_batch}; use micro_batch=1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run's result."""
+
+    seed: int
+    mesh: config.MeshConfig
+    model: config.ModelSource
+    task: config.TaskConfig
+    scale: Scale
+    propose: config.Decoding
+    edit: config.EditConfig
+    inner: config.InnerConfig
+    answer: config.Decoding
+    grade: config.GradeConfig
+    label_free: LabelFreeConfig
+    select: SelectConfig
+    imitate: ImitateConfig
+    stop: StopConfig
+    ladder: tuple[str, ...]
+
+    def __post_init__(self):
+        config_rules.at_least("seed", self.seed, 0)
+        self.select.check_halving(edits=self.scale.edits, seeds=self.scale.seeds)
+        for arm in self.ladder:
+            config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+
+    @property
+    def turn_end(self) -> str:
+        """The token that ends an answer; empty: the model's own end of text."""
+        return ""
+
+    @property
+    def base_arms(self) -> tuple[str, ...]:
+        """Rows of the ladder that the base policy walks, in order."""
+        return BASE_ARMS
+
+    @property
+    def last_arms(self) -> tuple[str, ...]:
+        """Those that the last policy walks after the rounds."""
+        return ()
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return self.scale.adapters
+
+    @property
+    def lines_per_step(self) -> int:
+        """Training lines of one optimizer step."""
+        return 1
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What the inner loop has to be made for besides (`capacity.choose`)."""
+        return {}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

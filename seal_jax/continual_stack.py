@@ -1,0 +1,129 @@
+"""What many sequences have learned, side by side, over one base.
+
+A sequence is an axis of the batch. What it has learned is a *stack*: deltas side by
+side along the rank, one block for each passage, over the one base that all sequences
+share. With n blocks of rank r the sum of the blocks' A^T B is one delta of rank n r, so
+nothing is lost against merging them into the weights.
+
+Merged weights for each sequence would not do: 64 copies of a 7B model do not fit any
+device, and the matmul with the base, which all tokens of all sequences now go through
+together, would fall apart into 64. The stack is the cheaper one until
+k r (D + F) > D F for k edits: of rank 32 on a 7B model that is 56 edits for q_proj and
+14 for v_proj.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from seal_jax import config_continual, inner, knowledge, lora, mesh, policy, trials
+from seal_jax.tasks.common import Passage
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What every step of one arm needs.
+
+    `generic`: token ids of texts on which the model shall not change, for "kl".
+    """
+
+    run: trials.Run
+    base: policy.Policy
+    arm: str
+    sequences: Sequence[Sequence[Passage]]
+    probes: Sequence[Passage]
+    generic: tuple[tuple[int, ...], ...]
+
+    @property
+    def exp(self) -> config_continual.Continual:
+        assert isinstance(self.run.exp, config_continual.Continual)
+        return self.run.exp
+
+    @property
+    def controls(self) -> frozenset[str]:
+        return config_continual.controls(self.arm)
+
+    @property
+    def task(self) -> knowledge.Knowledge:
+        assert isinstance(self.run.task, knowledge.Knowledge)
+        return self.run.task
+
+    @property
+    def candidates(self) -> int:
+        """Self-edits that are tried for a passage, of which one is committed."""
+        chooses = self.controls & {"best", "penalty"}
+        return self.exp.retain.candidates if chooses else 1
+
+    @property
+    def empty(self) -> lora.Tree:
+        """Stacks with room for all passages, nothing learned yet."""
+        rank = self.exp.inner.lora.rank
+        return _empty(self, self.exp.sequence.passages * rank)
+
+    @property
+    def block(self) -> lora.Tree:
+        """One passage's block of every sequence, as zeros."""
+        return _empty(self, self.exp.inner.lora.rank)
+
+    @property
+    def engine(self) -> inner.InnerConfig:
+        """The arm's inner loop."""
+        return dataclasses.replace(self.run.inner, **self.exp.engine_of(self.arm))
+
+    def written(self, stack: lora.Tree, block: lora.Tree, t: int) -> lora.Tree:
+        """The stacks after passage t = 1, 2, ...: `block` in its place."""
+        return _write(stack, block, (t - 1) * self.exp.inner.lora.rank)
+
+
+def _empty(setting: Setting, rank: int) -> lora.Tree:
+    arch, targets = setting.base.arch, setting.exp.inner.lora.targets
+    count = len(setting.sequences)
+    made = lora.empty(
+        arch, targets=targets, rank=rank, adapters=count, dtype=arch.dtype
+    )
+    return mesh.put(made, setting.run.mesh)
+
+
+_write = jax.jit(lora.write)
+select = jax.jit(lora.select)
+
+
+@jax.jit
+def weakened(block: lora.Tree, scale_S: Array) -> lora.Tree:
+    """Each sequence's block with B times its scale; zeros where that is 0.
+
+    Zeros all through, so that a block that is not finite leaves nothing behind.
+    """
+
+    def one(leaf: Array, factor_S: Array) -> Array:
+        shape = (1, len(factor_S), 1, 1)
+        used = (scale_S > 0).reshape(shape)
+        factor = factor_S.reshape(shape).astype(leaf.dtype)
+        return jnp.where(used, leaf * factor, 0)
+
+    ones_S = jnp.ones_like(scale_S)
+    return {
+        "layers": {
+            name: {"a": one(ab["a"], ones_S), "b": one(ab["b"], scale_S)}
+            for name, ab in block["layers"].items()
+        }
+    }
+
+
+@functools.partial(jax.jit, static_argnames="rank")
+def kept_apart(stack: lora.Tree, *, rank: int) -> lora.Tree:
+    """The blocks of all stacks as adapters of their own, and one of zeros at the end.
+
+    Block j of sequence s is adapter s n + j; the last one, s n, is the base.
+    """
+
+    def one(leaf: Array) -> Array:
+        layers, _, _, width = leaf.shape
+        rows = leaf.reshape(layers, -1, rank, width)
+        return jnp.pad(rows, ((0, 0), (0, 1), (0, 0), (0, 0)))
+
+    return jax.tree.map(one, stack)

@@ -1,0 +1,245 @@
+"""The steps of a pooled run, in units that survive a kill: propose, train, ask."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seal_jax import (
+    checkpoint,
+    config,
+    config_pooled,
+    distributed,
+    finetune,
+    lora,
+    packed,
+    plan,
+    policy,
+    pooled_texts,
+    proposals,
+    trials,
+)
+from seal_jax.reward import mean
+from seal_jax.tasks.common import Passage
+from seal_jax.trials import Edit, Run
+
+# Passages that are written about, or asked about, in one unit of work.
+CHUNK = 256
+
+
+def writer_source(exp: config_pooled.Pooled) -> config.ModelSource:
+    """The model that writes, to be opened."""
+    path = exp.writer.path
+    if not path:
+        return exp.model
+    return dataclasses.replace(exp.model, path=path, random_weights=False)
+
+
+def self_edits(
+    run: Run, base: policy.Policy, passages: Sequence[Passage]
+) -> list[Edit]:
+    """`pool.edits` self-edits of every passage: written, or those of the file.
+
+    The keys hold the chunk and the place in it, so that a chunk is a unit of work.
+    """
+    exp: Any = run.exp
+    if exp.pool.edits_file:
+        return pooled_texts.read_edits(
+            exp.pool.edits_file, passages, count=exp.pool.edits
+        )
+    starts = range(0, len(passages), CHUNK)
+    phases = [
+        f"pooled/{i}" if len(starts) > 1 else "pooled" for i in range(len(starts))
+    ]
+    writer = base
+    if exp.writer.path and any(f"{p}/propose" not in run.journal for p in phases):
+        run.say(f"pooled: load the writer {exp.writer.path}")
+        source = writer_source(exp)
+        blank = policy.describe(source)
+        writer = policy.load(source, blank, seed=exp.seed, on=run.mesh)
+    edits = []
+    for i, (phase, start) in enumerate(zip(phases, starts, strict=True)):
+        own = proposals.propose(
+            run,
+            writer,
+            passages[start : start + CHUNK],
+            phase=phase,
+            round_index=i,
+            count=exp.pool.edits,
+        )
+        edits += [dataclasses.replace(e, item=e.item + start) for e in own]
+    return edits
+
+
+class Outcome(NamedTuple):
+    """What a training gave: answers about each passage; None if it failed."""
+
+    answers: list[list[str]] | None
+    loss: float | None
+
+
+def answers(
+    run: Run,
+    learner: policy.Policy,
+    adapter: lora.Tree | None,
+    asked: Sequence[Passage],
+    *,
+    name: str,
+) -> list[list[str]]:
+    """Closed-book answers to all questions; `adapter` is a stack of one, or None."""
+    found = []
+    for i, start in enumerate(range(0, len(asked), CHUNK)):
+        unit = f"{name}/answers/{i}"
+        groups = [run.task.prompts(passage) for passage in asked[start : start + CHUNK]]
+        if unit not in run.journal:
+            begin = time.monotonic()
+            flat = [prompt for group in groups for prompt in group]
+            run.say(f"{name}: ask {len(flat)} questions")
+            keys = policy.fold(run.key, [trials.ANSWER], [i])
+            said = policy.answer(learner, adapter, [flat], keys, run.exp.answer)[0]
+            seconds = time.monotonic() - begin
+            run.journal.put(unit, {"answers": said, "seconds": seconds})
+        said = iter(run.journal.get(unit)["answers"])
+        found += [[next(said) for _ in group] for group in groups]
+    return found
+
+
+def train_adapters(
+    run: Run,
+    base: policy.Policy,
+    jobs: Sequence[plan.Job],
+    seeds: Sequence[int],
+    workdir: Path,
+) -> list[tuple[lora.Tree, dict[str, Any]]]:
+    """An adapter for each job, as a stack of one; its "loss", whether it is "finite".
+
+    They train side by side, `inner.pool` at a time, and are checkpointed. Adapters of
+    the same seed begin alike, so that rows differ in their texts alone.
+    """
+    pool, directory = run.inner.pool * run.shards, workdir / "checkpoints" / "pooled"
+    every = []
+    for step, start in enumerate(range(0, len(jobs), pool), start=1):
+        here = slice(start, start + pool)
+        if f"pooled/train/{step}" not in run.journal:
+            stack, meta = _train_some(run, base, jobs[here], seeds[here])
+            # A kill may have come between the checkpoint and its entry.
+            if distributed.leads() and (checkpoint.latest(directory) or 0) < step:
+                checkpoint.save(directory, step, stack, meta)
+            run.journal.put(f"pooled/train/{step}", meta)
+        # Read back even if it was just written: both ways must give the same bits.
+        stack = _restored(run, base, directory, step, len(jobs[here]))
+        meta = run.journal.get(f"pooled/train/{step}")
+        for a in range(len(jobs[here])):
+            one = lora.select(stack, np.array([a]))
+            outcome = {name: meta[name][a] for name in ("loss", "finite")}
+            every.append((one, outcome))
+    return every
+
+
+def _train_some(
+    run: Run, base: policy.Policy, jobs: Sequence[plan.Job], seeds: Sequence[int]
+) -> tuple[Any, dict[str, Any]]:
+    count = sum(len(job.lines) for job in jobs)
+    run.say(
+        f"pooled: train {len(jobs)} adapters on {count} texts, the longest for "
+        f"{max(job.total for job in jobs)} steps"
+    )
+    begin = time.monotonic()
+    keys = policy.fold(run.key, [trials.ADAPT] * len(jobs), seeds)
+    trained = packed.train(
+        base.params,
+        jobs,
+        keys,
+        arch=base.arch,
+        cfg=run.inner,
+        eos=base.eos,
+        on=run.mesh,
+    )
+    stack = lora.select(trained.adapters, np.arange(len(jobs)))
+    meta = {
+        "seconds": time.monotonic() - begin,
+        "tokens": trained.tokens,
+        "computed": trained.computed_tokens,
+        "steps": trained.steps,
+        "adapters": len(jobs),
+        "loss": trained.loss_A[: len(jobs)].tolist(),
+        "finite": trained.finite_A[: len(jobs)].tolist(),
+    }
+    return distributed.readable(stack), meta
+
+
+def _restored(
+    run: Run, base: policy.Policy, directory: Path, step: int, count: int
+) -> lora.Tree:
+    inner = run.inner
+    like = jax.eval_shape(
+        lambda: lora.empty(
+            base.arch,
+            targets=inner.targets,
+            rank=inner.rank,
+            adapters=count,
+            dtype=base.arch.dtype,
+        )
+    )
+    stack, _ = distributed.share_arrays(
+        lambda: checkpoint.restore(directory, step, like), like
+    )
+    return stack
+
+
+def finetuned(
+    run: Run,
+    blank: policy.Policy,
+    one: plan.Job,
+    asked: Sequence[Passage],
+    *,
+    name: str,
+    seed: int,
+) -> Outcome:
+    """Trains all weights and asks; a run that was stopped in it begins it again.
+
+    The weights are loaded for it and belong to nobody else: there may not be memory for
+    two sets of them beside AdamW's.
+    """
+    exp: Any = run.exp
+    unit = f"{name}/train"
+    units = [f"{name}/answers/{i}" for i in range(-(-len(asked) // CHUNK))]
+    learner = blank
+    known = run.journal.get(unit) if unit in run.journal else {"finite": True}
+    if known["finite"] and any(u not in run.journal for u in units):
+        run.say(
+            f"{name}: train all weights on {len(one.lines)} texts, {one.total} steps"
+        )
+        begin = time.monotonic()
+        trained = finetune.train(
+            policy.load(exp.model, blank, seed=exp.seed, on=run.mesh).params,
+            one,
+            policy.fold(run.key, [trials.ADAPT], [seed])[0],
+            arch=blank.arch,
+            micro_batch=exp.full.micro_batch,
+            length_multiple=exp.full.length_multiple,
+            eos=blank.eos,
+            on=run.mesh,
+        )
+        learner = dataclasses.replace(blank, params=trained.params)
+        meta = {
+            "seconds": time.monotonic() - begin,
+            "tokens": trained.tokens,
+            "computed": trained.computed_tokens,
+            "steps": one.total,
+            "adapters": 0,
+            "losses": trained.losses,
+            "finite": trained.finite,
+        }
+        known = run.journal.cached(unit, lambda: meta)
+        for i, loss in enumerate(known["losses"]):
+            run.metrics.log(i, {f"{name}_loss": loss})
+    known = run.journal.get(unit)
+    loss = mean(known["losses"])
+    if not known["finite"]:
+        return Outcome(None, loss)
+    return Outcome(answers(run, learner, None, asked, name=name), loss)

@@ -1,0 +1,86 @@
+"""Step 1 of a round: self-edits, as a policy writes them or as none does."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from seal_jax import distributed, metrics, policy, trials
+from seal_jax.trials import Edit, Reading
+
+
+def propose(
+    run: trials.Run,
+    writer: policy.Policy,
+    items: Sequence[Any],
+    *,
+    phase: str,
+    round_index: int,
+    count: int,
+) -> list[Edit]:
+    """Samples `count` self-edits for every item (SEAL, section 3.1).
+
+    The keys hold the round, the item, the edit and the attempt, but not the phase:
+    policies that are compared on the same items draw with the same random numbers.
+    """
+    prompts = [run.task.propose_prompt(item) for item in items]
+    index = [(p, e) for p in range(len(items)) for e in range(count)]
+    drawn: list[list[str]] = [[] for _ in index]
+    read: list[list[Reading]] = [[] for _ in index]
+    wanted = list(range(len(index)))
+
+    def unit() -> dict[str, Any]:
+        begin = time.monotonic()
+        rows = np.array([index[i] for i in wanted])
+        fixed = [np.full(len(rows), v) for v in (trials.PROPOSE, round_index)]
+        keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
+        if attempt:
+            keys = policy.fold(keys, np.full(len(rows), attempt))
+        asked = [prompts[p] for p, _ in rows]
+        with metrics.progress(
+            len(rows), f"{phase}: propose", "edits", visible=distributed.leads()
+        ) as tick:
+            written = policy.write(writer, asked, keys, run.exp.propose, tick=tick)
+        return {"texts": written, "seconds": time.monotonic() - begin}
+
+    for attempt in range(run.task.attempts):
+        run.say(f"{phase}: propose {len(wanted)} self-edits{' again' * bool(attempt)}")
+        name = f"{phase}/propose" + (f"/{attempt}" if attempt else "")
+        texts = run.journal.cached(name, unit)["texts"]
+        for i, text in zip(wanted, texts, strict=True):
+            drawn[i].append(text)
+            read[i].append(run.task.read(items[index[i][0]], text))
+        wanted = [i for i in wanted if read[i][-1].again]
+        if not wanted:
+            break
+    edits = []
+    for i, (p, e) in enumerate(index):
+        *before, last = read[i]
+        redrawn = tuple(str(reading.refused) for reading in before)
+        edits.append(
+            Edit(
+                p,
+                e,
+                prompts[p],
+                drawn[i][-1],
+                redrawn=redrawn,
+                refused=last.refused,
+            )
+        )
+    return edits
+
+
+def fixed_edits(run: trials.Run, items: Sequence[Any], arm: str) -> list[Edit]:
+    """The edits of an arm that no policy writes; none of them is refused.
+
+    Raises:
+      ValueError: the arm's edits are a policy's.
+    """
+    edits = []
+    for p, item in enumerate(items):
+        texts = run.task.fixed(arm, item)
+        if texts is None:
+            raise ValueError(f"arm={arm!r}: a policy writes its edits; use propose")
+        edits += [Edit(p, e, "", text, fixed=True) for e, text in enumerate(texts)]
+    return edits

@@ -1,0 +1,51 @@
+"""How fast adapters were trained: rates of one chunk, as numbers and as a line."""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from seal_jax import inner, metrics, model, packed, runtime
+
+
+def throughput(
+    unit: dict[str, Any],
+    adapters: int,
+    *,
+    arch: model.ModelConfig,
+    cfg: inner.InnerConfig,
+    on: Mesh | None,
+) -> dict[str, float]:
+    """Rates of one chunk: training alone, but `adapters_per_s` with its answers.
+
+    MFU (Chowdhery et al. 2022, appendix B) is that of the tokens that carry loss, over
+    the peak of all devices that trained; it is missing where the peak is not known.
+    """
+    seconds = unit["train_seconds"]
+    rates = {
+        "adapters_per_s": adapters / unit["seconds"],
+        "tokens_per_s": unit["tokens"] / seconds,
+        "steps_per_s": unit["steps"] / seconds,
+        "token_efficiency": unit["tokens"] / unit["computed"],
+    }
+    peak = runtime.peak_flops(jax.devices()[0])
+    if peak is not None:
+        flops = packed.flops_per_token(arch, cfg) * rates["tokens_per_s"]
+        devices = 1 if on is None else on.size
+        rates["mfu"] = flops / (peak * devices)
+    return rates
+
+
+def line(rates: dict[str, float], unit: dict[str, Any], adapters: int) -> str:
+    """A chunk's rates for people."""
+    digits = metrics.three_digits
+    parts = [
+        f"{adapters} adapters in {metrics.duration(unit['seconds'])}",
+        f"{digits(rates['adapters_per_s'])} adapters/s",
+        f"{digits(rates['tokens_per_s'])} tokens/s",
+        f"{digits(rates['steps_per_s'])} steps/s",
+        f"token efficiency {rates['token_efficiency']:.0%}",
+    ]
+    if "mfu" in rates:
+        parts.append(f"MFU {rates['mfu']:.0%}")
+    return ", ".join(parts)

@@ -1,0 +1,229 @@
+"""The parts of a page about a ladder: its rows, its items, and paired differences."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from seal_jax import few_shot_view, report_parts, run_view, svg
+
+# A longer list of items is folded away.
+_SHOWN_ITEMS = 12
+_SHOWN_PAIRS = 36
+
+
+def _kind(name: str) -> str:
+    """The CSS class of a ladder row."""
+    if name.startswith("round_"):
+        return "k-round"
+    known = {"base": "k-base", "oracle": "k-oracle", "self_edits": "k-self"}
+    known[few_shot_view.NO_ADAPTER] = "k-base"
+    return known.get(name, "k-control")
+
+
+def ladder(summary: dict[str, Any]) -> str:
+    """Means with intervals, as a chart and as a table; nothing for a continual run."""
+    if summary.get("kind") == run_view.CONTINUAL:
+        return ""
+    if not run_view.rows(summary, "ladder"):
+        lead = report_parts.lead("No rows on record.")
+        return report_parts.section("Ladder", "", lead)
+    note, body = _ladder(summary)
+    return report_parts.section("Ladder", note, body)
+
+
+def ladders(runs: Sequence[run_view.Workdir]) -> str:
+    """The ladders of several runs; those drawn by round already are to be opened."""
+    bodies = []
+    for run in runs:
+        if not run_view.rows(run.summary, "ladder"):
+            continue
+        note, chart = _ladder(run.summary)
+        body = f"{report_parts.lead(note)}{chart}"
+        drawn = bool(run_view.rows(run.summary, "rounds"))
+        show = report_parts.folded if drawn else report_parts.headed
+        bodies.append(show(svg.escape(run.name), body))
+    return report_parts.section("Ladders", "", "".join(bodies)) if bodies else ""
+
+
+def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
+    """How to read the chart; the chart and its table."""
+    found = run_view.rows(summary, "ladder")
+    few_shot = few_shot_view.is_few_shot(summary)
+    reference = few_shot_view.NO_ADAPTER if few_shot else "base"
+    points, base = [], None
+    for row in found:
+        name = str(row.get("name", run_view.MISSING))
+        mean, se, low, high = (
+            run_view.measured(row.get(key)) for key in ("mean", "se", "low", "high")
+        )
+        if mean is None:
+            continue
+        bounds = None if low is None or high is None else (low, high)
+        text = f"{run_view.number(mean)} ± {run_view.number(se)}"
+        points.append(svg.Point(name, text, mean, se, _kind(name), bounds))
+        base = mean if name == reference else base
+    what = (
+        "Share of self-edits that solve a held-out task, averaged over tasks."
+        if few_shot
+        else f"Mean score on {passages(summary)}."
+    )
+    bounded = any(point.bounds for point in points)
+    thin = "95 % interval (bootstrap over items)" if bounded else "two"
+    return (
+        f"{what} Thick bar: one standard error, thin bar: {thin}, dashed: "
+        f"{'in context' if few_shot else 'the base model'}.",
+        report_parts.scroll(svg.intervals(points, reference=base) if points else "")
+        + (
+            _rates(found)
+            if few_shot
+            else report_parts.folded("As a table", _scores(found))
+        ),
+    )
+
+
+def _scores(rows: list[dict[str, Any]]) -> str:
+    """The ladder of a knowledge run as a table."""
+    head = ("", "mean", "se", "95 % interval", "n", "empty answers")
+    return report_parts.table(
+        head,
+        [
+            (
+                svg.escape(row.get("name", run_view.MISSING)),
+                run_view.number(row.get("mean")),
+                run_view.number(row.get("se")),
+                run_view.span(row.get("low"), row.get("high")),
+                run_view.count(row.get("n")),
+                run_view.percent(row.get("empty_rate")),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _rates(rows: list[dict[str, Any]]) -> str:
+    """The ladder of a few-shot run as a table."""
+    lines, refused = [], []
+    for row in rows:
+        counts = few_shot_view.row_counts(row)
+        rates = (counts.valid_rate, counts.budget_rate) if counts else (None, None)
+        lines.append(
+            (
+                svg.escape(row.get("name", run_view.MISSING)),
+                run_view.number(row.get("mean")),
+                run_view.number(row.get("se")),
+                run_view.span(row.get("low"), row.get("high")),
+                run_view.count(row.get("n")),
+                run_view.count(counts and counts.drawn),
+                *map(run_view.percent, rates),
+                run_view.number(row.get("trained_mean") if counts else None),
+            )
+        )
+        if counts and counts.refused:
+            refused.append((lines[-1][0], svg.escape(counts.reasons())))
+    head = ("", "success", "se", "95 % interval", "tasks", "texts", "valid")
+    head += ("in budget", "if trained")
+    reasons = report_parts.table(("", "texts refused"), refused, css="reasons")
+    return report_parts.table(head, lines) + (reasons if refused else "")
+
+
+def items(summary: dict[str, Any]) -> str:
+    """The mean score of each held-out item."""
+    names, found = few_shot_view.items_table(summary)
+    if not found:
+        return ""
+    rows = []
+    for row in found:
+        scores = [run_view.measured(row.get(name)) for name in names]
+        cells = [report_parts.tinted(run_view.number(s, digits=2), s) for s in scores]
+        rows.append((svg.escape(row.get("item", run_view.MISSING)), *cells))
+    table = report_parts.table(("", *map(svg.escape, names)), rows)
+    if len(rows) > _SHOWN_ITEMS:
+        table = report_parts.folded(f"{len(rows)} items", table)
+    return report_parts.section("By item", "Mean score of each held-out item.", table)
+
+
+def passages(summary: dict[str, Any]) -> str:
+    """What the rows of a ladder are scores on."""
+    if summary.get("kind") == run_view.POOLED:
+        return "the passages that were trained together"
+    return "held-out passages"
+
+
+def telling(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the pairs, those of neighbouring rows of the ladder and of its last round.
+
+    All of them where the pairs are not of rows.
+    """
+    return [row for row in run_view.rows(summary, "paired") if _telling(row, summary)]
+
+
+def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
+    """Whether a pair is of neighbouring rows of the ladder or of its last round."""
+    names = [row.get("name") for row in run_view.rows(summary, "ladder")]
+    rounds = [name for name in names if str(name).startswith("round_")]
+    ends = {pair.get("a"), pair.get("b")}
+    if not ends <= set(names):
+        return True
+    first, second = (names.index(pair.get(side)) for side in ("a", "b"))
+    neighbours = abs(first - second) == 1
+    return neighbours or bool(rounds and rounds[-1] in ends)
+
+
+def paired(
+    rows: Sequence[dict[str, Any]],
+    *,
+    first: Sequence[dict[str, Any]] | None = None,
+    what: str = "passage",
+    title: str = "Paired differences",
+) -> str:
+    """Differences over the same items, as intervals against zero; nothing for none.
+
+    Args:
+      first: those to show of many; the others are folded away.
+    """
+    if not rows:
+        return ""
+    shown = rows
+    if first and len(rows) > _SHOWN_PAIRS:
+        shown = first
+    others = [row for row in rows if row not in shown]
+    body = _pairs(shown, rows)
+    if others:
+        body += report_parts.folded(f"{len(others)} more", _pairs(others, rows))
+    return report_parts.section(
+        svg.escape(title),
+        f"Over the same {what}s, so that what makes a {what} hard cancels out. Bold: "
+        "|z| ≥ 2.",
+        body,
+    )
+
+
+def _pairs(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
+    """Some of `rows` as a table, on an axis and with columns that suit all of them."""
+    ends = [0.0]
+    for row in rows:
+        diff, se = (run_view.measured(row.get(k)) for k in ("diff", "se"))
+        ends += [(diff or 0.0) + k * (se or 0.0) for k in (-2, 2)]
+    x = svg.fit(ends, 6, 234)
+    named = any(row.get("what") for row in rows)
+    bounded = any(run_view.measured(row.get("low")) is not None for row in rows)
+    cells = []
+    for row in shown:
+        diff, se, z = (run_view.measured(row.get(k)) for k in ("diff", "se", "z"))
+        clear = abs(z or 0.0) >= 2
+        css = ("k-up" if (z or 0.0) > 0 else "k-down") if clear else "k-control"
+        text = run_view.signed(z, digits=1)
+        pair = f"{row.get('a', run_view.MISSING)} − {row.get('b', run_view.MISSING)}"
+        cells.append(
+            (
+                svg.escape(pair),
+                "" if diff is None else svg.interval(x, diff, se, css),
+                *([svg.escape(row.get("what") or run_view.MISSING)] if named else []),
+                run_view.signed(diff),
+                run_view.number(se),
+                f"<b>{text}</b>" if clear else text,
+                *([run_view.span(row.get("low"), row.get("high"))] if bounded else []),
+            )
+        )
+    head = ("pair", "", *(["of"] if named else []), "difference", "se", "z")
+    head += ("95 % interval",) if bounded else ()
+    return report_parts.table(head, cells, css="pairs")

@@ -1,0 +1,104 @@
+"""SEAL result files beside each other, as tables and on a page."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from seal_jax import (
+    report_ladder,
+    report_parts,
+    run_view,
+    seal_results,
+    stats,
+    svg,
+    svg_charts,
+)
+from seal_jax.run_view import Table
+
+type Pair = tuple[str, str, int, float, float | None, float | None]
+
+
+def pairs(results: Sequence[seal_results.Results]) -> list[Pair]:
+    """(a, b, passages, a - b, se, z): gains, then files that share passages."""
+    found = [_gain(r) for r in results]
+    for a, b in itertools.combinations(results, 2):
+        if {x.passage for x in a.articles} & {x.passage for x in b.articles}:
+            found.append((b.name, a.name, *seal_results.paired(b, a)))
+    return found
+
+
+def _gain(r: seal_results.Results) -> Pair:
+    gain = stats.paired(
+        [a.adapter for a in r.articles], [a.baseline for a in r.articles]
+    )
+    return (r.name, "its base", len(r.articles), *gain)
+
+
+def tables(results: Sequence[seal_results.Results]) -> list[Table]:
+    """One file a row, and the paired differences among them."""
+    view = run_view
+    rows = []
+    for r in results:
+        base, _ = stats.mean_se([a.baseline for a in r.articles])
+        mean, se = stats.mean_se([a.adapter for a in r.articles])
+        rows.append(
+            (
+                r.name,
+                view.count(len(r.articles)),
+                view.count(r.completions),
+                view.number(base, digits=4),
+                view.number(mean, digits=4),
+                view.number(se, digits=4),
+                view.number(r.pooled(), digits=4),
+                view.percent(r.empty_rate()),
+                view.number(r.nonempty_accuracy()),
+            )
+        )
+    head = ("", "articles", "edits", "base", "adapter", "se", "pooled", "empty")
+    compared = [
+        (
+            f"{a} - {b}",
+            view.count(n),
+            view.signed(diff, digits=4),
+            view.number(se, digits=4),
+            view.signed(z, digits=1),
+        )
+        for a, b, n, diff, se, z in pairs(results)
+    ]
+    paired_head = ("paired difference", "passages", "diff", "se", "z")
+    return [
+        Table("", (*head, "non-empty"), rows),
+        Table("", paired_head, compared),
+    ]
+
+
+def sections(results: Sequence[seal_results.Results]) -> list[str]:
+    """The files' means with intervals, and their paired differences; [] for none."""
+    if not results:
+        return []
+    points = []
+    for r in results:
+        name = svg_charts.cut(r.name, 21)
+        points.append(_point(name, [a.adapter for a in r.articles], "k-self"))
+        points.append(_point("its base", [a.baseline for a in r.articles], "k-base"))
+    first = report_parts.section(
+        "Result files",
+        "Mean over passages of the share of questions answered right with an adapter. "
+        "Thick bar: one standard error, thin bar: 95 % interval (bootstrap over "
+        "passages).",
+        report_parts.scroll(svg.intervals(points))
+        + report_parts.shown(tables(results)[0]),
+    )
+    rows: list[dict[str, Any]] = [
+        {"a": a, "b": b, "diff": diff, "se": se, "z": z}
+        for a, b, _, diff, se, z in pairs(results)
+    ]
+    return [first, report_ladder.paired(rows)]
+
+
+def _point(name: str, values: Sequence[float], css: str) -> svg.Point:
+    mean, se = stats.mean_se(values)
+    low, high = stats.interval(values)
+    bounds = None if low is None or high is None else (low, high)
+    told = f"{run_view.number(mean, digits=4)} ± {run_view.number(se, digits=4)}"
+    return svg.Point(name, told, mean, se, css, bounds)

@@ -1,0 +1,279 @@
+"""Rounds side by side, of one run or several: scores, rewards, and where they end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from seal_jax import report_parts, run_view, svg, svg_charts
+from seal_jax.run_view import Table, Workdir
+
+_BEFORE = "self_edits"  # of the base policy: round 0
+# A longer table is folded away.
+_SHOWN_ROWS = 12
+_MEANS = (("sampled", "sampled"), ("best of E", "best"), ("kept", "kept"))
+
+
+def scores(summary: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The ladder's rows by round; 0 is before the first."""
+    found = {}
+    for row in run_view.rows(summary, "ladder"):
+        number = _number(row.get("name"))
+        if number is not None:
+            found[number] = row
+    return dict(sorted(found.items()))
+
+
+def _number(name: Any) -> int | None:
+    if name == _BEFORE:
+        return 0
+    head, _, tail = str(name).partition("round_")
+    return int(tail) if not head and tail.isdecimal() else None
+
+
+def has_rounds(summary: dict[str, Any]) -> bool:
+    """Whether there is a round to draw."""
+    return any(scores(summary)) or bool(run_view.rows(summary, "rounds"))
+
+
+# Tables
+
+
+def tables(runs: Sequence[Workdir]) -> list[Table]:
+    """The ladder by round of each run, its rounds in numbers, and where it ended."""
+    runs = [run for run in runs if has_rounds(run.summary)]
+    if not runs:
+        return []
+    return [_ladder(runs), _ends(runs), _rounds(runs), *_agreement(runs)]
+
+
+def _ladder(runs: Sequence[Workdir]) -> Table:
+    last = max((max(scores(run.summary), default=0) for run in runs), default=0)
+    head = ("run", "base", *(f"round {i}" for i in range(last + 1)))
+    rows = []
+    for run in runs:
+        own = scores(run.summary)
+        rows.append(
+            (
+                run.name,
+                run_view.number(_base(run.summary)),
+                *(run_view.number(own.get(i, {}).get("mean")) for i in range(last + 1)),
+            )
+        )
+    return Table("Ladder by round", head, rows)
+
+
+def _ends(runs: Sequence[Workdir]) -> Table:
+    head = ("run", "last − round 0", "se", "z", "trainings", "adapters", "ended")
+    rows = []
+    for run in runs:
+        gain = _gain(run.summary)
+        rows.append(
+            (
+                run.name,
+                run_view.signed(gain.get("diff")),
+                run_view.number(gain.get("se")),
+                run_view.signed(gain.get("z"), digits=1),
+                run_view.count(_trainings(run.summary)),
+                run_view.count(run.summary.get("adapters")),
+                ended(run.summary),
+            )
+        )
+    return Table("Where the rounds ended", head, rows)
+
+
+def _base(summary: dict[str, Any]) -> float | None:
+    for row in run_view.rows(summary, "ladder"):
+        if row.get("name") == "base":
+            return run_view.measured(row.get("mean"))
+    return None
+
+
+def _gain(summary: dict[str, Any]) -> dict[str, Any]:
+    """The paired difference of the last round and round 0; {} where there is none."""
+    last = max(scores(summary), default=0)
+    for row in run_view.rows(summary, "paired"):
+        if (row.get("a"), row.get("b")) == (f"round_{last}", _BEFORE):
+            return row
+    return {}
+
+
+def _trainings(summary: dict[str, Any]) -> float | None:
+    """Adapters trained for rewards, over all rounds."""
+    known = [run_view.measured(r.get("trainings")) for r in _lines(summary)]
+    counted = [n for n in known if n is not None]
+    return sum(counted) if counted else None
+
+
+def _lines(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return run_view.rows(summary, "rounds")
+
+
+def ended(summary: dict[str, Any]) -> str:
+    """Where a run ended, and why if it stopped before its time."""
+    count = max(len(_lines(summary)), max(scores(summary), default=0))
+    text = f"after {count} round{'' if count == 1 else 's'}"
+    stopped = summary.get("stopped")
+    return f"{text}: {stopped}" if stopped else text
+
+
+def _rounds(runs: Sequence[Workdir]) -> Table:
+    head = ("run", "round", "sampled", "best of E", "kept", "edits kept", "trainings")
+    rows = [
+        (
+            run.name,
+            run_view.count(line.get("round")),
+            *(run_view.number(line.get(f"{key}_mean")) for _, key in _MEANS),
+            run_view.count(line.get("kept")),
+            run_view.count(line.get("trainings")),
+        )
+        for run in runs
+        for line in _lines(run.summary)
+    ]
+    return Table("Rewards by round", head, rows)
+
+
+def _agreement(runs: Sequence[Workdir]) -> list[Table]:
+    head = ("run", "reward", "round", "Pearson", "Spearman", "same best")
+    head += ("captured", "95 %", "n")
+    rows = []
+    for run in runs:
+        for row in _agreements(run.summary):
+            rows.append(
+                (
+                    run.name,
+                    str(row.get("reward", run_view.MISSING)),
+                    str(row.get("round", run_view.MISSING)),
+                    *(
+                        run_view.number(row.get(k), digits=2)
+                        for k in ("pearson", "spearman")
+                    ),
+                    run_view.percent(row.get("top")),
+                    run_view.number(row.get("captured"), digits=2),
+                    run_view.span(row.get("low"), row.get("high"), digits=2),
+                    run_view.count(row.get("n")),
+                )
+            )
+    return [Table("Agreement with the true reward", head, rows)] if rows else []
+
+
+def _agreements(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the whole run, or else of each round."""
+    whole = run_view.rows(summary, "agreement")
+    return whole or [
+        {"round": line.get("round", run_view.MISSING), **row}
+        for line in _lines(summary)
+        for row in run_view.rows(line, "agreement")
+    ]
+
+
+# Charts
+
+
+def section(runs: Sequence[Workdir]) -> str:
+    """The score and the rewards by round, a line for each run; nothing without rounds.
+
+    A single run with a single round has nothing to draw by round, and its rewards are
+    told in a section of their own.
+    """
+    runs = [run for run in runs if has_rounds(run.summary)]
+    if not runs:
+        return ""
+    alone = len(runs) == 1
+    ladder, ends, rewards, *rest = tables(runs)
+    drawn = ladder_chart(runs)
+    parts = [report_parts.scroll(drawn)]
+    if drawn or not alone:
+        parts.append(report_parts.shown(ladder._replace(title="")))
+    if drawn or not alone or runs[0].summary.get("stopped"):
+        # Its last column is text, and may be long.
+        parts.append(report_parts.shown(ends, css="close reasons"))
+    parts.append(rewards_chart(runs))
+    folding = rest if alone else [rewards, *rest]
+    parts += [_shown_or_folded(table) for table in folding]
+    if not any(parts):
+        return ""
+    return report_parts.section(
+        "Rounds",
+        "Mean score on held-out items of what the policy writes after each round; 0 is "
+        "the policy that no round has changed. Bars: one standard error.",
+        "".join(parts),
+    )
+
+
+def _shown_or_folded(table: Table) -> str:
+    if len(table.rows) <= _SHOWN_ROWS:
+        return report_parts.shown(table)
+    inner = report_parts.shown(table._replace(title=""))
+    return report_parts.folded(svg.escape(table.title), inner)
+
+
+def ladder_chart(runs: Sequence[Workdir]) -> str:
+    """The score on held-out items by round, a line for each run."""
+    series, ends = [], set()
+    for style, run in enumerate(runs):
+        dots = []
+        for number, row in scores(run.summary).items():
+            mean, se = (run_view.measured(row.get(k)) for k in ("mean", "se"))
+            if mean is not None:
+                dots.append(svg_charts.erring(number, mean, se))
+                ends.add(number)
+        series.append(svg_charts.Series(run.name, tuple(dots), style))
+    if len(ends) < 2:
+        return ""
+    bases = {_base(run.summary) for run in runs}
+    same = bases.pop() if len(bases) == 1 else None
+    axes = svg_charts.Axes(
+        x="rounds",
+        y="score",
+        ticks=_ticks(ends),
+        reference=None if same is None else (same, "base model, no adapter"),
+    )
+    return svg_charts.lines(series, axes, "Held-out score by round")
+
+
+def rewards_chart(runs: Sequence[Workdir]) -> str:
+    """Rewards while sampling: of all edits, of the best, of those kept.
+
+    Of one run three lines in one chart, of several a small chart for each.
+    """
+    lines = {
+        label: [_rewards(run, f"{key}_mean") for run in runs] for label, key in _MEANS
+    }
+    ends = {int(d.x) for own in lines.values() for dots in own for d in dots}
+    if len(ends) < 2:
+        return ""
+    ticks = _ticks(ends)
+    if len(runs) == 1:
+        axes = svg_charts.Axes("round", "reward while sampling", ticks)
+        series = [
+            svg_charts.Series(label, own[0], style)
+            for style, (label, own) in enumerate(lines.items())
+        ]
+        drawn = svg_charts.lines(series, axes, "Rewards by round")
+        return report_parts.titled("Rewards by round", report_parts.scroll(drawn))
+    figures, series = [], []
+    for label, own in lines.items():
+        series = [
+            svg_charts.Series(run.name, dots, style)
+            for style, (run, dots) in enumerate(zip(runs, own, strict=True))
+        ]
+        axes = svg_charts.Axes("round", "", ticks)
+        drawn = svg_charts.lines(series, axes, f"Rewards, {label}", small=True)
+        figures.append(report_parts.figure(f"<b>{label}</b>", drawn))
+    legend = report_parts.scroll(svg_charts.legend(series))
+    return report_parts.titled(
+        "Rewards by round", legend + report_parts.small_charts(figures)
+    )
+
+
+def _rewards(run: Workdir, key: str) -> tuple[svg_charts.Dot, ...]:
+    found = []
+    for line in _lines(run.summary):
+        mean, number = (run_view.measured(line.get(k)) for k in (key, "round"))
+        if mean is not None and number is not None:
+            found.append(svg_charts.Dot(number, mean))
+    return tuple(found)
+
+
+def _ticks(numbers: set[int]) -> tuple[tuple[float, str], ...]:
+    step = 1 + (len(numbers) - 1) // 16
+    return tuple((n, str(n)) for n in sorted(numbers)[::step])

@@ -1,0 +1,293 @@
+"""Full fine-tuning against a plain one: padded rows, optax's own AdamW."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AbstractMesh
+
+from seal_jax import finetune, model, plan
+
+EOS = 5
+ARCH = model.ModelConfig("llama", 24, 16, 2, 2, 1, 8, 24, 64)
+TIED = dataclasses.replace(ARCH, tied=True)
+QWEN_7B = model.ModelConfig(
+    "qwen2", 152064, 3584, 28, 28, 4, 128, 18944, 32768, qkv_bias=True, dtype="bfloat16"
+)
+MASKED = plan.LossConfig(plan.MASKED, 2, 0)
+
+
+def job(count: int = 7, **changes) -> plan.Job:
+    rng = np.random.default_rng(count)
+    lines = tuple(
+        tuple(rng.integers(0, 24, rng.integers(1, 13)).tolist()) for _ in range(count)
+    )
+    made = plan.Job(
+        lines,
+        (3,),
+        epochs=2,
+        learning_rate=1e-2,
+        clip=0.5,
+        loss=MASKED,
+        batch=3,
+        warmup=2,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def weights(arch: model.ModelConfig) -> dict:
+    return model.init_params(jax.random.key(0), arch)
+
+
+def train(arch=ARCH, work=None, **changes) -> finetune.Trained:
+    kwargs = {"micro_batch": 1, "length_multiple": 8} | changes
+    key = jax.random.key(1)
+    return finetune.train(
+        weights(arch), work or job(), key, arch=arch, eos=EOS, **kwargs
+    )
+
+
+def plainly(arch: model.ModelConfig, work: plan.Job) -> tuple[dict, list[float]]:
+    """A line a row, padded to the longest; the schedule written out."""
+    steps = work.epochs * -(-len(work.lines) // work.batch)
+    climb = optax.linear_schedule(0.0, work.learning_rate, work.warmup)
+    fall = optax.linear_schedule(work.learning_rate, 0.0, steps - work.warmup)
+    schedule = optax.join_schedules([climb, fall], [work.warmup])
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(work.clip), optax.adamw(schedule, weight_decay=0.0)
+    )
+    params = weights(arch)
+    state, losses = optimizer.init(params), []
+    longest = max(map(len, work.lines)) + 1
+
+    @jax.jit
+    @jax.value_and_grad
+    def gradient(params, tokens_BT, mask_BT):
+        b, t = tokens_BT.shape
+        positions = jnp.broadcast_to(jnp.arange(t), (b, t))
+        causal = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool)), (b, t, t))
+        hidden, _ = model.hidden(params, None, arch, tokens_BT, positions, causal)
+        log_p = jax.nn.log_softmax(model.logits(params, arch, hidden))
+        picked = jnp.take_along_axis(log_p[:, :-1], tokens_BT[:, 1:, None], -1)[..., 0]
+        return -jnp.sum(picked * mask_BT[:, 1:]) / jnp.sum(mask_BT[:, 1:])
+
+    for batch in work.batches():
+        tokens, mask = np.full((work.batch, longest), EOS), np.zeros((3, longest))
+        for row, i in enumerate(batch):
+            n = len(work.lines[i])
+            tokens[row, :n], mask[row, : n + 1] = work.lines[i], 1
+            mask[row, 0] = 0
+        loss, grads = gradient(params, tokens, mask)
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(loss))
+    return params, losses
+
+
+# Rows
+
+
+@pytest.mark.parametrize("sizes", [(1,), (8,), (3, 3, 3), (5, 4, 3, 8, 1), (2,) * 9])
+@pytest.mark.parametrize("multiple", [1, 2])
+def test_every_line_lies_in_the_rows_once(sizes, multiple):
+    rng = np.random.default_rng(0)
+    lines = [rng.integers(0, 24, n).tolist() for n in sizes]
+    rows = finetune.pack(lines, width=8, multiple=multiple, eos=EOS)
+    assert len(rows["tokens"]) % multiple == 0
+    for i, line in enumerate(lines):
+        at = np.argwhere(rows["segments"] == i)
+        assert len(set(at[:, 0])) == 1 and (np.diff(at[:, 1]) == 1).all()
+        here = tuple(at.T)
+        assert rows["tokens"][here].tolist() == line
+        assert rows["targets"][here].tolist() == [*line[1:], EOS]
+        assert rows["positions"][here].tolist() == list(range(len(line)))
+    taken = rows["segments"] >= 0
+    assert taken.sum() == sum(sizes)
+    assert (rows["weights"] == taken).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows"), [((4, 4, 4, 4), 2), ((8, 8), 2), ((5, 3, 6, 2), 2), ((1,), 1)]
+)
+def test_rows_are_filled(sizes, rows):
+    lines = [[0] * n for n in sizes]
+    packed = finetune.pack(lines, width=8, multiple=1, eos=EOS)
+    assert packed["tokens"].shape == (rows, 8)
+
+
+# Training
+
+
+@pytest.mark.parametrize("arch", [ARCH, TIED], ids=["head", "tied"])
+def test_it_is_plain_fine_tuning(arch):
+    got = train(arch)
+    params, losses = plainly(arch, job())
+    np.testing.assert_allclose(got.losses, losses, rtol=1e-5)
+    assert got.finite
+    for a, b in zip(jax.tree.leaves(got.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-5)
+    # It learns, and every weight takes part.
+    assert losses[-1] < losses[0]
+    for a, b in zip(
+        jax.tree.leaves(got.params), jax.tree.leaves(weights(arch)), strict=True
+    ):
+        assert np.abs(np.asarray(a) - np.asarray(b)).max() > 1e-3
+
+
+def test_how_rows_are_cut_changes_nothing():
+    one, other = train(), train(micro_batch=2, length_multiple=32)
+    np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
+    assert one.tokens == other.tokens
+    pairs = zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True)
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-5)
+
+
+def test_tokens_are_counted():
+    work = job()
+    got = train(work=work)
+    assert got.tokens == work.epochs * sum(map(len, work.lines))
+    assert got.computed_tokens >= got.tokens
+    assert got.computed_tokens % 16 == 0  # rows of the longest line's 16
+
+
+def test_a_rate_too_high_is_told():
+    assert not train(work=job(learning_rate=1e30, warmup=0, clip=1e30)).finite
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"given": (1,) * 7}, "takes whole lines"),
+        ({"beside": ((1, 2),), "beside_weight": 0.1}, "takes whole lines"),
+        ({"loss": plan.LossConfig(plan.PADDED, 2, 0)}, "mode='padded'"),
+    ],
+)
+def test_jobs_for_adapters_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(work=job(**changes))
+
+
+# Rounding
+
+
+def test_random_rounding_is_right_in_the_mean():
+    # A quarter of the way from one bfloat16 to the next.
+    low, high = 1.0, 1.0 + 2.0**-7
+    x = jnp.full(40_000, low + 0.25 * (high - low), jnp.float32)
+    got = np.asarray(
+        finetune.round_at_random(x, jnp.dtype("bfloat16"), jax.random.key(0)), float
+    )
+    assert set(got) == {low, high}
+    share = (got == high).mean()
+    assert abs(share - 0.25) < 4 * (0.25 * 0.75 / len(got)) ** 0.5
+    mirrored = finetune.round_at_random(-x, jnp.dtype("bfloat16"), jax.random.key(0))
+    assert (np.asarray(mirrored, float) == -got).all()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5, 2.0**-130, np.inf, -np.inf, np.nan])
+def test_what_bfloat16_can_say_stays(value):
+    x = jnp.full(64, value, jnp.float32)
+    got = finetune.round_at_random(x, jnp.dtype("bfloat16"), jax.random.key(0))
+    np.testing.assert_array_equal(np.asarray(got, np.float32), np.float32(value))
+
+
+def test_float32_is_not_rounded():
+    x = jnp.float32(0.1) + jnp.zeros(3)
+    assert finetune.round_at_random(x, jnp.dtype("float32"), jax.random.key(0)) is x
+
+
+def test_small_steps_are_not_lost_in_bfloat16():
+    """Steps below half of a weight's last bit: to the nearest, all would be lost."""
+    work = job(learning_rate=1e-4, epochs=8, warmup=0)
+    moved = {}
+    for dtype in ("float32", "bfloat16"):
+        arch = dataclasses.replace(ARCH, dtype=dtype)
+        got = train(arch, work)
+        assert all(x.dtype == dtype for x in jax.tree.leaves(got.params))
+        # Norms begin at 1; bfloat16's next values are 2^-7 above, 2^-8 below.
+        after = got.params["final_norm"]["scale"]
+        moved[dtype] = np.asarray(after, float) - 1.0
+    few = np.abs(moved["float32"]).max()
+    assert 0 < few < 2.0**-8
+    assert len(np.unique(moved["bfloat16"])) > 1
+
+
+# Memory
+
+
+def test_the_bytes_of_a_7b_model():
+    count = 7_615_616_512  # as its publisher counts them
+    assert finetune.state_bytes(QWEN_7B, None) == 16 * count
+    full = dataclasses.replace(QWEN_7B, dtype="float32")
+    assert finetune.state_bytes(full, None) == 20 * count
+
+
+def test_a_mesh_cuts_the_bytes():
+    whole = finetune.state_bytes(QWEN_7B, None)
+    for data, shards in ((1, 2), (2, 4)):
+        on = AbstractMesh((data, shards), ("data", "model"))
+        cut = finetune.state_bytes(QWEN_7B, on)  # type: ignore[arg-type]
+        # Norms and biases are whole on each: less than one in ten thousand.
+        assert whole / shards <= cut < whole / shards * 1.001
+
+
+def test_what_does_not_fit_is_refused_in_one_line():
+    finetune.check(QWEN_7B, None, limit=int(122e9))
+    with pytest.raises(ValueError) as caught:
+        finetune.check(QWEN_7B, None, limit=int(73.6e9))
+    said = str(caught.value)
+    assert "121.8 GB" in said and "73.6 GB" in said and "mesh.model=2" in said
+    assert "\n" not in said
+    with pytest.raises(ValueError, match="micro_batch=3 rows must be a multiple of me"):
+        on = AbstractMesh((2, 1), ("data", "model"))
+        finetune.check_rows(3, on)  # type: ignore[arg-type]
+
+
+# Meshes
+
+CHILD = """
+import json
+import jax, numpy as np
+import test_finetune as t
+from seal_jax import finetune, mesh
+
+def gap(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
+
+alone = t.train(micro_batch=2)
+on = mesh.make_mesh(data=2, model=2)
+placed = jax.device_put(t.weights(t.ARCH), mesh.param_shardings(t.ARCH, on))
+both = finetune.train(placed, t.job(), jax.random.key(1), arch=t.ARCH, micro_batch=2,
+                      length_multiple=8, eos=t.EOS, on=on)
+kernel = both.params["layers"]["gate_proj"]["kernel"]
+print(json.dumps({
+    "gap": gap(alone.params, both.params),
+    "losses": [alone.losses, both.losses],
+    "cut": kernel.sharding.shard_shape(kernel.shape)[-1],
+}))
+"""
+
+
+def test_a_mesh_trains_the_same(root, child_env):
+    flags = "--xla_force_host_platform_device_count=4"
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CHILD],
+        cwd=root / "tests",
+        env={**child_env, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    got = json.loads(result.stdout.splitlines()[-1])
+    assert got["gap"] < 3e-5
+    np.testing.assert_allclose(*got["losses"], rtol=1e-5)
+    assert got["cut"] == ARCH.ff // 2

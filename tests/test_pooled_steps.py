@@ -1,0 +1,215 @@
+"""The steps of a pooled run one by one: who writes, what trains, what is kept."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import test_pooled
+import tiny_model
+
+from seal_jax import (
+    checkpoint,
+    config,
+    finetune,
+    inner,
+    packed,
+    plan_blocks,
+    policy,
+    pooled,
+    pooled_steps,
+    pooled_texts,
+    trials,
+)
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
+
+
+# Writing
+
+
+def test_chunks_of_passages_are_written_about_one_by_one(
+    model_path, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pooled_steps, "CHUNK", 2)
+    started = test_pooled.start(model_path, tmp_path / "run")
+    passages = started.train[0]
+    edits = pooled_steps.self_edits(started.state, started.base, passages)
+    assert [(e.item, e.edit) for e in edits] == [
+        (p, e) for p in range(3) for e in range(2)
+    ]
+    task = started.state.task
+    assert [e.prompt for e in edits] == [
+        task.propose_prompt(passages[e.item]) for e in edits
+    ]
+    keys = ["pooled/0/propose", "pooled/1/propose"]
+    assert started.state.journal.keys() == keys
+    assert len({e.text for e in edits}) > 1
+    # The first of a chunk is not drawn like that of another.
+    again = test_pooled.start(model_path, tmp_path / "other")
+    same = [passages[0], passages[1], passages[0]]
+    twice = pooled_steps.self_edits(again.state, again.base, same)
+    assert twice[:4] == edits[:4]
+    assert [e.text for e in twice[4:]] != [e.text for e in twice[:2]]
+
+
+def test_another_model_can_write(model_path, tmp_path, monkeypatch):
+    other = tiny_model.write(tmp_path / "other", seed=7)
+    own = test_pooled.start(other, tmp_path / "own")
+    expected = pooled_steps.self_edits(own.state, own.base, own.train[0])
+    started = test_pooled.start(model_path, tmp_path / "run", writer__path=str(other))
+    edits = pooled_steps.self_edits(started.state, started.base, started.train[0])
+    assert edits == expected
+    base = test_pooled.start(model_path, tmp_path / "base")
+    assert pooled_steps.self_edits(base.state, base.base, base.train[0]) != edits
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("loaded again")
+
+    # What is written already needs no writer.
+    monkeypatch.setattr(policy, "load", refuse)
+    same = pooled_steps.self_edits(started.state, started.base, started.train[0])
+    assert same == edits
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("", config.ModelSource("m", True, "float32", "xla")),
+        ("w", config.ModelSource("w", False, "float32", "xla")),
+    ],
+)
+def test_the_writer_is_the_model_or_another(path, source):
+    exp = test_pooled.experiment("m", writer__path=path)
+    own = config.ModelSource("m", True, "float32", "xla")
+    exp = dataclasses.replace(exp, model=own)
+    assert pooled_steps.writer_source(exp) == source
+
+
+def test_a_writer_of_too_short_a_context_is_refused(model_path, tmp_path):
+    other = tiny_model.write(tmp_path / "short")
+    exp = test_pooled.experiment(
+        model_path, writer__path=str(other), propose__max_tokens=200
+    )
+    task_exp = test_pooled.experiment(model_path)
+    (passages,), _ = pooled.load(exp)
+    blank = policy.describe(exp.model)
+    roomy = dataclasses.replace(
+        blank, arch=dataclasses.replace(blank.arch, max_position=512)
+    )
+    pooled.make(task_exp, roomy, passages, [])
+    with pytest.raises(ValueError, match=r"writer.path=.* tokens, 56 fit; lower prop"):
+        pooled.make(exp, roomy, passages, [])
+
+
+# Adapters
+
+
+def jobs_of(started):
+    passages, task = started.train[0], started.state.task
+    sets = []
+    for arm in ("passage_only", "oracle"):
+        edits = trials.fixed_edits(started.state, passages, arm)
+        sets.append(pooled_texts.texts(task, passages, edits, copies="once"))
+    return [pooled_texts.job(task, own, seed) for own in sets for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def trained(model_path, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("adapters")
+    # A pool of 3: four adapters take two calls.
+    started = test_pooled.start(model_path, workdir, inner__pool=3)
+    jobs = jobs_of(started)
+    args = (started.state, started.base, jobs, [0, 1, 0, 1], workdir)
+    return started, args, pooled_steps.train_adapters(*args)
+
+
+def test_each_adapter_is_its_solo_run(trained):
+    _, (run, base, jobs, seeds, _), got = trained
+    for job, seed, (adapter, outcome) in zip(jobs, seeds, got, strict=True):
+        key = policy.fold(run.key, [trials.ADAPT], [seed])[0]
+        fresh = packed.lora.init(
+            key, base.arch, targets=run.inner.targets, rank=run.inner.rank
+        )
+        steps = list(plan_blocks.rows(job, eos=base.eos, multiple=96))
+        most = max(map(len, steps))
+        blank = {n: np.zeros_like(x) for n, x in steps[0][0].items()}
+        rows = [step + [blank] * (most - len(step)) for step in steps]
+        stacked = {
+            n: np.stack([np.stack([r[n] for r in step]) for step in rows])
+            for n in blank
+        }
+        slot = inner.adapt(
+            base.params,
+            fresh,
+            stacked,
+            job.rates(),
+            np.float32(job.clip),
+            np.int32(job.total),
+            base.arch,
+            run.inner,
+        )
+        alone = packed.lora.scaled(slot.adapter, run.inner.alpha / run.inner.rank)
+        for a, b in zip(jax.tree.leaves(adapter), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[:, 0], b, rtol=2e-3, atol=2e-4)
+        assert outcome["loss"] == pytest.approx(slot.loss_sum / job.total, rel=1e-3)
+        assert outcome["finite"]
+
+
+def test_adapters_are_kept(trained, monkeypatch):
+    _, args, got = trained
+    monkeypatch.setattr(packed, "train", test_pooled.refuse)
+    again = pooled_steps.train_adapters(*args)
+    assert checkpoint.latest(args[-1] / "checkpoints" / "pooled") == 2
+    for (a, one), (b, other) in zip(got, again, strict=True):
+        assert one == other
+        assert all(
+            (x == y).all()
+            for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        )
+
+
+def test_a_kill_between_checkpoint_and_journal_costs_a_training(trained, tmp_path):
+    _, (_, base, jobs, seeds, workdir), got = trained
+    fresh = test_pooled.start(base.source, tmp_path / "run", inner__pool=3)
+    again = pooled_steps.train_adapters(fresh.state, base, jobs, seeds, workdir)
+    assert [outcome for _, outcome in again] == [outcome for _, outcome in got]
+
+
+# Full fine-tuning
+
+
+def test_a_full_training_is_begun_again_until_it_has_answered(
+    model_path, tmp_path, monkeypatch
+):
+    started = test_pooled.start(model_path, tmp_path / "run", pool__how="full")
+    run, passages = started.state, started.train[0]
+    job = jobs_of(started)[0]
+    calls, real, asks = [], finetune.train, pooled_steps.answers
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def tune():
+        return pooled_steps.finetuned(
+            run, started.base, job, passages, name="ladder/x/0", seed=0
+        )
+
+    monkeypatch.setattr(finetune, "train", counted)
+    monkeypatch.setattr(pooled_steps, "answers", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune()
+    assert "ladder/x/0/train" in run.journal
+    monkeypatch.setattr(pooled_steps, "answers", asks)
+    first = tune()
+    assert len(calls) == 2 and first.answers is not None
+    assert tune() == first and len(calls) == 2
+    # The model itself is as it was: the weights that were trained were others.
+    assert not any(x.is_deleted() for x in jax.tree.leaves(started.base.params))

@@ -1,0 +1,114 @@
+import xml.etree.ElementTree as ET
+
+import pytest
+import report_run
+
+from seal_jax import report_rounds, run_view
+
+
+def workdir(path, **options):
+    return run_view.read_workdir(report_run.rounds_run(path, **options))
+
+
+def parse(text):
+    return ET.fromstring(f"<div>{text}</div>")
+
+
+def hints(root):
+    return [
+        mark.findtext("title")
+        for mark in root.iter()
+        if mark.tag in ("circle", "polygon") and mark.find("title") is not None
+    ]
+
+
+def test_scores_are_by_round_and_self_edits_are_before_the_first():
+    names = ("base", "self_edits", "round_10", "round_2", "round_x", "oracle")
+    rows = [{"name": n} for n in names]
+    found = report_rounds.scores({"ladder": [*rows, {}]})
+    assert [(k, row["name"]) for k, row in found.items()] == [
+        (0, "self_edits"),
+        (2, "round_2"),
+        (10, "round_10"),
+    ]
+
+
+def test_the_tables_of_two_runs(tmp_path):
+    short = workdir(tmp_path / "short", rounds=2, stopped="no gain in 2 rounds")
+    ladder, ends, rewards = report_rounds.tables([workdir(tmp_path / "long"), short])
+    assert list(ladder.head) == ["run", "base", *(f"round {i}" for i in range(4))]
+    assert ladder.rows == [
+        ("long", "0.125", "0.250", "0.400", "0.500", "0.600"),
+        ("short", "0.125", "0.250", "0.400", "0.500", "-"),
+    ]
+    assert ends.rows == [
+        ("long", "+0.350", "0.050", "+7.0", "24", "100", "after 3 rounds"),
+        (
+            *("short", "+0.350", "0.050", "+7.0", "16", "100"),
+            "after 2 rounds: no gain in 2 rounds",
+        ),
+    ]
+    assert rewards.rows[0] == ("long", "1", "0.300", "0.400", "0.350", "4", "8")
+    assert len(rewards.rows) == 5
+
+
+def test_agreement_of_the_run_or_else_of_its_rounds():
+    row = {"reward": "rubric", "pearson": 0.5, "spearman": 0.25, "top": 0.4}
+    row |= {"captured": 0.3, "low": 0.1, "high": 0.45, "n": 48}
+    told = ("r", "rubric", "2", "0.50", "0.25", "40.0 %", "0.30", "0.10 to 0.45", "48")
+    rounds = [{"round": 2, "agreement": [row]}]
+    whole = {"rounds": rounds, "agreement": [row | {"round": "all"}]}
+    for summary, number in (({"rounds": rounds}, "2"), (whole, "all")):
+        *_, table = report_rounds.tables([run_view.Workdir("r", summary)])
+        assert table.rows == [(*told[:2], number, *told[3:])]
+
+
+def test_the_ladder_chart_shows_each_round_with_its_error(tmp_path):
+    runs = [workdir(tmp_path / "one"), workdir(tmp_path / "two", rounds=2)]
+    root = ET.fromstring(report_rounds.ladder_chart(runs))
+    found = hints(root)
+    assert found[:2] == ["one, 0: 0.25 (0.23 to 0.27)", "one, 1: 0.4 (0.38 to 0.42)"]
+    assert len(found) == 4 + 3
+    words = [t.text for t in root.iter("text")]
+    assert "base model, no adapter" in words
+
+
+def test_bases_that_differ_are_no_common_level(tmp_path):
+    other = report_run.ladder(base=0.2, self_edits=0.3, round_1=0.4)
+    runs = [workdir(tmp_path / "one"), workdir(tmp_path / "two", ladder=other)]
+    assert "base model" not in report_rounds.ladder_chart(runs)
+
+
+def test_the_rewards_of_one_run_and_of_several(tmp_path):
+    runs = [workdir(tmp_path / "one"), workdir(tmp_path / "two", rounds=2)]
+    alone = parse(report_rounds.rewards_chart(runs[:1]))
+    assert hints(alone)[:2] == ["sampled, 1: 0.3", "sampled, 2: 0.4"]
+    assert len(hints(alone)) == 9
+    both = parse(report_rounds.rewards_chart(runs))
+    assert [f.findtext("figcaption/b") for f in both.iter("figure")] == [
+        "sampled",
+        "best of E",
+        "kept",
+    ]
+    last = hints(both)[-2:]
+    assert last == ["two, 1: 0.35", "two, 2: 0.45"]
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_where_there_is_nothing_to_draw_by_round(rounds):
+    rows = report_run.ladder(base=0.1, **{f"round_{i}": 0.3 for i in range(rounds)})
+    lines = [{"round": 1, "sampled_mean": 0.3}][:rounds]
+    run = run_view.Workdir("r", {"ladder": rows, "rounds": lines})
+    assert report_rounds.section([run]) == ""
+
+
+def test_a_stop_is_told_even_without_a_chart():
+    summary = {"rounds": [{"round": 1}], "stopped": "no <gain>"}
+    page = parse(report_rounds.section([run_view.Workdir("r", summary)]))
+    assert "after 1 round: no <gain>" in "".join(page.itertext())
+
+
+def test_long_tables_are_folded(tmp_path):
+    runs = [workdir(tmp_path / str(i)) for i in range(5)]
+    page = parse(report_rounds.section(runs))
+    assert [s.text for s in page.iter("summary")] == ["Rewards by round"]
