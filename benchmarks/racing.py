@@ -4,9 +4,9 @@
 
 One round of `configs/tiny.py`, run for real several times: with the same seeds for
 every edit, as successive halving over the edits of each passage (`select.halving`), and
-once, as `truth`, with seeds to spare. A training is the same wherever it happens, so
-every run's rewards must be the first ones of `truth`, which is asserted; the seeds of
-`truth` that no run has used grade what each of them kept.
+once, as `truth`, with seeds to spare. A training is the same wherever it happens: every
+run's losses and accuracies must be the first ones of `truth`, to the last bit, or the
+command fails. The seeds of `truth` that no run has used grade what each of them kept.
 
 Edits are chosen by accuracy, and by the dense reward (the gold answers' log-likelihood,
 which every run measures too, so that uniform seeds need no run of their own); accuracy
@@ -19,6 +19,7 @@ Each run has a workdir under `--workdir`; a finished one is only read.
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ type Passages = Sequence[Sequence[Row]]
 
 TRUTH = "truth"
 GRADE, DENSE = "grade", "log_likelihood"
+ROUNDING = 1e-5
 OVERRIDES: Mapping[str, Any] = {
     # Only the choice is looked at, so what follows it is as short as can be.
     "scale.rounds": 1,
@@ -110,7 +112,10 @@ def rewards(of: Passages, name: str) -> list[list[list[float | None]]]:
 
 
 def check(truth: Passages, found: Passages, *, run: str) -> None:
-    """That a run's edits and rewards are those of `truth`, as far as it went.
+    """That a run's edits, losses and rewards are those of `truth`, as far as it went.
+
+    Losses and accuracies to the last bit. Log-likelihoods are taken in batches of many
+    adapters, and where an adapter stands in its batch changes how sums are rounded.
 
     Raises:
       ValueError: one differs.
@@ -120,16 +125,29 @@ def check(truth: Passages, found: Passages, *, run: str) -> None:
         raise ValueError(
             f"{run}: its edits must be those of {TRUTH}; give a new --workdir"
         )
-    for reward in (GRADE, DENSE):
-        wanted = rewards(truth, reward)
-        for p, edits in enumerate(rewards(found, reward)):
-            for e, own in enumerate(edits):
-                if own != wanted[p][e][: len(own)]:
+    for ours, theirs in zip(found, truth, strict=True):
+        for row, whole in zip(ours, theirs, strict=True):
+            for name, tolerance in (("losses", 0.0), (GRADE, 0.0), (DENSE, ROUNDING)):
+                own, wanted = _values(row, name), _values(whole, name)
+                if not _first_of(own, wanted, tolerance):
                     raise ValueError(
-                        f"{run}: passage {p}, edit {e}: {reward} {own} must be the "
-                        f"first of {wanted[p][e]}, those of {TRUTH}; the same training "
-                        "gave another adapter"
+                        f"{run}: {row['passage_id']}, edit {row['edit']}: {name} {own} "
+                        f"must be the first of {wanted}, those of {TRUTH}; the same "
+                        "training gave another adapter"
                     )
+
+
+def _values(row: Row, name: str) -> list[float | None]:
+    return list(row[name] if name == "losses" else row["measured"].get(name, ()))
+
+
+def _first_of(
+    own: Sequence[float | None], wanted: Sequence[float | None], tolerance: float
+) -> bool:
+    return len(own) <= len(wanted) and all(
+        a is b if a is None or b is None else math.isclose(a, b, rel_tol=tolerance)
+        for a, b in zip(own, wanted, strict=False)
+    )
 
 
 def picks(way: Way, found: Passages) -> list[int | None]:

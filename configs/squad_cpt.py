@@ -181,7 +181,7 @@ def tiny(config: ConfigDict) -> None:
     )
     config.inner.lora.rank = 16
     config.inner.lora.alpha = 32.0
-    config.inner.learning_rate = 1e-2
+    config.inner.learning_rate = 3e-3
     config.inner.epochs = 10
     config.inner.loss.pad_to = 128
     config.inner.tile = 4

@@ -147,13 +147,15 @@ class Pooled:
 
     @property
     def adapters(self) -> int:
-        """The most that are trained at a time."""
+        """The most that are trained at a time; of full fine-tuning there are none."""
+        if self.pool.how == "full":
+            return 1
         return max(1, len(self.trained_arms) * self.pool.seeds)
 
     @property
     def lines_per_step(self) -> int:
-        """Training lines of one optimizer step."""
-        return self.inner.batch
+        """Training lines of one adapter's optimizer step."""
+        return 1 if self.pool.how == "full" else self.inner.batch
 
     @property
     def turn_end(self) -> str:

@@ -217,7 +217,7 @@ def learn(
         texts = continual_step.propose(setting, stack, t)
         made = continual_step.train(setting, stack, texts, t, earlier)
         commit = continual_step.decide(setting, stack, made, t, before)
-        block = continual_step.committed(made, commit, setting.candidates)
+        block = continual_step.block(made, commit.chosen, commit.scales)
         meta = {
             "texts": texts,
             "lines": [

@@ -118,6 +118,7 @@ def forgotten(
 
 
 def lost(before: Scores, after: Scores) -> float | None:
+    """`retain.forgetting` over all questions of the same passages."""
     return retain.forgetting(
         [x for own in before for x in own], [x for own in after for x in own]
     )

@@ -114,6 +114,11 @@ class Candidates(NamedTuple):
     lines: list[list[tuple[str, ...]]]
     tokens: int
 
+    def rows(self, chosen: Sequence[int]) -> np.ndarray:
+        """Where the adapters of each sequence's chosen self-edit are."""
+        tries = len(self.finite) // len(chosen)
+        return np.arange(len(chosen)) * tries + np.array(chosen)
+
 
 def train(
     setting: Setting,
@@ -231,15 +236,11 @@ def decide(
     if setting.candidates > 1:
         rewards = candidates_rewards(setting, stack, made, t, before)
     chosen = [retain.best(own) if own else 0 for own in rewards]
-    rows = [s * setting.candidates + e for s, e in enumerate(chosen)]
-    finite = made.finite[rows]
+    finite = made.finite[made.rows(chosen)]
     gates: list[list[tuple[float, float | None]]] = [[] for _ in range(count)]
     if "gate" not in setting.controls:
         return Commit(chosen, rewards, finite.astype(float).tolist(), gates)
-    block, cfg = (
-        continual_stack.select(made.adapters, np.array(rows)),
-        setting.exp.retain,
-    )
+    cfg = setting.exp.retain
     choose = functools.partial(
         gate.decide, cfg.gate_budget, least=cfg.gate_least, steps=cfg.gate_steps
     )
@@ -252,9 +253,7 @@ def decide(
         scales = [verdict.scale for verdict in verdicts]
         if not open_:
             return Commit(chosen, rewards, scales, gates)
-        tried = setting.written(
-            stack, continual_stack.weakened(block, jnp.array(scales)), t
-        )
+        tried = setting.written(stack, block(made, chosen, scales), t)
         lost = continual_ask.forgotten(setting, tried, t, before, open_)
         for s in open_:
             gates[s].append((scales[s], lost[s]))
@@ -269,17 +268,13 @@ def candidates_rewards(
 ) -> list[list[float | None]]:
     """What each sequence's self-edits are worth: one after the other, all sequences."""
     weight = setting.exp.retain.penalty if "penalty" in setting.controls else 0.0
-    count, tries = len(setting.sequences), setting.candidates
+    count = len(setting.sequences)
     rewards: list[list[float | None]] = [[] for _ in range(count)]
-    for e in range(tries):
-        rows = np.arange(count) * tries + e
-        finite = made.finite[rows]
-        block = continual_stack.weakened(
-            continual_stack.select(made.adapters, rows), jnp.array(finite, jnp.float32)
-        )
-        tried = block
+    for e in range(setting.candidates):
+        finite = made.finite[made.rows([e] * count)]
+        tried = block(made, [e] * count, finite.astype(float))
         if "keep" not in setting.controls:
-            tried = setting.written(stack, block, t)
+            tried = setting.written(stack, tried, t)
         asked = [
             [*(own[: t - 1] if weight else ()), own[t - 1]] for own in setting.sequences
         ]
@@ -291,9 +286,9 @@ def candidates_rewards(
     return rewards
 
 
-def committed(made: Candidates, commit: Commit, tries: int) -> lora.Tree:
-    """The block that each sequence adds to its stack."""
-    rows = np.array([s * tries + e for s, e in enumerate(commit.chosen)])
-    return continual_stack.weakened(
-        continual_stack.select(made.adapters, rows), jnp.array(commit.scales)
-    )
+def block(
+    made: Candidates, chosen: Sequence[int], scales: Sequence[float] | np.ndarray
+) -> lora.Tree:
+    """What each sequence adds to its stack: one of its adapters, at its scale."""
+    adapters = continual_stack.select(made.adapters, made.rows(chosen))
+    return continual_stack.weakened(adapters, jnp.asarray(scales, jnp.float32))

@@ -15,7 +15,7 @@ nearest they would mostly be lost as the rate falls.
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -157,7 +157,7 @@ def sum_loss(params: dict, rows: dict, arch: model.ModelConfig) -> Array:
     return jnp.sum(ce_BT * rows["weights"])
 
 
-def _placed(tree: dict, arch: model.ModelConfig, on: Mesh | None) -> dict:
+def _placed(tree: Any, arch: model.ModelConfig, on: Mesh | None) -> Any:
     """Inside jit: a tree like the parameters, cut as they are."""
     if on is None:
         return tree
@@ -267,8 +267,8 @@ def train(
     check_rows(micro_batch, on)
     targets, sizes = job.targets(), list(map(len, job.lines))
     width = -(-max(sizes) // length_multiple) * length_multiple
-    adam = inner.ADAM.init(_zeros(arch=arch, on=on))
-    slot = inner.Slot(params, adam, jnp.zeros(()))  # type: ignore[arg-type]
+    adam = cast(optax.ScaleByAdamState, inner.ADAM.init(_zeros(arch=arch, on=on)))
+    slot = inner.Slot(params, adam, jnp.zeros(()))
     losses, tokens, computed = [], 0, 0
     for i, (batch, rate) in enumerate(zip(job.batches(), job.rates(), strict=True)):
         rows = pack(

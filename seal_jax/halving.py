@@ -168,8 +168,8 @@ def held_out(
         if None.
 
     Returns:
-      a mean gain per passage; None where no pick has a reward left to be graded by. The
-      same for the same rewards.
+      a mean gain per passage; None where no pick has a reward left to be graded by, as
+      where nothing was measured. The same for the same rewards.
 
     Raises:
       ValueError: a passage has no seed left to grade by; or `of` has another shape.
@@ -184,7 +184,7 @@ def held_out(
                 f"of has {judge_ES.shape} edits and seeds for {race_ES.shape}: it must "
                 "be of the same trainings"
             )
-        if not edits or plan[0].keep > edits:
+        if not race_ES.size or plan[0].keep > edits:
             gains.append(None)
             continue
         seen = plan[-1].seeds

@@ -104,7 +104,9 @@ def zlib_ratio(completions: Sequence[str]) -> float | None:
     The higher, the more they repeat. None where all are blank. Other builds of zlib may
     differ from the third digit on.
     """
-    data = " ".join(text.strip() for text in completions).strip().encode()
+    data = (
+        " ".join(text.strip() for text in completions).strip().encode(errors="replace")
+    )
     return len(data) / len(zlib.compress(data, 9)) if data else None
 
 

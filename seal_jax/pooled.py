@@ -95,7 +95,7 @@ def make(
     # It asks of an experiment only what this one has too.
     shared: Any = exp
     task = knowledge.make(shared, blank, train, heldout)
-    if exp.pool.how == "full":
+    if exp.pool.how == "full" and exp.trained_arms:
         on = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
         limit = runtime.memory_limit(jax.local_devices()[0])
         finetune.check(blank.arch, on, limit=min(distributed.everyone(limit)))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from seal_jax import (
     checkpoint,
@@ -134,7 +133,7 @@ def train_adapters(
         stack = _restored(run, base, directory, step, len(jobs[here]))
         meta = run.journal.get(f"pooled/train/{step}")
         for a in range(len(jobs[here])):
-            one = lora.select(stack, np.array([a]))
+            one = jax.tree.map(lambda x, a=a: x[:, a : a + 1], stack)
             outcome = {name: meta[name][a] for name in ("loss", "finite")}
             every.append((one, outcome))
     return every
@@ -159,7 +158,8 @@ def _train_some(
         eos=base.eos,
         on=run.mesh,
     )
-    stack = lora.select(trained.adapters, np.arange(len(jobs)))
+    # The pool may have rows to spare.
+    stack = jax.tree.map(lambda x: x[:, : len(jobs)], trained.adapters)
     meta = {
         "seconds": time.monotonic() - begin,
         "tokens": trained.tokens,

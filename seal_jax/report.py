@@ -16,6 +16,7 @@ from seal_jax import (
     continual_results,
     few_shot_view,
     reliability,
+    report_agreement,
     report_continual,
     report_html,
     report_inputs,
@@ -185,6 +186,7 @@ def texts(inputs: report_inputs.Inputs, *, draws: int = 400) -> list[str]:
     if inputs.results:
         parts.append(results_table(inputs.results))
     parts += [reliability.describe(m, draws=draws) for m in inputs.rankings]
+    parts.append(_texts(report_agreement.tables(report_html.agreements(inputs))))
     own = [report_novelty.of_workdir(run) for run in inputs.workdirs]
     found = report_novelty.tables(inputs.edits, own)
     parts.append(_texts([*found, *report_novelty.recorded(inputs.workdirs)]))

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax import (
+    agreement,
     few_shot_view,
     files,
+    report_agreement,
     report_configs,
     report_continual,
     report_edits,
@@ -86,9 +88,16 @@ def compared(inputs: Inputs) -> list[str]:
         *(report_continual.released(*named) for named in inputs.continual),
         report_reliability.section(trusted),
         *map(report_reliability.ranking, inputs.rankings),
+        report_agreement.section(agreements(inputs)),
         report_novelty.section(inputs.edits, runs),
         _costs(runs),
     ]
+
+
+def agreements(inputs: Inputs) -> list[agreement.Measured]:
+    """The rewards of ranking files and of all runs' rounds."""
+    found = [m for run in inputs.workdirs for m in report_agreement.of_workdir(run)]
+    return [*inputs.agreements, *found]
 
 
 def _continual(runs: tuple[Workdir, ...]) -> list[str]:
@@ -160,6 +169,7 @@ def _run(name: str, run: Workdir) -> list[str]:
         *few_shot,
         report_edits.rewards(summary, edits),
         report_reliability.section(report_reliability.of_workdir(run)),
+        report_agreement.section(report_agreement.of_workdir(run)),
         report_novelty.section([], [run]),
         report_edits.to_read(edits, tasks),
         _metrics(run_view.read_metrics(run.path) if run.path else {}),

@@ -1,16 +1,18 @@
 """What a PATH of the report is, found out by looking at it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from seal_jax import (
+    agreement,
     continual_results,
     files,
     novelty,
     records,
     reliability,
+    report_agreement,
     report_reliability,
     run_view,
     seal_results,
@@ -32,6 +34,7 @@ class Inputs:
     results: tuple[seal_results.Results, ...] = ()
     # Of result files: those whose seeds tell luck from edits.
     rankings: tuple[reliability.Measured, ...] = ()
+    agreements: tuple[agreement.Measured, ...] = ()  # of rankings
     edits: tuple[novelty.Edits, ...] = ()
     continual: tuple[tuple[str, tuple[Matrix, ...]], ...] = ()
 
@@ -105,8 +108,10 @@ def _folder(path: Path, name: str) -> dict[str, list[Any]]:
         run = run_view.read_workdir(path)
         return {"workdirs": [dataclasses.replace(run, name=name)]}
     overall = path / continual_results.OVERALL_NAME
-    inner = path.glob(f"**/{continual_results.SUMMARY_PATTERN}")
-    if overall.is_file() or any(inner):
+    # Deeper ones are of several folders of results, which must not be averaged.
+    pattern = continual_results.SUMMARY_PATTERN
+    near = (*path.glob(pattern), *path.glob(f"*/{pattern}"))
+    if overall.is_file() or near:
         return {"continual": [(name, continual_results.read(path))]}
     raise ValueError(f"{path}: must be {WANTED}; give one of these")
 
@@ -119,12 +124,24 @@ def _summary(path: Path, name: str, value: dict[str, Any]) -> Workdir:
 
 
 def _results(path: Path, name: str, value: dict[str, Any]) -> dict[str, list[Any]]:
-    try:
-        measured = reliability.read(path)
-    except ValueError:  # It lists no answers: no ranking, but results all the same.
-        measured = []
-    known = [report_reliability.tellable(m) for m in measured]
     return {
         "results": [seal_results.parse(name, value)],
-        "rankings": [dataclasses.replace(m, name=name) for m in known if m],
+        "rankings": [
+            dataclasses.replace(m, name=name)
+            for found in _unless_unfit(reliability.read, path)
+            if (m := report_reliability.tellable(found))
+        ],
+        "agreements": [
+            dataclasses.replace(m, name=name)
+            for m in _unless_unfit(agreement.read, path)
+            if report_agreement.tells(m)
+        ],
     }
+
+
+def _unless_unfit(read: Callable[[Path], list[Any]], path: Path) -> list[Any]:
+    """What `read` finds; nothing in results that lack what it needs."""
+    try:
+        return read(path)
+    except ValueError:  # Results without answers or texts are results all the same.
+        return []

@@ -25,13 +25,18 @@ _CHARTS = ("novel3", "cov3", "jaccard3", "distinct2", "zlib", "words")
 
 def of_workdir(run: Workdir) -> list[novelty.Edits]:
     """A run's self-edits by round and arm; none where they are not about passages."""
-    if run.path is None or not any("passage" in row for row in run.edits):
+    if run.path is None or not _told(run):
         return []
     try:
         found = novelty.read(run.path, name=run.name)
     except ValueError:  # Rows of another kind of edit: there is nothing to measure.
         return []
     return [*map(_encodable, found)]
+
+
+def _told(run: Workdir) -> bool:
+    """Whether there are edits about passages."""
+    return any("passage" in row for row in run.edits)
 
 
 def _encodable(edits: novelty.Edits) -> novelty.Edits:
@@ -87,12 +92,15 @@ def rounds(
 
 
 def recorded(runs: Sequence[Workdir]) -> list[Table]:
-    """What the runs' own summaries say of each round's novelty."""
+    """What the runs' own summaries say of each round, and the edits do not tell."""
     rows, names = [], []
     for run in runs:
         for line in run_view.rows(run.summary, "rounds"):
             own = line.get("novelty")
-            if isinstance(own, dict) and own:
+            own = own if isinstance(own, dict) else {}
+            if _told(run):
+                own = {k: v for k, v in own.items() if k not in novelty.MEASURES}
+            if own:
                 rows.append((run.name, line, own))
                 names += own
     names = [*dict.fromkeys(map(str, names))]

@@ -19,6 +19,7 @@ from seal_jax.reliability import Measured
 from seal_jax.run_view import Table, Workdir
 from seal_jax.svg_charts import Axes, Dot, Series
 
+FAILED = -1e6  # the log-likelihood of an adapter that failed: a mark, no measurement
 _SEEDS = (1, 2, 3, 4, 6, 8, 12, 24)
 _UNIFORM = (1, 2, 3, 4, 6, 8, 12)
 _SHOWN_ROWS = 12  # A longer table is folded away.
@@ -36,7 +37,8 @@ def of_workdir(run: Workdir) -> list[Measured]:
         found = reliability.read(run.path)
     except ValueError:  # Rows of another kind of run: there is nothing to measure.
         return []
-    known = [tellable(m) for m in [*found, *_others(run)]]
+    others = [m for m in _others(run) if not any(_alike(m, one) for one in found)]
+    known = [tellable(m) for m in [*found, *others]]
     folder = run.path.name
     return [
         dataclasses.replace(m, name=f"{run.name}{m.name.removeprefix(folder)}")
@@ -54,16 +56,30 @@ def tellable(measured: Measured) -> Measured | None:
     return measured
 
 
+def _alike(a: Measured, b: Measured) -> bool:
+    """Whether two are the same numbers, up to rounding, of the same round."""
+    rounds = [_ROUND.search(m.name) for m in (a, b)]
+    numbers = [match[1] if match else None for match in rounds]
+    return numbers[0] == numbers[1] and _rounded(a) == _rounded(b)
+
+
+def _rounded(measured: Measured) -> list[list[list[float | None]]]:
+    return [
+        [[None if r is None else round(r, 9) for r in own] for own in passage]
+        for passage in measured.rewards
+    ]
+
+
 def _others(run: Workdir) -> list[Measured]:
-    """Rewards under `measured` of the edits, by round; not those that decided."""
+    """Rewards under `measured` of the edits, by round."""
     found: dict[tuple[str, str], dict[str, list[list]]] = {}
     for row in run.edits:
         own = row.get("measured")
         for name, values in own.items() if isinstance(own, dict) else ():
-            if isinstance(values, list) and values != row.get("rewards"):
+            if isinstance(values, list):
                 key = (str(row.get("round", run_view.MISSING)), str(name))
                 item = str(row.get("passage_id", row.get("task_id")))
-                known = [run_view.measured(v) for v in values]
+                known = [None if v == FAILED else run_view.measured(v) for v in values]
                 found.setdefault(key, {}).setdefault(item, []).append(known)
     folder = run.path.name if run.path else run.name
     made = []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import report_parts, run_view, svg, svg_charts
+from seal_jax import few_shot_view, report_parts, run_view, svg, svg_charts
 from seal_jax.run_view import Table, Workdir
 
 _BEFORE = "self_edits"  # of the base policy: round 0
@@ -42,7 +42,7 @@ def tables(runs: Sequence[Workdir]) -> list[Table]:
     runs = [run for run in runs if has_rounds(run.summary)]
     if not runs:
         return []
-    return [_ladder(runs), _ends(runs), _rounds(runs), *_agreement(runs)]
+    return [_ladder(runs), _ends(runs), _rounds(runs)]
 
 
 def _ladder(runs: Sequence[Workdir]) -> Table:
@@ -82,7 +82,7 @@ def _ends(runs: Sequence[Workdir]) -> Table:
 
 def _base(summary: dict[str, Any]) -> float | None:
     for row in run_view.rows(summary, "ladder"):
-        if row.get("name") == "base":
+        if row.get("name") in ("base", few_shot_view.NO_ADAPTER):
             return run_view.measured(row.get("mean"))
     return None
 
@@ -131,40 +131,6 @@ def _rounds(runs: Sequence[Workdir]) -> Table:
     return Table("Rewards by round", head, rows)
 
 
-def _agreement(runs: Sequence[Workdir]) -> list[Table]:
-    head = ("run", "reward", "round", "Pearson", "Spearman", "same best")
-    head += ("captured", "95 %", "n")
-    rows = []
-    for run in runs:
-        for row in _agreements(run.summary):
-            rows.append(
-                (
-                    run.name,
-                    str(row.get("reward", run_view.MISSING)),
-                    str(row.get("round", run_view.MISSING)),
-                    *(
-                        run_view.number(row.get(k), digits=2)
-                        for k in ("pearson", "spearman")
-                    ),
-                    run_view.percent(row.get("top")),
-                    run_view.number(row.get("captured"), digits=2),
-                    run_view.span(row.get("low"), row.get("high"), digits=2),
-                    run_view.count(row.get("n")),
-                )
-            )
-    return [Table("Agreement with the true reward", head, rows)] if rows else []
-
-
-def _agreements(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of the whole run, or else of each round."""
-    whole = run_view.rows(summary, "agreement")
-    return whole or [
-        {"round": line.get("round", run_view.MISSING), **row}
-        for line in _lines(summary)
-        for row in run_view.rows(line, "agreement")
-    ]
-
-
 # Charts
 
 
@@ -178,7 +144,7 @@ def section(runs: Sequence[Workdir]) -> str:
     if not runs:
         return ""
     alone = len(runs) == 1
-    ladder, ends, rewards, *rest = tables(runs)
+    ladder, ends, rewards = tables(runs)
     drawn = ladder_chart(runs)
     parts = [report_parts.scroll(drawn)]
     if drawn or not alone:
@@ -187,8 +153,8 @@ def section(runs: Sequence[Workdir]) -> str:
         # Its last column is text, and may be long.
         parts.append(report_parts.shown(ends, css="close reasons"))
     parts.append(rewards_chart(runs))
-    folding = rest if alone else [rewards, *rest]
-    parts += [_shown_or_folded(table) for table in folding]
+    if not alone:
+        parts.append(_shown_or_folded(rewards))
     if not any(parts):
         return ""
     return report_parts.section(

@@ -22,7 +22,7 @@ body {
   margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
 }
-main { max-width: 860px; margin: 0 auto; padding: 40px 20px 80px; }
+main { max-width: 940px; margin: 0 auto; padding: 40px 20px 80px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0; letter-spacing: -0.02em; }
 h2 { font-size: 19px; margin: 0 0 2px; letter-spacing: -0.01em; }
 h3 { font-size: 15px; margin: 20px 0 6px; }

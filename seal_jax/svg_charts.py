@@ -341,4 +341,4 @@ def heat(
                 f"{svg.text(x + wide / 2, y + 19, cell.text, 'value middle')}</g>"
             )
     bottom = top + high * len(rows) + (6 if 0 < ruled < len(rows) else 0)
-    return svg.drawing(left + wide * len(columns) + 4, bottom + 4, parts, title)
+    return svg.drawing(_LARGE.width, bottom + 4, parts, title)

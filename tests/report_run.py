@@ -42,7 +42,7 @@ def edit(round_index, passage, number, rewards, **changes):
         "lines": [text],
         "rewards": rewards,
         "reward": sum(rewards) / len(rewards),
-        "answers": [],
+        "answers": [[{"score": r}] for r in rewards],
         "kept": number == 0,
         "failed": None,
     } | changes

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from seal_jax import config, config_rules, records, train
+from seal_jax import experiment, records, train
 
 ITEMS = 12
 
@@ -19,7 +19,7 @@ def bench(root):
 
 
 def summary(*means, lead=0.0):
-    """A run of rounds with these means; items lie evenly around each, two of them far.
+    """A run of rounds with these means; items lie evenly around each.
 
     `lead` is added to the last row of every second item.
     """
@@ -42,7 +42,7 @@ def summary(*means, lead=0.0):
         {
             "trainings": 40,
             "kept": 4 - (r > 1),
-            "novelty": {"novel3": 0.5 / r, "pairJac3": 0.1 * r, "ttr": 0.7},
+            "novelty": {"novel3": 0.5 / r, "jaccard3": 0.1 * r, "ttr": 0.7},
         }
         for r in range(1, len(means))
     ]
@@ -60,7 +60,7 @@ def test_each_variant_is_a_legal_config_that_differs_by_its_overrides_alone(benc
     assert seal["seed"] == seal["task"]["shuffle_seed"] == 3
     for name, overrides in bench.VARIANTS.items():
         values = bench.settings("rounds", overrides, seed=3)
-        config_rules.build(config.Experiment, values)
+        experiment.read(values)
         changed = {
             f"{group}.{key}": value
             for group, own in values.items()
@@ -86,8 +86,8 @@ def test_where_a_run_plateaus_and_where_a_rule_would_have_stopped_it(bench):
     assert made["gain"]["diff"] == pytest.approx(0.4)
     assert made["gain"]["z"] == pytest.approx(0.4 / made["gain"]["se"])
     assert (made["trainings"], made["kept"]) == (200, [4, 3, 3, 3, 3])
-    assert made["novelty_first"] == {"novel3": 0.5, "pairJac3": 0.1}
-    assert made["novelty_last"] == {"novel3": 0.1, "pairJac3": 0.5}
+    assert made["novelty_first"] == {"novel3": 0.5, "jaccard3": 0.1}
+    assert made["novelty_last"] == {"novel3": 0.1, "jaccard3": 0.5}
 
 
 def test_a_run_that_rises_to_its_end_has_no_plateau(bench):

@@ -60,9 +60,9 @@ def test_replaced_data_let_the_error_grow_linearly():
 
 def test_accumulated_data_bound_the_error():
     errors = simulate("accumulate", seed=1)
-    i = np.arange(1, GENERATIONS + 1)
+    i = range(1, GENERATIONS + 1)
     added = np.array([fit_error(n * ROWS) / n for n in i])
     assert_means(errors, np.cumsum(added))
     bound = fit_error(ROWS) * math.pi**2 / 6
     assert (errors.mean(0) < bound).all()
-    assert (added <= fit_error(ROWS) / i**2).all()  # so it holds for ever
+    assert (added <= fit_error(ROWS) / np.array(i) ** 2).all()  # so it holds for ever

@@ -400,17 +400,21 @@ def _scores(walked):
     return walked.journal["continual/base"]["scores"]
 
 
-def test_a_sequence_learns_the_same_whatever_stands_beside_it(walked, tmp_path):
-    alone = Walked(
-        walked.exp.model.path,
-        tmp_path / "alone",
-        **{"sequence.count": 1, "sequence.passages": 2, "arms": ("merge",)},
-    )
-    assert alone.sequences[0] == walked.sequences[0][:2]
-    for one, both in zip(alone.steps("merge"), walked.steps("merge"), strict=False):
-        assert one["texts"][0] == both["texts"][0]
-        assert one["answers"][0] == both["answers"][0]
-        assert one["losses"][0] == pytest.approx(both["losses"][0], rel=1e-4)
+def test_a_sequence_trains_on_its_own_stack_and_on_no_other(walked):
+    setting = walked.setting("merge")
+    texts = [entry["texts"] for entry in walked.steps("merge")]
+    made = continual_step.train(setting, setting.empty, texts[0], 1, [[], []])
+    commit = continual_step.Commit([0, 0], [], [1.0, 1.0], [])
+    block = continual_step.block(made, commit.chosen, commit.scales)
+    stack = setting.written(setting.empty, block, 1)
+    both = continual_step.train(setting, stack, texts[1], 2, [[], []])
+    assert both.losses == pytest.approx(walked.steps("merge")[1]["losses"])
+    # Without what the second sequence has learned, only the second trains otherwise.
+    block = continual_stack.weakened(block, jnp.array([1.0, 0.0]))
+    stack = setting.written(setting.empty, block, 1)
+    one = continual_step.train(setting, stack, texts[1], 2, [[], []])
+    assert one.losses[0] == pytest.approx(both.losses[0], rel=1e-5)
+    assert abs(one.losses[1] - both.losses[1]) > 1e-3
 
 
 def without_times(value):
@@ -456,7 +460,7 @@ def test_a_failed_adapter_is_not_committed(walked, monkeypatch):
         setting = dataclasses.replace(setting, arm=arm)
         commit = continual_step.decide(setting, setting.empty, made, 1, [[], []])
         assert commit.scales == [1.0, 0.0]
-        block = continual_step.committed(made, commit, 1)
+        block = continual_step.block(made, commit.chosen, commit.scales)
         assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(block))
 
 

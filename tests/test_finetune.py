@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,6 @@ from seal_jax import finetune, model, plan
 
 EOS = 5
 ARCH = model.ModelConfig("llama", 24, 16, 2, 2, 1, 8, 24, 64)
-TIED = dataclasses.replace(ARCH, tied=True)
 QWEN_7B = model.ModelConfig(
     "qwen2", 152064, 3584, 28, 28, 4, 128, 18944, 32768, qkv_bias=True, dtype="bfloat16"
 )
@@ -46,14 +46,14 @@ def weights(arch: model.ModelConfig) -> dict:
 
 
 def train(arch=ARCH, work=None, **changes) -> finetune.Trained:
-    kwargs = {"micro_batch": 1, "length_multiple": 8} | changes
+    kwargs: Any = {"micro_batch": 1, "length_multiple": 8} | changes
     key = jax.random.key(1)
     return finetune.train(
         weights(arch), work or job(), key, arch=arch, eos=EOS, **kwargs
     )
 
 
-def plainly(arch: model.ModelConfig, work: plan.Job) -> tuple[dict, list[float]]:
+def plainly(arch: model.ModelConfig, work: plan.Job) -> tuple[Any, list[float]]:
     """A line a row, padded to the longest; the schedule written out."""
     steps = work.epochs * -(-len(work.lines) // work.batch)
     climb = optax.linear_schedule(0.0, work.learning_rate, work.warmup)
@@ -124,14 +124,23 @@ def test_rows_are_filled(sizes, rows):
 # Training
 
 
-@pytest.mark.parametrize("arch", [ARCH, TIED], ids=["head", "tied"])
-def test_it_is_plain_fine_tuning(arch):
-    got = train(arch)
+@pytest.fixture(scope="module")
+def once():
+    return train()
+
+
+def gap(a: dict, b: dict) -> float:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_it_is_plain_fine_tuning(tied, once):
+    arch = dataclasses.replace(ARCH, tied=tied)
+    got = train(arch) if tied else once
     params, losses = plainly(arch, job())
     np.testing.assert_allclose(got.losses, losses, rtol=1e-5)
-    assert got.finite
-    for a, b in zip(jax.tree.leaves(got.params), jax.tree.leaves(params), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=3e-5)
+    assert got.finite and gap(got.params, params) < 3e-5
     # It learns, and every weight takes part.
     assert losses[-1] < losses[0]
     for a, b in zip(
@@ -140,21 +149,17 @@ def test_it_is_plain_fine_tuning(arch):
         assert np.abs(np.asarray(a) - np.asarray(b)).max() > 1e-3
 
 
-def test_how_rows_are_cut_changes_nothing():
-    one, other = train(), train(micro_batch=2, length_multiple=32)
-    np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
-    assert one.tokens == other.tokens
-    pairs = zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True)
-    for a, b in pairs:
-        np.testing.assert_allclose(a, b, rtol=0, atol=3e-5)
+def test_how_rows_are_cut_changes_nothing(once):
+    other = train(micro_batch=2, length_multiple=32)
+    np.testing.assert_allclose(once.losses, other.losses, rtol=1e-5)
+    assert once.tokens == other.tokens and gap(once.params, other.params) < 3e-5
 
 
-def test_tokens_are_counted():
+def test_tokens_are_counted(once):
     work = job()
-    got = train(work=work)
-    assert got.tokens == work.epochs * sum(map(len, work.lines))
-    assert got.computed_tokens >= got.tokens
-    assert got.computed_tokens % 16 == 0  # rows of the longest line's 16
+    assert once.tokens == work.epochs * sum(map(len, work.lines))
+    assert once.computed_tokens >= once.tokens
+    assert once.computed_tokens % 16 == 0  # rows of the longest line's 16
 
 
 def test_a_rate_too_high_is_told():
@@ -205,18 +210,16 @@ def test_float32_is_not_rounded():
 
 def test_small_steps_are_not_lost_in_bfloat16():
     """Steps below half of a weight's last bit: to the nearest, all would be lost."""
-    work = job(learning_rate=1e-4, epochs=8, warmup=0)
-    moved = {}
-    for dtype in ("float32", "bfloat16"):
-        arch = dataclasses.replace(ARCH, dtype=dtype)
-        got = train(arch, work)
-        assert all(x.dtype == dtype for x in jax.tree.leaves(got.params))
-        # Norms begin at 1; bfloat16's next values are 2^-7 above, 2^-8 below.
-        after = got.params["final_norm"]["scale"]
-        moved[dtype] = np.asarray(after, float) - 1.0
-    few = np.abs(moved["float32"]).max()
-    assert 0 < few < 2.0**-8
-    assert len(np.unique(moved["bfloat16"])) > 1
+    arch = dataclasses.replace(ARCH, dtype="bfloat16")
+    rate = 2.0**-11
+    got = train(arch, job(learning_rate=rate, epochs=8, warmup=0))
+    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(got.params))
+    # Norms begin at 1; bfloat16's nearest values are 2^-8 below it, 2^-7 above.
+    layers = got.params["layers"]
+    norms = [got.params["final_norm"], layers["input_norm"], layers["post_norm"]]
+    scales = np.concatenate([np.asarray(n["scale"], float).ravel() for n in norms])
+    assert (scales != 1.0).mean() > 0.2
+    assert np.abs(scales - 1.0).max() <= 4 * 2.0**-7
 
 
 # Memory
@@ -253,33 +256,25 @@ def test_what_does_not_fit_is_refused_in_one_line():
 # Meshes
 
 CHILD = """
-import json
+import json, sys
 import jax, numpy as np
 import test_finetune as t
 from seal_jax import finetune, mesh
 
-def gap(a, b):
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
-
-alone = t.train(micro_batch=2)
 on = mesh.make_mesh(data=2, model=2)
 placed = jax.device_put(t.weights(t.ARCH), mesh.param_shardings(t.ARCH, on))
 both = finetune.train(placed, t.job(), jax.random.key(1), arch=t.ARCH, micro_batch=2,
                       length_multiple=8, eos=t.EOS, on=on)
+np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(both.params)))
 kernel = both.params["layers"]["gate_proj"]["kernel"]
-print(json.dumps({
-    "gap": gap(alone.params, both.params),
-    "losses": [alone.losses, both.losses],
-    "cut": kernel.sharding.shard_shape(kernel.shape)[-1],
-}))
+print(json.dumps([both.losses, kernel.sharding.shard_shape(kernel.shape)[-1]]))
 """
 
 
-def test_a_mesh_trains_the_same(root, child_env):
+def test_a_mesh_trains_the_same(once, tmp_path, root, child_env):
     flags = "--xla_force_host_platform_device_count=4"
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CHILD],
+        [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path / "leaves.npz")],
         cwd=root / "tests",
         env={**child_env, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -287,7 +282,9 @@ def test_a_mesh_trains_the_same(root, child_env):
         check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    got = json.loads(result.stdout.splitlines()[-1])
-    assert got["gap"] < 3e-5
-    np.testing.assert_allclose(*got["losses"], rtol=1e-5)
-    assert got["cut"] == ARCH.ff // 2
+    losses, width = json.loads(result.stdout.splitlines()[-1])
+    np.testing.assert_allclose(losses, once.losses, rtol=1e-5)
+    assert width == ARCH.ff // 2
+    leaves = np.load(tmp_path / "leaves.npz")
+    tree = jax.tree.structure(once.params).unflatten(leaves.values())
+    assert gap(tree, once.params) < 3e-5

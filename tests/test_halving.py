@@ -149,6 +149,7 @@ def test_held_out_by_another_measure_and_with_gaps():
     judge = [[[0.2, 0.2], [0.6, 0.6]], [], [[None, None], [None, None]]]
     got = halving.held_out(rewards, halving.uniform(1), of=judge, draws=10)
     assert got == [pytest.approx(-0.2), None, None]
+    assert halving.held_out([[[], []]], halving.uniform(1)) == [None]
     few = halving.held_out([[[1.0, 1.0]]], halving.uniform(1, picks=2))
     assert few == [None]
 

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("report_configs", "report_grids", "report_ladder")),
     ("text", ("report_continual", "report_edits", "report_novelty")),
     ("text", ("report_reliability", "report_results", "report_rounds")),
+    ("text", ("report_agreement",)),
     ("text", ("report_inputs",)),
     ("text", ("report_html",)),
     ("text", ("report",)),

@@ -12,13 +12,12 @@ from seal_jax import (
     checkpoint,
     config,
     finetune,
-    inner,
     packed,
-    plan_blocks,
     policy,
     pooled,
     pooled_steps,
     pooled_texts,
+    proposals,
     trials,
 )
 
@@ -112,7 +111,7 @@ def jobs_of(started):
     passages, task = started.train[0], started.state.task
     sets = []
     for arm in ("passage_only", "oracle"):
-        edits = trials.fixed_edits(started.state, passages, arm)
+        edits = proposals.fixed_edits(started.state, passages, arm)
         sets.append(pooled_texts.texts(task, passages, edits, copies="once"))
     return [pooled_texts.job(task, own, seed) for own in sets for seed in (0, 1)]
 
@@ -120,43 +119,37 @@ def jobs_of(started):
 @pytest.fixture(scope="module")
 def trained(model_path, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("adapters")
-    # A pool of 3: four adapters take two calls.
-    started = test_pooled.start(model_path, workdir, inner__pool=3)
+    # A pool of 3: four adapters take two calls. Small steps, since this model's large
+    # weights would blow up the last bits in which one order of sums differs from another.
+    started = test_pooled.start(
+        model_path, workdir, inner__pool=3, inner__learning_rate=1e-3
+    )
     jobs = jobs_of(started)
     args = (started.state, started.base, jobs, [0, 1, 0, 1], workdir)
     return started, args, pooled_steps.train_adapters(*args)
 
 
-def test_each_adapter_is_its_solo_run(trained):
+def test_each_adapter_is_trained_as_if_alone(trained):
     _, (run, base, jobs, seeds, _), got = trained
     for job, seed, (adapter, outcome) in zip(jobs, seeds, got, strict=True):
-        key = policy.fold(run.key, [trials.ADAPT], [seed])[0]
-        fresh = packed.lora.init(
-            key, base.arch, targets=run.inner.targets, rank=run.inner.rank
-        )
-        steps = list(plan_blocks.rows(job, eos=base.eos, multiple=96))
-        most = max(map(len, steps))
-        blank = {n: np.zeros_like(x) for n, x in steps[0][0].items()}
-        rows = [step + [blank] * (most - len(step)) for step in steps]
-        stacked = {
-            n: np.stack([np.stack([r[n] for r in step]) for step in rows])
-            for n in blank
-        }
-        slot = inner.adapt(
+        alone = packed.train(
             base.params,
-            fresh,
-            stacked,
-            job.rates(),
-            np.float32(job.clip),
-            np.int32(job.total),
-            base.arch,
-            run.inner,
+            [job],
+            policy.fold(run.key, [trials.ADAPT], [seed]),
+            arch=base.arch,
+            cfg=run.inner,
+            eos=base.eos,
         )
-        alone = packed.lora.scaled(slot.adapter, run.inner.alpha / run.inner.rank)
-        for a, b in zip(jax.tree.leaves(adapter), jax.tree.leaves(alone), strict=True):
-            np.testing.assert_allclose(a[:, 0], b, rtol=2e-3, atol=2e-4)
-        assert outcome["loss"] == pytest.approx(slot.loss_sum / job.total, rel=1e-3)
+        one = jax.tree.map(lambda x: x[:, :1], alone.adapters)
+        pairs = zip(jax.tree.leaves(adapter), jax.tree.leaves(one), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5)
+        assert outcome["loss"] == pytest.approx(float(alone.loss_A[0]), rel=1e-5)
         assert outcome["finite"]
+    # Of one seed they begin alike, and then part.
+    first = [np.asarray(a["layers"]["q_proj"]["b"]) for a, _ in got]
+    gaps = [np.abs(first[i] - first[0]).max() for i in range(1, 4)]
+    assert min(gaps) > 1e-3
 
 
 def test_adapters_are_kept(trained, monkeypatch):

@@ -250,9 +250,10 @@ def test_the_text_of_the_other_kinds(tmp_path, capsys):
 
 def test_all_paragraphs_come_from_the_modules_they_are_of(tmp_path):
     inputs = report_inputs.read([report_run.ranking_file(tmp_path / "rank.json")])
-    table, described = report.texts(inputs, draws=3)
+    table, described, agreed = report.texts(inputs, draws=3)
     assert table == report.results_table(inputs.results)
     assert described.startswith("rank: ")
+    assert agreed.startswith("Agreement with the true reward")
 
 
 def test_the_command_runs_without_jax(workdir, child_env):

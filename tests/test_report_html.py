@@ -85,6 +85,7 @@ def test_a_full_run_has_every_section(tmp_path):
         "Rounds",
         "Paired differences",
         "Rewards by round",
+        "Agreement with the true reward",
         "Novelty of self-edits",
         "Edits to read",
         "Training",
@@ -333,6 +334,7 @@ def test_a_run_of_many_rounds_has_what_they_tell(tmp_path):
         "Paired differences",
         "Rewards by round",
         "Reliability of rewards",
+        "Agreement with the true reward",
         "Novelty of self-edits",
         "Edits to read",
         "Cost",
@@ -397,6 +399,7 @@ def test_a_page_of_everything(tmp_path):
         "Continual: results",
         "Reliability of rewards",
         "Reliability of rewards: rank",
+        "Agreement with the true reward",
         "Novelty of self-edits",
         "Cost",
     ]

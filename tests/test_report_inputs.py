@@ -31,7 +31,7 @@ def test_every_kind_of_path_is_known(tmp_path):
         (folder / "run0", {"continual": 1}),
         (folder / "run0/summary_0.json", {"continual": 1}),
         (folder / "overall_results.json", {"continual": 1}),
-        (ranking, {"results": 1, "rankings": 1}),
+        (ranking, {"results": 1, "rankings": 1, "agreements": 1}),
         (edits, {"edits": 1}),
         (run / "edits.jsonl", {"edits": 2}),  # one for each round
     ]
@@ -41,6 +41,7 @@ def test_every_kind_of_path_is_known(tmp_path):
         "workdirs": 1,
         "results": 1,
         "rankings": 1,
+        "agreements": 1,
         "edits": 1,
         "continual": 1,
     }
@@ -52,6 +53,11 @@ def test_a_result_file_with_one_seed_is_no_ranking(tmp_path):
     for article in value["articles"]:
         for completion in article["completions"]:
             del completion["questions"][2:]
+    path.write_text(json.dumps(value))
+    # Edits can be compared by one seed, but not told from luck.
+    assert kinds(path) == {"results": 1, "agreements": 1}
+    for article in value["articles"]:
+        del article["completions"][1:]
     path.write_text(json.dumps(value))
     assert kinds(path) == {"results": 1}
     for article in value["articles"]:
@@ -115,3 +121,12 @@ def test_a_folder_that_is_none_and_a_run_that_has_not_finished(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="the run has not finished"):
         report_inputs.read([tmp_path])
+
+
+def test_folders_of_several_results_are_not_averaged(tmp_path):
+    run = report_run.continual_run(tmp_path / "run")
+    for path in (run / "continual", tmp_path):
+        with pytest.raises(ValueError, match="must be a workdir with a summary"):
+            report_inputs.read([path])
+    (run / "continual/merge/overall_results.json").unlink()
+    assert kinds(run / "continual/merge") == {"continual": 1}

@@ -1,3 +1,4 @@
+import dataclasses
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -8,6 +9,12 @@ from seal_jax import novelty, records, report_novelty, run_view
 
 def workdir(path, **options):
     return run_view.read_workdir(report_run.rounds_run(path, **options))
+
+
+def run_with(folder, lines):
+    """A run with edits whose summary has other lines of rounds."""
+    run = workdir(folder / "with", rounds=1)
+    return dataclasses.replace(run, summary={"rounds": lines})
 
 
 def parse(text):
@@ -87,6 +94,8 @@ def test_what_the_rounds_recorded(tmp_path):
     (table,) = report_novelty.recorded([workdir(tmp_path / "run", rounds=2)])
     assert list(table.head) == ["run", "round", "overlap"]
     assert table.rows == [("run", "1", "0.062"), ("run", "2", "0.125")]
+    told = [{"round": 1, "novelty": {"novel3": 0.5, "zlib": 2.0}}]
+    assert report_novelty.recorded([run_with(tmp_path, told)]) == []
     lines = [{"novelty": None}, {"round": 2, "novelty": {"novel3": None}}]
     run = run_view.Workdir("r", {"rounds": lines})
     assert report_novelty.recorded([run])[0].rows == [("r", "2", "-")]

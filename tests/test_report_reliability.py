@@ -141,6 +141,20 @@ def test_a_workdir_is_told_by_round_and_by_reward(tmp_path):
     assert drawn == pytest.approx(expected, rel=1e-3)
 
 
+def test_failed_marks_are_no_rewards_and_copies_are_told_once(tmp_path):
+    path = report_run.rounds_run(tmp_path / "run", rounds=1)
+    failed = report_reliability.FAILED
+    rows = [
+        row | {"measured": {"dense": [row["reward"], failed], "grade": row["rewards"]}}
+        for row in report_run.edits(1)
+    ]
+    rows[0]["measured"]["dense"][1] = 0.125
+    records.write_jsonl(path / "edits.jsonl", rows)
+    first, dense = report_reliability.of_workdir(run_view.read_workdir(path))
+    assert (first.name, dense.name) == ("run round 1", "run round 1, dense")
+    assert [own[1] for p in dense.rewards for own in p] == [0.125, None, None, None]
+
+
 def test_rewards_that_tell_nothing_of_luck_are_left_out(tmp_path):
     path = report_run.rounds_run(tmp_path / "run", rounds=1)
     for rows in (

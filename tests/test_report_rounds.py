@@ -52,17 +52,6 @@ def test_the_tables_of_two_runs(tmp_path):
     assert len(rewards.rows) == 5
 
 
-def test_agreement_of_the_run_or_else_of_its_rounds():
-    row = {"reward": "rubric", "pearson": 0.5, "spearman": 0.25, "top": 0.4}
-    row |= {"captured": 0.3, "low": 0.1, "high": 0.45, "n": 48}
-    told = ("r", "rubric", "2", "0.50", "0.25", "40.0 %", "0.30", "0.10 to 0.45", "48")
-    rounds = [{"round": 2, "agreement": [row]}]
-    whole = {"rounds": rounds, "agreement": [row | {"round": "all"}]}
-    for summary, number in (({"rounds": rounds}, "2"), (whole, "all")):
-        *_, table = report_rounds.tables([run_view.Workdir("r", summary)])
-        assert table.rows == [(*told[:2], number, *told[3:])]
-
-
 def test_the_ladder_chart_shows_each_round_with_its_error(tmp_path):
     runs = [workdir(tmp_path / "one"), workdir(tmp_path / "two", rounds=2)]
     root = ET.fromstring(report_rounds.ladder_chart(runs))
@@ -71,6 +60,13 @@ def test_the_ladder_chart_shows_each_round_with_its_error(tmp_path):
     assert len(found) == 4 + 3
     words = [t.text for t in root.iter("text")]
     assert "base model, no adapter" in words
+
+
+def test_without_an_adapter_a_few_shot_run_is_at_its_base():
+    rows = report_run.ladder(in_context=0.375, self_edits=0.5, round_1=0.75)
+    run = run_view.Workdir("r", {"ladder": rows})
+    assert report_rounds.tables([run])[0].rows == [("r", "0.375", "0.500", "0.750")]
+    assert "base model" in report_rounds.ladder_chart([run])
 
 
 def test_bases_that_differ_are_no_common_level(tmp_path):

@@ -1,0 +1,121 @@
+"""How well other rewards agree with the true one, on a page."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from seal_jax import agreement, report_parts, run_view, svg, svg_charts
+from seal_jax.agreement import Measured
+from seal_jax.run_view import Table, Workdir
+from seal_jax.svg_charts import Axes, Dot, Series
+
+TITLE = "Agreement with the true reward"
+_SHOWN_ROWS = 12  # A longer table is folded away.
+_SHOWN_CHARTS = 3  # More of them, too.
+_ROUND = re.compile(r" round (\d+)$")
+
+
+def of_workdir(run: Workdir) -> list[Measured]:
+    """The rewards of each round, where several edits of a passage were graded."""
+    if run.path is None or not run.edits:
+        return []
+    try:
+        found = agreement.read(run.path)
+    except ValueError:  # Rows of another kind of run: there is nothing to compare.
+        return []
+    folder = run.path.name
+    return [
+        dataclasses.replace(m, name=f"{run.name}{m.name.removeprefix(folder)}")
+        for m in found
+        if tells(m)
+    ]
+
+
+def tells(measured: Measured) -> bool:
+    """Whether there is another reward, and a choice between edits."""
+    edits = (len(own) for own in measured.rewards[agreement.TRUE])
+    return len(measured.rewards) > 1 and max(edits, default=0) > 1
+
+
+def tables(found: Sequence[Measured]) -> list[Table]:
+    """A row for each reward of each round or file; see `agreement`."""
+    if not found:
+        return []
+    made = [agreement.table(m) for m in found]
+    head = ("rewards", *made[0][0][1:])
+    rows = [
+        (f"{m.name}: {name}", *cells)
+        for m, (_, *lines) in zip(found, made, strict=True)
+        for name, *cells in lines
+    ]
+    return [Table(TITLE, head, rows)]
+
+
+def section(found: Sequence[Measured]) -> str:
+    """What each reward captures, and the table; nothing for none."""
+    if not found:
+        return ""
+    (table,) = tables(found)
+    listed = report_parts.shown(table._replace(title=""))
+    if len(table.rows) > _SHOWN_ROWS:
+        listed = report_parts.folded("As a table", listed)
+    return report_parts.section(
+        TITLE,
+        "Captured: of what a passage's best edit has over the mean edit by the true "
+        "reward, the share that choosing by another reward gains; 0 is a random "
+        "choice. Other seeds: chosen by some seeds, graded by the others. Bars: 95 % "
+        "bootstrap over passages.",
+        _drawn(found) + listed,
+    )
+
+
+def _drawn(found: Sequence[Measured]) -> str:
+    """By round for each run with several, else a row for each reward."""
+    runs: dict[str, list[Measured]] = {}
+    for m in found:
+        runs.setdefault(_ROUND.sub("", m.name), []).append(m)
+    parts = []
+    for name, own in runs.items():
+        chart = by_round(own) if len(own) > 1 else intervals(own[0])
+        if len(runs) == 1:
+            return report_parts.scroll(chart)
+        many = len(runs) > _SHOWN_CHARTS
+        show = report_parts.folded if many else report_parts.headed
+        parts.append(show(svg.escape(name), report_parts.scroll(chart)))
+    return "".join(parts)
+
+
+def intervals(measured: Measured) -> str:
+    """What each reward captures, a row for each; nothing where nothing is known."""
+    points = []
+    for name, own in agreement.compare(measured).items():
+        if own is not None and own.captured is not None:
+            low, high = own.captured_interval
+            bounds = None if low is None or high is None else (low, high)
+            css = "k-oracle" if name.startswith(agreement.TRUE) else "k-self"
+            told = run_view.percent(own.captured, digits=0)
+            label = svg_charts.cut(name, 21)
+            points.append(svg.Point(label, told, own.captured, None, css, bounds))
+    return svg.intervals(points, reference=0.0) if points else ""
+
+
+def by_round(found: Sequence[Measured]) -> str:
+    """What each reward captures, a line for each; nothing where nothing is known."""
+    lines: dict[str, list[Dot]] = {}
+    for m in found:
+        match = _ROUND.search(m.name)
+        for name, own in agreement.compare(m).items():
+            if match and own is not None and own.captured is not None:
+                dot = Dot(int(match[1]), own.captured, *own.captured_interval)
+                lines.setdefault(name, []).append(dot)
+    if not lines:
+        return ""
+    series = [
+        Series(name, tuple(sorted(dots, key=lambda d: d.x)), style)
+        for style, (name, dots) in enumerate(lines.items())
+    ]
+    numbers = sorted({d.x for dots in lines.values() for d in dots})
+    step = 1 + (len(numbers) - 1) // 16
+    ticks = tuple((n, f"{n:g}") for n in numbers[::step])
+    axes = Axes("round", "captured", ticks, reference=(0.0, "a random choice"))
+    return svg_charts.lines(series, axes, "What each reward captures, by round")
