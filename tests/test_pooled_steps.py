@@ -120,7 +120,7 @@ def jobs_of(started):
 def trained(model_path, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("adapters")
     # A pool of 3: four adapters take two calls. Small steps, since this model's large
-    # weights would blow up the last bits in which one order of sums differs from another.
+    # weights blow up the last bits, in which one order of sums differs from another.
     started = test_pooled.start(
         model_path, workdir, inner__pool=3, inner__learning_rate=1e-3
     )
