@@ -49,7 +49,8 @@ def read(path: str | Path) -> list[Measured]:
     """The rewards in a SEAL ranking result, or of each round of a workdir.
 
     A workdir whose reward is not the share of right answers gives that as rewards too,
-    under a name that ends in "right answers".
+    under a name that ends in "right answers"; so it does with whatever else was
+    measured at every seed (`select.compare`), each under its own name.
 
     Raises:
       ValueError: neither of the two, or no rewards in it.
@@ -59,7 +60,7 @@ def read(path: str | Path) -> list[Measured]:
     if not path.is_dir():
         rewards = _ranking(path)
         return [Measured(path.stem, rewards, rewards)]
-    rounds: dict[object, dict[object, list[tuple[list, list]]]] = {}
+    rounds: dict[object, dict[object, list[tuple[list, list, dict]]]] = {}
     for row in run_view.read_edits(path):
         item = row.get("passage_id", row.get("task_id"))
         if item is None or not isinstance(row.get("rewards"), list):
@@ -69,19 +70,47 @@ def read(path: str | Path) -> list[Measured]:
             )
         rewards = [None if r == _FAILED else r for r in row["rewards"]]
         passages = rounds.setdefault(row.get("round", run_view.MISSING), {})
-        passages.setdefault(item, []).append((rewards, _right(row)))
+        passages.setdefault(item, []).append((rewards, _right(row), _others(row)))
     if not rounds:
         raise ValueError(f"{path}: no {run_view.EDITS_NAME} with edits; give a workdir")
     found = []
     for number, passages in rounds.items():
         name = f"{path.name} round {number}"
-        rewards = [[r for r, _ in edits] for edits in passages.values()]
-        right = [[s for _, s in edits] for edits in passages.values()]
-        known = all(len(s) == len(r) for p in passages.values() for r, s in p)
-        found.append(Measured(name, rewards, right if known else rewards))
+        rewards = [[r for r, *_ in edits] for edits in passages.values()]
+        right = [[s for _, s, _ in edits] for edits in passages.values()]
+        known = all(len(s) == len(r) for p in passages.values() for r, s, _ in p)
+        judge = right if known else rewards
+        found.append(Measured(name, rewards, judge))
         if known and not _same(right, rewards):
             found.append(Measured(f"{name}, right answers", right, right))
+        every = [other for edits in passages.values() for *_, other in edits]
+        for key in every[0]:
+            own = [[o.get(key, []) for *_, o in edits] for edits in passages.values()]
+            # One that takes no adapter has one value, however many seeds there are.
+            if _same_seeds(own, rewards) and not _same(own, rewards):
+                found.append(Measured(f"{name}, {key}", own, judge))
     return found
+
+
+def _others(row: dict) -> dict[str, list[float | None]]:
+    """What a row measured besides right answers, by name."""
+    measured = row.get("measured")
+    if not isinstance(measured, dict):
+        return {}
+    return {
+        key: [None if v == _FAILED else v for v in own]
+        for key, own in measured.items()
+        if key != "grade" and isinstance(own, list)
+    }
+
+
+def _same_seeds(a: Rewards, b: Rewards) -> bool:
+    """Whether both have a value for the same trainings."""
+    return all(
+        len(x) == len(y)
+        for p, q in zip(a, b, strict=True)
+        for x, y in zip(p, q, strict=True)
+    )
 
 
 def _same(a: Rewards, b: Rewards) -> bool:

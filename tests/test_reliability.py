@@ -84,6 +84,19 @@ def test_a_dense_reward_is_graded_by_right_answers(tmp_path):
     assert right.name == f"{dense.name}, right answers"
 
 
+def test_other_rewards_are_read_where_every_seed_has_them(tmp_path):
+    more = {"grade": [1.0, 0.0], "log_likelihood": [-1.0, -1e6], "rubric": [0.4]}
+    same = {"grade": [0.5, 0.5], "log_likelihood": [-2.0, -3.0], "rubric": [0.6]}
+    rows = [
+        row("a", [1.0, 0.0]) | {"measured": more},
+        row("a", [0.5, 0.5]) | {"measured": same},
+    ]
+    grade, dense = reliability.read(workdir(tmp_path, *rows))
+    assert grade.rewards == grade.judge == dense.judge == [[[1.0, 0.0], [0.5, 0.5]]]
+    assert dense.name == f"{grade.name}, log_likelihood"
+    assert dense.rewards == [[[-1.0, None], [-2.0, -3.0]]]
+
+
 @pytest.mark.parametrize(
     "value, message",
     [
