@@ -40,9 +40,6 @@ from seal_jax import (
 
 TRUE = "grade"
 
-# seal_jax.reward's log-likelihood of an adapter that failed: a mark, not a measurement.
-_FAILED = -1e6
-
 # Files
 
 # What a self-edit's text gives: name and f(passage, text).
@@ -111,7 +108,7 @@ def _rewards(row: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _known(value: Any) -> float | None:
-    return None if value == _FAILED else run_view.measured(value)
+    return None if value == run_view.FLOOR else run_view.measured(value)
 
 
 def _share(answers: list[dict[str, Any]]) -> float | None:

@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from seal_jax import (
     checkpoint,
     config_continual,
@@ -236,10 +234,9 @@ def learn(
         block = distributed.readable(block)
         if distributed.leads():
             checkpoint.save(folder, t, block, meta)
-    like = jax.eval_shape(lambda: setting.block)
     # Read back even if it was just written: both ways must give the same bits.
     block, meta = distributed.share_arrays(
-        lambda: checkpoint.restore(folder, t, like), like
+        lambda: checkpoint.restore(folder, t, setting.block), setting.block
     )
     return mesh.put(block, run.mesh), meta
 

@@ -61,13 +61,23 @@ class Setting:
     @property
     def empty(self) -> lora.Tree:
         """Stacks with room for all passages, nothing learned yet."""
-        rank = self.exp.inner.lora.rank
-        return _empty(self, self.exp.sequence.passages * rank)
+        passages = self.exp.sequence.passages
+        return mesh.put(self._zeros(passages), self.run.mesh)
 
     @property
     def block(self) -> lora.Tree:
-        """One passage's block of every sequence, as zeros."""
-        return _empty(self, self.exp.inner.lora.rank)
+        """Shapes and dtypes of one passage's block of every sequence."""
+        return jax.eval_shape(lambda: self._zeros(1))
+
+    def _zeros(self, passages: int) -> lora.Tree:
+        arch, cfg = self.base.arch, self.exp.inner.lora
+        return lora.empty(
+            arch,
+            targets=cfg.targets,
+            rank=passages * cfg.rank,
+            adapters=len(self.sequences),
+            dtype=arch.dtype,
+        )
 
     @property
     def engine(self) -> inner.InnerConfig:
@@ -77,15 +87,6 @@ class Setting:
     def written(self, stack: lora.Tree, block: lora.Tree, t: int) -> lora.Tree:
         """The stacks after passage t = 1, 2, ...: `block` in its place."""
         return _write(stack, block, (t - 1) * self.exp.inner.lora.rank)
-
-
-def _empty(setting: Setting, rank: int) -> lora.Tree:
-    arch, targets = setting.base.arch, setting.exp.inner.lora.targets
-    count = len(setting.sequences)
-    made = lora.empty(
-        arch, targets=targets, rank=rank, adapters=count, dtype=arch.dtype
-    )
-    return mesh.put(made, setting.run.mesh)
 
 
 _write = jax.jit(lora.write)

@@ -31,10 +31,6 @@ type Rewards = variance.Rewards
 
 # Files
 
-# seal_jax.reward's value for an adapter that failed, where the reward is a
-# log-likelihood: a mark, not a measurement.
-_FAILED = -1e6
-
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
@@ -68,7 +64,7 @@ def read(path: str | Path) -> list[Measured]:
                 f"{path}: a row of {run_view.EDITS_NAME} lacks its passage_id or "
                 "rewards; give a workdir that seal_jax wrote"
             )
-        rewards = [None if r == _FAILED else r for r in row["rewards"]]
+        rewards = [None if r == run_view.FLOOR else r for r in row["rewards"]]
         passages = rounds.setdefault(row.get("round", run_view.MISSING), {})
         passages.setdefault(item, []).append((rewards, _right(row), _others(row)))
     if not rounds:
@@ -98,7 +94,7 @@ def _others(row: dict) -> dict[str, list[float | None]]:
     if not isinstance(measured, dict):
         return {}
     return {
-        key: [None if v == _FAILED else v for v in own]
+        key: [None if v == run_view.FLOOR else v for v in own]
         for key, own in measured.items()
         if key != "grade" and isinstance(own, list)
     }

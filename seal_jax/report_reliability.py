@@ -37,8 +37,8 @@ def of_workdir(run: Workdir) -> list[Measured]:
         found = reliability.read(run.path)
     except ValueError:  # Rows of another kind of run: there is nothing to measure.
         return []
-    others = [m for m in _others(run) if not any(_alike(m, one) for one in found)]
-    known = [tellable(m) for m in [*found, *others]]
+    # Those that chose first, of all rounds; then the others.
+    known = [tellable(m) for m in sorted(found, key=lambda m: "," in m.name)]
     folder = run.path.name
     return [
         dataclasses.replace(m, name=f"{run.name}{m.name.removeprefix(folder)}")
@@ -54,39 +54,6 @@ def tellable(measured: Measured) -> Measured | None:
     except ValueError:  # Too few seeds or edits, which it says of itself.
         return None
     return measured
-
-
-def _alike(a: Measured, b: Measured) -> bool:
-    """Whether two are the same numbers, up to rounding, of the same round."""
-    rounds = [_ROUND.search(m.name) for m in (a, b)]
-    numbers = [match[1] if match else None for match in rounds]
-    return numbers[0] == numbers[1] and _rounded(a) == _rounded(b)
-
-
-def _rounded(measured: Measured) -> list[list[list[float | None]]]:
-    return [
-        [[None if r is None else round(r, 9) for r in own] for own in passage]
-        for passage in measured.rewards
-    ]
-
-
-def _others(run: Workdir) -> list[Measured]:
-    """Rewards under `measured` of the edits, by round."""
-    found: dict[tuple[str, str], dict[str, list[list]]] = {}
-    for row in run.edits:
-        own = row.get("measured")
-        for name, values in own.items() if isinstance(own, dict) else ():
-            if isinstance(values, list):
-                key = (str(row.get("round", run_view.MISSING)), str(name))
-                item = str(row.get("passage_id", row.get("task_id")))
-                known = [None if v == FAILED else run_view.measured(v) for v in values]
-                found.setdefault(key, {}).setdefault(item, []).append(known)
-    folder = run.path.name if run.path else run.name
-    made = []
-    for (number, name), passages in found.items():
-        rewards = list(passages.values())
-        made.append(Measured(f"{folder} round {number}, {name}", rewards, rewards))
-    return made
 
 
 # By round, or by reward

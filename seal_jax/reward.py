@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seal_jax import judge, policy, trials, vote
+from seal_jax import judge, policy, run_view, trials, vote
 from seal_jax.trials import Edit, Run, Trial
 
 
@@ -89,7 +89,7 @@ def reward(
         measured = {"grade": tuple(mean(s) for s in scores)}
         if "log_likelihood" in run.exp.select.measured:
             measured["log_likelihood"] = tuple(
-                FLOOR if t.failed else mean(t.log_likelihoods) for t in trials_
+                run_view.FLOOR if t.failed else mean(t.log_likelihoods) for t in trials_
             )
         if quizzed is not None:
             known = old.measured.get("self_asked", ())
@@ -187,10 +187,6 @@ def _with_majority(graded: Sequence[Graded]) -> list[Graded]:
                 graded[i], measured={**graded[i].measured, "majority": taken}
             )
     return made
-
-
-# Log-likelihood reward of an adapter that failed: below any that was measured.
-FLOOR = -1e6
 
 
 class MissingJudgementsError(judge.JudgeError):

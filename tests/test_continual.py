@@ -276,7 +276,7 @@ def test_the_stack_answers_like_weights_that_were_merged_step_by_step(walked):
     for s, own in enumerate(walked.sequences):
         merged = walked.base
         for t, entry in enumerate(steps, start=1):
-            like = jax.eval_shape(lambda: walked.setting("merge").block)
+            like = walked.setting("merge").block
             folder = walked.workdir / "checkpoints" / "continual" / "merge"
             block, _ = continual.checkpoint.restore(folder, t, like)
             merged = merged.merged(lora.select(block, s))

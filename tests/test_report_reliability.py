@@ -143,7 +143,7 @@ def test_a_workdir_is_told_by_round_and_by_reward(tmp_path):
 
 def test_failed_marks_are_no_rewards_and_copies_are_told_once(tmp_path):
     path = report_run.rounds_run(tmp_path / "run", rounds=1)
-    failed = report_reliability.FAILED
+    failed = run_view.FLOOR
     rows = [
         row | {"measured": {"dense": [row["reward"], failed], "grade": row["rewards"]}}
         for row in report_run.edits(1)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seal_jax import retain
+from seal_jax.tasks import squad
 
 LINES = [f"line {i}" for i in range(10)]
 
@@ -121,3 +122,19 @@ def test_of_equal_shares_the_later_adapter_answers():
 
 def test_without_a_common_word_even_a_floor_of_zero_sends_it_to_the_base():
     assert retain.route(retain.words("piano"), [ADA, BORIS], floor=0.0) is None
+
+
+def test_routing_of_released_passages(seal_data):
+    path = seal_data / "knowledge-incorporation/data/squad_val.json"
+    found = squad.passages(path, split="", seed=42, start=0, count=180)
+    sequences = [found[i : i + 8] for i in range(0, 160, 8)]
+    own, probes = [], []
+    for sequence in sequences:
+        learned = [retain.words(f"{p.title}\n{p.text}") for p in sequence]
+        for j, passage in enumerate([*sequence, *found[160:]]):
+            for q in passage.questions:
+                words = retain.words(f"{passage.title}\n{q.question}")
+                to = retain.route(words, learned, floor=0.4)
+                (own if j < 8 else probes).append(to == (j if j < 8 else None))
+    assert sum(own) / len(own) == pytest.approx(0.943, abs=5e-4)
+    assert sum(probes) / len(probes) == pytest.approx(0.942, abs=5e-4)

@@ -16,6 +16,7 @@ from seal_jax import (
     policy,
     records,
     reward,
+    run_view,
     trials,
 )
 from seal_jax.tasks.common import Passage, Question
@@ -144,7 +145,7 @@ def test_log_likelihood_rewards_and_the_floor_under_them(make_run):
     run = make_run(by_answer({}), select__reward="log_likelihood")
     graded = rewards(run, outcomes)
     assert [g.reward for g in graded[:3]] == [-2.25, -2.75, -5.0]
-    assert graded[3].rewards == (reward.FLOOR, -5.0)
+    assert graded[3].rewards == (run_view.FLOOR, -5.0)
     # Whatever was measured beats an edit with a failed adapter.
     assert graded[3].reward is not None and graded[3].reward < -1e5
 
