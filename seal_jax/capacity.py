@@ -154,6 +154,18 @@ def answering(memory: Memory, shards: int) -> int:
     return 2 * (memory.base + memory.frozen) + finished
 
 
+def base_bytes(arch: model.ModelConfig, on: Mesh | None = None) -> int:
+    """One set of weights on one device."""
+    like = jax.eval_shape(lambda: model.init_params(jax.random.key(0), arch))
+    if on is not None:
+        like = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            like,
+            mesh.param_shardings(arch, on),
+        )
+    return _bytes(like)
+
+
 def _twice(memory: Memory) -> str:
     return "the base and the frozen stacks" if memory.frozen else "the base"
 

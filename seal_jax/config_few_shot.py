@@ -131,11 +131,12 @@ class FewShot:
 
     def __post_init__(self):
         config_rules.within("seed", self.seed, 0, 2**32 - 1)
+        self.stop.check_ladder(self.ladder)
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))
         for name in self.select.measured:
             config_rules.one_of("select.reward and compare", name, REWARDS)
-        self.select.check_halving(edits=self.scale.edits, seeds=self.scale.seeds)
+        self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
         if self.select.novelty_bonus or self.select.max_copied < 1:
             raise ValueError(
                 f"select.novelty_bonus={self.select.novelty_bonus} and "

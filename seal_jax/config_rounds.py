@@ -111,14 +111,24 @@ class SelectConfig:
         """Whether an adapter has to be trained to know any of them."""
         return self.measured != ("rubric",)
 
-    def check_halving(self, *, edits: int, seeds: int) -> None:
-        """Refuses a race that is none of `edits` edits with up to `seeds` seeds.
+    def check_scale(self, *, edits: int, seeds: int) -> None:
+        """Refuses a choice that `edits` edits with `seeds` seeds do not allow.
 
         Raises:
           ValueError: see above.
         """
+        if self.reward == "majority" and edits < 2:
+            raise ValueError(
+                "select.reward='majority' has no majority of scale.edits=1; sample 2 "
+                "or more"
+            )
         if not self.halving:
             return
+        if self.reward == "rubric":
+            raise ValueError(
+                f"select.halving={self.halving} races by what adapters earn, and "
+                "select.reward='rubric' asks none; use ()"
+            )
         plan = halving.from_pairs(self.halving)
         halving.trainings(plan, edits)
         last = plan[-1]
@@ -153,7 +163,8 @@ class LabelFreeConfig:
 class StopConfig:
     """When to stop before `scale.rounds`: see `plateau.verdict`.
 
-    `rule`: "none", "regression", or "plateau" (either of the two).
+    `rule`: "none", "regression", or "plateau" (either of the two). The ladder's rows
+    are compared, from `self_edits` on. `random_kept` walks all rounds nevertheless.
     """
 
     rule: str
@@ -164,6 +175,18 @@ class StopConfig:
         config_rules.one_of("stop.rule", self.rule, plateau.RULES)
         config_rules.at_least("stop.patience", self.patience, 1)
         config_rules.positive("stop.z", self.z)
+
+    def check_ladder(self, ladder: tuple[str, ...]) -> None:
+        """Refuses a rule that has nothing to start from.
+
+        Raises:
+          ValueError: see above.
+        """
+        if self.rule != "none" and "self_edits" not in ladder:
+            raise ValueError(
+                f"stop.rule={self.rule!r} compares rounds with the row 'self_edits'; "
+                f"add it to ladder={ladder}, or use 'none'"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +249,8 @@ class Experiment:
 
     def __post_init__(self):
         config_rules.at_least("seed", self.seed, 0)
-        self.select.check_halving(edits=self.scale.edits, seeds=self.scale.seeds)
+        self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
+        self.stop.check_ladder(self.ladder)
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
 

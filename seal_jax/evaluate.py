@@ -27,11 +27,13 @@ def evaluate(
     Without a reward that takes an adapter none is trained, and no edit has scores.
     """
     select = run.exp.select
-    graded = [Graded(edit, (), (), (), None) for edit in edits]
+    values, graded = None, [Graded(edit, (), (), (), None) for edit in edits]
+    if "rubric" in select.measured:
+        # First: a judge that does not answer should not cost a phase of training.
+        values = label_free.rubric(run, items, edits, phase=phase)
     if select.trains:
         graded = _race(run, pupil, items, edits, phase=phase, round_index=round_index)
-    if "rubric" in select.measured:
-        values = label_free.rubric(run, items, edits, phase=phase)
+    if values is not None:
         graded = [
             reward.with_measured(g, "rubric", (value,), decides=select.reward)
             for g, value in zip(graded, values, strict=True)

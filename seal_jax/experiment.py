@@ -144,7 +144,11 @@ def run(
             say(f"{workdir} holds a finished run; give another --workdir for a new one")
             return finished
         task = kind.task.connect(task, workdir)
-        sizes = fitting(exp, blank.arch, devices, say=say)
+        if exp.adapters:
+            sizes = fitting(exp, blank.arch, devices, say=say)
+        else:
+            least = exp.inner.step_tokens or exp.inner.row_tokens
+            sizes = capacity.build(exp.inner, step_tokens=least, adapters=1)
         # In a list, to be handed over: see `rounds.walk` on its weights.
         base = [policy.load(exp.model, blank, seed=exp.seed, on=devices)]
         # Not before: a config that cannot run must not claim the workdir.
@@ -210,6 +214,10 @@ def fitting(
     """
     own = runtime.memory_limit(jax.local_devices()[0])
     limit = min(distributed.everyone(own))
+    imitate = getattr(exp, "imitate", None)
+    if imitate is not None and imitate.start == "base":
+        # It is kept beside the policy, for every round to start from.
+        limit -= capacity.base_bytes(arch, devices)
     cfg, memory = capacity.choose(
         arch,
         exp.inner,

@@ -116,6 +116,8 @@ def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
       judge.JudgeError: the endpoint refuses.
     """
     exp, leads = task.exp, distributed.leads()
+    if leads and asks_rubric(exp):
+        judge.check(exp.grade.judge)
     score = scorer(exp.grade, workdir) if leads else list
     judged = rubric_of(exp, workdir) if leads else list
 
@@ -127,10 +129,19 @@ def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
     )
 
 
+def asks_rubric(exp: Any) -> bool:
+    """Whether a judge is to be asked for rubrics."""
+    # Of the kinds of experiment that have passages only the rounds have rewards.
+    return (
+        isinstance(exp, config_rounds.Experiment)
+        and exp.label_free.rubric == "judge"
+        and "rubric" in exp.select.measured
+    )
+
+
 def rubric_of(exp: Any, workdir: Path) -> Callable[..., list]:
     """The rubric as one function of (passage, lines) pairs."""
-    cfg = getattr(exp, "label_free", None)
-    if cfg is not None and cfg.rubric == "judge":
+    if asks_rubric(exp):
         return functools.partial(
             rubric.by_judge, cfg=exp.grade.judge, cache_path=workdir / "rubric.jsonl"
         )

@@ -46,7 +46,9 @@ def read(path: str | Path) -> list[Measured]:
 
     A workdir whose reward is not the share of right answers gives that as rewards too,
     under a name that ends in "right answers"; so it does with whatever else was
-    measured at every seed (`select.compare`), each under its own name.
+    measured at every seed (`select.compare`), each under its own name. Of a round that
+    was a race over seeds only those count that all edits had: the later ones were given
+    to edits that had been lucky.
 
     Raises:
       ValueError: neither of the two, or no rewards in it.
@@ -57,6 +59,7 @@ def read(path: str | Path) -> list[Measured]:
         rewards = _ranking(path)
         return [Measured(path.stem, rewards, rewards)]
     rounds: dict[object, dict[object, list[tuple[list, list, dict]]]] = {}
+    seeds: dict[object, int] = {}
     for row in run_view.read_edits(path):
         item = row.get("passage_id", row.get("task_id"))
         if item is None or not isinstance(row.get("rewards"), list):
@@ -65,23 +68,29 @@ def read(path: str | Path) -> list[Measured]:
                 "rewards; give a workdir that seal_jax wrote"
             )
         rewards = [None if r == run_view.FLOOR else r for r in row["rewards"]]
-        passages = rounds.setdefault(row.get("round", run_view.MISSING), {})
+        number = row.get("round", run_view.MISSING)
+        if row.get("out") and rewards:
+            seeds[number] = min(len(rewards), seeds.get(number, len(rewards)))
+        passages = rounds.setdefault(number, {})
         passages.setdefault(item, []).append((rewards, _right(row), _others(row)))
     if not rounds:
         raise ValueError(f"{path}: no {run_view.EDITS_NAME} with edits; give a workdir")
     found = []
     for number, passages in rounds.items():
-        name = f"{path.name} round {number}"
-        rewards = [[r for r, *_ in edits] for edits in passages.values()]
-        right = [[s for _, s, _ in edits] for edits in passages.values()]
-        known = all(len(s) == len(r) for p in passages.values() for r, s, _ in p)
+        name, cut = f"{path.name} round {number}", seeds.get(number)
+        rewards = [[r[:cut] for r, *_ in edits] for edits in passages.values()]
+        right = [[s[:cut] for _, s, _ in edits] for edits in passages.values()]
+        known = _same_seeds(right, rewards)
         judge = right if known else rewards
         found.append(Measured(name, rewards, judge))
         if known and not _same(right, rewards):
             found.append(Measured(f"{name}, right answers", right, right))
         every = [other for edits in passages.values() for *_, other in edits]
         for key in every[0]:
-            own = [[o.get(key, []) for *_, o in edits] for edits in passages.values()]
+            own = [
+                [other.get(key, [])[:cut] for *_, other in edits]
+                for edits in passages.values()
+            ]
             # One that takes no adapter has one value, however many seeds there are.
             if _same_seeds(own, rewards) and not _same(own, rewards):
                 found.append(Measured(f"{name}, {key}", own, judge))

@@ -35,6 +35,7 @@ from seal_jax import (
     proposals,
     reward,
     rounds_data,
+    run_view,
     select,
     trials,
 )
@@ -57,7 +58,7 @@ class Outcome:
 
 def one_round(
     run: Run,
-    pupil: policy.Policy,
+    handed: list[policy.Policy],
     items: Sequence[Any],
     *,
     base: policy.Policy | None,
@@ -69,14 +70,15 @@ def one_round(
 
     Args:
       run: the experiment.
-      pupil: the policy that writes the edits and is adapted.
+      handed: holds the policy that writes the edits and is adapted, and is emptied:
+        beside the next policy's weights there is no room for one that nobody needs.
       items: of this round.
       base: the policy the run began with, if `imitate.start` asks for it.
       past: what each of the rounds before kept.
       round_index: from 1 on.
       workdir: where checkpoints go.
     """
-    phase, exp = f"round_{round_index}", run.exp
+    phase, exp, pupil = f"round_{round_index}", run.exp, handed.pop()
     edits = proposals.propose(
         run,
         pupil,
@@ -93,21 +95,27 @@ def one_round(
     chosen = [graded[i].edit for i in kept]
     if chosen:
         examples = rounds_data.training_set(past, chosen, exp.imitate.data)
-        start = pupil if base is None else base
-        pupil = learn(run, start, examples, round_index, workdir, "policy")
+        pupil = pupil if base is None else base
+        pupil = learn(run, pupil, examples, round_index, workdir, "policy")
     else:
-        made = reward.counts(graded)
-        run.say(
-            f"{phase}: of {made['edits']} self-edits {made['trained']} were trained "
-            f"and none is kept (refused: {made['refused'] or 'none'}); the policy "
-            "stays as it is; raise scale.edits, or lower select.threshold"
-        )
+        run.say(nothing_kept(phase, graded))
     rows = [
         reward.edit_row(run, g, items, round=round_index, kept=i in kept)
         for i, g in enumerate(graded)
     ]
     line = round_summary(graded, kept, baseline, round_index)
     return Outcome(pupil, chosen, rows, line | looks(run, items, graded))
+
+
+def nothing_kept(phase: str, graded: Sequence[Graded]) -> str:
+    """Why a round changes nothing, for people."""
+    made = reward.counts(graded)
+    scored = sum(g.reward is not None for g in graded)
+    return (
+        f"{phase}: none of {made['edits']} self-edits is kept (refused: "
+        f"{made['refused'] or 'none'}; with a reward: {scored}); the policy stays as "
+        "it is; raise scale.edits, or loosen select.threshold and the other limits"
+    )
 
 
 def keep(
@@ -237,8 +245,8 @@ def control(
             own = [e for e in edits if e.item == p]
             kept += rng.sample(own, min(run.exp.select.k_best, len(own)))
         examples = rounds_data.training_set(past, kept, run.exp.imitate.data)
-        start = base if run.exp.imitate.start == "base" else pupil
-        pupil = learn(run, start, examples, round_index, workdir, "random_kept")
+        pupil = base if run.exp.imitate.start == "base" else pupil
+        pupil = learn(run, pupil, examples, round_index, workdir, "random_kept")
         past.append(kept)
     return pupil
 
@@ -252,7 +260,8 @@ def round_summary(
     """A round in numbers: what was sampled, the best of each item, what was kept."""
     best: dict[int, float] = {}
     for g in graded:
-        if g.reward is not None:
+        # What left a race early was measured by fewer seeds.
+        if g.reward is not None and not g.out:
             p = g.edit.item
             best[p] = max(best.get(p, g.reward), g.reward)
     return {
@@ -291,7 +300,7 @@ def looks(run: Run, items: Sequence[Any], graded: Sequence[Graded]) -> dict[str,
     if names and run.exp.select.trains:
         true, *others = (
             [
-                [mean(g.measured.get(name, ())) for g in graded if g.edit.item == p]
+                [known(g, name) for g in graded if g.edit.item == p]
                 for p in range(len(items))
             ]
             for name in ("grade", *names)
@@ -303,6 +312,12 @@ def looks(run: Run, items: Sequence[Any], graded: Sequence[Graded]) -> dict[str,
             if own is not None
         ]
     return line
+
+
+def known(graded: Graded, name: str) -> float | None:
+    """The mean of one reward over the seeds that measured it."""
+    values = graded.measured.get(name, ())
+    return mean([None if v == run_view.FLOOR else v for v in values])
 
 
 def save_policy(

@@ -172,15 +172,13 @@ def _with_majority(graded: Sequence[Graded]) -> list[Graded]:
         # An adapter that failed has no answers: it agrees with nobody.
         votes = [list(t.answers) for i in own for t in graded[i].trials]
         count = max(map(len, votes), default=0)
-        # Seeds of one edit make the same errors: they do not vote for each other.
+        # Seeds of one edit make the same errors: they do not vote for each other, and
+        # one edit alone has no majority.
         blocs = [i for i in own for _ in graded[i].trials]
-        values = iter(
-            vote.rewards(
-                [v or [""] * count for v in votes],
-                leave_own_out=len(set(blocs)) > 1,
-                blocs=blocs,
-            )
-        )
+        values = iter([None] * len(blocs))
+        if len(set(blocs)) > 1:
+            filled = [v or [""] * count for v in votes]
+            values = iter(vote.rewards(filled, leave_own_out=True, blocs=blocs))
         for i in own:
             taken = tuple(next(values) for _ in graded[i].trials)
             made[i] = dataclasses.replace(
@@ -276,6 +274,7 @@ def edit_row(run: Run, graded: Graded, items: Sequence[Any], **extra: Any) -> di
         "rewards": list(graded.rewards),
         "reward": graded.reward,
         "measured": {name: list(own) for name, own in graded.measured.items()},
+        "out": graded.out,
         "answers": answers,
         "losses": [t.loss for t in graded.trials],
         "failed": failed[0] if failed else None,

@@ -41,33 +41,39 @@ def walk(
         control = rest_em.control(state, base, train, workdir)
         rows.append(row(control, name="random_kept"))
         del control
-    lines, past, edits, stopped, pupil = [], [], [], None, base
+    lines, past, edits, stopped = [], [], [], None
     start = base if state.exp.imitate.start == "base" else None
-    del base  # On a large model two sets of weights are one too many.
+    # Handed over in a list: on a large model two sets of weights are one too many.
+    handed = [base]
+    del base
     for index, items in enumerate(train, start=1):
         done = rest_em.one_round(
             state,
-            pupil,
+            handed,
             items,
             base=start,
             past=past,
             round_index=index,
             workdir=workdir,
         )
-        pupil = done.policy
+        handed = [done.policy]
         edits += done.rows
         lines.append(done.line)
         past.append(done.kept)
-        rest_em.save_policy(state, pupil, workdir, round_index=index)
+        rest_em.save_policy(state, done.policy, workdir, round_index=index)
         if distributed.leads():
             records.write_jsonl(workdir / "edits.jsonl", edits)
         state.metrics.log(index, numbers(done.line))
-        rows.append(row(pupil, name=f"round_{index}"))
-        stopped = stop(state.exp.stop, rows)
+        rows.append(row(done.policy, name=f"round_{index}"))
+        del done
+        # As it was decided: a judgement that comes in later does not undo a round.
+        stopped = state.journal.cached(
+            f"stop/{index}", functools.partial(stop, state.exp.stop, rows)
+        )
         if stopped:
             state.say(f"stopped after round {index} of {len(train)}: {stopped}")
             break
-    rows += [row(pupil, name=n) for n in state.exp.last_arms if n in wanted]
+    rows += [row(handed[0], name=n) for n in state.exp.last_arms if n in wanted]
     rows += last
     heldout_edits = [edit for r in rows for edit in r["edits"]]
     every = {state.task.name(i): i for own in (*train, heldout) for i in own}

@@ -84,7 +84,8 @@ def best(
         if reward is None or not passed(reward) or _above(copied, e, max_copied):
             continue
         extra = (novelty[e] if novelty else None) or 0.0
-        scored.append((reward + bonus * extra, e))
+        # A mean is a quotient: equal shares may differ in the last bit.
+        scored.append((round(reward + bonus * extra, 12), e))
     # Stable: ties stay in `order`.
     scored.sort(key=lambda s: s[0], reverse=True)
     chosen: list[int] = []

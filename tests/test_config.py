@@ -276,6 +276,18 @@ def test_a_value_out_of_range_is_refused_by_name_and_rule(key):
             ["imitate.batch=10", "multiple", "imitate.micro_batch=4"],
         ),
         (
+            {"select__halving": ((1, 1),), "select__reward": "rubric"},
+            ["select.halving", "select.reward='rubric'", "use ()"],
+        ),
+        (
+            {"scale__edits": 1, "select__reward": "majority"},
+            ["select.reward='majority'", "scale.edits=1"],
+        ),
+        (
+            {"stop__rule": "plateau", "ladder": ("base",)},
+            ["stop.rule='plateau'", "'self_edits'"],
+        ),
+        (
             {"select__halving": ((1, 1), (2, 1)), "scale__seeds": 3},
             ["select.halving ends with 2 seeds", "scale.seeds=3"],
         ),

@@ -97,6 +97,19 @@ def test_other_rewards_are_read_where_every_seed_has_them(tmp_path):
     assert dense.rewards == [[[-1.0, None], [-2.0, -3.0]]]
 
 
+def test_of_a_race_only_the_seeds_of_all_count(tmp_path):
+    rows = [
+        row("a", [1.0, 0.5, 0.0]) | {"out": False},
+        row("a", [0.5]) | {"out": True},
+        row("a", []) | {"out": True},  # refused: it did not run
+        row("b", [0.0, 0.5, 1.0]) | {"out": False},
+        row("b", [0.25, 0.5], number=2) | {"out": False},
+    ]
+    first, second = reliability.read(workdir(tmp_path, *rows))
+    assert first.rewards == first.judge == [[[1.0], [0.5], []], [[0.0]]]
+    assert second.rewards == [[[0.25, 0.5]]]
+
+
 @pytest.mark.parametrize(
     "value, message",
     [

@@ -112,6 +112,28 @@ def test_keep(make_run, changes, baseline, expected):
     assert kept_edits(make_run(**changes), REWARDS, baseline) == expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [0]),
+        ({"select__novelty_bonus": 1.0}, [1]),
+        ({"select__max_copied": 0.5}, [1]),
+        ({"select__k_best": 3}, [0, 2, 1]),
+        # The third repeats the first.
+        ({"select__k_best": 3, "select__max_overlap": 0.5}, [0, 1]),
+    ],
+)
+def test_what_is_new_can_count(make_run, changes, expected):
+    passage = Passage("p", "Karsk", "rye bread is the dish of Ada", ())
+    texts = ["rye bread is the dish", "Ada likes to cook rye bread", "rye bread is the"]
+    own = [
+        reward.Graded(trials.Edit(0, e, "", text), (), (), (), value)
+        for e, (text, value) in enumerate(zip(texts, [0.6, 0.4, 0.5], strict=True))
+    ]
+    run = make_run(scale__edits=3, **changes)
+    assert rest_em.keep(run, [passage], own, [0.0], round_index=1) == expected
+
+
 def test_an_edit_without_judgements_is_never_kept(make_run):
     rewards = [[None, None], [None, -3.0]]
     assert kept_edits(make_run(), rewards, [0.0, 0.0]) == [(1, 1)]
@@ -251,3 +273,42 @@ def test_a_policy_is_saved_once_a_round(make_run, tmp_path):
     (tmp_path / "policy" / "config.json").unlink()
     rest_em.save_policy(run, pupil, tmp_path, round_index=1)
     assert not (tmp_path / "policy" / "config.json").exists()
+
+
+@pytest.mark.parametrize("start", ["previous", "base"])
+@pytest.mark.parametrize(
+    ("data", "learned"), [("replace", ["new"]), ("accumulate", ["old", "new"])]
+)
+def test_a_round_learns_where_and_what_it_is_told(
+    make_run, monkeypatch, tmp_path, start, data, learned
+):
+    run = make_run(imitate__start=start, imitate__data=data)
+    pupil, base, following = (
+        policy.Policy(None, {}, None, (i,), tmp_path) for i in range(3)
+    )
+    edit = trials.Edit(0, 0, "prompt", "new")
+    good = reward.Graded(edit, (), (), (1.0,), 1.0, {"grade": (1.0,)})
+    seen = {}
+
+    def learn(run, begin, kept, round_index, workdir, name):
+        seen.update(begin=begin, kept=[e.text for e in kept], name=name)
+        return following
+
+    monkeypatch.setattr(proposals, "propose", lambda *a, **k: [edit])
+    monkeypatch.setattr(rest_em.evaluate, "evaluate", lambda *a, **k: [good])
+    monkeypatch.setattr(reward, "baselines", lambda *a, **k: [0.0])
+    monkeypatch.setattr(rest_em, "learn", learn)
+    handed = [pupil]
+    done = rest_em.one_round(
+        run,
+        handed,
+        PASSAGES[:1],
+        base=base if start == "base" else None,
+        past=[[trials.Edit(0, 0, "prompt", "old")]],
+        round_index=2,
+        workdir=tmp_path,
+    )
+    begin = base if start == "base" else pupil
+    assert seen == {"begin": begin, "kept": learned, "name": "policy"}
+    assert done.policy is following and done.kept == [edit] and handed == []
+    assert done.line["kept"] == 1 and done.line["novelty"]["words"] == 1

@@ -380,3 +380,11 @@ def test_the_module_runs_and_leaves_the_standard_librarys_select_alone(child_env
             [sys.executable, *command], capture_output=True, text=True, env=child_env
         )
         assert done.stdout.startswith(want) and done.stderr == ""
+
+
+def test_equal_shares_tie_however_they_were_summed():
+    # Both are 5/12, and differ in the last bit: seeds of (1, 4) and (0, 5) sixths.
+    first, second = (1 / 6 + 4 / 6) / 2, (0 / 6 + 5 / 6) / 2
+    assert first != second
+    for rewards in ([first, second], [second, first]):
+        assert select.best(rewards) == [0]

@@ -1,0 +1,131 @@
+"""The walk through the rounds: what each is handed, and when it ends early."""
+
+import contextlib
+import dataclasses
+import types
+
+import pytest
+import tiny_model
+
+from seal_jax import (
+    config_rounds,
+    config_rules,
+    knowledge,
+    ladder,
+    metrics,
+    policy,
+    records,
+    rest_em,
+    rounds,
+    trials,
+)
+from seal_jax.tasks.common import Passage, Question
+
+BLANK = policy.Policy(None, {}, None, (0,), None)
+HELDOUT = [Passage(f"h{i}", "Karsk", f"t{i}", (Question("a?", "A"),)) for i in range(8)]
+
+
+@pytest.fixture
+def walk(tmp_path, monkeypatch):
+    """Walks rounds whose ladder rows have the given values; returns what happened."""
+    with contextlib.ExitStack() as stack:
+
+        def walked(values, **changes):
+            stack.close()
+            changes = {"ladder": ("self_edits",), "scale__rounds": len(values) - 1} | (
+                changes
+            )
+            exp = config_rules.build(
+                config_rounds.Experiment, tiny_model.values("model", **changes)
+            )
+            said, calls = [], []
+            names = ["self_edits", *(f"round_{r}" for r in range(1, len(values)))]
+            table = dict(zip(names, values, strict=True))
+
+            def row(run, learner, *, items, name):
+                counts = {"edits": 1, "drawn": 1, "trained": 1, "refused": {}}
+                own = {"values": table[name], "counts": counts, "edits": []}
+                return {"name": name, "empty_rate": 0.0, "missing": 0, **own} | {
+                    "failed": 0
+                }
+
+            def one_round(run, handed, items, *, base, past, round_index, workdir):
+                pupil = handed.pop()
+                calls.append((pupil.stop_ids, base and base.stop_ids, list(past)))
+                following = dataclasses.replace(BLANK, stop_ids=(round_index,))
+                kept = [trials.Edit(0, 0, "", f"kept {round_index}")]
+                return rest_em.Outcome(following, kept, [], {"round": round_index})
+
+            monkeypatch.setattr(ladder, "row", row)
+            monkeypatch.setattr(rest_em, "one_round", one_round)
+            monkeypatch.setattr(rest_em, "save_policy", lambda *a, **k: None)
+            run = trials.Run(
+                exp=exp,
+                inner=None,
+                mesh=None,
+                journal=stack.enter_context(
+                    records.Journal(tmp_path / "journal.jsonl")
+                ),
+                metrics=stack.enter_context(metrics.Metrics(tmp_path)),
+                task=knowledge.Knowledge(exp, BLANK, "", "", list, list),
+                say=said.append,
+            )
+            train = [[] for _ in values[1:]]
+            summary = rounds.walk(run, BLANK, train, HELDOUT, tmp_path)
+            return types.SimpleNamespace(calls=calls, said=said, **summary)
+
+        yield walked
+
+
+UP = [[0.1 * r + 0.01 * i for i in range(8)] for r in range(5)]
+FLAT = [UP[0], UP[1], *[[v + 0.001 * (-1) ** i for i, v in enumerate(UP[1])]] * 3]
+DOWN = [UP[0], UP[3], [v - 0.2 + 0.01 * (i % 2) for i, v in enumerate(UP[3])], UP[4]]
+
+
+def test_every_round_starts_where_the_last_one_ended(walk):
+    found = walk(UP)
+    assert [pupil for pupil, *_ in found.calls] == [(0,), (1,), (2,), (3,)]
+    assert all(base is None for _, base, _ in found.calls)
+    kept = [[e.text for own in past for e in own] for *_, past in found.calls]
+    assert kept == [
+        [],
+        ["kept 1"],
+        ["kept 1", "kept 2"],
+        [f"kept {i}" for i in (1, 2, 3)],
+    ]
+    assert found.stopped is None
+    assert [r["name"] for r in found.ladder] == ["self_edits"] + [
+        f"round_{i}" for i in range(1, 5)
+    ]
+
+
+def test_the_base_is_handed_to_every_round_that_starts_from_it(walk):
+    found = walk(UP, imitate__start="base")
+    assert [base for _, base, _ in found.calls] == [(0,)] * 4
+
+
+@pytest.mark.parametrize(
+    ("values", "rule", "after", "word"),
+    [
+        (UP, "plateau", None, ""),
+        (FLAT, "none", None, ""),
+        (FLAT, "regression", None, ""),
+        (FLAT, "plateau", 3, "round 1"),
+        (DOWN, "regression", 2, "below"),
+        (DOWN, "plateau", 2, "below"),
+    ],
+)
+def test_a_rule_ends_the_rounds_and_says_why(walk, values, rule, after, word):
+    found = walk(values, stop__rule=rule, stop__patience=2)
+    assert len(found.rounds) == len(found.calls) == (after or len(values) - 1)
+    if after is None:
+        assert found.stopped is None
+    else:
+        assert word in found.stopped and "z =" in found.stopped
+        assert any(found.stopped in line for line in found.said)
+
+
+def test_a_stop_stays_decided(walk):
+    first = walk(FLAT, stop__rule="plateau")
+    # Judgements that come in later change the rows, not where the rounds ended.
+    assert walk(UP, stop__rule="plateau").stopped == first.stopped
