@@ -124,7 +124,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.retain.gate_budget = 0.07
     config.retain.gate_steps = 5
     config.retain.gate_least = 0.1
-    config.retain.keep_floor = 0.45
+    config.retain.keep_floor = 0.4
     config.retain.candidates = 5
     config.retain.penalty = 1.0
 
@@ -184,6 +184,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.retain.kl_tokens = 32
     config.retain.orthogonal = 10.0
     config.retain.gate_budget = 0.02
+    config.retain.keep_floor = 0.45
     config.retain.candidates = 3
     config.arms = (
         "merge",

@@ -31,6 +31,7 @@ from seal_jax import (
     choice,
     files,
     ngrams,
+    novelty,
     rubric,
     run_view,
     seal_results,
@@ -210,11 +211,11 @@ def table(measured: Measured) -> list[tuple[str, ...]]:
                 run_view.count(a.passages),
                 run_view.signed(a.pooled),
                 run_view.span(*a.pooled_interval, digits=2),
-                _plus_minus(a.pearson),
-                _plus_minus(a.spearman),
-                _plus_minus(a.found),
+                novelty.plus_minus(*a.pearson),
+                novelty.plus_minus(*a.spearman),
+                novelty.plus_minus(*a.found),
                 run_view.number(a.chance),
-                _plus_minus(a.pick),
+                novelty.plus_minus(*a.pick),
                 run_view.number(a.mean),
                 run_view.number(a.best),
                 run_view.percent(a.captured, digits=0),
@@ -222,21 +223,6 @@ def table(measured: Measured) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def _plus_minus(pair: choice.MeanSe) -> str:
-    mean, se = pair
-    text = run_view.number(mean)
-    return text if se is None else f"{text} ± {run_view.number(se)}"
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *cells in rows:
-        right = [c.rjust(size) for c, size in zip(cells, sizes[1:], strict=True)]
-        lines.append("  ".join([first.ljust(sizes[0]), *right]).rstrip())
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -250,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for path in args.paths:
             for measured in read(path):
-                print(_lines(table(measured)), end="\n\n")
+                print(novelty.aligned(table(measured)), end="\n\n")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -149,8 +149,8 @@ class Pooled:
     def adapters(self) -> int:
         """The most that are trained at a time; of full fine-tuning there are none."""
         if self.pool.how == "full":
-            return 1
-        return max(1, len(self.trained_arms) * self.pool.seeds)
+            return 0
+        return len(self.trained_arms) * self.pool.seeds
 
     @property
     def lines_per_step(self) -> int:

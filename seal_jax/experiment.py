@@ -1,8 +1,7 @@
 """One run from the first check to the last file: what `train.run` calls.
 
-Order: check everything that can be wrong without compiling; open the workdir; walk the
-ladder's arms that need no training of the policy; then the rounds, each followed by its
-own arm.
+Order: check everything that can be wrong without compiling; size the inner loop; open
+the workdir; then the way of this kind of experiment (`KINDS`), and the report.
 """
 
 import contextlib

@@ -283,6 +283,7 @@ def train(
             total = _accumulate(slot.adapter, total, micro, arch=arch, on=on)
         own, clip = jax.random.fold_in(key, i), np.float32(job.clip)
         slot, loss = _update(slot, total, rate, clip, own, arch=arch, on=on)
+        del total  # Or it would be there beside the next step's.
         losses.append(loss)
         tokens += count
         computed += rows["tokens"].size

@@ -298,7 +298,7 @@ def summary_rows(groups: Sequence[Edits]) -> list[tuple[str, ...]]:
         sizes = {len(own) for own in edits.by_passage.values()}
         each = " to ".join(f"{size}" for size in sorted({min(sizes), max(sizes)}))
         means = summarize(edits)
-        cells = [_plus_minus(*means[m], digits=d) for m, d in MEASURES.items()]
+        cells = [plus_minus(*means[m], digits=d) for m, d in MEASURES.items()]
         rows.append((edits.name, run_view.count(len(edits.by_passage)), each, *cells))
     return rows
 
@@ -322,18 +322,20 @@ def change_rows(groups: Sequence[Edits]) -> list[tuple[str, ...]]:
             diff, _, z = change.diffs[name]
             cells.append(run_view.signed(diff, digits=MEASURES[name]))
             cells.append(run_view.signed(z, digits=1))
-        common = _plus_minus(*change.overlap, digits=3)
+        common = plus_minus(*change.overlap, digits=3)
         title = f"{later.name} - {earlier.name}"
         rows.append((title, run_view.count(change.passages), common, *cells))
     return rows
 
 
-def _plus_minus(mean: float | None, se: float | None, *, digits: int) -> str:
+def plus_minus(mean: float | None, se: float | None, *, digits: int = 3) -> str:
+    """1.234 ± 0.056; the mean alone without a standard error, "-" for neither."""
     text = run_view.number(mean, digits=digits)
     return text if se is None else f"{text} ± {run_view.number(se, digits=digits)}"
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns: the first to the left, the others to the right."""
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first_cell, *cells in rows:
@@ -361,13 +363,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(_lines(summary_rows(groups)))
+    print(aligned(summary_rows(groups)))
     for edits in groups:
         if edits.prompt is not None:
             print(f"{edits.name}: {edits.prompt!r}")
     changes = change_rows(groups)
     if len(changes) > 1:
-        print(f"\n{_lines(changes)}")
+        print(f"\n{aligned(changes)}")
     return 0
 
 

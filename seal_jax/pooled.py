@@ -50,19 +50,27 @@ from seal_jax.trials import Edit, Run
 def load(exp: config_pooled.Pooled) -> tuple[list[list[Passage]], list[Passage]]:
     """The passages, as the only list of training lists; none are held out.
 
+    Those of the world tell of different residents: nothing that one model is to learn
+    contradicts another.
+
     Raises:
-      ValueError: too few passages, or one without questions.
+      ValueError: too few passages or residents, or a passage without questions.
       FileNotFoundError: no such source.
     """
     task, count = exp.task, exp.pool.passages
     if task.name == "world":
-        passages = world.passages(
-            "train",
-            seed=task.shuffle_seed,
-            forward_share=task.forward_share,
-            start=task.train_start,
-            count=count,
-        )
+        try:
+            # One model learns all of them, so no resident may be told of twice.
+            (passages,) = world.sequences(
+                "train",
+                seed=task.shuffle_seed,
+                forward_share=task.forward_share,
+                start=task.train_start,
+                count=1,
+                length=count,
+            )
+        except ValueError as error:
+            raise ValueError(f"pool.passages={count}: {error}") from None
     else:
         passages = squad.passages(
             task.train,
@@ -94,7 +102,16 @@ def make(
     """
     # It asks of an experiment only what this one has too.
     shared: Any = exp
-    task = knowledge.make(shared, blank, train, heldout)
+    task = knowledge.make(shared, blank, [], [])
+    written = "self_edits" in exp.arms and not exp.pool.edits_file
+    if written and not exp.writer.path:
+        knowledge.check_fit(shared, blank, task, [*train, *heldout])
+    else:
+        # All but the self-edit prompt, which this model will not see.
+        short = dataclasses.replace(exp.propose, min_tokens=0, max_tokens=1)
+        brief: Any = dataclasses.replace(exp, propose=short)
+        silent = dataclasses.replace(task, propose_template="")
+        knowledge.check_fit(brief, blank, silent, [*train, *heldout])
     if exp.pool.how == "full" and exp.trained_arms:
         on = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
         limit = runtime.memory_limit(jax.local_devices()[0])

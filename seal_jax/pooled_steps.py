@@ -1,6 +1,8 @@
 """The steps of a pooled run, in units that survive a kill: propose, train, ask."""
 
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,12 +46,19 @@ def self_edits(
     """`pool.edits` self-edits of every passage: written, or those of the file.
 
     The keys hold the chunk and the place in it, so that a chunk is a unit of work.
+
+    Raises:
+      ValueError: the file, or a writer with chunks to write, is another than at first.
     """
     exp: Any = run.exp
     if exp.pool.edits_file:
-        return pooled_texts.read_edits(
+        made = pooled_texts.read_edits(
             exp.pool.edits_file, passages, count=exp.pool.edits
         )
+        texts = json.dumps([e.text for e in made]).encode()
+        digest = hashlib.sha256(texts).hexdigest()
+        same_as_before(run, digest, name="pool.edits_file", path=exp.pool.edits_file)
+        return made
     starts = range(0, len(passages), CHUNK)
     phases = [
         f"pooled/{i}" if len(starts) > 1 else "pooled" for i in range(len(starts))
@@ -59,6 +68,8 @@ def self_edits(
         run.say(f"pooled: load the writer {exp.writer.path}")
         source = writer_source(exp)
         blank = policy.describe(source)
+        digest = distributed.share(lambda: model_digest(blank.source))
+        same_as_before(run, digest, name="writer.path", path=exp.writer.path)
         writer = policy.load(source, blank, seed=exp.seed, on=run.mesh)
     edits = []
     for i, (phase, start) in enumerate(zip(phases, starts, strict=True)):
@@ -72,6 +83,31 @@ def self_edits(
         )
         edits += [dataclasses.replace(e, item=e.item + start) for e in own]
     return edits
+
+
+def same_as_before(run: Run, digest: str, *, name: str, path: str) -> None:
+    """Refuses what is no longer what the workdir began with; notes it at first.
+
+    The config has paths alone: what is behind them may change between two runs.
+
+    Raises:
+      ValueError: see above.
+    """
+    if run.journal.cached(f"pooled/{name}", lambda: digest) != digest:
+        raise ValueError(
+            f"{name}={path!r}: its contents are not those that this workdir began "
+            "with; put them back, or give another --workdir"
+        )
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 of a model's JSON files and weights, with their names."""
+    every = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            own = hashlib.file_digest(file, "sha256").hexdigest()
+        every.update(f"{path.name} {own}\n".encode())
+    return every.hexdigest()
 
 
 class Outcome(NamedTuple):
@@ -123,15 +159,14 @@ def train_adapters(
     every = []
     for step, start in enumerate(range(0, len(jobs), pool), start=1):
         here = slice(start, start + pool)
-        if f"pooled/train/{step}" not in run.journal:
+        if distributed.share(lambda: checkpoint.latest(directory) or 0) < step:
             stack, meta = _train_some(run, base, jobs[here], seeds[here])
-            # A kill may have come between the checkpoint and its entry.
-            if distributed.leads() and (checkpoint.latest(directory) or 0) < step:
+            if distributed.leads():
                 checkpoint.save(directory, step, stack, meta)
-            run.journal.put(f"pooled/train/{step}", meta)
         # Read back even if it was just written: both ways must give the same bits.
-        stack = _restored(run, base, directory, step, len(jobs[here]))
-        meta = run.journal.get(f"pooled/train/{step}")
+        stack, meta = _restored(run, base, directory, step, len(jobs[here]))
+        # A kill may have come between the checkpoint and its entry.
+        meta = run.journal.cached(f"pooled/train/{step}", lambda meta=meta: meta)
         for a in range(len(jobs[here])):
             one = jax.tree.map(lambda x, a=a: x[:, a : a + 1], stack)
             outcome = {name: meta[name][a] for name in ("loss", "finite")}
@@ -174,7 +209,7 @@ def _train_some(
 
 def _restored(
     run: Run, base: policy.Policy, directory: Path, step: int, count: int
-) -> lora.Tree:
+) -> tuple[lora.Tree, dict[str, Any]]:
     inner = run.inner
     like = jax.eval_shape(
         lambda: lora.empty(
@@ -185,10 +220,9 @@ def _restored(
             dtype=base.arch.dtype,
         )
     )
-    stack, _ = distributed.share_arrays(
+    return distributed.share_arrays(
         lambda: checkpoint.restore(directory, step, like), like
     )
-    return stack
 
 
 def finetuned(

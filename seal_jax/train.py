@@ -1,4 +1,4 @@
-"""Runs an experiment: rounds of ReST-EM and the ladder, from a config file.
+"""Runs an experiment from a config file: rounds, sequences, or many passages at once.
 
     python -m seal_jax.train --config=configs/tiny.py --workdir=runs/tiny
 
@@ -28,8 +28,8 @@ def run(
     """Runs, or continues, the experiment `values` describes.
 
     Args:
-      values: a config as nested dicts (`ConfigDict.to_dict()`), those of
-        `config_rounds.Experiment` or `config_few_shot.FewShot`.
+      values: a config as nested dicts (`ConfigDict.to_dict()`), of one of the kinds in
+        `experiment.KINDS`.
       workdir: where everything goes.
       say: receives progress, a line at a time.
 

@@ -41,8 +41,8 @@ def test_the_default_is_the_first_versions():
     [
         ({}, 4),
         ({"pool__seeds": 3}, 12),
-        ({"arms": ("base",)}, 1),
-        ({"pool__how": "full"}, 1),
+        ({"arms": ("base",)}, 0),
+        ({"pool__how": "full"}, 0),
         ({"arms": ("self_edits", "base"), "pool__seeds": 2}, 2),
     ],
 )

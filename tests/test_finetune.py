@@ -1,6 +1,7 @@
 """Full fine-tuning against a plain one: padded rows, optax's own AdamW."""
 
 import dataclasses
+import gc
 import json
 import subprocess
 import sys
@@ -222,7 +223,57 @@ def test_small_steps_are_not_lost_in_bfloat16():
     assert np.abs(scales - 1.0).max() <= 4 * 2.0**-7
 
 
+def test_every_step_is_rounded_by_chances_of_its_own(monkeypatch):
+    arch, real, keys = dataclasses.replace(ARCH, dtype="bfloat16"), finetune._update, []
+
+    def spy(slot, total, rate, clip, key, **kwargs):
+        def norm(used):
+            fresh = jax.tree.map(jnp.copy, slot)
+            return real(fresh, total, rate, clip, used, **kwargs)[0].adapter
+
+        # By the step's own key, that of the step before, and its own again.
+        own, before = norm(key), norm(keys[-1]) if keys else None
+        assert gap_of(own, norm(key)) == 0
+        assert before is None or gap_of(own, before) > 0
+        keys.append(key)
+        return real(slot, total, rate, clip, key, **kwargs)
+
+    monkeypatch.setattr(finetune, "_update", spy)
+    train(arch)
+    assert len({tuple(jax.random.key_data(k).tolist()) for k in keys}) == 6
+
+
+def gap_of(a: dict, b: dict) -> float:
+    return gap(*(jax.tree.map(lambda x: x.astype(jnp.float32), t) for t in (a, b)))
+
+
 # Memory
+
+
+def test_a_training_holds_what_is_said(monkeypatch):
+    arch = dataclasses.replace(ARCH, dtype="bfloat16")
+    gc.collect()
+    held, real = [], {n: getattr(finetune, n) for n in ("_zeros", "_accumulate")}
+    others = live_bytes()
+
+    def spied(name):
+        def spy(*args, **kwargs):
+            made = real[name](*args, **kwargs)
+            held.append(live_bytes() - others)
+            return made
+
+        return spy
+
+    for name in real:
+        monkeypatch.setattr(finetune, name, spied(name))
+    train(arch)
+    count = finetune.state_bytes(arch, None) // 16
+    # All but a micro-batch's gradient, which lives within a program; batches beside.
+    assert 14 * count <= max(held) < 14.5 * count
+
+
+def live_bytes() -> int:
+    return sum(x.nbytes for x in jax.live_arrays())
 
 
 def test_the_bytes_of_a_7b_model():

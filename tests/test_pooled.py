@@ -24,6 +24,7 @@ from seal_jax import (
     runtime,
     trials,
 )
+from seal_jax.tasks import world
 
 CHANGES = {
     "pool__passages": 3,
@@ -107,6 +108,37 @@ def finished(request, model_path, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / request.param
     started = start(model_path, workdir, pool__how=request.param)
     return started, started.walk(workdir), workdir
+
+
+# What it is about
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_question_has_two_answers(seed):
+    exp = test_config_pooled.build("tiny", seed=seed, task__shuffle_seed=seed)
+    (passages,), _ = pooled.load(exp)
+    assert len(passages) == exp.pool.passages == 48
+    # A fact can be asked for in two ways.
+    told: dict[tuple[str, str], set[str]] = {}
+    for question in (q for p in passages for q in p.questions):
+        words = question.question.rstrip("?").split()
+        if words[1] == "does":
+            who, infinitive = " ".join(words[2:4]), " ".join(words[4:])
+            every = (*world.PERSON_RELATIONS, *world.FIRM_RELATIONS)
+            (kind,) = (r.noun for r in every if r.infinitive == infinitive)
+        else:
+            who, kind = " ".join(words[-2:]), words[3]
+        told.setdefault((who, kind), set()).add(question.answer)
+    assert len(told) == 48 * 6 and {len(own) for own in told.values()} == {1}
+
+
+def test_more_passages_than_residents_are_refused():
+    exp = test_config_pooled.build("tiny", pool__passages=95)
+    with pytest.raises(
+        ValueError, match=r"pool\.passages=95: .*; use 94 passages"
+    ) as e:
+        pooled.load(exp)
+    assert "\n" not in str(e.value)
 
 
 # What a run leaves
@@ -242,6 +274,42 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(model_path, monkeypatc
     with pytest.raises(ValueError, match=r"full fine-tuning holds .*pool.how='lora'"):
         make(pool__how="full")
     make(pool__how="full", arms=("base",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "used"),
+    [
+        ({}, True),
+        ({"arms": ("base", "oracle")}, False),
+        ({"pool__edits_file": "file.json"}, False),
+        ({"writer__path": "other"}, False),
+    ],
+)
+def test_a_self_edit_prompt_must_fit_the_model_that_reads_it(
+    changes, used, model_path, tmp_path, monkeypatch
+):
+    exp: Any = experiment(model_path, propose__max_tokens=250, **changes)
+    (passages,), _ = pooled.load(exp)
+    blank = policy.describe(exp.model)
+    roomy = dataclasses.replace(
+        blank, arch=dataclasses.replace(blank.arch, max_position=512)
+    )
+    monkeypatch.setattr(policy, "describe", lambda source: roomy)
+    monkeypatch.setattr(pooled.pooled_texts, "read_edits", lambda *a, **k: [])
+    if used:
+        with pytest.raises(ValueError, match="its self-edit prompt takes"):
+            pooled.make(exp, blank, passages, [])
+    else:
+        task = pooled.make(exp, blank, passages, [])
+        assert passages[0].text in task.propose_prompt(passages[0])
+        assert task.exp is exp
+    # What is read closed-book must fit whatever is written.
+    wide: Any = dataclasses.replace(
+        exp, answer=dataclasses.replace(exp.answer, max_tokens=255)
+    )
+    few = dataclasses.replace(wide.propose, max_tokens=1)
+    with pytest.raises(ValueError, match="a question prompt takes"):
+        pooled.make(dataclasses.replace(wide, propose=few), blank, passages, [])
 
 
 def test_ideal_edits_are_the_worlds_alone(seal_data):

@@ -1,6 +1,7 @@
 """The steps of a pooled run one by one: who writes, what trains, what is kept."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from seal_jax import (
     proposals,
     trials,
 )
+from seal_jax.tasks import squad
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,56 @@ def test_another_model_can_write(model_path, tmp_path, monkeypatch):
     monkeypatch.setattr(policy, "load", refuse)
     same = pooled_steps.self_edits(started.state, started.base, started.train[0])
     assert same == edits
+
+
+def test_a_writer_must_stay_as_it_was(model_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(pooled_steps, "CHUNK", 2)
+    other = tiny_model.write(tmp_path / "other", seed=7)
+    started = test_pooled.start(model_path, tmp_path / "run", writer__path=str(other))
+    run, passages = started.state, started.train[0]
+    # As if killed after the first of two chunks.
+    pooled_steps.self_edits(run, started.base, passages[:2])
+    tiny_model.write(other, seed=8)  # as large as before
+    with pytest.raises(ValueError, match=r"writer\.path=.* its contents are not") as e:
+        pooled_steps.self_edits(run, started.base, passages)
+    assert "\n" not in str(e.value)
+    tiny_model.write(other, seed=7)
+    assert len(pooled_steps.self_edits(run, started.base, passages)) == 6
+
+
+def test_a_file_of_self_edits_must_stay_as_it_was(model_path, tmp_path):
+    path = tmp_path / "edits.json"
+    started = test_pooled.start(model_path, tmp_path / "run")
+
+    def write(first):
+        rows = [
+            {
+                "title": p.title,
+                "context": p.text,
+                "questions": [dataclasses.asdict(q) for q in p.questions],
+                "completions": [first, "second", f"unused, beside {first}"],
+            }
+            for p in started.train[0]
+        ]
+        path.write_text(json.dumps(rows))
+
+    write("first")
+    # Released files name a passage by its text.
+    named = [
+        dataclasses.replace(p, id=squad.passage_id(p.title, p.text))
+        for p in started.train[0]
+    ]
+    pool = dataclasses.replace(started.exp.pool, edits_file=str(path))
+    run = dataclasses.replace(
+        started.state, exp=dataclasses.replace(started.exp, pool=pool)
+    )
+    edits = pooled_steps.self_edits(run, started.base, named)
+    assert [e.text for e in edits] == ["first", "second"] * 3
+    assert pooled_steps.self_edits(run, started.base, named) == edits
+    write("other")
+    with pytest.raises(ValueError, match=r"pool\.edits_file=.* its contents are") as e:
+        pooled_steps.self_edits(run, started.base, named)
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize(
@@ -165,11 +217,17 @@ def test_adapters_are_kept(trained, monkeypatch):
         )
 
 
-def test_a_kill_between_checkpoint_and_journal_costs_a_training(trained, tmp_path):
-    _, (_, base, jobs, seeds, workdir), got = trained
+def test_a_kill_between_checkpoint_and_journal_costs_nothing(
+    trained, tmp_path, monkeypatch
+):
+    _, (run, base, jobs, seeds, workdir), got = trained
     fresh = test_pooled.start(base.source, tmp_path / "run", inner__pool=3)
+    monkeypatch.setattr(packed, "train", test_pooled.refuse)
     again = pooled_steps.train_adapters(fresh.state, base, jobs, seeds, workdir)
     assert [outcome for _, outcome in again] == [outcome for _, outcome in got]
+    # The story is that of the training, its seconds too.
+    for unit in ("pooled/train/1", "pooled/train/2"):
+        assert fresh.state.journal.get(unit) == run.journal.get(unit)
 
 
 # Full fine-tuning
