@@ -34,11 +34,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "base_accumulate": {"imitate.start": "base", "imitate.data": "accumulate"},
     "improving": {"select.threshold": "baseline"},
     "k2": {"select.k_best": 2},
-    "base_accumulate_k2": {
-        "imitate.start": "base",
-        "imitate.data": "accumulate",
-        "select.k_best": 2,
-    },
     "novelty": {"select.novelty_bonus": 0.3},
 }
 PLATEAU_Z = 2.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import few_shot_view, report_parts, run_view, svg, svg_charts
+from seal_jax import few_shot_view, plateau, report_parts, run_view, svg, svg_charts
 from seal_jax.run_view import Table, Workdir
 
 _BEFORE = "self_edits"  # of the base policy: round 0
@@ -62,7 +62,8 @@ def _ladder(runs: Sequence[Workdir]) -> Table:
 
 
 def _ends(runs: Sequence[Workdir]) -> Table:
-    head = ("run", "last − round 0", "se", "z", "trainings", "adapters", "ended")
+    head = ("run", "last − round 0", "se", "z", "plateau", "trainings", "adapters")
+    head += ("ended",)
     rows = []
     for run in runs:
         gain = _gain(run.summary)
@@ -72,6 +73,7 @@ def _ends(runs: Sequence[Workdir]) -> Table:
                 run_view.signed(gain.get("diff")),
                 run_view.number(gain.get("se")),
                 run_view.signed(gain.get("z"), digits=1),
+                run_view.count(plateau_of(run.summary)),
                 run_view.count(_trainings(run.summary)),
                 run_view.count(run.summary.get("adapters")),
                 ended(run.summary),
@@ -94,6 +96,18 @@ def _gain(summary: dict[str, Any]) -> dict[str, Any]:
         if (row.get("a"), row.get("b")) == (f"round_{last}", _BEFORE):
             return row
     return {}
+
+
+def plateau_of(summary: dict[str, Any]) -> int | None:
+    """The first round that no later one is clearly above, over the same items.
+
+    None where that is only the last, or nothing is known (`plateau.plateaus`).
+    """
+    names = [_BEFORE if r == 0 else f"round_{r}" for r in scores(summary)]
+    items = run_view.rows(summary, "items")
+    values = [[run_view.measured(item.get(name)) for item in items] for name in names]
+    at = plateau.plateaus(values) if items and len(names) > 1 else None
+    return None if at is None else list(scores(summary))[at]
 
 
 def _trainings(summary: dict[str, Any]) -> float | None:
@@ -160,7 +174,8 @@ def section(runs: Sequence[Workdir]) -> str:
     return report_parts.section(
         "Rounds",
         "Mean score on held-out items of what the policy writes after each round; 0 is "
-        "the policy that no round has changed. Bars: one standard error.",
+        "the policy that no round has changed. Bars: one standard error. Plateau: the "
+        "first round that no later one is above by two paired standard errors.",
         "".join(parts),
     )
 
@@ -187,11 +202,13 @@ def ladder_chart(runs: Sequence[Workdir]) -> str:
         return ""
     bases = {_base(run.summary) for run in runs}
     same = bases.pop() if len(bases) == 1 else None
+    at = plateau_of(runs[0].summary) if len(runs) == 1 else None
     axes = svg_charts.Axes(
         x="rounds",
         y="score",
         ticks=_ticks(ends),
         reference=None if same is None else (same, "base model, no adapter"),
+        marks=() if at is None else ((at, f"no round is clearly above {at}"),),
     )
     return svg_charts.lines(series, axes, "Held-out score by round")
 

@@ -1,3 +1,4 @@
+import dataclasses
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -42,9 +43,9 @@ def test_the_tables_of_two_runs(tmp_path):
         ("short", "0.125", "0.250", "0.400", "0.500", "-"),
     ]
     assert ends.rows == [
-        ("long", "+0.350", "0.050", "+7.0", "24", "100", "after 3 rounds"),
+        ("long", "+0.350", "0.050", "+7.0", "-", "24", "100", "after 3 rounds"),
         (
-            *("short", "+0.350", "0.050", "+7.0", "16", "100"),
+            *("short", "+0.350", "0.050", "+7.0", "-", "16", "100"),
             "after 2 rounds: no gain in 2 rounds",
         ),
     ]
@@ -108,3 +109,25 @@ def test_long_tables_are_folded(tmp_path):
     runs = [workdir(tmp_path / str(i)) for i in range(5)]
     page = parse(report_rounds.section(runs))
     assert [s.text for s in page.iter("summary")] == ["Rewards by round"]
+
+
+def test_the_plateau_is_the_first_round_that_nothing_later_beats(tmp_path):
+    wobble = [0.01 * (i % 3) for i in range(8)]
+    values = {
+        "self_edits": [0.1] * 8,
+        "round_1": [0.5 + w for w in wobble],
+        "round_2": [0.8 + w for w in wobble],
+        "round_3": [0.8 + w for w in reversed(wobble)],
+    }
+    items = [
+        {"item": str(i), **{name: own[i] for name, own in values.items()}}
+        for i in range(8)
+    ]
+    path = report_run.rounds_run(tmp_path / "run", rounds=3)
+    run = run_view.read_workdir(path)
+    assert report_rounds.plateau_of(run.summary) is None  # no items on record
+    flat = dataclasses.replace(run, summary=run.summary | {"items": items})
+    assert report_rounds.plateau_of(flat.summary) == 2
+    assert "no round is clearly above 2" in report_rounds.ladder_chart([flat])
+    ends = report_rounds.tables([flat])[1]
+    assert ends.rows[0][ends.head.index("plateau")] == "2"
