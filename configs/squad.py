@@ -125,6 +125,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.grade.judge.temperature = 0.0
     config.grade.judge.backoff_s = 1.0
 
+    # For rewards that take no gold answers. rubric: rules, or judge (grade.judge).
     config.label_free = ConfigDict()
     config.label_free.rubric = "rules"
     config.label_free.questions = 10
@@ -138,6 +139,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.label_free.quiz.prompt_multiple = 128
     config.label_free.quiz.batch = config.propose.batch
 
+    # reward, and more to compare: grade, log_likelihood, majority, self_asked, rubric.
+    # ties: first, shortest, random. threshold: none, baseline, or a number in quotes.
+    # halving: (seeds, keep) pairs, as ((1, 3), (2, 2), (4, 1)) with scale.seeds = 4.
     config.select = ConfigDict()
     config.select.reward = "grade"
     config.select.compare = ()
@@ -149,6 +153,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.select.max_copied = 1.0
     config.select.max_overlap = 1.0
 
+    # start: previous or base. data: replace or accumulate.
     config.imitate = ConfigDict()
     config.imitate.start = "previous"
     config.imitate.data = "replace"
@@ -172,6 +177,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.imitate.clip = 1.0
     config.imitate.length_multiple = 256
 
+    # rule: none, regression, or plateau (either).
     config.stop = ConfigDict()
     config.stop.rule = "none"
     config.stop.patience = 2

@@ -131,7 +131,7 @@ class FewShot:
 
     def __post_init__(self):
         config_rules.within("seed", self.seed, 0, 2**32 - 1)
-        self.stop.check_ladder(self.ladder)
+        self.stop.check_ladder(self.ladder, self.scale.heldout_tasks)
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))
         for name in self.select.measured:

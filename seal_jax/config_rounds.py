@@ -117,10 +117,10 @@ class SelectConfig:
         Raises:
           ValueError: see above.
         """
-        if self.reward == "majority" and edits < 2:
+        if self.reward == "majority" and edits < 3:
             raise ValueError(
-                "select.reward='majority' has no majority of scale.edits=1; sample 2 "
-                "or more"
+                f"select.reward='majority' has no majority of scale.edits={edits}: an "
+                "edit is held against the others'; sample 3 or more"
             )
         if not self.halving:
             return
@@ -129,14 +129,17 @@ class SelectConfig:
                 f"select.halving={self.halving} races by what adapters earn, and "
                 "select.reward='rubric' asks none; use ()"
             )
-        plan = halving.from_pairs(self.halving)
-        halving.trainings(plan, edits)
+        try:
+            plan = halving.from_pairs(self.halving)
+            halving.trainings(plan, edits)
+        except ValueError as error:
+            raise ValueError(f"select.halving={self.halving}: {error}") from None
         last = plan[-1]
         if last.seeds != seeds or last.keep < self.k_best:
             raise ValueError(
-                f"select.halving ends with {last.seeds} seeds of {last.keep} edits: it "
-                f"must end with scale.seeds={seeds} and keep at least select.k_best="
-                f"{self.k_best}"
+                f"select.halving={self.halving} ends with {last.seeds} seeds and keeps "
+                f"{last.keep}: it must end with scale.seeds={seeds} (set one to the "
+                f"other) and keep at least select.k_best={self.k_best}"
             )
 
 
@@ -176,12 +179,18 @@ class StopConfig:
         config_rules.at_least("stop.patience", self.patience, 1)
         config_rules.positive("stop.z", self.z)
 
-    def check_ladder(self, ladder: tuple[str, ...]) -> None:
-        """Refuses a rule that has nothing to start from.
+    def check_ladder(self, ladder: tuple[str, ...], items: int) -> None:
+        """Refuses a rule that has nothing to start from, or too few items to tell.
 
         Raises:
           ValueError: see above.
         """
+        if self.rule != "none" and items < plateau.FEWEST:
+            raise ValueError(
+                f"stop.rule={self.rule!r} compares rounds over {items} held-out items, "
+                f"and fewer than {plateau.FEWEST} tell nothing; hold out more, or use "
+                "'none'"
+            )
         if self.rule != "none" and "self_edits" not in ladder:
             raise ValueError(
                 f"stop.rule={self.rule!r} compares rounds with the row 'self_edits'; "
@@ -250,7 +259,7 @@ class Experiment:
     def __post_init__(self):
         config_rules.at_least("seed", self.seed, 0)
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
-        self.stop.check_ladder(self.ladder)
+        self.stop.check_ladder(self.ladder, self.scale.heldout_passages)
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
 

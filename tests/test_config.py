@@ -280,16 +280,24 @@ def test_a_value_out_of_range_is_refused_by_name_and_rule(key):
             ["select.halving", "select.reward='rubric'", "use ()"],
         ),
         (
-            {"scale__edits": 1, "select__reward": "majority"},
-            ["select.reward='majority'", "scale.edits=1"],
+            {"scale__edits": 2, "select__reward": "majority"},
+            ["select.reward='majority'", "scale.edits=2", "3 or more"],
         ),
         (
-            {"stop__rule": "plateau", "ladder": ("base",)},
+            {
+                "stop__rule": "plateau",
+                "ladder": ("base",),
+                "scale__heldout_passages": 5,
+            },
             ["stop.rule='plateau'", "'self_edits'"],
         ),
         (
+            {"stop__rule": "regression", "scale__heldout_passages": 4},
+            ["stop.rule='regression'", "4 held-out items", "fewer than 5"],
+        ),
+        (
             {"select__halving": ((1, 1), (2, 1)), "scale__seeds": 3},
-            ["select.halving ends with 2 seeds", "scale.seeds=3"],
+            ["ends with 2 seeds", "scale.seeds=3"],
         ),
         (
             {"select__threshold": "baseline", "select__reward": "log_likelihood"},

@@ -36,7 +36,10 @@ def walk(tmp_path, monkeypatch):
                 changes
             )
             exp = config_rules.build(
-                config_rounds.Experiment, tiny_model.values("model", **changes)
+                config_rounds.Experiment,
+                tiny_model.values(
+                    "model", scale__heldout_passages=len(HELDOUT), **changes
+                ),
             )
             said, calls = [], []
             names = ["self_edits", *(f"round_{r}" for r in range(1, len(values)))]
