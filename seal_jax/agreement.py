@@ -17,12 +17,13 @@ best, and `captured` the share that it gains of what the best edit has over the 
 The true reward is noisy, and no reward can foretell its noise. "grade, other seeds" is
 how the grade of half of the seeds agrees with that of the others: what seeds know of
 each other. A reward that was measured on the same adapters shares their luck with the
-grade; its row "other seeds" does not.
+grade; its row "other seeds" does not. Of a round that was a race over seeds only those
+count that all edits had: the later ones were given to edits that had been lucky.
 """
 
 import argparse
 import dataclasses
-import sys
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from seal_jax import (
 )
 
 TRUE = "grade"
+_WANTED = "a workdir or a SEAL ranking result"
 
 # Files
 
@@ -57,11 +59,24 @@ TEXT_REWARDS: dict[str, Callable[[str, str], float | None]] = {
 class Measured:
     """All rewards of the edits of one round or file: {name: [passage][edit][seed]}.
 
-    A reward that knows of no seeds has one value; TRUE is among the names.
+    A reward that knows of no seeds has one value; TRUE is among the names. Of a race
+    `raced` is the number of seeds that all edits had, the only ones that are in.
     """
 
     name: str
     rewards: dict[str, choice.Seeds]
+    raced: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, and which seeds count if not all."""
+        return f"{self.name}{run_view.raced(self.raced)}"
+
+    # Kept, since the tables and each chart of a report ask for it.
+    @functools.cached_property
+    def agreements(self) -> dict[str, choice.Agreement | None]:
+        """`compare` of these."""
+        return compare(self)
 
 
 def read(path: str | Path) -> list[Measured]:
@@ -72,25 +87,36 @@ def read(path: str | Path) -> list[Measured]:
       OSError: it cannot be read.
     """
     path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or directory; give {_WANTED}")
     if not path.is_dir():
         return [Measured(path.stem, _gather(_ranking(path)))]
     rounds: dict[Any, dict[Any, list[dict[str, list]]]] = {}
-    for number, row in enumerate(run_view.read_edits(path), start=1):
+    seeds: dict[Any, int] = {}
+    for line, row in enumerate(run_view.read_edits(path), start=1):
         try:
             item = row["passage_id"] if "passage_id" in row else row["task_id"]
             own = _rewards(row)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path}: row {number} of {run_view.EDITS_NAME} lacks its passage_id, "
+                f"{path}: row {line} of {run_view.EDITS_NAME} lacks its passage_id, "
                 f"or measured {TRUE} and answers ({error!r}); give a workdir that "
                 "seal_jax wrote"
             ) from None
-        passages = rounds.setdefault(row.get("round", run_view.MISSING), {})
+        number = row.get("round", run_view.MISSING)
+        count = len(own[TRUE])
+        if row.get("out") and count:
+            seeds[number] = min(count, seeds.get(number, count))
+        passages = rounds.setdefault(number, {})
         passages.setdefault(item, []).append(own)
     if not rounds:
         raise ValueError(f"{path}: no {run_view.EDITS_NAME} with edits; give a workdir")
     return [
-        Measured(f"{path.name} round {number}", _gather(list(passages.values())))
+        Measured(
+            f"{path.name} round {number}",
+            _gather(list(passages.values()), seeds.get(number)),
+            seeds.get(number),
+        )
         for number, passages in rounds.items()
     ]
 
@@ -125,8 +151,7 @@ def _ranking(path: Path) -> list[list[dict[str, list]]]:
     value = files.read_json(path)
     if not seal_results.is_results(value):
         raise ValueError(
-            f"{path}: must be a workdir or a SEAL ranking result; give a file from "
-            "results/query_server/train"
+            f"{path}: must be {_WANTED}; give a file from results/query_server/train"
         )
     try:
         return [
@@ -150,10 +175,13 @@ def _accuracies(completion: dict[str, Any]) -> list[float | None]:
     return [run_view.measured(completion["stats"]["adapter_mean"])]
 
 
-def _gather(passages: list[list[dict[str, list]]]) -> dict[str, choice.Seeds]:
+def _gather(
+    passages: list[list[dict[str, list]]], seeds: int | None = None
+) -> dict[str, choice.Seeds]:
+    """By name; of each edit the first `seeds`, None: all."""
     names = {name: None for edits in passages for own in edits for name in own}
     return {
-        name: [[own.get(name, []) for own in edits] for edits in passages]
+        name: [[own.get(name, [])[:seeds] for own in edits] for edits in passages]
         for name in names
     }
 
@@ -182,11 +210,16 @@ def _means(rewards: choice.Seeds) -> choice.Values:
     return [[choice.mean(seeds) for seeds in edits] for edits in rewards]
 
 
+def several(measured: Measured) -> bool:
+    """Whether a passage has more than one edit."""
+    return max(map(len, measured.rewards[TRUE]), default=0) > 1
+
+
 def table(measured: Measured) -> list[tuple[str, ...]]:
     """A heading and a row per reward, as text; see the module's docstring."""
     rows: list[tuple[str, ...]] = [
         (
-            measured.name,
+            measured.title,
             "passages",
             "pooled",
             "95 %",
@@ -201,7 +234,7 @@ def table(measured: Measured) -> list[tuple[str, ...]]:
             "95 %",
         )
     ]
-    for name, a in compare(measured).items():
+    for name, a in measured.agreements.items():
         if a is None:
             rows.append((name, "0", *[run_view.MISSING] * 11))
             continue
@@ -219,7 +252,7 @@ def table(measured: Measured) -> list[tuple[str, ...]]:
                 run_view.number(a.mean),
                 run_view.number(a.best),
                 run_view.percent(a.captured, digits=0),
-                run_view.span(*a.captured_interval, digits=2),
+                run_view.percents(*a.captured_interval),
             )
         )
     return rows
@@ -233,14 +266,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
     args = parser.parse_args(argv)
-    try:
-        for path in args.paths:
-            for measured in read(path):
+    return run_view.exit_status(lambda: _print(args.paths))
+
+
+def _print(paths: Sequence[str]) -> None:
+    for path in paths:
+        for measured in read(path):
+            if several(measured):
                 print(novelty.aligned(table(measured)), end="\n\n")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+            else:
+                print(
+                    f"{measured.title}: one edit for each passage: nothing to choose "
+                    "from"
+                )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ _ROUNDING = 1e-12  # beside the values
 _TIE = 1e-9
 _MOST_SPLITS = 70  # all of them for up to 8 seeds
 _DRAWS = 2_000
+_FEWEST = 5  # passages that an interval takes
+_FEWEST_EDITS = 3  # of two, any correlation is 1 or -1
 
 
 # One passage
@@ -32,8 +34,9 @@ _DRAWS = 2_000
 class Choice:
     """A reward's choice among the edits of one passage.
 
-    Correlations are None where one of the two rewards is the same for all edits, as
-    are `found` and `chance` where the true one is: there is nothing to find then.
+    Correlations are None for fewer than three edits, and where one of the two rewards
+    is the same for all, as are `found` and `chance` where the true one is: there is
+    nothing to find then.
     """
 
     pearson: float | None
@@ -75,10 +78,11 @@ def choice(
     dx, dy = _deviations(x), _deviations(y)
     picked = y[_is_best(x)]
     best = _is_best(np.array(known, float))
-    some = not best.all()
+    some, several = not best.all(), len(both) >= _FEWEST_EDITS
+    ranks = [_deviations(_ranks(values)) for values in (x, y)]
     return Choice(
-        pearson=_correlation(dx, dy),
-        spearman=_correlation(_deviations(_ranks(x)), _deviations(_ranks(y))),
+        pearson=_correlation(dx, dy) if several else None,
+        spearman=_correlation(*ranks) if several else None,
         found=float((picked >= max(known) - _TIE).mean()) if some else None,
         chance=float(best.mean()) if some else None,
         pick=float(picked.mean()),
@@ -142,7 +146,8 @@ def mean(values: Iterable[float | None]) -> float | None:
 class Agreement:
     """A reward beside the true one; pairs are (mean, standard error) over passages.
 
-    Intervals hold 95 % of what resampled passages give (percentile bootstrap).
+    Intervals hold 95 % of what resampled passages give (percentile bootstrap); they are
+    None for fewer than five passages.
     """
 
     passages: int
@@ -178,15 +183,16 @@ def agree_halves(true: Seeds, proxy: Seeds) -> Agreement | None:
       true, proxy: [passage][edit][seed], of the same trainings.
 
     Returns:
-      as `agree`; passages without two seeds are left out, and in each half the edits
-      that have no seed in it.
+      as `agree`. Left out are passages without two seeds, edits without any, and
+      passages whose edits differ in seeds: those that have more were given them for
+      being good with the first, so the later ones would judge a chosen few.
 
     Raises:
       ValueError: other passages or edits in one than in the other.
     """
     found = []
     for own, other in _paired(true, proxy):
-        seeds = min(max(map(len, side), default=0) for side in (own, other))
+        seeds = min(map(_seeds, (own, other)))
         choices = [
             choice([_at(edit, b) for edit in own], [_at(edit, a) for edit in other])
             for a, b in _splits(seeds)
@@ -194,6 +200,12 @@ def agree_halves(true: Seeds, proxy: Seeds) -> Agreement | None:
         known = [c for c in choices if c is not None]
         found.append(_average(known) if known else None)
     return _summary(found)
+
+
+def _seeds(edits: Sequence[Sequence[float | None]]) -> int:
+    """How many all edits have that have any; 0 where they differ."""
+    counts = {len(seeds) for seeds in edits if seeds}
+    return counts.pop() if len(counts) == 1 else 0
 
 
 def _paired[T](true: Sequence[T], proxy: Sequence[T]) -> Iterable[tuple[T, T]]:
@@ -265,7 +277,7 @@ def _interval(
     rows: np.ndarray, value: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, float] | tuple[None, None]:
     """Of `value` of the rows' sum, when rows are drawn with replacement."""
-    if len(rows) < 2:
+    if len(rows) < _FEWEST:
         return None, None
     picks = np.random.default_rng(0).integers(len(rows), size=(_DRAWS, len(rows)))
     found = value(rows[picks].sum(1))

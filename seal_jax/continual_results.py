@@ -3,12 +3,12 @@
     python -m seal_jax.continual_results PATH...
 
 prints the accuracy matrix and the tables made from it (`continual_matrix`). A PATH is a
-folder of run*/summary_*.json (results/continual_self_edits), its runs averaged, or one
-such file; several PATHs are also put side by side.
+folder of run*/summary_*.json (results/continual_self_edits), its runs averaged; one
+such file; or a folder that holds several such folders, as a continual workdir does for
+its arms. Those are never averaged: each has its tables, and all stand side by side.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -80,6 +80,25 @@ def read(path: str | Path) -> tuple[Matrix, ...]:
     """The runs in a folder, its overall_results.json if it has no others, or a file.
 
     Raises:
+      ValueError: nothing there, runs of several arms, or a file that is malformed.
+      OSError: a file cannot be read.
+    """
+    named = read_all(path)
+    if len(named) > 1:
+        names = ", ".join(name for name, _ in named)
+        raise ValueError(
+            f"{path}: holds the runs of several folders, which must not be averaged; "
+            f"give one of {names}"
+        )
+    return named[0][1]
+
+
+def read_all(path: str | Path) -> list[tuple[str, tuple[Matrix, ...]]]:
+    """(path, runs) of each folder of results in `path`, itself included; or a file.
+
+    A folder of results holds its summaries, or folders that each hold some.
+
+    Raises:
       ValueError: nothing there, or a file that is malformed.
       OSError: a file cannot be read.
     """
@@ -87,16 +106,22 @@ def read(path: str | Path) -> tuple[Matrix, ...]:
     if not path.is_dir():
         if not path.is_file():
             raise ValueError(f"{path}: no such file or folder; give one that is there")
-        return (parse(path, files.read_json(path)),)
-    found = sorted(path.rglob(SUMMARY_PATTERN))
-    if not found and (path / OVERALL_NAME).is_file():
-        found = [path / OVERALL_NAME]
+        return [(str(path), (parse(path, files.read_json(path)),))]
+    found: dict[Path, list[Path]] = {}
+    for name in sorted(path.rglob(SUMMARY_PATTERN)):
+        own = path if name.parent == path else name.parent.parent
+        found.setdefault(own, []).append(name)
+    for name in sorted(path.rglob(OVERALL_NAME)):
+        found.setdefault(name.parent, [name])
     if not found:
         raise ValueError(
             f"{path}: must hold {SUMMARY_PATTERN} or {OVERALL_NAME}; give the folder "
             "of a continual run"
         )
-    return tuple(parse(name, files.read_json(name)) for name in found)
+    return [
+        (str(own), tuple(parse(name, files.read_json(name)) for name in names))
+        for own, names in sorted(found.items())
+    ]
 
 
 def write(folder: str | Path, runs: Sequence[Matrix]) -> None:
@@ -236,7 +261,10 @@ def _compared(runs, head, curves, *, first: int) -> str:
             run_view.number(base, digits=digits),
             run_view.signed(diff, digits=digits),
             run_view.number(diff_se, digits=digits),
-            run_view.signed(diff / diff_se if diff_se else None, digits=1),
+            run_view.signed(
+                diff / diff_se if diff_se and run_view.enough(len(runs)) else None,
+                digits=1,
+            ),
         )
         for i, ((mean, se), (base, _), (diff, diff_se)) in enumerate(both, first)
     ]
@@ -244,7 +272,11 @@ def _compared(runs, head, curves, *, first: int) -> str:
 
 
 def side_by_side(named: Sequence[tuple[str, Sequence[Matrix]]]) -> str:
-    """The mean over learned passages minus the un-edited model's, a row for each."""
+    """The mean over learned passages minus the un-edited model's, a row for each.
+
+    It stands below its title, since it is not the `learned` of a run's arms, which is
+    of each passage right after its own edit.
+    """
     rows = []
     for name, runs in named:
         pooled = continual_matrix.pool(runs)
@@ -257,7 +289,11 @@ def side_by_side(named: Sequence[tuple[str, Sequence[Matrix]]]) -> str:
         rows.append((name, *gains))
     width = max(map(len, rows))
     padded = [(*row, *[run_view.MISSING] * (width - len(row))) for row in rows]
-    return _table(("learned - un-edited", *map(str, range(1, width))), padded)
+    head = ("mean so far - un-edited, after edit", *map(str, range(1, width)))
+    return (
+        "Mean over all passages learned so far, minus the un-edited model's on the "
+        f"same ones\n\n{_table(head, padded)}"
+    )
 
 
 def _rows(cells: continual_matrix.Cells) -> list[tuple[str, ...]]:
@@ -289,16 +325,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("paths", metavar="PATH", nargs="+", help="folder or file")
     args = parser.parse_args(argv)
-    try:
-        named = [(path, read(path)) for path in args.paths]
-        for path, runs in named:
-            print(f"{path}: {tables(runs)}\n")
-        if len(named) > 1:
-            print(side_by_side(named))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_view.exit_status(lambda: _print(args.paths))
+
+
+def _print(paths: Sequence[str]) -> None:
+    named = [pair for path in paths for pair in read_all(path)]
+    for name, runs in named:
+        print(f"{name}: {tables(runs)}\n")
+    if len(named) > 1:
+        print(side_by_side(named))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import dataclasses
 import functools
 import itertools
 import statistics
-import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -238,10 +237,15 @@ def read(path: str | Path, *, name: str | None = None) -> list[Edits]:
     for number, row in rows:
         try:
             label, entry = _label(row), _entry(row)
-        except (KeyError, TypeError, AttributeError) as error:
+        except KeyError as error:
+            raise ValueError(
+                f"{path}: row {number} must have a passage and its self-edits, and "
+                f"lacks {error}; it has {list(row)[:6]}; give {_WANTED}"
+            ) from None
+        except (TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path}: row {number} must have a passage and its self-edits "
-                f"({error!r}); give self-edits about passages"
+                f"({error}); give {_WANTED}"
             ) from None
         groups.setdefault(f"{name}{label}", []).append(entry)
     return [e for label, entries in groups.items() for e in _by_prompt(label, entries)]
@@ -317,11 +321,11 @@ def change_rows(groups: Sequence[Edits]) -> list[tuple[str, ...]]:
         change = compare(later, earlier)
         if change.overlap[0] is None:
             continue
-        cells = []
+        cells, many = [], run_view.enough(change.passages)
         for name in shown:
             diff, _, z = change.diffs[name]
             cells.append(run_view.signed(diff, digits=MEASURES[name]))
-            cells.append(run_view.signed(z, digits=1))
+            cells.append(run_view.signed(z if many else None, digits=1))
         common = plus_minus(*change.overlap, digits=3)
         title = f"{later.name} - {earlier.name}"
         rows.append((title, run_view.count(change.passages), common, *cells))
@@ -355,14 +359,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--first", type=int, metavar="K", help="only the first K edits of each passage"
     )
     args = parser.parse_args(argv)
-    alike = len({_stem(path) for path in args.paths}) < len(args.paths)
-    try:
-        groups = [e for p in args.paths for e in read(p, name=p if alike else None)]
-        if args.first is not None:
-            groups = [first(edits, args.first) for edits in groups]
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_view.exit_status(lambda: _print(args.paths, args.first))
+
+
+def _print(paths: Sequence[str], count: int | None) -> None:
+    alike = len({_stem(path) for path in paths}) < len(paths)
+    groups = [e for p in paths for e in read(p, name=p if alike else None)]
+    if count is not None:
+        groups = [first(edits, count) for edits in groups]
     print(aligned(summary_rows(groups)))
     for edits in groups:
         if edits.prompt is not None:
@@ -370,7 +374,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     changes = change_rows(groups)
     if len(changes) > 1:
         print(f"\n{aligned(changes)}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ seeds, graded by the others.
 import argparse
 import dataclasses
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +28,8 @@ from seal_jax import (
 
 type Rewards = variance.Rewards
 
+_WANTED = "a workdir or a SEAL ranking result"
+
 # Files
 
 
@@ -39,6 +40,7 @@ class Measured:
     name: str
     rewards: Rewards
     judge: Rewards  # shares of right answers; the rewards where those are not known
+    raced: int | None = None  # of a race: the seeds that all edits had, and are in
 
 
 def read(path: str | Path) -> list[Measured]:
@@ -55,6 +57,8 @@ def read(path: str | Path) -> list[Measured]:
       OSError: it cannot be read.
     """
     path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or directory; give {_WANTED}")
     if not path.is_dir():
         rewards = _ranking(path)
         return [Measured(path.stem, rewards, rewards)]
@@ -82,9 +86,9 @@ def read(path: str | Path) -> list[Measured]:
         right = [[s[:cut] for _, s, _ in edits] for edits in passages.values()]
         known = _same_seeds(right, rewards)
         judge = right if known else rewards
-        found.append(Measured(name, rewards, judge))
+        found.append(Measured(name, rewards, judge, cut))
         if known and not _same(right, rewards):
-            found.append(Measured(f"{name}, right answers", right, right))
+            found.append(Measured(f"{name}, right answers", right, right, cut))
         every = [other for edits in passages.values() for *_, other in edits]
         for key in every[0]:
             own = [
@@ -93,7 +97,7 @@ def read(path: str | Path) -> list[Measured]:
             ]
             # One that takes no adapter has one value, however many seeds there are.
             if _same_seeds(own, rewards) and not _same(own, rewards):
-                found.append(Measured(f"{name}, {key}", own, judge))
+                found.append(Measured(f"{name}, {key}", own, judge, cut))
     return found
 
 
@@ -151,8 +155,7 @@ def _ranking(path: Path) -> Rewards:
     value = files.read_json(path)
     if not seal_results.is_results(value):
         raise ValueError(
-            f"{path}: must be a workdir or a SEAL ranking result; give a file from "
-            "results/query_server/train"
+            f"{path}: must be {_WANTED}; give a file from results/query_server/train"
         )
     try:
         rewards = [
@@ -185,7 +188,8 @@ def describe(measured: Measured, *, draws: int = 400) -> str:
     parts = variance.anova(rewards)
     edits, seeds = max(map(len, rewards)), _most_seeds(rewards)
     lines = [
-        f"{measured.name}: {parts.passages} passages, {parts.edits} edits, "
+        f"{measured.name}{run_view.raced(measured.raced)}: {parts.passages} passages, "
+        f"{parts.edits} edits, "
         f"{parts.trainings} trainings, mean reward {parts.mean:.4f}",
         f"variance: passages {run_view.number(parts.passage, digits=4)}, edits "
         f"{parts.edit:.4f}, seeds {parts.seed:.4f}; of means over {seeds} seeds "
@@ -212,6 +216,11 @@ def describe(measured: Measured, *, draws: int = 400) -> str:
 def _by_seeds(
     measured: Measured, parts: variance.Components, edits: int, seeds: int
 ) -> str:
+    def interval(k: int) -> tuple[float | None, float | None]:
+        if not run_view.enough(parts.passages):
+            return None, None
+        return variance.reliability_interval(measured.rewards, k)
+
     rows = []
     for k in sorted({1, 2, 3, 4, 6, 8, 12, 24, seeds}):
         gain = variance.expected_gain(parts, edits, k)
@@ -220,7 +229,7 @@ def _by_seeds(
             (
                 str(k),
                 run_view.number(trust, digits=2),
-                run_view.span(*variance.reliability_interval(measured.rewards, k)),
+                run_view.span(*interval(k)),
                 run_view.number(gain.apparent, digits=4),
                 run_view.number(gain.real, digits=4),
                 run_view.number(gain.perfect, digits=4),
@@ -332,19 +341,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument("--draws", type=int, default=400, help="resampled races")
     args = parser.parse_args(argv)
-    try:
-        if args.draws < 1:
-            raise ValueError(f"--draws {args.draws}: must be at least 1; give more")
-        for path in args.paths:
-            for measured in read(path):
-                try:
-                    print(describe(measured, draws=args.draws), end="\n\n")
-                except ValueError as error:
-                    raise ValueError(f"{measured.name}: {error}") from None
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_view.exit_status(lambda: _print(args.paths, args.draws))
+
+
+def _print(paths: Sequence[str], draws: int) -> None:
+    if draws < 1:
+        raise ValueError(f"--draws {draws}: must be at least 1; give more")
+    for path in paths:
+        for measured in read(path):
+            try:
+                print(describe(measured, draws=draws), end="\n\n")
+            except ValueError as error:
+                raced = measured.raced
+                why = "; of a race only the seeds count that all edits had"
+                raise ValueError(
+                    f"{measured.name}{run_view.raced(raced)}: {error}"
+                    f"{'' if raced is None else why}"
+                ) from None
 
 
 if __name__ == "__main__":

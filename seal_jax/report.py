@@ -3,13 +3,14 @@
 A PATH is a workdir of a finished run (or its summary.json); a result file of the SEAL
 reference (results/query_server), whose rewards are also examined if it ranks edits; a
 file of self-edits (data/synthetic_data, or an edits.jsonl); or a folder of continual
-results (results/continual_self_edits). What has something in common is compared. With
---html FILE, all of it becomes a page to read (`report_html`).
+results (results/continual_self_edits), or of several such folders. What has something
+in common is compared. With --html FILE, all of it becomes a page to read
+(`report_html`).
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from seal_jax import (
@@ -54,7 +55,9 @@ def summary_table(summary: dict[str, Any]) -> str:
     view = run_view
     if summary.get("kind") == view.CONTINUAL:
         arms = report_continual.arms(view.Workdir("", summary))
-        parts = [_texts(report_continual.tables(arms))]
+        scores, *others = report_continual.tables(arms) or [view.Table("", (), ())]
+        parts = [_texts([scores]), report_continual.LEGEND if arms else ""]
+        parts.append(_texts(others))
     elif few_shot_view.is_few_shot(summary):
         parts = _few_shot_tables(summary)
     else:
@@ -77,13 +80,14 @@ def _paired_table(summary: dict[str, Any]) -> str:
         (
             f"{row.get('a', '-')} - {row.get('b', '-')}",
             *([str(row.get("what") or "-")] if of else []),
+            view.count(n := report_ladder.shared(row, summary)),
             view.signed(row.get("diff")),
             view.number(row.get("se")),
-            view.signed(row.get("z"), digits=1),
+            view.signed(row.get("z") if view.enough(n) else None, digits=1),
         )
         for row in found
     ]
-    head = ("paired difference", *(["of"] if of else []), "diff", "se", "z")
+    head = ("paired difference", *(["of"] if of else []), "n", "diff", "se", "z")
     return table(head, rows)
 
 
@@ -210,15 +214,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument("--html", metavar="FILE", help="also write a page to read")
     args = parser.parse_args(argv)
-    try:
-        inputs = report_inputs.read(args.paths)
-        print("\n\n".join(texts(inputs)))
-        if args.html:
-            print(f"\npage: {report_html.write_page(inputs, args.html)}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_view.exit_status(lambda: _print(args.paths, args.html))
+
+
+def _print(paths: Sequence[str], page: str | None) -> None:
+    if page and not Path(page).parent.is_dir():
+        raise ValueError(
+            f"--html {page}: {Path(page).parent} is no folder; give a file in one that "
+            "is there"
+        )
+    inputs = report_inputs.read(paths)
+    print("\n\n".join(texts(inputs)))
+    if page:
+        print(f"\npage: {report_html.write_page(inputs, page)}")
 
 
 if __name__ == "__main__":

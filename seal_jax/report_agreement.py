@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from seal_jax import agreement, report_parts, run_view, svg, svg_charts
 from seal_jax.agreement import Measured
@@ -33,8 +33,7 @@ def of_workdir(run: Workdir) -> list[Measured]:
 
 def tells(measured: Measured) -> bool:
     """Whether there is another reward, and a choice between edits."""
-    edits = (len(own) for own in measured.rewards[agreement.TRUE])
-    return len(measured.rewards) > 1 and max(edits, default=0) > 1
+    return len(measured.rewards) > 1 and agreement.several(measured)
 
 
 def tables(found: Sequence[Measured]) -> list[Table]:
@@ -44,7 +43,7 @@ def tables(found: Sequence[Measured]) -> list[Table]:
     made = [agreement.table(m) for m in found]
     head = ("rewards", *made[0][0][1:])
     rows = [
-        (f"{m.name}: {name}", *cells)
+        (f"{m.title}: {name}", *cells)
         for m, (_, *lines) in zip(found, made, strict=True)
         for name, *cells in lines
     ]
@@ -64,31 +63,68 @@ def section(found: Sequence[Measured]) -> str:
         "Captured: of what a passage's best edit has over the mean edit by the true "
         "reward, the share that choosing by another reward gains; 0 is a random "
         "choice. Other seeds: chosen by some seeds, graded by the others. Bars: 95 % "
-        "bootstrap over passages.",
+        "bootstrap over passages, of five or more. Of a race only the seeds count that "
+        "all edits had.",
         _drawn(found) + listed,
     )
 
 
 def _drawn(found: Sequence[Measured]) -> str:
-    """By round for each run with several, else a row for each reward."""
+    """By round for each run with several, else a row for each reward.
+
+    Of many runs these are folded away, below small charts of all of them.
+    """
     runs: dict[str, list[Measured]] = {}
     for m in found:
         runs.setdefault(_ROUND.sub("", m.name), []).append(m)
-    parts = []
+    many = len(runs) > _SHOWN_CHARTS
+    parts = [compact(runs)] if many else []
     for name, own in runs.items():
         chart = by_round(own) if len(own) > 1 else intervals(own[0])
         if len(runs) == 1:
             return report_parts.scroll(chart)
-        many = len(runs) > _SHOWN_CHARTS
         show = report_parts.folded if many else report_parts.headed
         parts.append(show(svg.escape(name), report_parts.scroll(chart)))
     return "".join(parts)
 
 
+def compact(runs: Mapping[str, Sequence[Measured]]) -> str:
+    """What each reward captures, a small chart for each with a line for each run.
+
+    What is of no round stands at 1.
+    """
+    lines: dict[str, dict[str, list[Dot]]] = {}
+    for run, found in runs.items():
+        for m in found:
+            match = _ROUND.search(m.name)
+            for reward, own in m.agreements.items():
+                if own is not None and own.captured is not None:
+                    dot = Dot(int(match[1]) if match else 1, own.captured)
+                    lines.setdefault(reward, {}).setdefault(run, []).append(dot)
+    styles = {run: style for style, run in enumerate(runs)}
+    numbers = sorted({d.x for own in lines.values() for ds in own.values() for d in ds})
+    step = 1 + (len(numbers) - 1) // 8
+    ticks = tuple((n, f"{n:g}") for n in numbers[::step])
+    axes = Axes("round", "captured", ticks, reference=(0.0, "a random choice"))
+    figures = []
+    for reward, own in lines.items():
+        series = [
+            Series(run, tuple(sorted(dots, key=lambda d: d.x)), styles[run])
+            for run, dots in own.items()
+        ]
+        drawn = svg_charts.lines(series, axes, f"Captured by {reward}", small=True)
+        figures.append(report_parts.figure(f"<b>{svg.escape(reward)}</b>", drawn))
+    if not figures:
+        return ""
+    named = [Series(run, (), style) for run, style in styles.items()]
+    legend = report_parts.scroll(svg_charts.legend(named))
+    return legend + report_parts.small_charts(figures)
+
+
 def intervals(measured: Measured) -> str:
     """What each reward captures, a row for each; nothing where nothing is known."""
     points = []
-    for name, own in agreement.compare(measured).items():
+    for name, own in measured.agreements.items():
         if own is not None and own.captured is not None:
             low, high = own.captured_interval
             bounds = None if low is None or high is None else (low, high)
@@ -104,7 +140,7 @@ def by_round(found: Sequence[Measured]) -> str:
     lines: dict[str, list[Dot]] = {}
     for m in found:
         match = _ROUND.search(m.name)
-        for name, own in agreement.compare(m).items():
+        for name, own in m.agreements.items():
             if match and own is not None and own.captured is not None:
                 dot = Dot(int(match[1]), own.captured, *own.captured_interval)
                 lines.setdefault(name, []).append(dot)

@@ -18,6 +18,11 @@ from seal_jax.run_view import Table, Workdir
 from seal_jax.svg_charts import Axes, Cell, Dot, Series
 
 FOLDER = "continual"  # of a workdir: each arm's runs in the reference's layout
+LEGEND = (
+    "Learned: right after a passage's own edit. Kept: the earlier passages after the "
+    "last edit. Final: all passages after the last edit. General: questions that no "
+    "edit touches. ± is one standard error over sequences."
+)
 _SHOWN_MATRICES = 3
 _SCORES = ("learned", "kept", "final", "general_before", "general_after")
 _COSTS = ("adapters", "tokens", "answers")
@@ -147,12 +152,7 @@ def section(found: Sequence[Arm], *, of: str = "") -> str:
         return ""
     end = f": {svg.escape(of)}" if of else ""
     parts = [report_parts.shown(table) for table in tables(found)]
-    note = (
-        "Learned: right after a passage's own edit. Kept: the earlier passages after "
-        "the last edit. Final: all passages after the last edit. General: questions "
-        "that no edit touches. ± is one standard error over sequences."
-    )
-    made = [report_parts.section(f"Arms{end}", note, "".join(parts))]
+    made = [report_parts.section(f"Arms{end}", LEGEND, "".join(parts))]
     pooled = [(arm, continual_matrix.pool(arm.runs)) for arm in found if arm.runs]
     most = max((farthest(matrix) for _, matrix in pooled), default=None)
     drawn = [
@@ -288,7 +288,7 @@ def _against_base(
         series.append(Series(label, dots, 7 + 8 * i, dashed=True))
     last = max(len(s.dots) for s in series)
     ticks = tuple((float(i), str(i)) for i in range(first, first + last))
-    axes = Axes(x, "accuracy", ticks, marks=marks)
+    axes = Axes(x, "accuracy", ticks, marks=marks, share=True)
     return svg_charts.lines(series, axes, title)
 
 
@@ -320,5 +320,5 @@ def general(found: Sequence[Arm]) -> str:
     if not count:
         return ""
     ticks = tuple((float(k), str(k)) for k in range(count + 1))
-    axes = Axes("edits", "general questions right", ticks)
+    axes = Axes("edits", "general questions right", ticks, share=True)
     return svg_charts.lines(series, axes, "General ability by edits")

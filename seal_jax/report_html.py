@@ -78,7 +78,7 @@ def compared(inputs: Inputs) -> list[str]:
         *_continual(runs),
         *(
             report_ladder.paired(
-                run_view.rows(run.summary, "paired"),
+                report_ladder.counted(run.summary),
                 what="sequence",
                 title=f"Paired differences: {run.name}",
             )
@@ -162,7 +162,7 @@ def _run(name: str, run: Workdir) -> list[str]:
         report_continual.section(report_continual.arms(run)),
         report_ladder.items(summary),
         report_ladder.paired(
-            run_view.rows(summary, "paired"),
+            report_ladder.counted(summary),
             first=report_ladder.telling(summary),
             what="sequence" if run.kind == run_view.CONTINUAL else what,
         ),

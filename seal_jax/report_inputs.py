@@ -13,6 +13,7 @@ from seal_jax import (
     records,
     reliability,
     report_agreement,
+    report_continual,
     report_reliability,
     run_view,
     seal_results,
@@ -107,13 +108,16 @@ def _folder(path: Path, name: str) -> dict[str, list[Any]]:
     if begun or (path / run_view.SUMMARY_NAME).is_file():
         run = run_view.read_workdir(path)
         return {"workdirs": [dataclasses.replace(run, name=name)]}
-    overall = path / continual_results.OVERALL_NAME
-    # Deeper ones are of several folders of results, which must not be averaged.
-    pattern = continual_results.SUMMARY_PATTERN
-    near = (*path.glob(pattern), *path.glob(f"*/{pattern}"))
-    if overall.is_file() or near:
-        return {"continual": [(name, continual_results.read(path))]}
-    raise ValueError(f"{path}: must be {WANTED}; give one of these")
+    patterns = (continual_results.SUMMARY_PATTERN, continual_results.OVERALL_NAME)
+    if not any(next(path.rglob(pattern), None) for pattern in patterns):
+        raise ValueError(f"{path}: must be {WANTED}; give one of these")
+    found = []
+    for folder, runs in continual_results.read_all(path):
+        # The arms of a run are called by their own names alone.
+        parts = Path(folder).relative_to(path).parts
+        own = [part for part in parts if part != report_continual.FOLDER]
+        found.append(("/".join([name, *own]), runs))
+    return {"continual": found}
 
 
 def _summary(path: Path, name: str, value: dict[str, Any]) -> Workdir:

@@ -153,7 +153,7 @@ def telling(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
     All of them where the pairs are not of rows.
     """
-    return [row for row in run_view.rows(summary, "paired") if _telling(row, summary)]
+    return [row for row in counted(summary) if _telling(row, summary)]
 
 
 def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
@@ -166,6 +166,25 @@ def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
     first, second = (names.index(pair.get(side)) for side in ("a", "b"))
     neighbours = abs(first - second) == 1
     return neighbours or bool(rounds and rounds[-1] in ends)
+
+
+def shared(pair: dict[str, Any], summary: dict[str, Any]) -> float | None:
+    """Over how many items a pair is: as it says, else those of its smaller row."""
+    own = run_view.measured(pair.get("n"))
+    ends = (pair.get("a"), pair.get("b"))
+    counts = [
+        n
+        for row in run_view.rows(summary, "ladder")
+        if row.get("name") in ends
+        and (n := run_view.measured(row.get("n"))) is not None
+    ]
+    return min(counts, default=None) if own is None else own
+
+
+def counted(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """All pairs of a summary, each with its number of items."""
+    found = run_view.rows(summary, "paired")
+    return [pair | {"n": shared(pair, summary)} for pair in found]
 
 
 def paired(
@@ -192,7 +211,7 @@ def paired(
     return report_parts.section(
         svg.escape(title),
         f"Over the same {what}s, so that what makes a {what} hard cancels out. Bold: "
-        "|z| ≥ 2.",
+        f"|z| ≥ 2; fewer than {run_view.FEWEST} make neither a z nor an interval.",
         body,
     )
 
@@ -209,6 +228,9 @@ def _pairs(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> s
     cells = []
     for row in shown:
         diff, se, z = (run_view.measured(row.get(k)) for k in ("diff", "se", "z"))
+        enough = run_view.enough(row.get("n"))
+        z = z if enough else None
+        ends = (row.get("low"), row.get("high")) if enough else (None, None)
         clear = abs(z or 0.0) >= 2
         css = ("k-up" if (z or 0.0) > 0 else "k-down") if clear else "k-control"
         text = run_view.signed(z, digits=1)
@@ -216,14 +238,17 @@ def _pairs(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> s
         cells.append(
             (
                 svg.escape(pair),
-                "" if diff is None else svg.interval(x, diff, se, css),
+                ""
+                if diff is None
+                else svg.interval(x, diff, se if enough else None, css),
                 *([svg.escape(row.get("what") or run_view.MISSING)] if named else []),
+                run_view.count(row.get("n")),
                 run_view.signed(diff),
                 run_view.number(se),
                 f"<b>{text}</b>" if clear else text,
-                *([run_view.span(row.get("low"), row.get("high"))] if bounded else []),
+                *([run_view.span(*ends)] if bounded else []),
             )
         )
-    head = ("pair", "", *(["of"] if named else []), "difference", "se", "z")
+    head = ("pair", "", *(["of"] if named else []), "n", "difference", "se", "z")
     head += ("95 % interval",) if bounded else ()
     return report_parts.table(head, cells, css="pairs")

@@ -61,7 +61,7 @@ def tables(results: Sequence[seal_results.Results]) -> list[Table]:
             view.count(n),
             view.signed(diff, digits=4),
             view.number(se, digits=4),
-            view.signed(z, digits=1),
+            view.signed(z if view.enough(n) else None, digits=1),
         )
         for a, b, n, diff, se, z in pairs(results)
     ]
@@ -90,8 +90,8 @@ def sections(results: Sequence[seal_results.Results]) -> list[str]:
         + report_parts.shown(tables(results)[0]),
     )
     rows: list[dict[str, Any]] = [
-        {"a": a, "b": b, "diff": diff, "se": se, "z": z}
-        for a, b, _, diff, se, z in pairs(results)
+        {"a": a, "b": b, "n": n, "diff": diff, "se": se, "z": z}
+        for a, b, n, diff, se, z in pairs(results)
     ]
     return [first, report_ladder.paired(rows)]
 

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import few_shot_view, plateau, report_parts, run_view, svg, svg_charts
+from seal_jax import (
+    few_shot_view,
+    plateau,
+    report_ladder,
+    report_parts,
+    run_view,
+    svg,
+    svg_charts,
+)
 from seal_jax.run_view import Table, Workdir
 
 _BEFORE = "self_edits"  # of the base policy: round 0
@@ -62,17 +70,21 @@ def _ladder(runs: Sequence[Workdir]) -> Table:
 
 
 def _ends(runs: Sequence[Workdir]) -> Table:
-    head = ("run", "last − round 0", "se", "z", "plateau", "trainings", "adapters")
+    head = ("run", "n", "last − round 0", "se", "z", "plateau", "trainings", "adapters")
     head += ("ended",)
     rows = []
     for run in runs:
         gain = _gain(run.summary)
+        n = gain.get("n")
         rows.append(
             (
                 run.name,
+                run_view.count(n),
                 run_view.signed(gain.get("diff")),
                 run_view.number(gain.get("se")),
-                run_view.signed(gain.get("z"), digits=1),
+                run_view.signed(
+                    gain.get("z") if run_view.enough(n) else None, digits=1
+                ),
                 run_view.count(plateau_of(run.summary)),
                 run_view.count(_trainings(run.summary)),
                 run_view.count(run.summary.get("adapters")),
@@ -92,7 +104,7 @@ def _base(summary: dict[str, Any]) -> float | None:
 def _gain(summary: dict[str, Any]) -> dict[str, Any]:
     """The paired difference of the last round and round 0; {} where there is none."""
     last = max(scores(summary), default=0)
-    for row in run_view.rows(summary, "paired"):
+    for row in report_ladder.counted(summary):
         if (row.get("a"), row.get("b")) == (f"round_{last}", _BEFORE):
             return row
     return {}
@@ -129,11 +141,28 @@ def ended(summary: dict[str, Any]) -> str:
     return f"{text}: {stopped}" if stopped else text
 
 
+def reward_of(run: Workdir) -> str | None:
+    """What an edit of the run is worth, the unit of its rewards, if on record."""
+    own = run.config.get("select")
+    value = own.get("reward") if isinstance(own, dict) else None
+    return value if isinstance(value, str) else None
+
+
 def _rounds(runs: Sequence[Workdir]) -> Table:
-    head = ("run", "round", "sampled", "best of E", "kept", "edits kept", "trainings")
+    head = (
+        "run",
+        "reward",
+        "round",
+        "sampled",
+        "best of E",
+        "kept",
+        "edits kept",
+        "trainings",
+    )
     rows = [
         (
             run.name,
+            reward_of(run) or run_view.MISSING,
             run_view.count(line.get("round")),
             *(run_view.number(line.get(f"{key}_mean")) for _, key in _MEANS),
             run_view.count(line.get("kept")),
@@ -216,36 +245,49 @@ def ladder_chart(runs: Sequence[Workdir]) -> str:
 def rewards_chart(runs: Sequence[Workdir]) -> str:
     """Rewards while sampling: of all edits, of the best, of those kept.
 
-    Of one run three lines in one chart, of several a small chart for each.
+    Of one run three lines in one chart, of several a small chart for each. Runs that
+    were decided by different rewards are drawn apart: these share no unit.
     """
+    by_reward: dict[str | None, list[tuple[int, Workdir]]] = {}
+    for style, run in enumerate(runs):
+        by_reward.setdefault(reward_of(run), []).append((style, run))
+    apart = len(by_reward) > 1
+    return "".join(
+        _rewards_chart(own, f": {reward or 'reward not on record'}" if apart else "")
+        for reward, own in by_reward.items()
+    )
+
+
+def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> str:
+    """Of runs with one reward, each with its style; `end` is of the title."""
     lines = {
-        label: [_rewards(run, f"{key}_mean") for run in runs] for label, key in _MEANS
+        label: [_rewards(run, f"{key}_mean") for _, run in runs]
+        for label, key in _MEANS
     }
     ends = {int(d.x) for own in lines.values() for dots in own for d in dots}
     if len(ends) < 2:
         return ""
-    ticks = _ticks(ends)
+    ticks, title = _ticks(ends), f"Rewards by round{end}"
     if len(runs) == 1:
         axes = svg_charts.Axes("round", "reward while sampling", ticks)
         series = [
             svg_charts.Series(label, own[0], style)
             for style, (label, own) in enumerate(lines.items())
         ]
-        drawn = svg_charts.lines(series, axes, "Rewards by round")
-        return report_parts.titled("Rewards by round", report_parts.scroll(drawn))
+        named = f"{title}: {runs[0][1].name}" if end else title
+        drawn = svg_charts.lines(series, axes, named)
+        return report_parts.titled(named, report_parts.scroll(drawn))
     figures, series = [], []
     for label, own in lines.items():
         series = [
             svg_charts.Series(run.name, dots, style)
-            for style, (run, dots) in enumerate(zip(runs, own, strict=True))
+            for (style, run), dots in zip(runs, own, strict=True)
         ]
         axes = svg_charts.Axes("round", "", ticks)
-        drawn = svg_charts.lines(series, axes, f"Rewards, {label}", small=True)
+        drawn = svg_charts.lines(series, axes, f"{title}, {label}", small=True)
         figures.append(report_parts.figure(f"<b>{label}</b>", drawn))
     legend = report_parts.scroll(svg_charts.legend(series))
-    return report_parts.titled(
-        "Rewards by round", legend + report_parts.small_charts(figures)
-    )
+    return report_parts.titled(title, legend + report_parts.small_charts(figures))
 
 
 def _rewards(run: Workdir, key: str) -> tuple[svg_charts.Dot, ...]:

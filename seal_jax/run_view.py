@@ -5,7 +5,9 @@ Everything here is tolerant: what a run did not record reads as None, and shows 
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,8 @@ MISSING = "-"
 # The log-likelihood reward of an adapter that failed: below any that was measured, a
 # mark and no measurement.
 FLOOR = -1e6
+# Fewer items than this make neither a z nor an interval.
+FEWEST = 5
 # Of summary.json: a run over sequences of passages, and one over passages together.
 CONTINUAL, POOLED = "continual", "pooled"
 
@@ -190,3 +194,42 @@ def percent(value: Any, *, digits: int = 1) -> str:
     """12.3 % of a share in 0..1, or "-"."""
     known = measured(value)
     return MISSING if known is None else f"{100 * known:.{digits}f} %"
+
+
+def percents(low: Any, high: Any, *, digits: int = 0) -> str:
+    """12 to 34 % of shares, or "-"."""
+    if measured(low) is None or measured(high) is None:
+        return MISSING
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
+
+
+def raced(seeds: int | None) -> str:
+    """After the name of rewards of a race: which seeds count; nothing for None."""
+    if seeds is None:
+        return ""
+    return f" (a race: only {'seed 1' if seeds == 1 else f'seeds 1 to {seeds}'})"
+
+
+def enough(count: Any) -> bool:
+    """Whether `count` items make a z and an interval; so do those nobody counted."""
+    known = measured(count)
+    return known is None or known >= FEWEST
+
+
+def exit_status(work: Callable[[], None]) -> int:
+    """Does the work of a command that prints: 0, or 2 after an error in one line.
+
+    It ends quietly where what it prints is read no further (`... | head`).
+    """
+    try:
+        work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer is written at exit, and would fail again.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

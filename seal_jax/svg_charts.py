@@ -72,6 +72,7 @@ class Axes:
     Attributes:
       ticks: (x, label) below the chart; empty: round numbers.
       zero: whether y starts at zero.
+      share: whether y is a share, and so ends at 1.
       reference: (y, label) of a dashed level.
       marks: (x, label) of dashed uprights.
     """
@@ -82,6 +83,7 @@ class Axes:
     zero: bool = False
     reference: tuple[float, str] | None = None
     marks: tuple[tuple[float, str], ...] = ()
+    share: bool = False
 
 
 def lines(
@@ -129,6 +131,8 @@ def _scales(
     if lowest >= 0 and (axes.zero or y.low < 0):
         # Room below a share or a variance would be of values that cannot be.
         y = dataclasses.replace(y, low=0.0)
+    if axes.share and y.high > 1 and max(values, default=0.0) <= 1:
+        y = dataclasses.replace(y, high=1.0)
     places = [d.x for d in dots] + [at for at, _ in (*axes.ticks, *axes.marks)]
     return svg.fit(places, frame.left + 6, frame.right - 6), y
 

@@ -71,6 +71,35 @@ def test_workdirs_give_each_round_and_every_reward(tmp_path):
     assert second.rewards["grade"] == [[[1.0]]]
 
 
+def test_of_a_race_only_the_seeds_of_all_edits_count(tmp_path, capsys):
+    rows = [
+        row("a", [0.0, 1.0, 1.0], cheap=[0.1, 0.2, 0.3], rubric=0.5) | {"out": False},
+        row("a", [1.0], cheap=[0.4], rubric=0.6) | {"out": True},
+        row("a", [], cheap=[], rubric=None) | {"out": True},  # refused
+        row("a", [0.5, 1.0], number=2) | {"out": False},
+        row("a", [0.0, 1.0], number=2) | {"out": False},
+    ]
+    first, second = agreement.read(workdir(tmp_path, *rows))
+    assert (first.raced, second.raced) == (1, None)
+    assert first.rewards["grade"] == [[[0.0], [1.0], []]]
+    assert first.rewards["cheap"] == [[[0.1], [0.4], []]]
+    assert first.rewards["rubric"] == [[[0.5], [0.6], [None]]]
+    assert "grade, other seeds" not in first.agreements
+    assert "grade, other seeds" in second.agreements
+    assert agreement.main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "round 1 (a race: only seed 1)  " in out
+    assert "round 2  " in out
+
+
+def test_one_edit_for_each_passage_is_no_choice(tmp_path, capsys):
+    assert agreement.main([str(workdir(tmp_path, row("a", [0.5]), row("b", [1])))]) == 0
+    out = capsys.readouterr().out
+    assert out == (
+        f"{tmp_path.name} round 1: one edit for each passage: nothing to choose from\n"
+    )
+
+
 def test_runs_that_measured_nothing_else_are_graded_by_their_answers(tmp_path):
     old = {"task_id": "t", "answers": [[{"score": 1.0}, {"score": None}], []]}
     (got,) = agreement.read(workdir(tmp_path, old))
@@ -147,6 +176,7 @@ def test_files_that_are_no_ranking_results_are_refused(tmp_path, capsys, text):
     assert agreement.main([str(path)]) == 2
     assert agreement.main([str(tmp_path / "none.json")]) == 2
     said = capsys.readouterr().err.splitlines()
+    assert "none.json: no such file or directory; give a workdir or" in said[1]
     assert len(said) == 2 and all(line.startswith("error: ") for line in said)
 
 

@@ -30,7 +30,8 @@ def test_a_perfect_reward():
     assert got.pick[0] == pytest.approx(got.best) == pytest.approx(2 / 3)
     assert got.mean == pytest.approx((0.3 + 0.5 + 0.2) / 3)
     assert got.captured == pytest.approx(1)
-    assert got.captured_interval == (pytest.approx(1), pytest.approx(1))
+    twice = agree(TRUE * 2, scaled(3.0, TRUE * 2))
+    assert twice.captured_interval == (pytest.approx(1), pytest.approx(1))
     assert got.chance == pytest.approx(1 / 3)
 
 
@@ -75,14 +76,14 @@ def test_missing_rewards_are_neither_picked_nor_counted():
     assert got is not None
     assert (got.pick, got.best) == (0.4, 0.8)
     assert got.mean == pytest.approx(1.4 / 3)
-    assert got.pearson == pytest.approx(1) and got.found == 0.0
+    assert got.pearson is None and got.found == 0.0  # two edits have both
     assert choice.choice([None, 0.5], [1.0, None]) is None
     assert agree([[None], [0.5]], [[1.0], [1.0]]).passages == 1
     assert choice.agree([[None]], [[1.0]]) is choice.agree([], []) is None
 
 
 def test_one_passage_has_no_error():
-    got = agree([[0.0, 1.0]], [[0.0, 1.0]])
+    got = agree([[0.0, 0.5, 1.0]], [[0.0, 0.5, 1.0]])
     assert got.pearson == (pytest.approx(1), None)
     assert got.captured_interval == got.pooled_interval == (None, None)
 
@@ -109,7 +110,8 @@ def test_correlations_are_numpys(pairs):
     y, x = np.array(pairs, float).T
     got = choice.choice(y.tolist(), x.tolist())
     assert got is not None
-    assert (got.pearson is None) == (np.ptp(x) == 0 or np.ptp(y) == 0)
+    undefined = np.ptp(x) == 0 or np.ptp(y) == 0 or len(x) < 3
+    assert (got.pearson is None) == undefined
     if got.pearson is not None:
         assert got.pearson == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
         ranks = [[(v < w).sum() + (v == w).sum() / 2 for w in v] for v in (x, y)]
@@ -165,16 +167,37 @@ def test_a_proxy_is_told_by_the_seeds_that_do_not_judge_it():
     own = [[[0.0, 1.0], [1.0, 0.0]]]
     got = choice.agree_halves(own, own)
     assert got is not None
-    assert got.pearson == (pytest.approx(-1), None) and got.pick == (0.0, None)
+    assert got.pooled == pytest.approx(-1) and got.pick == (0.0, None)
 
 
 def test_without_two_seeds_there_are_no_halves():
     assert choice.agree_halves([[[0.5], [0.2]]], [[[0.5], [0.2]]]) is None
     assert choice.agree_halves([[[0.5, 0.1]]], [[[0.5]]]) is None
-    # An edit that a race gave one seed has a part in no half's choice.
-    raced = [[[0.0, 0.2], [1.0, 0.8], [0.5]]]
-    got = choice.agree_halves(raced, raced)
-    assert got is not None and got.pearson[0] == pytest.approx(1)
+
+
+def test_edits_that_differ_in_seeds_have_no_halves():
+    # Only those have the later seeds that were lucky with the first.
+    raced = [[0.0, 0.2], [1.0, 0.8], [0.5]]
+    assert choice.agree_halves([raced], [raced]) is None
+    # One that was refused has no seeds, and no part in the choice.
+    refused = [[0.0, 0.2], [1.0, 0.8], []]
+    got = choice.agree_halves([raced, refused], [raced, refused])
+    assert got is not None and got.passages == 1
+    # Products of the deviations ±0.5 and ±0.3, over the mean of their squares.
+    assert got.pooled == pytest.approx(0.3 / 0.34)
+
+
+def test_of_two_edits_no_correlation_is_told_but_the_pick_is():
+    got = agree([[0.0, 1.0]], [[3.0, 5.0]])
+    assert got.pearson == got.spearman == (None, None)
+    assert got.pooled == pytest.approx(1) and got.captured == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("passages", "known"), [(4, False), (5, True)])
+def test_an_interval_takes_five_passages(passages, known):
+    got = agree(*[[[0.0, 0.5, 1.0]] * passages] * 2)
+    for interval in (got.pooled_interval, got.captured_interval):
+        assert (interval != (None, None)) == known
 
 
 def test_many_seeds_are_split_at_random_and_always_alike():

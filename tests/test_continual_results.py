@@ -49,6 +49,26 @@ def test_what_is_written_reads_back(tmp_path):
     assert continual_results.read(folder) == (OTHER, TWO)
 
 
+def test_folders_of_several_arms_are_told_apart_and_never_averaged(tmp_path, capsys):
+    run = tmp_path / "run"
+    for name, own in (("merge", [TWO, OTHER]), ("replay", [OTHER])):
+        continual_results.write(run / "continual" / name, own)
+    names = [str(run / "continual" / name) for name in ("merge", "replay")]
+    for path in (run, tmp_path):
+        with pytest.raises(ValueError, match="must not be averaged; give one of") as e:
+            continual_results.read(path)
+        assert all(name in str(e.value) for name in names)
+        assert continual_results.read_all(path) == [
+            (names[0], (TWO, OTHER)),
+            (names[1], (OTHER,)),
+        ]
+    assert continual_results.main([str(run)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [names[1], "+0.200", "+0.250"] in lines  # 0.5 - 0.3; 0.5 - 0.25
+    (run / "continual/replay/run0/summary_0.json").unlink()  # overall_results stays
+    assert len(continual_results.read_all(run)) == 2
+
+
 def test_a_folder_of_an_overall_file_alone_is_one_run(tmp_path):
     path = tmp_path / "overall_results.json"
     path.write_text(json.dumps(SQUARE))
@@ -143,7 +163,7 @@ def test_the_command_prints_matrix_tables_and_comparison(tmp_path, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["2", "0.300", "0.700"] in lines  # the matrix's last row
     # Means over both passages .5 and .5, un-edited .35 and .25; gains .15 and .25.
-    assert "2 0.5000 0.0000 0.3000 +0.2000 0.0500 +4.0".split() in lines
+    assert "2 0.5000 0.0000 0.3000 +0.2000 0.0500 -".split() in lines
     # An edit later .4 and .2, un-edited .5 and .3: the same loss in both.
     assert "1 0.3000 0.1000 0.4000 -0.1000 0.0000 -".split() in lines
     assert "backward transfer -0.3000 0.0000".split() in lines

@@ -311,9 +311,13 @@ BROKEN = {
     "not JSON": ("[", [], "must be one JSON value ("),
     "empty": ("[]", [], "must hold self-edits"),
     "summary": ('{"ladder": []}', [], "must hold self-edits"),
-    "not records": ("[3]", [], "row 1 must have a passage and its self-edits (TypeErr"),
-    "no passage": ('[{"task_id": 1, "text": "x"}]', [], "(KeyError('passage'))"),
-    "no edits": ('[{"context": "x"}]', [], "(KeyError('text'))"),
+    "not records": ("[3]", [], "row 1 must have a passage and its self-edits ("),
+    "no passage": (
+        '[{"task_id": 1, "text": "x"}]',
+        [],
+        "lacks 'passage'; it has ['task_id', 't",
+    ),
+    "no edits": ('[{"context": "x"}]', [], "lacks 'text'; it has ['context']; give"),
     "null": ('[{"context": "x", "text": null}]', [], "None is not text"),
     "first": ('[{"context": "x", "text": "y"}]', ["--first", "0"], "first=0 must be"),
 }

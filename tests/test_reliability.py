@@ -108,6 +108,18 @@ def test_of_a_race_only_the_seeds_of_all_count(tmp_path):
     first, second = reliability.read(workdir(tmp_path, *rows))
     assert first.rewards == first.judge == [[[1.0], [0.5], []], [[0.0]]]
     assert second.rewards == [[[0.25, 0.5]]]
+    assert (first.raced, second.raced) == (1, None)
+
+
+def test_a_race_of_one_seed_for_all_is_said(tmp_path, capsys):
+    rows = [
+        row("a", [1.0, 0.5]) | {"out": False},
+        row("a", [0.5]) | {"out": True},
+    ]
+    assert reliability.main([str(workdir(tmp_path, *rows))]) == 2
+    said = capsys.readouterr().err
+    assert "round 1 (a race: only seed 1): 1 passages, 2 edits, 2 trainings" in said
+    assert said.endswith("; of a race only the seeds count that all edits had\n")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +158,10 @@ def test_refuses_draws_and_missing_files(tmp_path, capsys):
     assert reliability.main([str(tmp_path), "--draws", "0"]) == 2
     assert "--draws 0: must be at least 1" in capsys.readouterr().err
     assert reliability.main([str(tmp_path / "gone.json")]) == 2
-    assert "gone.json" in capsys.readouterr().err
+    assert (
+        "gone.json: no such file or directory; give a workdir or"
+        in capsys.readouterr().err
+    )
 
 
 def test_prints_a_workdir(tmp_path, capsys):

@@ -67,8 +67,8 @@ def test_summary_table_shows_what_is_there_and_dashes():
     assert ["base", "0.125", "0.020", "40", "5.0", "%"] in words
     assert ["round_1", "0.500", "-", "40", "-"] in words
     assert ["-", "-", "-", "-", "-"] in words
-    assert ["round_1", "-", "base", "+0.375", "0.125", "+3.0"] in words
-    assert ["round_1", "-", "round_1", "+0.000", "0.000", "-"] in words
+    assert ["round_1", "-", "base", "40", "+0.375", "0.125", "+3.0"] in words
+    assert ["round_1", "-", "round_1", "40", "+0.000", "0.000", "-"] in words
     assert "adapters/s: 20" in lines
 
 
@@ -86,7 +86,7 @@ def test_the_table_of_a_few_shot_run():
         "by task in_context self_edits round_1 oracle",
         "task one 1.00 0.00 0.50 1.00",
         "task three 0.00 0.00 0.50 1.00",
-        "round_1 - in_context +0.100 0.200 +0.5",
+        "round_1 - in_context 3 +0.100 0.200 -",  # three tasks make no z
     ):
         assert row.split() in words
     assert "texts refused, round_1: not json 2, epochs 1, over budget 1" in text
@@ -125,9 +125,9 @@ def test_result_files_are_compared_in_pairs(tmp_path, capsys):
     row = "one 4 4 0.0000 0.2500 0.2500 0.2500 75.0 % 1.000"
     assert row.split() in words
     # Differences 0 1 1 0: mean 1/2, s = sqrt(1/3), se = s / 2.
-    assert "two - one 4 +0.5000 0.2887 +1.7".split() in words
-    assert "wide - two 4 +0.2500 0.2500 +1.0".split() in words
-    assert "one - its base 4 +0.2500 0.2500 +1.0".split() in words
+    assert "two - one 4 +0.5000 0.2887 -".split() in words
+    assert "wide - two 4 +0.2500 0.2500 -".split() in words
+    assert "one - its base 4 +0.2500 0.2500 -".split() in words
 
 
 def test_files_over_other_passages_are_not_compared(tmp_path):
@@ -150,6 +150,15 @@ def test_a_workdir_and_its_summary_print_the_same(workdir, capsys):
     second = capsys.readouterr().out
     assert first.splitlines()[1:] == second.splitlines()[1:]
     assert "round_1" in first
+
+
+def test_a_page_in_no_folder_is_refused_before_anything_is_printed(
+    workdir, tmp_path, capsys
+):
+    assert report.main([str(workdir), "--html", str(tmp_path / "no/x.html")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert f"x.html: {tmp_path / 'no'} is no folder; give" in said.err
 
 
 def test_html_option_writes_the_page(workdir, tmp_path, capsys):
@@ -200,11 +209,12 @@ def test_the_text_of_a_continual_run(tmp_path, capsys):
     for row in (
         scores,
         "replay 2 6 12,345 77 1.5 75.0 % 0.812",
-        "replay - merge final +0.125 0.050 +2.5",
+        "replay - merge final 2 +0.125 0.050 -",
         # 0.75 of 0.6; 0.525 of 0.45; 0.375 of 0.45.
         "merge +0.150 +0.075 -0.075",
     ):
         assert row.split() in words
+    assert out.count("Learned: right after a passage's own edit.") == 1
     summary = records.read_json(tmp_path / "run/summary.json")
     assert report.summary_table(summary) in out
     assert report.seconds_line(summary) == "seconds: adapt 3.0"
@@ -220,7 +230,7 @@ def test_the_text_of_several_runs(tmp_path, capsys):
     for row in (
         "one 0.125 0.250 0.400 0.500 0.600",
         "two 0.125 0.250 0.400 0.500 -",
-        "two +0.350 0.050 +7.0 16 100 after 2 rounds: no gain",
+        "two 9 +0.350 0.050 +7.0 - 16 100 after 2 rounds: no gain",
         "stopped after 2 rounds: no gain",
         "two 2 0.125",
     ):
@@ -239,7 +249,7 @@ def test_the_text_of_the_other_kinds(tmp_path, capsys):
     )
     for part in (
         "a: files 2, sequences 2, passages in each 3; m on passages <1>",
-        "learned - un-edited",
+        "mean so far - un-edited, after edit",
         "rank: 3 passages, 6 edits, 12 trainings, mean reward",
         "rank - its base",
         "halving 1>1, 2>1",

@@ -70,7 +70,16 @@ def test_the_charts_of_many_runs_are_folded(run):
     named = [agreement.Measured(n, own.rewards) for n in ("a", "<b>", "c", "d")]
     few = parse(report_agreement.section(named[:2]))
     assert [h.text for h in few.iter("h3")] == ["a", "<b>"]
+    assert few.findall(".//figure") == []
     many = parse(report_agreement.section(named))
+    # One open chart for each reward, with a dot for each run.
+    names = [f.findtext("figcaption/b") for f in many.iter("figure")]
+    assert "cheap" in names and "wrong" in names
+    cheap = list(many.iter("figure"))[names.index("cheap")]
+    told = [t.text for t in cheap.iter("title")]
+    assert [t for t in told if t != "Captured by cheap"] == [
+        f"{name}, 1: 1" for name in ("a", "<b>", "c", "d")
+    ]
     assert [s.text for s in many.iter("summary")] == [
         "a",
         "<b>",

@@ -45,11 +45,26 @@ def test_many_pairs_are_folded_but_the_first():
 def test_pairs_say_what_they_are_of_and_their_interval():
     of = pair("a", "b", what="kept <x>", low=0.05, high=0.15)
     assert rows(report_ladder.paired([of])) == [
-        ["a − b", "", "kept <x>", "+0.100", "0.020", "+5.0", "0.050 to 0.150"]
+        ["a − b", "", "kept <x>", "-", "+0.100", "0.020", "+5.0", "0.050 to 0.150"]
     ]
     assert rows(report_ladder.paired([pair("a", "b")])) == [
-        ["a − b", "", "+0.100", "0.020", "+5.0"]
+        ["a − b", "", "-", "+0.100", "0.020", "+5.0"]
     ]
+
+
+@pytest.mark.parametrize(("n", "told"), [(4, ["-", "-"]), (5, ["+5.0", "0.1 to 0.2"])])
+def test_few_items_make_neither_a_z_nor_an_interval(n, told):
+    ((*_, count, _, _, z, interval),) = rows(
+        report_ladder.paired([pair("a", "b", n=n, low=0.1, high=0.2)])
+    )
+    assert (count, [z, interval.replace("00", "")]) == (str(n), told)
+
+
+def test_a_pair_is_over_the_items_it_says_or_those_of_its_smaller_row():
+    rows = [{"name": "a", "n": 9}, {"name": "b", "n": 7}, {"name": "c", "n": 2}]
+    for own, expected in ((pair("a", "b"), 7), (pair("a", "c", n=5), 5)):
+        assert report_ladder.shared(own, {"ladder": rows}) == expected
+    assert report_ladder.shared(pair("x", "y"), {"ladder": rows}) is None
 
 
 def test_ladders_of_runs_are_folded_where_rounds_are_drawn():

@@ -43,13 +43,13 @@ def test_the_tables_of_two_runs(tmp_path):
         ("short", "0.125", "0.250", "0.400", "0.500", "-"),
     ]
     assert ends.rows == [
-        ("long", "+0.350", "0.050", "+7.0", "-", "24", "100", "after 3 rounds"),
+        ("long", "9", "+0.350", "0.050", "+7.0", "-", "24", "100", "after 3 rounds"),
         (
-            *("short", "+0.350", "0.050", "+7.0", "-", "16", "100"),
+            *("short", "9", "+0.350", "0.050", "+7.0", "-", "16", "100"),
             "after 2 rounds: no gain in 2 rounds",
         ),
     ]
-    assert rewards.rows[0] == ("long", "1", "0.300", "0.400", "0.350", "4", "8")
+    assert rewards.rows[0] == ("long", "-", "1", "0.300", "0.400", "0.350", "4", "8")
     assert len(rewards.rows) == 5
 
 
@@ -89,6 +89,32 @@ def test_the_rewards_of_one_run_and_of_several(tmp_path):
     ]
     last = hints(both)[-2:]
     assert last == ["two, 1: 0.35", "two, 2: 0.45"]
+
+
+def test_runs_of_different_rewards_share_no_chart(tmp_path):
+    runs = [
+        dataclasses.replace(
+            workdir(tmp_path / name), config={"select": {"reward": reward}}
+        )
+        for name, reward in (("a", "grade"), ("b", "rubric"), ("c", "grade"))
+    ]
+    page = parse(report_rounds.rewards_chart(runs))
+    titles = ["Rewards by round: grade", "Rewards by round: rubric: b"]
+    assert [h.text for h in page.iter("h3")] == titles
+    assert [f.findtext("figcaption/b") for f in page.iter("figure")] == [
+        "sampled",
+        "best of E",
+        "kept",
+    ]
+    told = hints(page)
+    assert sum((hint or "")[:3] in ("a, ", "c, ") for hint in told) == 3 * 2 * 3
+    assert "sampled, 1: 0.3" in told
+    rewards = report_rounds.tables(runs)[2]
+    assert [row[:2] for row in rewards.rows[::3]] == [
+        ("a", "grade"),
+        ("b", "rubric"),
+        ("c", "grade"),
+    ]
 
 
 @pytest.mark.parametrize("rounds", [0, 1])

@@ -46,6 +46,17 @@ def test_dots_are_to_scale_and_joined():
     assert root.get("aria-label") == "what it shows"
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_the_axis_of_shares_ends_at_1(share):
+    series = [Series("one", (Dot(0, 0.6), Dot(1, 1.0)))]
+    (_, high) = circles(chart(series, Axes("x", "y", share=share)))
+    # The plot of a single line begins at 14.
+    assert (high[1] == 14.0) == share
+    above = [Series("one", (Dot(0, 0.6), Dot(1, 1.2)))]
+    (_, high) = circles(chart(above, Axes("x", "y", share=share)))
+    assert high[1] > 14.0
+
+
 def test_error_bars_span_their_ends_and_none_is_drawn_for_none():
     dots = (Dot(0, 0.5, 0.4, 0.7), Dot(1, 1.0), Dot(2, 0.0, 0.0, 0.0))
     root = chart([Series("one", dots)])
