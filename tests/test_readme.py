@@ -46,7 +46,7 @@ def values_of(name: str) -> dict:
 def holders(key: str) -> list[dict]:
     """The configs that have this dotted key."""
     found = []
-    for name in ("squad", "arc"):
+    for name in ("squad", "arc", "continual", "squad_cpt"):
         values = values_of(name)
         try:
             group, last = leaf(values, key)
@@ -73,6 +73,7 @@ def settings() -> list[tuple[str, str]]:
         for code in CODE
         for match in pattern.finditer(code)
         if match[0].startswith("--config.") or match[1].split(".")[0] in roots
+        if "$" not in match[2]  # a variable of the shell
     ]
 
 
