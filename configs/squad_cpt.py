@@ -18,12 +18,18 @@ accelerator:
 
 Self-edits of another model than the one that learns are `--config.writer.path=DIR` (the
 policy that configs/squad.py leaves), and those that SEAL's authors released
-`--config.pool.edits_file=FILE --config.task.train=FILE`.
+`--config.pool.edits_file=FILE --config.task.train=FILE`. A file with `:tiny` or
+`:debug` also needs SQuAD's kind of task, which has no ideal edits, and passages short
+enough for the embedded model:
+
+    --config.task.name=squad
+    --config.arms="('base', 'passage_only', 'sentence_split', 'self_edits')"
 
 Otherwise than the reference, the end of a text is one token of loss, not padding up to
-2048, and texts are cut at `inner.row_tokens`, which is less than one in a hundred. All
-rows here are trained alike, at a rate of 1e-3 and 8 texts a step; of the published ones
-32.2 (passages only) had 1e-4, and 43.8 took 4 texts a step, without accumulation.
+2048. A passage longer than `inner.row_tokens` is refused; only self-edits are cut
+there, less than one in a hundred, and a row's `cut` in the summary is how many were.
+All rows here are trained alike, at a rate of 1e-3 and 8 texts a step; of the published
+ones 32.2 (passages only) had 1e-4, and 43.8 took 4 texts a step, without accumulation.
 
     python -m seal_jax.train --config=configs/squad_cpt.py:tiny --workdir=runs/cpt_tiny
 

@@ -57,7 +57,7 @@ class TaskConfig:
     `name = "squad"`: `train` and `heldout` are local JSON files in SEAL's format or hub
     names (with the `_split` to take); each list is shuffled with `shuffle_seed` and
     taken from `_start` on. `name = "world"`: passages are generated from `shuffle_seed`
-    with `forward_share`; the four source fields are empty.
+    with `forward_share`; the four source fields must be empty.
     """
 
     name: str
@@ -72,6 +72,12 @@ class TaskConfig:
 
     def __post_init__(self):
         config_rules.one_of("task.name", self.name, TASKS)
+        for name in ("train", "train_split", "heldout", "heldout_split"):
+            if self.name == "world" and (value := getattr(self, name)):
+                raise ValueError(
+                    f"task.{name}={value!r} is not read by task.name='world', which is "
+                    "generated; use task.name='squad' for files, or ''"
+                )
         config_rules.within("task.forward_share", self.forward_share, 0.0, 1.0)
         config_rules.at_least("task.train_start", self.train_start, 0)
         config_rules.at_least("task.heldout_start", self.heldout_start, 0)

@@ -81,7 +81,8 @@ class Continual:
     """The whole experiment: every field that can matter.
 
     `arms` are rows of the result, walked over the same sequences with the same random
-    numbers: "merge", or controls joined by "+", such as "replay+gate".
+    numbers: "merge", or controls joined by "+", such as "replay+gate". Spaces between
+    them are dropped, since an arm's name is also that of its files.
     """
 
     seed: int
@@ -101,6 +102,8 @@ class Continual:
         config_rules.within("seed", self.seed, 0, 2**32 - 1)
         if not self.arms:
             raise ValueError(f"arms=() must hold at least one arm; use ({MERGE!r},)")
+        names = tuple("+".join(_parts(arm)) for arm in self.arms)
+        object.__setattr__(self, "arms", names)
         seen: dict[frozenset[str], str] = {}
         for arm in self.arms:
             parts = controls(arm)
@@ -113,6 +116,12 @@ class Continual:
                 raise ValueError(
                     f"arms: {arm!r} reads texts beside the training lines, which needs "
                     f"inner.loss.mode={plan.MASKED!r}, not {self.inner.loss.mode!r}"
+                )
+            if "kl" in parts and self.retain.kl_tokens > self.inner.row_tokens:
+                raise ValueError(
+                    f"retain.kl_tokens={self.retain.kl_tokens} must be at most "
+                    f"inner.row_tokens={self.inner.row_tokens}, since a text of arm "
+                    f"{arm!r} lies in one row; use {self.inner.row_tokens} or less"
                 )
 
     @property
@@ -162,13 +171,17 @@ class Continual:
         }
 
 
+def _parts(arm: str) -> list[str]:
+    return [part.strip() for part in arm.split("+")]
+
+
 def controls(arm: str) -> frozenset[str]:
     """The controls of an arm; none of "merge".
 
     Raises:
       ValueError: an unknown one, one said twice, or some that exclude each other.
     """
-    parts = arm.split("+")
+    parts = _parts(arm)
     if parts == [MERGE]:
         return frozenset()
     for part in parts:

@@ -36,7 +36,8 @@ class PoolConfig:
     SEAL's format, and none are written; empty: they are.
 
     `how`: "lora" trains one adapter, "full" all weights. `questions`: so many of all
-    passages' are asked, drawn at random; 0: all. `seeds`: trainings of every row.
+    passages' are asked, drawn at random; 0: all, and more than there are is refused.
+    `seeds`: trainings of every row.
     """
 
     passages: int

@@ -18,10 +18,14 @@ each sequence, as many bytes as the stacks of the other arms; and a question has
 sent to one of them (`retain.route`).
 """
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
+import numpy as np
 
 from seal_jax import (
     checkpoint,
@@ -61,27 +65,37 @@ def load(
     task, size = exp.task, exp.sequence
     wanted = size.count * size.passages
     if task.name == "world":
-        sequences = world.sequences(
-            "heldout",
+        with _asked_by(f"sequence.passages={size.passages}"):
+            sequences = world.sequences(
+                "heldout",
+                seed=task.shuffle_seed,
+                start=task.train_start,
+                count=size.count,
+                length=size.passages,
+                forward_share=task.forward_share,
+            )
+        with _asked_by(f"sequence.probes={size.probes}"):
+            probes = world_docs.known_passages(
+                seed=task.shuffle_seed, start=task.heldout_start, count=size.probes
+            )
+        return sequences, probes
+    many = f"sequence.count={size.count} of sequence.passages={size.passages}"
+    with _asked_by(f"task.train, for {many}"):
+        train = squad.passages(
+            task.train,
+            split=task.train_split,
             seed=task.shuffle_seed,
             start=task.train_start,
-            count=size.count,
-            length=size.passages,
-            forward_share=task.forward_share,
+            count=wanted,
         )
-        probes = world_docs.known_passages(
-            seed=task.shuffle_seed, start=task.heldout_start, count=size.probes
+    with _asked_by(f"task.heldout, for sequence.probes={size.probes}"):
+        heldout = squad.passages(
+            task.heldout,
+            split=task.heldout_split,
+            seed=task.shuffle_seed,
+            start=task.heldout_start,
+            count=size.probes,
         )
-        return sequences, probes
-    train, heldout = (
-        squad.passages(
-            source, split=split, seed=task.shuffle_seed, start=start, count=count
-        )
-        for source, split, start, count in (
-            (task.train, task.train_split, task.train_start, wanted),
-            (task.heldout, task.heldout_split, task.heldout_start, size.probes),
-        )
-    )
     shared = {p.text for p in train} & {p.text for p in heldout}
     if shared:
         raise ValueError(
@@ -90,6 +104,14 @@ def load(
         )
     starts = range(0, wanted, size.passages)
     return [train[i : i + size.passages] for i in starts], heldout
+
+
+@contextlib.contextmanager
+def _asked_by(keys: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{keys}: {error}") from None
 
 
 def make(
@@ -238,7 +260,9 @@ def learn(
     block, meta = distributed.share_arrays(
         lambda: checkpoint.restore(folder, t, setting.block), setting.block
     )
-    return mesh.put(block, run.mesh), meta
+    # Off the device where it was put: with arrays that are bound to one, all programs
+    # would be compiled again.
+    return mesh.put(jax.tree.map(np.asarray, block), run.mesh), meta
 
 
 def _finite(made: continual_step.Candidates) -> list[tuple[float, bool]]:

@@ -54,7 +54,7 @@ def load(exp: config_pooled.Pooled) -> tuple[list[list[Passage]], list[Passage]]
     contradicts another.
 
     Raises:
-      ValueError: too few passages or residents, or a passage without questions.
+      ValueError: too few passages, residents or questions, or a passage without any.
       FileNotFoundError: no such source.
     """
     task, count = exp.task, exp.pool.passages
@@ -72,12 +72,23 @@ def load(exp: config_pooled.Pooled) -> tuple[list[list[Passage]], list[Passage]]
         except ValueError as error:
             raise ValueError(f"pool.passages={count}: {error}") from None
     else:
-        passages = squad.passages(
-            task.train,
-            split=task.train_split,
-            seed=task.shuffle_seed,
-            start=task.train_start,
-            count=count,
+        try:
+            passages = squad.passages(
+                task.train,
+                split=task.train_split,
+                seed=task.shuffle_seed,
+                start=task.train_start,
+                count=count,
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"task.train, for pool.passages={count}: {error}"
+            ) from None
+    questions = sum(len(p.questions) for p in passages)
+    if exp.pool.questions > questions:
+        raise ValueError(
+            f"pool.questions={exp.pool.questions} must be at most the {questions} "
+            f"about pool.passages={count} passages; use 0 for all"
         )
     if "oracle" in exp.arms and passages[0].oracle is None:
         raise ValueError(
@@ -176,6 +187,7 @@ def row(
     A passage's value is the mean over trainings of the share of its questions that were
     answered; a training that failed answered none.
     """
+    task: Any = run.task
     scores: list[list[list[float | None]]] = []
     for s, outcome in enumerate(outcomes):
         phase = f"ladder/{name}/{s}"
@@ -224,6 +236,7 @@ def row(
         "counts": {
             "edits": len(learned.edits),
             "texts": sum(map(len, learned.texts)),
+            "cut": pooled_texts.cut(task, learned.texts),
             "questions": len(known) // max(1, len(outcomes)),
             "by_question": mean(known),
             "loss": mean([o.loss for o in outcomes]),

@@ -42,11 +42,12 @@ def read_edits(
     for p, passage in enumerate(passages):
         own = found.get(passage.id)
         if not isinstance(own, list) or len(own) < count:
-            have = len(own) if isinstance(own, list) else "no"
+            have = len(own) if isinstance(own, list) else 0
+            fix = "lower pool.edits, or take" if have else "take"
             raise ValueError(
-                f"{path}: must have pool.edits={count} completions about passage "
-                f"{passage.text[:40]!r} of {passage.title!r}, has {have}; lower "
-                "pool.edits, or take the file that belongs to task.train"
+                f"pool.edits_file={str(path)!r}: must have pool.edits={count} "
+                f"completions about passage {passage.text[:40]!r} of {passage.title!r},"
+                f" has {have or 'none'}; {fix} the file that belongs to task.train"
             )
         for e, text in enumerate(own[:count]):
             if not isinstance(text, str):
@@ -120,3 +121,9 @@ def job(
         batch=cfg.batch,
         warmup=math.ceil(cfg.warmup_share * total),
     )
+
+
+def cut(task: knowledge.Knowledge, made: Sequence[Sequence[str]]) -> int:
+    """How many of the texts are longer than `job` takes them."""
+    limit = knowledge.longest_line(task.exp, task.blank)
+    return sum(len(task.blank.encode(text)) > limit for own in made for text in own)

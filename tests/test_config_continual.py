@@ -47,6 +47,18 @@ def test_controls_of_an_arm(arm, parts):
     assert config_continual.controls(arm) == wanted
 
 
+def test_spaces_in_an_arm_are_dropped():
+    exp = built(arms=("gate + replay", " merge "))
+    assert exp.arms == ("gate+replay", "merge")
+    with pytest.raises(ValueError, match=r"'replay\+gate' and 'gate\+replay' must"):
+        built(arms=("gate + replay", "replay+gate"))
+
+
+def test_the_length_of_generic_texts_binds_only_arms_that_read_them():
+    assert built(retain__kl_tokens=64).retain.kl_tokens == 64
+    assert built(retain__kl_tokens=65, arms=("merge",)).retain.kl_tokens == 65
+
+
 REFUSED = {
     "arms": [
         ((), "arms=()", "('merge',)"),
@@ -57,12 +69,17 @@ REFUSED = {
         (("best+penalty",), "'best' and 'penalty'", "two arms"),
         (("gate+kl", "kl+gate"), "'kl+gate' and 'gate+kl'", "must differ"),
     ],
+    "task.train": [("my.json", "task.train='my.json'", "task.name='squad'")],
+    "task.heldout_split": [("train", "task.heldout_split='train'", "or ''")],
     "inner.loss.mode": [("reference", "'kl'", "inner.loss.mode='masked'")],
     "sequence.passages": [(1, "sequence.passages=1", "at least 2")],
     "sequence.count": [(0, "sequence.count=0", "at least 1")],
     "sequence.probes": [(0, "sequence.probes=0", "at least 1")],
     "retain.replay": [(0, "retain.replay=0", "at least 1")],
     "retain.kl": [(0.0, "retain.kl=0.0", "greater than 0")],
+    "retain.kl_tokens": [
+        (65, "retain.kl_tokens=65 must be at most", "inner.row_tokens=64")
+    ],
     "retain.gate_budget": [(1.5, "retain.gate_budget=1.5", "0.0..1.0")],
     "retain.gate_least": [
         (0.0, "retain.gate_least=0.0", "greater than 0"),

@@ -73,6 +73,7 @@ def test_adapters_are_counted(changes, adapters):
         ({"arms": ("base", "base")}, "must differ"),
         ({"arms": ()}, "name at least one"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"task__name": "world"}, "task.train='rajpurkar/squad' is not read by task."),
         (
             {"writer__path": "there", "pool__edits_file": "file.json"},
             "nothing to write with pool.edits_file='file.json'",

@@ -266,6 +266,30 @@ def test_squad_sequences_and_probes_are_apart(tmp_path):
     exp = config_rules.build(config_continual.Continual, config.to_dict())
     with pytest.raises(ValueError, match=r"1 probes are in a sequence too"):
         continual.load(exp)
+    of_20 = r"start=\d+ \+ count=\d+ passages must be at most the 20"
+    config.task.heldout_start = 16
+    exp = config_rules.build(config_continual.Continual, config.to_dict())
+    with pytest.raises(ValueError, match=rf"task.heldout, .*probes=5: {of_20}"):
+        continual.load(exp)
+    config.sequence.count = 6
+    exp = config_rules.build(config_continual.Continual, config.to_dict())
+    with pytest.raises(ValueError, match=rf"count=6 of .*passages=4: {of_20}"):
+        continual.load(exp)
+
+
+@pytest.mark.parametrize(
+    "key, message",
+    [
+        ("sequence.probes", r"^sequence\.probes=999: .* ask for fewer$"),
+        ("sequence.passages", r"^sequence\.passages=999: .* use \d+ passages$"),
+    ],
+)
+def test_what_the_world_does_not_hold_is_refused_by_its_key(key, message):
+    config = tiny_model.load_config("continual", "debug")
+    config.update_from_flattened_dict({key: 999})
+    exp = config_rules.build(config_continual.Continual, config.to_dict())
+    with pytest.raises(ValueError, match=message):
+        continual.load(exp)
 
 
 # A whole run
@@ -415,6 +439,15 @@ def test_a_sequence_trains_on_its_own_stack_and_on_no_other(walked):
     one = continual_step.train(setting, stack, texts[1], 2, [[], []])
     assert one.losses[0] == pytest.approx(both.losses[0], rel=1e-5)
     assert abs(one.losses[1] - both.losses[1]) > 1e-3
+
+
+def test_a_block_that_was_read_back_needs_no_programs_of_its_own(walked):
+    setting = walked.setting("merge")
+    folder = walked.workdir / "checkpoints" / "continual" / "merge"
+    block, _ = continual.learn(setting, setting.empty, 1, [], folder)
+    stack = setting.written(setting.empty, block, 1)
+    bound = [x.committed for x in jax.tree.leaves([setting.empty, stack])]
+    assert bound and not any(bound)
 
 
 def without_times(value):

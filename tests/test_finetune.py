@@ -1,6 +1,7 @@
 """Full fine-tuning against a plain one: padded rows, optax's own AdamW."""
 
 import dataclasses
+import functools
 import gc
 import json
 import subprocess
@@ -42,8 +43,15 @@ def job(count: int = 7, **changes) -> plan.Job:
     return dataclasses.replace(made, **changes)
 
 
+@functools.cache
+def drawn(arch: model.ModelConfig) -> dict:
+    params = model.init_params(jax.random.key(0), arch)
+    return jax.tree.map(np.asarray, params)
+
+
 def weights(arch: model.ModelConfig) -> dict:
-    return model.init_params(jax.random.key(0), arch)
+    # Copies, since a training uses them up.
+    return jax.tree.map(jnp.array, drawn(arch))
 
 
 def train(arch=ARCH, work=None, **changes) -> finetune.Trained:
@@ -67,7 +75,6 @@ def plainly(arch: model.ModelConfig, work: plan.Job) -> tuple[Any, list[float]]:
     state, losses = optimizer.init(params), []
     longest = max(map(len, work.lines)) + 1
 
-    @jax.jit
     @jax.value_and_grad
     def gradient(params, tokens_BT, mask_BT):
         b, t = tokens_BT.shape
@@ -78,15 +85,19 @@ def plainly(arch: model.ModelConfig, work: plan.Job) -> tuple[Any, list[float]]:
         picked = jnp.take_along_axis(log_p[:, :-1], tokens_BT[:, 1:, None], -1)[..., 0]
         return -jnp.sum(picked * mask_BT[:, 1:]) / jnp.sum(mask_BT[:, 1:])
 
+    @jax.jit
+    def step(params, state, tokens_BT, mask_BT):
+        loss, grads = gradient(params, tokens_BT, mask_BT)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
     for batch in work.batches():
         tokens, mask = np.full((work.batch, longest), EOS), np.zeros((3, longest))
         for row, i in enumerate(batch):
             n = len(work.lines[i])
             tokens[row, :n], mask[row, : n + 1] = work.lines[i], 1
             mask[row, 0] = 0
-        loss, grads = gradient(params, tokens, mask)
-        updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        params, state, loss = step(params, state, tokens, mask)
         losses.append(float(loss))
     return params, losses
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ CHANGES = {
     "inner__batch": 2,
     "inner__row_tokens": 96,
     "inner__step_tokens": 192,
-    "inner__pool": 0,
+    "inner__pool": 3,
     "full__learning_rate": 0.02,
     "full__epochs": 1,
     "full__batch": 2,
@@ -51,6 +52,7 @@ CHANGES = {
     "answer__batch": 18,
     "arms": ("oracle", "base", "passage_only", "self_edits"),
 }
+QUESTION = {"question": "Q?", "answer": "A"}
 ROWS = ("base", "passage_only", "self_edits", "oracle")
 
 
@@ -141,6 +143,21 @@ def test_more_passages_than_residents_are_refused():
     assert "\n" not in str(e.value)
 
 
+def test_more_questions_than_there_are_are_refused():
+    passages, _ = pooled.load(test_config_pooled.build("debug", pool__questions=24))
+    assert sum(len(p.questions) for p in passages[0]) == 24
+    with pytest.raises(ValueError, match=r"pool\.questions=25 must be .* the 24 about"):
+        pooled.load(test_config_pooled.build("debug", pool__questions=25))
+
+
+def test_a_file_of_too_few_passages_is_refused_by_their_key(tmp_path):
+    record = {"title": "T", "context": "C", "questions": [QUESTION]}
+    (tmp_path / "one.json").write_text(json.dumps([record]))
+    exp = test_config_pooled.build(task__train=str(tmp_path / "one.json"))
+    with pytest.raises(ValueError, match=r"^task\.train, for pool\.passages=200: .* 1"):
+        pooled.load(exp)
+
+
 # What a run leaves
 
 
@@ -150,7 +167,7 @@ def test_the_summary_is_a_ladder(finished):
     assert [row["name"] for row in summary["ladder"]] == list(ROWS)
     for row in summary["ladder"]:
         assert row["n"] == 3 and 0 <= row["mean"] <= 1 and row["questions"] == 18
-        assert row["missing"] == row["failed"] == 0
+        assert row["missing"] == row["failed"] == row["cut"] == 0
         assert (row["loss"] is None) == (row["name"] == "base")
     edits = {row["name"]: row["edits"] for row in summary["ladder"]}
     assert edits == {"base": 0, "passage_only": 3, "self_edits": 6, "oracle": 3}
@@ -207,7 +224,7 @@ def test_work_is_counted(finished):
     trained = [unit for unit in units if "tokens" in unit]
     lora = started.exp.pool.how == "lora"
     assert sum(unit["adapters"] for unit in trained) == (6 if lora else 0)
-    assert len(trained) == (1 if lora else 6)
+    assert len(trained) == (2 if lora else 6)  # in pools of 3
     assert all(0 < unit["tokens"] <= unit["computed"] for unit in trained)
 
 
@@ -240,13 +257,12 @@ def test_a_failed_training_scores_nothing(how, model_path, tmp_path, monkeypatch
         pool__how=how,
         pool__seeds=1,
         arms=("base", "passage_only"),
-        inner__pool=6,  # as the other runs, for their compiled program
     )
     alone, many = finetune.train, packed.train
     monkeypatch.setattr(
         finetune, "train", lambda *a, **k: alone(*a, **k)._replace(finite=False)
     )
-    none = np.zeros(6, bool)
+    none = np.zeros(3, bool)
     monkeypatch.setattr(
         packed, "train", lambda *a, **k: many(*a, **k)._replace(finite_A=none)
     )

@@ -173,9 +173,8 @@ def trained(model_path, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("adapters")
     # A pool of 3: four adapters take two calls. Small steps, since this model's large
     # weights blow up the last bits, in which one order of sums differs from another.
-    started = test_pooled.start(
-        model_path, workdir, inner__pool=3, inner__learning_rate=1e-3
-    )
+    started = test_pooled.start(model_path, workdir, inner__learning_rate=1e-3)
+    assert started.state.inner.pool == 3
     jobs = jobs_of(started)
     args = (started.state, started.base, jobs, [0, 1, 0, 1], workdir)
     return started, args, pooled_steps.train_adapters(*args)
@@ -221,7 +220,7 @@ def test_a_kill_between_checkpoint_and_journal_costs_nothing(
     trained, tmp_path, monkeypatch
 ):
     _, (run, base, jobs, seeds, workdir), got = trained
-    fresh = test_pooled.start(base.source, tmp_path / "run", inner__pool=3)
+    fresh = test_pooled.start(base.source, tmp_path / "run")
     monkeypatch.setattr(packed, "train", test_pooled.refuse)
     again = pooled_steps.train_adapters(fresh.state, base, jobs, seeds, workdir)
     assert [outcome for _, outcome in again] == [outcome for _, outcome in got]

@@ -96,8 +96,10 @@ def test_a_job_takes_all_texts(how, count, steps):
 
 def test_long_texts_are_cut():
     task = task_of(inner__row_tokens=8, inner__step_tokens=64)
-    job = pooled_texts.job(task, [["Karsk\n" + "Ada " * 40]], 0)
-    assert [len(line) for line in job.lines] == [8]
+    texts = [["Karsk\n" + "Ada " * 40], ["Karsk\nAda"]]
+    job = pooled_texts.job(task, texts, 0)
+    assert [len(line) for line in job.lines] == [8, len(job.lines[1])]
+    assert len(job.lines[1]) < 8 and pooled_texts.cut(task, texts) == 1
 
 
 # Questions
@@ -152,15 +154,17 @@ def test_edits_are_found_by_passage(tmp_path):
         Edit(1, 0, "", "x"),
         Edit(1, 1, "", "y"),
     ]
-    with pytest.raises(ValueError, match=r"pool.edits=3 completions about .* has 2;"):
+    with pytest.raises(
+        ValueError, match=r"pool.edits=3 completions about .* has 2; lower"
+    ):
         pooled_texts.read_edits(path, [a, b], count=3)
 
 
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([record(A, "u")], r"about passage 'Big\.' of 'Dolmen', has no;"),
-        ([record(A, "u"), record(B) | {"completions": "x"}], "has no;"),
+        ([record(A, "u")], r"about passage 'Big\.' of 'Dolmen', has none; take"),
+        ([record(A, "u"), record(B) | {"completions": "x"}], "has none; take the file"),
         ([record(A, "u"), record(B, 3)], "completion 3 must be text"),
         ([{"title": "Karsk"}], "context is missing"),
     ],

@@ -124,7 +124,7 @@ def known_passages(*, seed: int, start: int, count: int) -> list[Passage]:
     if start + count > len(asked):
         raise ValueError(
             f"start={start} + count={count} residents must be at most the "
-            f"{len(asked)} that pretraining asked about"
+            f"{len(asked)} that pretraining asked about; ask for fewer"
         )
     made = []
     for known in asked[start : start + count]:
