@@ -11,9 +11,9 @@ ranks and epochs are this model's own, not those of `configs/squad.py`.
     python -m seal_jax.train --config=configs/tiny.py:rounds --workdir=runs/rounds
     python -m seal_jax.train --config=configs/tiny.py:rewards --workdir=runs/rewards
 
-`:rounds` goes on for eight rounds of 24 passages (`benchmarks/eight_rounds.py` runs it in
-variants). `:rewards` is one round with 8 seeds for each edit in which every other reward
-is measured beside the true one (`python -m seal_jax.agreement runs/rewards`).
+`:rounds` goes on for eight rounds of 24 passages (`benchmarks/eight_rounds.py` runs it
+in variants). `:rewards` is one round with 8 seeds for each edit in which every other
+reward is measured beside the true one (`python -m seal_jax.agreement runs/rewards`).
 
 On 2 CPU cores the first takes between two and four minutes. Expected, on 96 held-out
 passages: base 0.07, passage_only 0.28, self_edits 0.46, round_1 0.66, round_2 0.77,
