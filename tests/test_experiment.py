@@ -18,7 +18,6 @@ from tensorboard.backend.event_processing import event_file_loader
 
 from seal_jax import (
     checkpoint,
-    experiment,
     files,
     hf,
     knowledge,
@@ -27,6 +26,7 @@ from seal_jax import (
     policy,
     records,
     train,
+    trials,
 )
 
 ROWS = (
@@ -262,7 +262,7 @@ def never(*args, **kwargs):
 
 
 def test_running_again_returns_the_summary_without_any_work(finished, monkeypatch):
-    for module, name in ((policy, "load"), (packed, "train"), (experiment, "walk")):
+    for module, name in ((policy, "load"), (packed, "train"), (trials, "Run")):
         monkeypatch.setattr(module, name, never)
     before = (finished.workdir / "summary.json").read_bytes()
     said = []
