@@ -181,7 +181,7 @@ def test_stopped_between_a_checkpoint_and_everything_after_it(
 
 DRIVER = """\
 import json, os, pathlib, signal, sys
-from seal_jax import checkpoint, experiment, files, hf_weights, knowledge
+from seal_jax import checkpoint, files, hf_weights, knowledge, ladder
 from seal_jax import packed, records
 from seal_jax import generate, report_html, train
 import tiny_model
@@ -239,7 +239,7 @@ POINTS = {
     "chunk": lambda: at_call(packed, "train", 3),
     "policy": lambda: at_call(hf_weights, "save_params", after=True),
     "edits": lambda: at_file("edits.jsonl"),
-    "ladder": lambda: at_call(experiment.ladder, "row", 4),
+    "ladder": lambda: at_call(ladder, "row", 4),
     "summary": lambda: at_file("summary.json"),
     "report": lambda: at_call(report_html, "write_html"),
     "none": lambda: None,
