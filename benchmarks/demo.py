@@ -21,7 +21,7 @@ from typing import Any
 
 import common
 
-from seal_jax import report, run_view
+from seal_jax import run_view
 
 # This process imports no jax: a child's peak memory is at least its parent's.
 
@@ -109,7 +109,7 @@ def table(result: Mapping[str, Any]) -> str:
         for name, s in result["seconds_by_phase"].items()
     ]
     rows.append(("all", run_view.number(wall, digits=1), run_view.percent(1.0)))
-    lines = [report.table(("stage", "seconds", "share"), rows), ""]
+    lines = [run_view.ruled(("stage", "seconds", "share"), rows), ""]
     for label, key in (("adapters/s", "adapters_per_s"), ("tokens/s", "tokens_per_s")):
         whole = run_view.number(result[key], digits=1)
         warm = run_view.number(result[f"{key}_median"], digits=1)

@@ -22,7 +22,7 @@ from typing import Any
 
 import common
 
-from seal_jax import plateau, records, report, run_view, stats, train
+from seal_jax import plateau, records, run_view, stats, train
 
 CONFIG = common.ROOT / "configs" / "tiny.py"
 BEFORE = "self_edits"  # The row of the policy before any round.
@@ -200,11 +200,11 @@ def table(variants: Mapping[str, Mapping[str, Any]]) -> str:
     ends = [f"{m} {end}" for m in MEASURES for end in ("round 1", "last")]
     return "\n\n".join(
         (
-            report.table(("variant", *heads), means),
-            report.table(
+            run_view.ruled(("variant", *heads), means),
+            run_view.ruled(
                 ("variant", "plateau", *stops, "last - first", "last - seal's"), when
             ),
-            report.table(("variant", "trainings", "kept", *ends), last),
+            run_view.ruled(("variant", "trainings", "kept", *ends), last),
         )
     )
 

@@ -26,7 +26,7 @@ import common
 import jax
 import jax.numpy as jnp
 
-from seal_jax import hf_config, lora, model, policy, report, run_view, sample
+from seal_jax import hf_config, lora, model, policy, run_view, sample
 
 TARGETS = ("q_proj", "v_proj")
 
@@ -186,7 +186,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     head = ("adapters", "tokens/s", "bound", "share", "ms/step")
     rate = run_view.number(result["copy_bytes_per_s"] / 1e9, digits=1)
-    return f"{report.table(head, rows)}\n\ncopies at {rate} GB/s"
+    return f"{run_view.ruled(head, rows)}\n\ncopies at {rate} GB/s"
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

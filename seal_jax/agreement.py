@@ -273,7 +273,7 @@ def _print(paths: Sequence[str]) -> None:
     for path in paths:
         for measured in read(path):
             if several(measured):
-                print(novelty.aligned(table(measured)), end="\n\n")
+                print(run_view.aligned(table(measured)), end="\n\n")
             else:
                 print(
                     f"{measured.title}: one edit for each passage: nothing to choose "

@@ -177,7 +177,7 @@ def tables(runs: Sequence[Matrix]) -> str:
     counts = f"files {len(runs)}, sequences {matrix.sequences}, passages in each "
     source = f"{matrix.passages}; {matrix.base_model or '-'} on {matrix.dataset or '-'}"
     head = ("after edit", *(f"p{p}" for p in range(1, matrix.passages + 1)))
-    parts = [counts + source, _table(head, _rows(matrix.means))]
+    parts = [counts + source, run_view.ruled(head, _rows(matrix.means))]
     errors = continual_matrix.standard_errors(matrix)
     if errors:
         cells = [cell for row in errors for cell in row]
@@ -205,7 +205,7 @@ def tables(runs: Sequence[Matrix]) -> str:
         (name, number(mean, digits=4), number(se, digits=4))
         for name, mean, se in averages(runs)
     ]
-    parts.append(_table(("average", "mean", "se"), rows))
+    parts.append(run_view.ruled(("average", "mean", "se"), rows))
     t = continual_matrix.crossing(matrix)
     parts.append(
         "the mean over learned passages never falls below the un-edited model"
@@ -268,7 +268,7 @@ def _compared(runs, head, curves, *, first: int) -> str:
         )
         for i, ((mean, se), (base, _), (diff, diff_se)) in enumerate(both, first)
     ]
-    return _table((head[0], head[1], "se", head[2], "diff", "se", "z"), rows)
+    return run_view.ruled((head[0], head[1], "se", head[2], "diff", "se", "z"), rows)
 
 
 def side_by_side(named: Sequence[tuple[str, Sequence[Matrix]]]) -> str:
@@ -292,7 +292,7 @@ def side_by_side(named: Sequence[tuple[str, Sequence[Matrix]]]) -> str:
     head = ("mean so far - un-edited, after edit", *map(str, range(1, width)))
     return (
         "Mean over all passages learned so far, minus the un-edited model's on the "
-        f"same ones\n\n{_table(head, padded)}"
+        f"same ones\n\n{run_view.ruled(head, padded)}"
     )
 
 
@@ -302,19 +302,6 @@ def _rows(cells: continual_matrix.Cells) -> list[tuple[str, ...]]:
         (str(t), *(run_view.number(x) for x in row), *[""] * (n - len(row)))
         for t, row in enumerate(cells)
     ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -338,16 +338,6 @@ def plus_minus(mean: float | None, se: float | None, *, digits: int = 3) -> str:
     return text if se is None else f"{text} ± {run_view.number(se, digits=digits)}"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as columns: the first to the left, the others to the right."""
-    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first_cell, *cells in rows:
-        right = [c.rjust(size) for c, size in zip(cells, sizes[1:], strict=True)]
-        lines.append("  ".join([first_cell.ljust(sizes[0]), *right]).rstrip())
-    return "\n".join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -367,13 +357,13 @@ def _print(paths: Sequence[str], count: int | None) -> None:
     groups = [e for p in paths for e in read(p, name=p if alike else None)]
     if count is not None:
         groups = [first(edits, count) for edits in groups]
-    print(aligned(summary_rows(groups)))
+    print(run_view.aligned(summary_rows(groups)))
     for edits in groups:
         if edits.prompt is not None:
             print(f"{edits.name}: {edits.prompt!r}")
     changes = change_rows(groups)
     if len(changes) > 1:
-        print(f"\n{aligned(changes)}")
+        print(f"\n{run_view.aligned(changes)}")
 
 
 if __name__ == "__main__":

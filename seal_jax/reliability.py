@@ -237,7 +237,7 @@ def _by_seeds(
             )
         )
     head = ("seeds", "reliability", "95 %", "lead", "real", "perfect", "held out", "se")
-    return _table(head, rows)
+    return run_view.aligned([head, *rows])
 
 
 def _by_budget(parts: variance.Components) -> str:
@@ -251,7 +251,8 @@ def _by_budget(parts: variance.Components) -> str:
                 run_view.number(best.real, digits=4),
             )
         )
-    return _table(("trainings a passage", "edits x seeds", "real gain"), rows)
+    head = ("trainings a passage", "edits x seeds", "real gain")
+    return run_view.aligned([head, *rows])
 
 
 def _by_schedule(
@@ -293,7 +294,7 @@ def _by_schedule(
             )
         )
     head = (f"of {edits} edits", "trainings", "real gain", "of perfect", "as uniform")
-    return _table((*head, "held out", "se"), rows)
+    return run_view.aligned([(*head, "held out", "se"), *rows])
 
 
 def _held_out(measured: Measured, plan: halving.Schedule) -> tuple[str, str]:
@@ -316,17 +317,6 @@ def _held_out(measured: Measured, plan: halving.Schedule) -> tuple[str, str]:
 
 def _most_seeds(rewards: Rewards) -> int:
     return max((len(own) for passage in rewards for own in passage), default=0)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in (head, *rows)
-    )
 
 
 # Command

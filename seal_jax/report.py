@@ -30,20 +30,6 @@ from seal_jax import (
     seal_results,
 )
 
-type Row = Sequence[str]
-
-
-def table(head: Row, rows: Sequence[Row]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = []
-    for row in (head, *rows):
-        cells = [row[0].ljust(widths[0])]
-        cells += [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([lines[0], rule, *lines[1:]])
-
 
 def summary_table(summary: dict[str, Any]) -> str:
     """The ladder of a summary.json, its paired differences, and what the run cost.
@@ -88,12 +74,12 @@ def _paired_table(summary: dict[str, Any]) -> str:
         for row in found
     ]
     head = ("paired difference", *(["of"] if of else []), "n", "diff", "se", "z")
-    return table(head, rows)
+    return run_view.ruled(head, rows)
 
 
 def _ladder_table(summary: dict[str, Any]) -> str:
     view = run_view
-    return table(
+    return run_view.ruled(
         ("", "mean", "se", "n", "empty"),
         [
             (
@@ -130,7 +116,7 @@ def _few_shot_tables(summary: dict[str, Any]) -> list[str]:
         if counts and counts.refused:
             refusals.append(f"texts refused, {name}: {counts.reasons()}")
     head = ("", "success", "se", "95 %", "tasks", "valid", "in budget", "if trained")
-    parts = [table(head, rows)]
+    parts = [run_view.ruled(head, rows)]
     if refusals:
         parts.append("\n".join(refusals))
     names, items = few_shot_view.items_table(summary)
@@ -142,7 +128,7 @@ def _few_shot_tables(summary: dict[str, Any]) -> list[str]:
             )
             for item in items
         ]
-        parts.append(table(("by task", *names), lines))
+        parts.append(run_view.ruled(("by task", *names), lines))
     return parts
 
 
@@ -166,7 +152,7 @@ def results_table(results: Sequence[seal_results.Results]) -> str:
 def _texts(tables: Sequence[run_view.Table]) -> str:
     """Tables under their titles."""
     return "\n\n".join(
-        (f"{t.title}\n\n" if t.title else "") + table(t.head, t.rows)
+        (f"{t.title}\n\n" if t.title else "") + run_view.ruled(t.head, t.rows)
         for t in tables
         if t.rows
     )

@@ -233,3 +233,21 @@ def exit_status(work: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns: the first to the left, the others to the right."""
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first_cell, *cells in rows:
+        right = [c.rjust(size) for c, size in zip(cells, sizes[1:], strict=True)]
+        lines.append("  ".join([first_cell.ljust(sizes[0]), *right]).rstrip())
+    return "\n".join(lines)
+
+
+def ruled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same under a head, which a rule as wide as all columns sets off."""
+    sizes = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    rule = "-" * (sum(sizes) + 2 * (len(sizes) - 1))
+    first, *others = aligned([head, *rows]).split("\n")
+    return "\n".join([first, rule, *others])
