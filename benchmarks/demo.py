@@ -21,7 +21,7 @@ from typing import Any
 
 import common
 
-from seal_jax import run_view
+from seal_jax import formatting, run_view
 
 # This process imports no jax: a child's peak memory is at least its parent's.
 
@@ -105,17 +105,17 @@ def table(result: Mapping[str, Any]) -> str:
     """The result for reading."""
     wall = result["seconds"]
     rows = [
-        (name, run_view.number(s, digits=1), run_view.percent(s / wall))
+        (name, formatting.number(s, digits=1), formatting.percent(s / wall))
         for name, s in result["seconds_by_phase"].items()
     ]
-    rows.append(("all", run_view.number(wall, digits=1), run_view.percent(1.0)))
-    lines = [run_view.ruled(("stage", "seconds", "share"), rows), ""]
+    rows.append(("all", formatting.number(wall, digits=1), formatting.percent(1.0)))
+    lines = [formatting.ruled(("stage", "seconds", "share"), rows), ""]
     for label, key in (("adapters/s", "adapters_per_s"), ("tokens/s", "tokens_per_s")):
-        whole = run_view.number(result[key], digits=1)
-        warm = run_view.number(result[f"{key}_median"], digits=1)
+        whole = formatting.number(result[key], digits=1)
+        warm = formatting.number(result[f"{key}_median"], digits=1)
         lines.append(f"{label}: {whole} over the adapt stage, {warm} in a median chunk")
     peak = result["peak_memory_bytes"] / 2**20
-    lines.append(f"peak memory: {run_view.number(peak, digits=0)} MiB resident")
+    lines.append(f"peak memory: {formatting.number(peak, digits=0)} MiB resident")
     return "\n".join(lines)
 
 

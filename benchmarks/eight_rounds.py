@@ -22,7 +22,7 @@ from typing import Any
 
 import common
 
-from seal_jax import plateau, records, run_view, stats, train
+from seal_jax import formatting, plateau, records, run_view, stats, train
 
 CONFIG = common.ROOT / "configs" / "tiny.py"
 BEFORE = "self_edits"  # The row of the policy before any round.
@@ -166,7 +166,7 @@ def compare(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(variants: Mapping[str, Mapping[str, Any]]) -> str:
     """Three tables: means by round, what happened when, and costs with novelty."""
-    number, names = run_view.number, list(variants)
+    number, names = formatting.number, list(variants)
     longest = max((list(v["means"]) for v in variants.values()), key=len)
     heads = [BEFORE, *(name.removeprefix("round_") for name in longest[1:])]
     means = [
@@ -187,8 +187,8 @@ def table(variants: Mapping[str, Mapping[str, Any]]) -> str:
     last = [
         (
             name,
-            run_view.count(variants[name]["trainings"]),
-            run_view.count(sum(variants[name]["kept"])),
+            formatting.count(variants[name]["trainings"]),
+            formatting.count(sum(variants[name]["kept"])),
             *(
                 number(variants[name][f"novelty_{end}"][measure])
                 for measure in MEASURES
@@ -200,24 +200,24 @@ def table(variants: Mapping[str, Mapping[str, Any]]) -> str:
     ends = [f"{m} {end}" for m in MEASURES for end in ("round 1", "last")]
     return "\n\n".join(
         (
-            run_view.ruled(("variant", *heads), means),
-            run_view.ruled(
+            formatting.ruled(("variant", *heads), means),
+            formatting.ruled(
                 ("variant", "plateau", *stops, "last - first", "last - seal's"), when
             ),
-            run_view.ruled(("variant", "trainings", "kept", *ends), last),
+            formatting.ruled(("variant", "trainings", "kept", *ends), last),
         )
     )
 
 
 def _round(index: int | None) -> str:
-    return run_view.MISSING if index is None else str(index)
+    return formatting.MISSING if index is None else str(index)
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:
     if found is None:
-        return run_view.MISSING
-    diff, se = run_view.signed(found["diff"]), run_view.number(found["se"])
-    return f"{diff} ± {se} (z {run_view.signed(found['z'], digits=1)})"
+        return formatting.MISSING
+    diff, se = formatting.signed(found["diff"]), formatting.number(found["se"])
+    return f"{diff} ± {se} (z {formatting.signed(found['z'], digits=1)})"
 
 
 # The command

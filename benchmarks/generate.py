@@ -26,7 +26,7 @@ import common
 import jax
 import jax.numpy as jnp
 
-from seal_jax import hf_config, lora, model, policy, run_view, sample
+from seal_jax import formatting, hf_config, lora, model, policy, sample
 
 TARGETS = ("q_proj", "v_proj")
 
@@ -177,16 +177,16 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         (
             str(one["adapters"]),
-            run_view.number(one["tokens_per_s"], digits=0),
-            run_view.number(one["bound_tokens_per_s"], digits=0),
-            run_view.percent(one["share_of_bound"]),
-            run_view.number(1000 / one["steps_per_s"], digits=2),
+            formatting.number(one["tokens_per_s"], digits=0),
+            formatting.number(one["bound_tokens_per_s"], digits=0),
+            formatting.percent(one["share_of_bound"]),
+            formatting.number(1000 / one["steps_per_s"], digits=2),
         )
         for one in result["cases"]
     ]
     head = ("adapters", "tokens/s", "bound", "share", "ms/step")
-    rate = run_view.number(result["copy_bytes_per_s"] / 1e9, digits=1)
-    return f"{run_view.ruled(head, rows)}\n\ncopies at {rate} GB/s"
+    rate = formatting.number(result["copy_bytes_per_s"] / 1e9, digits=1)
+    return f"{formatting.ruled(head, rows)}\n\ncopies at {rate} GB/s"
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -28,7 +28,7 @@ from typing import Any
 import common
 import eight_rounds
 
-from seal_jax import halving, run_view, stats, variance
+from seal_jax import formatting, halving, run_view, stats, variance
 
 type Pairs = tuple[tuple[int, int], ...]
 type Row = Mapping[str, Any]
@@ -271,7 +271,7 @@ def table(result: Mapping[str, Any]) -> str:
     spread = result["spread"]
     return "\n".join(
         (
-            run_view.ruled(head, lines),
+            formatting.ruled(head, lines),
             "",
             f"accuracy differs by {view.number(spread['edits'])} between the edits of "
             f"a passage and by {view.number(spread['seeds'])} between the seeds of an "

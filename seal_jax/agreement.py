@@ -31,6 +31,7 @@ from typing import Any
 from seal_jax import (
     choice,
     files,
+    formatting,
     ngrams,
     novelty,
     rubric,
@@ -70,7 +71,7 @@ class Measured:
     @property
     def title(self) -> str:
         """The name, and which seeds count if not all."""
-        return f"{self.name}{run_view.raced(self.raced)}"
+        return f"{self.name}{formatting.raced(self.raced)}"
 
     # Kept, since the tables and each chart of a report ask for it.
     @functools.cached_property
@@ -103,7 +104,7 @@ def read(path: str | Path) -> list[Measured]:
                 f"or measured {TRUE} and answers ({error!r}); give a workdir that "
                 "seal_jax wrote"
             ) from None
-        number = row.get("round", run_view.MISSING)
+        number = row.get("round", formatting.MISSING)
         count = len(own[TRUE])
         if row.get("out") and count:
             seeds[number] = min(count, seeds.get(number, count))
@@ -135,7 +136,7 @@ def _rewards(row: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _known(value: Any) -> float | None:
-    return None if value == run_view.FLOOR else run_view.measured(value)
+    return None if value == run_view.FLOOR else formatting.measured(value)
 
 
 def _share(answers: list[dict[str, Any]]) -> float | None:
@@ -172,7 +173,7 @@ def _accuracies(completion: dict[str, Any]) -> list[float | None]:
     """At each seed, or the stated mean where a file lists no answers."""
     if completion["questions"]:
         return [*select.accuracies(completion["questions"], "adapter_correct")]
-    return [run_view.measured(completion["stats"]["adapter_mean"])]
+    return [formatting.measured(completion["stats"]["adapter_mean"])]
 
 
 def _gather(
@@ -236,23 +237,23 @@ def table(measured: Measured) -> list[tuple[str, ...]]:
     ]
     for name, a in measured.agreements.items():
         if a is None:
-            rows.append((name, "0", *[run_view.MISSING] * 11))
+            rows.append((name, "0", *[formatting.MISSING] * 11))
             continue
         rows.append(
             (
                 name,
-                run_view.count(a.passages),
-                run_view.signed(a.pooled),
-                run_view.span(*a.pooled_interval, digits=2),
+                formatting.count(a.passages),
+                formatting.signed(a.pooled),
+                formatting.span(*a.pooled_interval, digits=2),
                 novelty.plus_minus(*a.pearson),
                 novelty.plus_minus(*a.spearman),
                 novelty.plus_minus(*a.found),
-                run_view.number(a.chance),
+                formatting.number(a.chance),
                 novelty.plus_minus(*a.pick),
-                run_view.number(a.mean),
-                run_view.number(a.best),
-                run_view.percent(a.captured, digits=0),
-                run_view.percents(*a.captured_interval),
+                formatting.number(a.mean),
+                formatting.number(a.best),
+                formatting.percent(a.captured, digits=0),
+                formatting.percents(*a.captured_interval),
             )
         )
     return rows
@@ -266,14 +267,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
     args = parser.parse_args(argv)
-    return run_view.exit_status(lambda: _print(args.paths))
+    return formatting.exit_status(lambda: _print(args.paths))
 
 
 def _print(paths: Sequence[str]) -> None:
     for path in paths:
         for measured in read(path):
             if several(measured):
-                print(run_view.aligned(table(measured)), end="\n\n")
+                print(formatting.aligned(table(measured)), end="\n\n")
             else:
                 print(
                     f"{measured.title}: one edit for each passage: nothing to choose "

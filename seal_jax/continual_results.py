@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from seal_jax import continual_matrix, files, run_view
+from seal_jax import continual_matrix, files, formatting
 from seal_jax.continual_matrix import Matrix
 
 OVERALL_NAME = "overall_results.json"
@@ -66,7 +66,7 @@ def _triangle(value: dict[str, files.Json], key: str) -> continual_matrix.Cells:
                 "one fewer than there are rows; get it again"
             )
         for p, cell in enumerate(row, start=1):
-            if run_view.measured(cell) is None or (0 < t < p and cell != 0):
+            if formatting.measured(cell) is None or (0 < t < p and cell != 0):
                 rule = "0, not learned yet" if 0 < t < p else "a finite number"
                 raise ValueError(
                     f"{key}, row {t}, passage {p}: {cell!r} must be {rule}; get it "
@@ -173,17 +173,18 @@ def to_json(matrix: Matrix) -> dict[str, files.Json]:
 
 def tables(runs: Sequence[Matrix]) -> str:
     """The matrix of all runs together and what follows from it, as text."""
-    matrix, number = continual_matrix.pool(runs), run_view.number
+    matrix, number = continual_matrix.pool(runs), formatting.number
     counts = f"files {len(runs)}, sequences {matrix.sequences}, passages in each "
     source = f"{matrix.passages}; {matrix.base_model or '-'} on {matrix.dataset or '-'}"
     head = ("after edit", *(f"p{p}" for p in range(1, matrix.passages + 1)))
-    parts = [counts + source, run_view.ruled(head, _rows(matrix.means))]
+    parts = [counts + source, formatting.ruled(head, _rows(matrix.means))]
     errors = continual_matrix.standard_errors(matrix)
     if errors:
         cells = [cell for row in errors for cell in row]
         parts.append(
             f"standard error of a cell over {matrix.sequences} sequences: "
-            f"{run_view.span(min(cells), max(cells))}; below, over files ({len(runs)})"
+            f"{formatting.span(min(cells), max(cells))}; below, over files "
+            f"({len(runs)})"
         )
     parts.append(
         _compared(
@@ -205,7 +206,7 @@ def tables(runs: Sequence[Matrix]) -> str:
         (name, number(mean, digits=4), number(se, digits=4))
         for name, mean, se in averages(runs)
     ]
-    parts.append(run_view.ruled(("average", "mean", "se"), rows))
+    parts.append(formatting.ruled(("average", "mean", "se"), rows))
     t = continual_matrix.crossing(matrix)
     parts.append(
         "the mean over learned passages never falls below the un-edited model"
@@ -256,19 +257,19 @@ def _compared(runs, head, curves, *, first: int) -> str:
     rows = [
         (
             str(i),
-            run_view.number(mean, digits=digits),
-            run_view.number(se, digits=digits),
-            run_view.number(base, digits=digits),
-            run_view.signed(diff, digits=digits),
-            run_view.number(diff_se, digits=digits),
-            run_view.signed(
-                diff / diff_se if diff_se and run_view.enough(len(runs)) else None,
+            formatting.number(mean, digits=digits),
+            formatting.number(se, digits=digits),
+            formatting.number(base, digits=digits),
+            formatting.signed(diff, digits=digits),
+            formatting.number(diff_se, digits=digits),
+            formatting.signed(
+                diff / diff_se if diff_se and formatting.enough(len(runs)) else None,
                 digits=1,
             ),
         )
         for i, ((mean, se), (base, _), (diff, diff_se)) in enumerate(both, first)
     ]
-    return run_view.ruled((head[0], head[1], "se", head[2], "diff", "se", "z"), rows)
+    return formatting.ruled((head[0], head[1], "se", head[2], "diff", "se", "z"), rows)
 
 
 def side_by_side(named: Sequence[tuple[str, Sequence[Matrix]]]) -> str:
@@ -285,21 +286,21 @@ def side_by_side(named: Sequence[tuple[str, Sequence[Matrix]]]) -> str:
             continual_matrix.seen_base(pooled),
             strict=True,
         )
-        gains = [run_view.signed(now - base) for now, base in pairs]
+        gains = [formatting.signed(now - base) for now, base in pairs]
         rows.append((name, *gains))
     width = max(map(len, rows))
-    padded = [(*row, *[run_view.MISSING] * (width - len(row))) for row in rows]
+    padded = [(*row, *[formatting.MISSING] * (width - len(row))) for row in rows]
     head = ("mean so far - un-edited, after edit", *map(str, range(1, width)))
     return (
         "Mean over all passages learned so far, minus the un-edited model's on the "
-        f"same ones\n\n{run_view.ruled(head, padded)}"
+        f"same ones\n\n{formatting.ruled(head, padded)}"
     )
 
 
 def _rows(cells: continual_matrix.Cells) -> list[tuple[str, ...]]:
     n = len(cells) - 1
     return [
-        (str(t), *(run_view.number(x) for x in row), *[""] * (n - len(row)))
+        (str(t), *(formatting.number(x) for x in row), *[""] * (n - len(row)))
         for t, row in enumerate(cells)
     ]
 
@@ -312,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("paths", metavar="PATH", nargs="+", help="folder or file")
     args = parser.parse_args(argv)
-    return run_view.exit_status(lambda: _print(args.paths))
+    return formatting.exit_status(lambda: _print(args.paths))
 
 
 def _print(paths: Sequence[str]) -> None:

@@ -22,7 +22,8 @@ from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from seal_jax import files, mesh, records
+from seal_jax import files, mesh
+from seal_jax.journal import Journal
 
 # Seconds: until all have to be there, and until all have to be gone.
 _START_S, _END_S = 300, 60
@@ -244,27 +245,12 @@ def _wait_for(name: str) -> bytes:
                 raise
 
 
-class Journal(records.Journal):
-    """The first process's journal, which all the others know and none of them writes.
+def open_journal(path: str | Path) -> Journal:
+    """The first process's journal, which all the others read and none of them writes.
 
     What is stored is what the first process puts: texts, times and verdicts.
     """
-
-    def __init__(self, path: str | Path):
-        if leads():
-            super().__init__(path)
-        self._values = share(lambda: self._values)
-
-    def put(self, key: str, value: Any) -> None:
-        def store() -> str:
-            super(Journal, self).put(key, value)
-            return self._values[key]
-
-        self._values[key] = share(store)
-
-    def close(self) -> None:
-        if leads():
-            super().close()
+    return Journal(path, writes=leads(), share=share)
 
 
 # Arrays

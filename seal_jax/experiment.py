@@ -41,6 +41,7 @@ from seal_jax import (
     runtime,
     trials,
 )
+from seal_jax.journal import Journal
 
 SUMMARY = "summary.json"
 
@@ -153,14 +154,16 @@ def run(
         # Not before: a config that cannot run must not claim the workdir.
         if leads:
             records.open_workdir(workdir, values)
-        journal = stack.enter_context(distributed.Journal(workdir / "journal.jsonl"))
+        journal = stack.enter_context(
+            distributed.open_journal(workdir / "journal.jsonl")
+        )
         state = trials.Run(
             exp=exp,
             inner=kept(journal, sizes, shards=mesh.shards(devices)),
             mesh=devices,
             journal=journal,
             metrics=stack.enter_context(
-                metrics.Metrics(workdir) if leads else metrics.Unwritten()
+                metrics.Metrics(workdir) if leads else metrics.NullMetrics()
             ),
             task=task,
             say=say,
@@ -233,9 +236,7 @@ def fitting(
     return cfg
 
 
-def kept(
-    journal: records.Journal, cfg: inner.InnerConfig, *, shards: int
-) -> inner.InnerConfig:
+def kept(journal: Journal, cfg: inner.InnerConfig, *, shards: int) -> inner.InnerConfig:
     """The sizes that a workdir began with: its units of work were cut by them.
 
     Raises:
@@ -253,7 +254,7 @@ def kept(
     )
 
 
-def costs(journal: records.Journal) -> dict[str, Any]:
+def costs(journal: Journal) -> dict[str, Any]:
     """Adapters, tokens and seconds by phase, over all runs it took.
 
     The seconds are those of the units of work that count, so an interrupted run's lost

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from seal_jax import run_view
+from seal_jax import formatting, run_view
 from seal_jax.tasks import arc_edit
 
 PREFIX = "task "  # of the items' names, where a passage's begins with "passage "
@@ -85,12 +85,12 @@ class Counts:
 def row_counts(row: dict[str, Any]) -> Counts | None:
     """The counts of a ladder row, None for a row without self-edits."""
     edits, drawn, trained = (
-        int(run_view.measured(row.get(key)) or 0)
+        int(formatting.measured(row.get(key)) or 0)
         for key in ("edits", "drawn", "trained")
     )
     refused = row.get("refused")
     known = refused.items() if isinstance(refused, dict) else ()
-    reasons = {str(k): int(v) for k, v in known if run_view.measured(v)}
+    reasons = {str(k): int(v) for k, v in known if formatting.measured(v)}
     return Counts(edits, drawn, trained, reasons) if drawn else None
 
 
@@ -119,7 +119,7 @@ def solved(row: dict[str, Any]) -> float | None:
         return None
     seeds = row.get("answers")
     if not isinstance(seeds, list) or not seeds:
-        return run_view.measured(row.get("reward"))
+        return formatting.measured(row.get("reward"))
     return sum(is_solved(own) for own in seeds) / len(seeds)
 
 
@@ -145,9 +145,8 @@ def switches(row: dict[str, Any]) -> dict[str, bool]:
 def brief(row: dict[str, Any]) -> str:
     """A valid self-edit in a line; empty for another."""
     on = [name for name, value in switches(row).items() if value]
-    rate, epochs, steps = (
-        run_view.measured(row.get(key)) for key in ("learning_rate", "epochs", "steps")
-    )
+    keys = ("learning_rate", "epochs", "steps")
+    rate, epochs, steps = (formatting.measured(row.get(key)) for key in keys)
     if rate is None or epochs is None:
         return ""
     parts = [
@@ -157,7 +156,7 @@ def brief(row: dict[str, Any]) -> str:
         f"{epochs:.0f} epoch{'s' if epochs != 1 else ''}",
     ]
     if steps is not None:
-        parts.append(f"{run_view.count(steps)} steps")
+        parts.append(f"{formatting.count(steps)} steps")
     return ", ".join(parts)
 
 

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax import files, ngrams, run_view, stats
+from seal_jax import files, formatting, ngrams, run_view, stats
 
 # Name in results, and digits shown.
 _SHARES = ("novel3", "cov3", "jaccard3", "distinct2")
@@ -303,7 +303,7 @@ def summary_rows(groups: Sequence[Edits]) -> list[tuple[str, ...]]:
         each = " to ".join(f"{size}" for size in sorted({min(sizes), max(sizes)}))
         means = summarize(edits)
         cells = [plus_minus(*means[m], digits=d) for m, d in MEASURES.items()]
-        rows.append((edits.name, run_view.count(len(edits.by_passage)), each, *cells))
+        rows.append((edits.name, formatting.count(len(edits.by_passage)), each, *cells))
     return rows
 
 
@@ -321,21 +321,21 @@ def change_rows(groups: Sequence[Edits]) -> list[tuple[str, ...]]:
         change = compare(later, earlier)
         if change.overlap[0] is None:
             continue
-        cells, many = [], run_view.enough(change.passages)
+        cells, many = [], formatting.enough(change.passages)
         for name in shown:
             diff, _, z = change.diffs[name]
-            cells.append(run_view.signed(diff, digits=MEASURES[name]))
-            cells.append(run_view.signed(z if many else None, digits=1))
+            cells.append(formatting.signed(diff, digits=MEASURES[name]))
+            cells.append(formatting.signed(z if many else None, digits=1))
         common = plus_minus(*change.overlap, digits=3)
         title = f"{later.name} - {earlier.name}"
-        rows.append((title, run_view.count(change.passages), common, *cells))
+        rows.append((title, formatting.count(change.passages), common, *cells))
     return rows
 
 
 def plus_minus(mean: float | None, se: float | None, *, digits: int = 3) -> str:
     """1.234 ± 0.056; the mean alone without a standard error, "-" for neither."""
-    text = run_view.number(mean, digits=digits)
-    return text if se is None else f"{text} ± {run_view.number(se, digits=digits)}"
+    text = formatting.number(mean, digits=digits)
+    return text if se is None else f"{text} ± {formatting.number(se, digits=digits)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -349,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--first", type=int, metavar="K", help="only the first K edits of each passage"
     )
     args = parser.parse_args(argv)
-    return run_view.exit_status(lambda: _print(args.paths, args.first))
+    return formatting.exit_status(lambda: _print(args.paths, args.first))
 
 
 def _print(paths: Sequence[str], count: int | None) -> None:
@@ -357,13 +357,13 @@ def _print(paths: Sequence[str], count: int | None) -> None:
     groups = [e for p in paths for e in read(p, name=p if alike else None)]
     if count is not None:
         groups = [first(edits, count) for edits in groups]
-    print(run_view.aligned(summary_rows(groups)))
+    print(formatting.aligned(summary_rows(groups)))
     for edits in groups:
         if edits.prompt is not None:
             print(f"{edits.name}: {edits.prompt!r}")
     changes = change_rows(groups)
     if len(changes) > 1:
-        print(f"\n{run_view.aligned(changes)}")
+        print(f"\n{formatting.aligned(changes)}")
 
 
 if __name__ == "__main__":

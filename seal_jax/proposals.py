@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seal_jax import distributed, metrics, policy, trials
+from seal_jax import distributed, policy, progress, trials
 from seal_jax.trials import Edit, Reading
 
 
@@ -38,7 +38,7 @@ def propose(
         if attempt:
             keys = policy.fold(keys, np.full(len(rows), attempt))
         asked = [prompts[p] for p, _ in rows]
-        with metrics.progress(
+        with progress.progress(
             len(rows), f"{phase}: propose", "edits", visible=distributed.leads()
         ) as tick:
             written = policy.write(writer, asked, keys, run.exp.propose, tick=tick)

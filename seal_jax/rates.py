@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from seal_jax import inner, metrics, model, packed, runtime
+from seal_jax import formatting, inner, model, packed, runtime
 
 
 def throughput(
@@ -38,9 +38,9 @@ def throughput(
 
 def line(rates: dict[str, float], unit: dict[str, Any], adapters: int) -> str:
     """A chunk's rates for people."""
-    digits = metrics.three_digits
+    digits = formatting.three_digits
     parts = [
-        f"{adapters} adapters in {metrics.duration(unit['seconds'])}",
+        f"{adapters} adapters in {formatting.duration(unit['seconds'])}",
         f"{digits(rates['adapters_per_s'])} adapters/s",
         f"{digits(rates['tokens_per_s'])} tokens/s",
         f"{digits(rates['steps_per_s'])} steps/s",

@@ -1,9 +1,6 @@
-"""A run's workdir: its journal of finished work, its config, and the lock on it.
+"""A run's workdir: its config, and the lock on it.
 
-The journal is how a killed run resumes: each finished unit of work is one entry, and
-the same command run again finds it there instead of doing it again. The journal is read
-by nobody else, so it keeps NaN and infinities as Python's json spells them. Result
-files are written by `write_json` and `write_jsonl`, whose rules `files` states.
+Result files are written by `write_json` and `write_jsonl`, whose rules `files` states.
 """
 
 import contextlib
@@ -11,9 +8,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from seal_jax import files
 
@@ -28,68 +25,6 @@ write_jsonl = files.write_jsonl
 
 class WorkdirInUseError(OSError):
     """Another process holds the workdir."""
-
-
-class Journal:
-    """Finished units of work, by key, on disk before `put` returns.
-
-    A unit is one line {"key": ..., "value": ...}. A value goes through JSON on its way
-    in (a tuple becomes a list, an array its nested lists, a non-string key a string),
-    so the value a first run works with is the value a resumed run reads back: floats
-    bit for bit, NaN and infinities too. Every `get` builds the value anew; changing it
-    changes nothing here.
-
-    Raises:
-      ValueError: at opening, a whole line that is not such an entry.
-      DiskFullError: at `put`; the journal keeps what it had.
-    """
-
-    def __init__(self, path: str | Path):
-        self._lines = files.Lines(path)
-        self._values: dict[str, str] = {}
-        for number, row in enumerate(self._lines.rows, start=1):
-            match row:
-                case {"key": str(key), "value": value, **rest} if not rest:
-                    self._values[key] = json.dumps(value)
-                case _:
-                    self._lines.close()
-                    raise files.bad_line(path, number, 'not {"key": ..., "value": ...}')
-        self._lines.rows = []
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def keys(self) -> list[str]:
-        """All keys, in the order they were first stored."""
-        return list(self._values)
-
-    def get(self, key: str) -> files.Json:
-        """The value last stored under `key`; KeyError without one."""
-        return json.loads(self._values[key])
-
-    def put(self, key: str, value: Any) -> None:
-        """Stores `value`; an earlier entry of the same key is superseded."""
-        text = json.dumps(value, default=files.to_json)
-        self._lines.append(f'{{"key": {json.dumps(key)}, "value": {text}}}')
-        self._values[key] = text
-
-    def cached(self, key: str, fn: Callable[[], Any]) -> files.Json:
-        """The stored value of `key`; without one, `fn()` is stored and read back."""
-        if key not in self._values:
-            self.put(key, fn())
-        return self.get(key)
-
-    def close(self) -> None:
-        self._lines.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 # Workdirs

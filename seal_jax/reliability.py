@@ -18,6 +18,7 @@ from pathlib import Path
 
 from seal_jax import (
     files,
+    formatting,
     halving,
     run_view,
     seal_results,
@@ -72,7 +73,7 @@ def read(path: str | Path) -> list[Measured]:
                 "rewards; give a workdir that seal_jax wrote"
             )
         rewards = [None if r == run_view.FLOOR else r for r in row["rewards"]]
-        number = row.get("round", run_view.MISSING)
+        number = row.get("round", formatting.MISSING)
         if row.get("out") and rewards:
             seeds[number] = min(len(rewards), seeds.get(number, len(rewards)))
         passages = rounds.setdefault(number, {})
@@ -188,10 +189,10 @@ def describe(measured: Measured, *, draws: int = 400) -> str:
     parts = variance.anova(rewards)
     edits, seeds = max(map(len, rewards)), _most_seeds(rewards)
     lines = [
-        f"{measured.name}{run_view.raced(measured.raced)}: {parts.passages} passages, "
-        f"{parts.edits} edits, "
+        f"{measured.name}{formatting.raced(measured.raced)}: "
+        f"{parts.passages} passages, {parts.edits} edits, "
         f"{parts.trainings} trainings, mean reward {parts.mean:.4f}",
-        f"variance: passages {run_view.number(parts.passage, digits=4)}, edits "
+        f"variance: passages {formatting.number(parts.passage, digits=4)}, edits "
         f"{parts.edit:.4f}, seeds {parts.seed:.4f}; of means over {seeds} seeds "
         f"{parts.of_means(seeds):.4f}",
     ]
@@ -201,9 +202,9 @@ def describe(measured: Measured, *, draws: int = 400) -> str:
     lead, error = stats.mean_se(variance.best_lead(rewards))
     real = None if trust is None else lead * trust
     lines.append(
-        f"best of {edits}: lead {run_view.signed(lead, digits=4)} (se "
-        f"{run_view.number(error, digits=4)}), of which expected to be real "
-        f"{run_view.signed(real, digits=4)}"
+        f"best of {edits}: lead {formatting.signed(lead, digits=4)} (se "
+        f"{formatting.number(error, digits=4)}), of which expected to be real "
+        f"{formatting.signed(real, digits=4)}"
     )
     if not _same(rewards, measured.judge):
         lines.append("held out: chosen by these rewards, graded by right answers")
@@ -217,7 +218,7 @@ def _by_seeds(
     measured: Measured, parts: variance.Components, edits: int, seeds: int
 ) -> str:
     def interval(k: int) -> tuple[float | None, float | None]:
-        if not run_view.enough(parts.passages):
+        if not formatting.enough(parts.passages):
             return None, None
         return variance.reliability_interval(measured.rewards, k)
 
@@ -228,16 +229,16 @@ def _by_seeds(
         rows.append(
             (
                 str(k),
-                run_view.number(trust, digits=2),
-                run_view.span(*interval(k)),
-                run_view.number(gain.apparent, digits=4),
-                run_view.number(gain.real, digits=4),
-                run_view.number(gain.perfect, digits=4),
+                formatting.number(trust, digits=2),
+                formatting.span(*interval(k)),
+                formatting.number(gain.apparent, digits=4),
+                formatting.number(gain.real, digits=4),
+                formatting.number(gain.perfect, digits=4),
                 *_held_out(measured, halving.uniform(k)),
             )
         )
     head = ("seeds", "reliability", "95 %", "lead", "real", "perfect", "held out", "se")
-    return run_view.aligned([head, *rows])
+    return formatting.aligned([head, *rows])
 
 
 def _by_budget(parts: variance.Components) -> str:
@@ -248,11 +249,11 @@ def _by_budget(parts: variance.Components) -> str:
             (
                 str(budget),
                 f"{best.edits} x {best.seeds}",
-                run_view.number(best.real, digits=4),
+                formatting.number(best.real, digits=4),
             )
         )
     head = ("trainings a passage", "edits x seeds", "real gain")
-    return run_view.aligned([head, *rows])
+    return formatting.aligned([head, *rows])
 
 
 def _by_schedule(
@@ -287,14 +288,14 @@ def _by_schedule(
             (
                 name,
                 str(g.trainings),
-                run_view.number(g.gain, digits=4),
-                run_view.percent(g.share),
-                run_view.number(halving.uniform_trainings(g.gain, curve), digits=1),
-                *(_held_out(measured, plan) if there else (run_view.MISSING,) * 2),
+                formatting.number(g.gain, digits=4),
+                formatting.percent(g.share),
+                formatting.number(halving.uniform_trainings(g.gain, curve), digits=1),
+                *(_held_out(measured, plan) if there else (formatting.MISSING,) * 2),
             )
         )
     head = (f"of {edits} edits", "trainings", "real gain", "of perfect", "as uniform")
-    return run_view.aligned([(*head, "held out", "se"), *rows])
+    return formatting.aligned([(*head, "held out", "se"), *rows])
 
 
 def _held_out(measured: Measured, plan: halving.Schedule) -> tuple[str, str]:
@@ -310,9 +311,9 @@ def _held_out(measured: Measured, plan: halving.Schedule) -> tuple[str, str]:
     )
     known = [g for g in gains if g is not None]
     if not known:
-        return run_view.MISSING, run_view.MISSING
+        return formatting.MISSING, formatting.MISSING
     mean, error = stats.mean_se(known)
-    return run_view.number(mean, digits=4), run_view.number(error, digits=4)
+    return formatting.number(mean, digits=4), formatting.number(error, digits=4)
 
 
 def _most_seeds(rewards: Rewards) -> int:
@@ -331,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument("--draws", type=int, default=400, help="resampled races")
     args = parser.parse_args(argv)
-    return run_view.exit_status(lambda: _print(args.paths, args.draws))
+    return formatting.exit_status(lambda: _print(args.paths, args.draws))
 
 
 def _print(paths: Sequence[str], draws: int) -> None:
@@ -345,7 +346,7 @@ def _print(paths: Sequence[str], draws: int) -> None:
                 raced = measured.raced
                 why = "; of a race only the seeds count that all edits had"
                 raise ValueError(
-                    f"{measured.name}{run_view.raced(raced)}: {error}"
+                    f"{measured.name}{formatting.raced(raced)}: {error}"
                     f"{'' if raced is None else why}"
                 ) from None
 

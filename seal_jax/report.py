@@ -16,6 +16,7 @@ from typing import Any
 from seal_jax import (
     continual_results,
     few_shot_view,
+    formatting,
     reliability,
     report_agreement,
     report_continual,
@@ -38,10 +39,10 @@ def summary_table(summary: dict[str, Any]) -> str:
     and the report have all. Of a few-shot run also what became of the self-edits, and
     the mean score of each task.
     """
-    view = run_view
-    if summary.get("kind") == view.CONTINUAL:
-        arms = report_continual.arms(view.Workdir("", summary))
-        scores, *others = report_continual.tables(arms) or [view.Table("", (), ())]
+    if summary.get("kind") == run_view.CONTINUAL:
+        arms = report_continual.arms(run_view.Workdir("", summary))
+        nothing = [formatting.Table("", (), ())]
+        scores, *others = report_continual.tables(arms) or nothing
         parts = [_texts([scores]), report_continual.LEGEND if arms else ""]
         parts.append(_texts(others))
     elif few_shot_view.is_few_shot(summary):
@@ -51,13 +52,12 @@ def summary_table(summary: dict[str, Any]) -> str:
     parts.append(_paired_table(summary))
     if summary.get("stopped"):
         parts.append(f"stopped {report_rounds.ended(summary)}")
-    cost = view.cost(summary)
+    cost = run_view.cost(summary)
     parts.append("\n".join(f"{name}: {value}" for name, value in cost))
     return "\n\n".join(part for part in parts if part)
 
 
 def _paired_table(summary: dict[str, Any]) -> str:
-    view = run_view
     found = report_ladder.telling(summary)
     if not found:
         return ""
@@ -66,57 +66,55 @@ def _paired_table(summary: dict[str, Any]) -> str:
         (
             f"{row.get('a', '-')} - {row.get('b', '-')}",
             *([str(row.get("what") or "-")] if of else []),
-            view.count(n := report_ladder.shared(row, summary)),
-            view.signed(row.get("diff")),
-            view.number(row.get("se")),
-            view.signed(row.get("z") if view.enough(n) else None, digits=1),
+            formatting.count(n := report_ladder.shared(row, summary)),
+            formatting.signed(row.get("diff")),
+            formatting.number(row.get("se")),
+            formatting.signed(row.get("z") if formatting.enough(n) else None, digits=1),
         )
         for row in found
     ]
     head = ("paired difference", *(["of"] if of else []), "n", "diff", "se", "z")
-    return run_view.ruled(head, rows)
+    return formatting.ruled(head, rows)
 
 
 def _ladder_table(summary: dict[str, Any]) -> str:
-    view = run_view
-    return run_view.ruled(
+    return formatting.ruled(
         ("", "mean", "se", "n", "empty"),
         [
             (
                 str(row.get("name", "-")),
-                view.number(row.get("mean")),
-                view.number(row.get("se")),
-                view.count(row.get("n")),
-                view.percent(row.get("empty_rate")),
+                formatting.number(row.get("mean")),
+                formatting.number(row.get("se")),
+                formatting.count(row.get("n")),
+                formatting.percent(row.get("empty_rate")),
             )
-            for row in view.rows(summary, "ladder")
+            for row in run_view.rows(summary, "ladder")
         ],
     )
 
 
 def _few_shot_tables(summary: dict[str, Any]) -> list[str]:
     """Success with an interval and the rates of the self-edits; refusals; tasks."""
-    view = run_view
     rows, refusals = [], []
-    for row in view.rows(summary, "ladder"):
+    for row in run_view.rows(summary, "ladder"):
         counts = few_shot_view.row_counts(row)
         rates = (counts.valid_rate, counts.budget_rate) if counts else (None, None)
         name = str(row.get("name", "-"))
         rows.append(
             (
                 name,
-                view.number(row.get("mean")),
-                view.number(row.get("se")),
-                view.span(row.get("low"), row.get("high")),
-                view.count(row.get("n")),
-                *map(view.percent, rates),
-                view.number(row.get("trained_mean") if counts else None),
+                formatting.number(row.get("mean")),
+                formatting.number(row.get("se")),
+                formatting.span(row.get("low"), row.get("high")),
+                formatting.count(row.get("n")),
+                *map(formatting.percent, rates),
+                formatting.number(row.get("trained_mean") if counts else None),
             )
         )
         if counts and counts.refused:
             refusals.append(f"texts refused, {name}: {counts.reasons()}")
     head = ("", "success", "se", "95 %", "tasks", "valid", "in budget", "if trained")
-    parts = [run_view.ruled(head, rows)]
+    parts = [formatting.ruled(head, rows)]
     if refusals:
         parts.append("\n".join(refusals))
     names, items = few_shot_view.items_table(summary)
@@ -124,11 +122,11 @@ def _few_shot_tables(summary: dict[str, Any]) -> list[str]:
         lines = [
             (
                 str(item.get("item", "-")),
-                *(view.number(item.get(name), digits=2) for name in names),
+                *(formatting.number(item.get(name), digits=2) for name in names),
             )
             for item in items
         ]
-        parts.append(run_view.ruled(("by task", *names), lines))
+        parts.append(formatting.ruled(("by task", *names), lines))
     return parts
 
 
@@ -149,10 +147,10 @@ def results_table(results: Sequence[seal_results.Results]) -> str:
     return _texts(report_results.tables(results))
 
 
-def _texts(tables: Sequence[run_view.Table]) -> str:
+def _texts(tables: Sequence[formatting.Table]) -> str:
     """Tables under their titles."""
     return "\n\n".join(
-        (f"{t.title}\n\n" if t.title else "") + run_view.ruled(t.head, t.rows)
+        (f"{t.title}\n\n" if t.title else "") + formatting.ruled(t.head, t.rows)
         for t in tables
         if t.rows
     )
@@ -200,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument("--html", metavar="FILE", help="also write a page to read")
     args = parser.parse_args(argv)
-    return run_view.exit_status(lambda: _print(args.paths, args.html))
+    return formatting.exit_status(lambda: _print(args.paths, args.html))
 
 
 def _print(paths: Sequence[str], page: str | None) -> None:

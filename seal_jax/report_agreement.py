@@ -4,9 +4,10 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-from seal_jax import agreement, report_parts, run_view, svg, svg_charts
+from seal_jax import agreement, formatting, report_parts, svg, svg_charts
 from seal_jax.agreement import Measured
-from seal_jax.run_view import Table, Workdir
+from seal_jax.formatting import Table
+from seal_jax.run_view import Workdir
 from seal_jax.svg_charts import Axes, Dot, Series
 
 TITLE = "Agreement with the true reward"
@@ -129,7 +130,7 @@ def intervals(measured: Measured) -> str:
             low, high = own.captured_interval
             bounds = None if low is None or high is None else (low, high)
             css = "k-oracle" if name.startswith(agreement.TRUE) else "k-self"
-            told = run_view.percent(own.captured, digits=0)
+            told = formatting.percent(own.captured, digits=0)
             label = svg_charts.cut(name, 21)
             points.append(svg.Point(label, told, own.captured, None, css, bounds))
     return svg.intervals(points, reference=0.0) if points else ""

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from seal_jax import few_shot_view, report_parts, run_view, svg
+from seal_jax import few_shot_view, formatting, report_parts, run_view, svg
 
 _BINS = 14
 # The axis of a histogram, and how its name is written.
@@ -66,7 +66,7 @@ def _groups(summary: dict[str, Any], edits: Rows, heldout: Rows) -> dict[str, Ro
     """Self-edits by who wrote them: sampled in a round, or for a row of the ladder."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in edits:
-        name = f"round {row.get('round', run_view.MISSING)}, sampled"
+        name = f"round {row.get('round', formatting.MISSING)}, sampled"
         groups.setdefault(name, []).append(row)
     arms = [str(row.get("name")) for row in run_view.rows(summary, "ladder")]
     arms += [str(row.get("arm")) for row in heldout]
@@ -86,20 +86,20 @@ def _overview(name: str, rows: Rows, valid: Rows, names: Sequence[str]) -> list[
     solved = few_shot_view.success(valid)
     shares = [_share(valid, chosen) for _, chosen in _options(names)]
     medians = [
-        f"{statistics.median(values):.3g}" if values else run_view.MISSING
+        f"{statistics.median(values):.3g}" if values else formatting.MISSING
         for values in (_positive(valid, key) for key, _ in _AXES)
     ]
     return [
         svg.escape(name),
-        run_view.percent(counts.valid_rate, digits=0),
-        run_view.percent(counts.budget_rate, digits=0),
+        formatting.percent(counts.valid_rate, digits=0),
+        formatting.percent(counts.budget_rate, digits=0),
         *map(_share_cell, (solved, *shares)),
         *medians,
     ]
 
 
 def _share_cell(share: float | None) -> str:
-    return report_parts.tinted(run_view.percent(share, digits=0), share)
+    return report_parts.tinted(formatting.percent(share, digits=0), share)
 
 
 def _options(
@@ -129,8 +129,10 @@ def _choices(rows: Rows, names: Sequence[str]) -> str:
             own = [row for row in rows if chosen(row) == value]
             solved = few_shot_view.success(own)
             cells += [
-                run_view.count(len(own)),
-                run_view.percent(few_shot_view.edit_counts(own).budget_rate, digits=0),
+                formatting.count(len(own)),
+                formatting.percent(
+                    few_shot_view.edit_counts(own).budget_rate, digits=0
+                ),
                 _share_cell(solved),
             ]
         lines.append(cells)
@@ -158,5 +160,5 @@ def _histograms(rows: Rows, scales: dict[str, svg.LogScale]) -> list[str]:
 
 
 def _positive(rows: Rows, key: str) -> list[float]:
-    known = (run_view.measured(row.get(key)) for row in rows)
+    known = (formatting.measured(row.get(key)) for row in rows)
     return [value for value in known if value is not None and value > 0]

@@ -8,13 +8,15 @@ from typing import Any
 from seal_jax import (
     continual_matrix,
     continual_results,
+    formatting,
     report_parts,
     run_view,
     svg,
     svg_charts,
 )
 from seal_jax.continual_matrix import Matrix
-from seal_jax.run_view import Table, Workdir
+from seal_jax.formatting import Table
+from seal_jax.run_view import Workdir
 from seal_jax.svg_charts import Axes, Cell, Dot, Series
 
 FOLDER = "continual"  # of a workdir: each arm's runs in the reference's layout
@@ -46,7 +48,7 @@ def arms(run: Workdir) -> list[Arm]:
     """The arms of a continual workdir."""
     found = []
     for row in run_view.rows(run.summary, "arms"):
-        name = str(row.get("name", run_view.MISSING))
+        name = str(row.get("name", formatting.MISSING))
         found.append(Arm(name, _matrices(run.path, name, row), row))
     return found
 
@@ -94,11 +96,11 @@ def tables(arms_: Sequence[Arm]) -> list[Table]:
     spent = [
         (
             arm.name,
-            run_view.count(arm.row.get("sequences")),
-            *(run_view.count(arm.row.get(key)) for key in _COSTS),
-            run_view.number(arm.row.get("seconds"), digits=1),
-            run_view.percent(arm.row.get("committed")),
-            run_view.number(arm.row.get("scale")),
+            formatting.count(arm.row.get("sequences")),
+            *(formatting.count(arm.row.get(key)) for key in _COSTS),
+            formatting.number(arm.row.get("seconds"), digits=1),
+            formatting.percent(arm.row.get("committed")),
+            formatting.number(arm.row.get("scale")),
         )
         for arm in arms_
     ]
@@ -107,9 +109,9 @@ def tables(arms_: Sequence[Arm]) -> list[Table]:
 
 def _plus_minus(value: Any) -> str:
     own = value if isinstance(value, dict) else {"mean": value}
-    mean = run_view.number(own.get("mean"))
-    se = run_view.measured(own.get("se"))
-    return mean if se is None else f"{mean} ± {run_view.number(se)}"
+    mean = formatting.number(own.get("mean"))
+    se = formatting.measured(own.get("se"))
+    return mean if se is None else f"{mean} ± {formatting.number(se)}"
 
 
 # Sections
@@ -122,8 +124,8 @@ def released(name: str, runs: Sequence[Matrix]) -> str:
     rows = [
         (
             label.replace("  ", "… "),
-            run_view.number(mean, digits=4),
-            run_view.number(se, digits=4),
+            formatting.number(mean, digits=4),
+            formatting.number(se, digits=4),
         )
         for label, mean, se in continual_results.averages(runs)
     ]
@@ -206,7 +208,7 @@ def heat(matrix: Matrix, *, most: float | None = None) -> str:
     scale = most or farthest(matrix) or 1.0
     errors = continual_matrix.standard_errors(matrix)
     rows: list[tuple[str, list[Cell | None]]] = [
-        ("un-edited", [Cell(run_view.number(x, digits=2)) for x in base])
+        ("un-edited", [Cell(formatting.number(x, digits=2)) for x in base])
     ]
     for t, row in enumerate(matrix.means[1:], start=1):
         cells: list[Cell | None] = []
@@ -215,7 +217,7 @@ def heat(matrix: Matrix, *, most: float | None = None) -> str:
             hint += f" ± {errors[t][p]:.3f}" if errors else ""
             hint += f", un-edited {base[p]:.3f}"
             shade = (x - base[p]) / scale
-            cells.append(Cell(run_view.number(x, digits=2), shade, hint))
+            cells.append(Cell(formatting.number(x, digits=2), shade, hint))
         rows.append((_edits(t), [*cells, *[None] * (len(base) - len(cells))]))
     columns = [f"p{p}" for p in range(1, len(base) + 1)]
     title = "Accuracy on each passage after each edit"
@@ -313,7 +315,7 @@ def general(found: Sequence[Arm]) -> str:
     series = []
     for style, arm in enumerate(found):
         own = arm.row.get("general")
-        values = [run_view.measured(v) for v in own] if isinstance(own, list) else []
+        values = [formatting.measured(v) for v in own] if isinstance(own, list) else []
         dots = tuple(Dot(k, v) for k, v in enumerate(values) if v is not None)
         series.append(Series(arm.name, dots, style))
     count = max((int(d.x) for s in series for d in s.dots), default=0)

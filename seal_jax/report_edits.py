@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seal_jax import few_shot_view, report_grids, report_parts, run_view, stats, svg
+from seal_jax import (
+    few_shot_view,
+    formatting,
+    report_grids,
+    report_parts,
+    run_view,
+    stats,
+    svg,
+)
 
 _SHOWN_EDITS = 3
 
@@ -15,19 +23,19 @@ def rewards(summary: dict[str, Any], edits: Edits) -> str:
     head = ("round", "sampled", "best of E", "kept", "failed adapters", "empty answers")
     means = [
         (
-            run_view.count(row.get("round")),
+            formatting.count(row.get("round")),
             *(
-                run_view.number(row.get(f"{key}_mean"))
+                formatting.number(row.get(f"{key}_mean"))
                 for key in ("sampled", "best", "kept")
             ),
-            run_view.count(row.get("failed_adapters")),
-            run_view.percent(row.get("empty_rate")),
+            formatting.count(row.get("failed_adapters")),
+            formatting.percent(row.get("empty_rate")),
         )
         for row in run_view.rows(summary, "rounds")
     ]
     by_round: dict[Any, list[dict[str, Any]]] = {}
     for edit in edits:
-        if run_view.measured(edit.get("reward")) is not None:
+        if formatting.measured(edit.get("reward")) is not None:
             by_round.setdefault(edit.get("round"), []).append(edit)
     figures = _histograms(by_round)
     if not (means or figures):
@@ -65,7 +73,7 @@ def _histograms(by_round: dict[Any, list[dict[str, Any]]]) -> list[str]:
             ("kept", kept, "k-round"),
         )
         for label, chosen, css in columns:
-            mean = run_view.number(stats.mean_se(chosen)[0]) if chosen else "-"
+            mean = formatting.number(stats.mean_se(chosen)[0]) if chosen else "-"
             figures.append(
                 report_parts.figure(
                     f"<b>Round {svg.escape(number)}, {label}</b><br/>"
@@ -80,7 +88,7 @@ def _by_task(edits: Edits) -> str:
     """Which tasks of a few-shot run were solved while sampling, by round."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for e in edits:
-        key = (str(e.get("round", run_view.MISSING)), str(e["task_id"]))
+        key = (str(e.get("round", formatting.MISSING)), str(e["task_id"]))
         groups.setdefault(key, []).append(e)
     if not groups:
         return ""
@@ -92,10 +100,10 @@ def _by_task(edits: Edits) -> str:
             (
                 svg.escape(task),
                 svg.escape(number),
-                *map(run_view.count, (counts.drawn, counts.valid, counts.trained)),
-                run_view.percent(share),
-                run_view.count(sum(bool(e.get("kept")) for e in own)),
-                svg.escape(counts.reasons()) or run_view.MISSING,
+                *map(formatting.count, (counts.drawn, counts.valid, counts.trained)),
+                formatting.percent(share),
+                formatting.count(sum(bool(e.get("kept")) for e in own)),
+                svg.escape(counts.reasons()) or formatting.MISSING,
             )
         )
     head = ("task", "round", "drawn", "valid", "trained", "solved if trained", "kept")
@@ -106,7 +114,7 @@ def _by_task(edits: Edits) -> str:
 
 def to_read(edits: Edits, tasks: Mapping[str, few_shot_view.Task]) -> str:
     """The edits of the highest and of the lowest rewards, and refused ones, in full."""
-    known = [e for e in edits if run_view.measured(e.get("reward")) is not None]
+    known = [e for e in edits if formatting.measured(e.get("reward")) is not None]
     refused = [e for e in edits if e.get("refused")]
     if not (known or refused):
         return ""
@@ -146,14 +154,14 @@ def _spread(edits: Edits) -> list[dict[str, Any]]:
 
 def _edit(edit: dict[str, Any], tasks: Mapping[str, few_shot_view.Task]) -> str:
     e = svg.escape
-    seeds = ", ".join(run_view.number(r, digits=2) for r in edit.get("rewards") or [])
+    seeds = ", ".join(formatting.number(r, digits=2) for r in edit.get("rewards") or [])
     chips = [
         f'<span class="chip">{e(text)}</span>'
         for text in ("kept" if edit.get("kept") else "", edit.get("refused"))
         if text
     ]
     task = tasks.get(str(edit.get("task_id")))
-    title = edit.get("title", edit.get("task_id", run_view.MISSING))
+    title = edit.get("title", edit.get("task_id", formatting.MISSING))
     lines = "".join(f"<li>{e(line)}</li>" for line in edit.get("lines") or [])
     passage, brief = edit.get("passage"), few_shot_view.brief(edit)
     redrawn = ", ".join(map(str, edit.get("redrawn") or ()))
@@ -170,9 +178,9 @@ def _edit(edit: dict[str, Any], tasks: Mapping[str, few_shot_view.Task]) -> str:
     ]
     return (
         '<details class="edit"><summary><b>'
-        f"{run_view.number(edit.get('reward'))}</b> {e(title)} {''.join(chips)}"
-        f'<span class="note">round {e(edit.get("round", run_view.MISSING))}, edit '
-        f"{e(edit.get('edit', run_view.MISSING))}, by seed: {seeds or '-'}</span>"
+        f"{formatting.number(edit.get('reward'))}</b> {e(title)} {''.join(chips)}"
+        f'<span class="note">round {e(edit.get("round", formatting.MISSING))}, edit '
+        f"{e(edit.get('edit', formatting.MISSING))}, by seed: {seeds or '-'}</span>"
         f"</summary>{''.join(parts)}</details>"
     )
 
@@ -193,8 +201,8 @@ def _answers(seeds: Sequence[Sequence[dict[str, Any]] | None]) -> str:
         asked = index
         rows.append(
             (
-                svg.escape(answer.get("question", run_view.MISSING)) if first else "",
-                svg.escape(answer.get("gold", run_view.MISSING)) if first else "",
+                svg.escape(answer.get("question", formatting.MISSING)) if first else "",
+                svg.escape(answer.get("gold", formatting.MISSING)) if first else "",
                 svg.escape(said) if said.strip() else "<i>empty</i>",
                 _verdict(answer.get("score")),
                 str(seed),
@@ -208,11 +216,11 @@ def _answers(seeds: Sequence[Sequence[dict[str, Any]] | None]) -> str:
 
 
 def _verdict(score: Any) -> str:
-    known = run_view.measured(score)
+    known = formatting.measured(score)
     if isinstance(score, bool):
         known = float(score)
     if known is None:
         return '<span class="note">not judged</span>'
     if known in (0.0, 1.0):
         return report_parts.verdict(bool(known))
-    return run_view.number(known, digits=2)
+    return formatting.number(known, digits=2)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seal_jax import few_shot_view, report_parts, run_view, svg
+from seal_jax import few_shot_view, formatting, report_parts, svg
 from seal_jax.few_shot_view import Answer, Grid, Task
 
 # Tasks beyond these are folded away, and beyond so many characters left out.
@@ -104,7 +104,7 @@ def _arm(name: str, rows: Rows, task: Task) -> str:
     caption = f"<b>{svg.escape(name)}</b>"
     shares = [few_shot_view.solved(row) or 0.0 for row in rows]
     if name != few_shot_view.NO_ADAPTER:
-        share = run_view.percent(sum(shares) / len(shares), digits=0)
+        share = formatting.percent(sum(shares) / len(shares), digits=0)
         caption += f": {share} of {len(rows)} edits"
     trained = [row for row in rows if not row.get("refused")]
     if not trained:

@@ -13,6 +13,7 @@ from seal_jax import (
     agreement,
     few_shot_view,
     files,
+    formatting,
     report_agreement,
     report_configs,
     report_continual,
@@ -186,13 +187,13 @@ def _header(name: str, summary: dict[str, Any]) -> str:
     tiles = []
     for row in ("base", few_shot_view.NO_ADAPTER, "self_edits", *rounds[-1:]):
         if row in means:
-            tiles.append((run_view.number(means[row]), str(row)))
+            tiles.append((formatting.number(means[row]), str(row)))
     tiles += [
         (value, label)
         for label, value in run_view.cost(summary)
-        if label != "tokens" and value != run_view.MISSING
+        if label != "tokens" and value != formatting.MISSING
     ]
-    digest = svg.escape(summary.get("config_hash", run_view.MISSING))
+    digest = svg.escape(summary.get("config_hash", formatting.MISSING))
     return report_parts.header(name, f"SEAL run, config <code>{digest}</code>", tiles)
 
 
@@ -216,7 +217,7 @@ def _cost(summary: dict[str, Any]) -> str:
         (
             name,
             s,
-            f"{run_view.number(s, digits=1)} s, {s / total:.0%}" if total else "-",
+            f"{formatting.number(s, digits=1)} s, {s / total:.0%}" if total else "-",
         )
         for name, s in phases.items()
     ]

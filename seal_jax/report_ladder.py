@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import few_shot_view, report_parts, run_view, svg
+from seal_jax import few_shot_view, formatting, report_parts, run_view, svg
 
 # A longer list of items is folded away.
 _SHOWN_ITEMS = 12
@@ -51,14 +51,14 @@ def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
     reference = few_shot_view.NO_ADAPTER if few_shot else "base"
     points, base = [], None
     for row in found:
-        name = str(row.get("name", run_view.MISSING))
+        name = str(row.get("name", formatting.MISSING))
         mean, se, low, high = (
-            run_view.measured(row.get(key)) for key in ("mean", "se", "low", "high")
+            formatting.measured(row.get(key)) for key in ("mean", "se", "low", "high")
         )
         if mean is None:
             continue
         bounds = None if low is None or high is None else (low, high)
-        text = f"{run_view.number(mean)} ± {run_view.number(se)}"
+        text = f"{formatting.number(mean)} ± {formatting.number(se)}"
         points.append(svg.Point(name, text, mean, se, _kind(name), bounds))
         base = mean if name == reference else base
     what = (
@@ -87,12 +87,12 @@ def _scores(rows: list[dict[str, Any]]) -> str:
         head,
         [
             (
-                svg.escape(row.get("name", run_view.MISSING)),
-                run_view.number(row.get("mean")),
-                run_view.number(row.get("se")),
-                run_view.span(row.get("low"), row.get("high")),
-                run_view.count(row.get("n")),
-                run_view.percent(row.get("empty_rate")),
+                svg.escape(row.get("name", formatting.MISSING)),
+                formatting.number(row.get("mean")),
+                formatting.number(row.get("se")),
+                formatting.span(row.get("low"), row.get("high")),
+                formatting.count(row.get("n")),
+                formatting.percent(row.get("empty_rate")),
             )
             for row in rows
         ],
@@ -107,14 +107,14 @@ def _rates(rows: list[dict[str, Any]]) -> str:
         rates = (counts.valid_rate, counts.budget_rate) if counts else (None, None)
         lines.append(
             (
-                svg.escape(row.get("name", run_view.MISSING)),
-                run_view.number(row.get("mean")),
-                run_view.number(row.get("se")),
-                run_view.span(row.get("low"), row.get("high")),
-                run_view.count(row.get("n")),
-                run_view.count(counts and counts.drawn),
-                *map(run_view.percent, rates),
-                run_view.number(row.get("trained_mean") if counts else None),
+                svg.escape(row.get("name", formatting.MISSING)),
+                formatting.number(row.get("mean")),
+                formatting.number(row.get("se")),
+                formatting.span(row.get("low"), row.get("high")),
+                formatting.count(row.get("n")),
+                formatting.count(counts and counts.drawn),
+                *map(formatting.percent, rates),
+                formatting.number(row.get("trained_mean") if counts else None),
             )
         )
         if counts and counts.refused:
@@ -132,9 +132,9 @@ def items(summary: dict[str, Any]) -> str:
         return ""
     rows = []
     for row in found:
-        scores = [run_view.measured(row.get(name)) for name in names]
-        cells = [report_parts.tinted(run_view.number(s, digits=2), s) for s in scores]
-        rows.append((svg.escape(row.get("item", run_view.MISSING)), *cells))
+        scores = [formatting.measured(row.get(name)) for name in names]
+        cells = [report_parts.tinted(formatting.number(s, digits=2), s) for s in scores]
+        rows.append((svg.escape(row.get("item", formatting.MISSING)), *cells))
     table = report_parts.table(("", *map(svg.escape, names)), rows)
     if len(rows) > _SHOWN_ITEMS:
         table = report_parts.folded(f"{len(rows)} items", table)
@@ -170,13 +170,13 @@ def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
 
 def shared(pair: dict[str, Any], summary: dict[str, Any]) -> float | None:
     """Over how many items a pair is: as it says, else those of its smaller row."""
-    own = run_view.measured(pair.get("n"))
+    own = formatting.measured(pair.get("n"))
     ends = (pair.get("a"), pair.get("b"))
     counts = [
         n
         for row in run_view.rows(summary, "ladder")
         if row.get("name") in ends
-        and (n := run_view.measured(row.get("n"))) is not None
+        and (n := formatting.measured(row.get("n"))) is not None
     ]
     return min(counts, default=None) if own is None else own
 
@@ -211,7 +211,7 @@ def paired(
     return report_parts.section(
         svg.escape(title),
         f"Over the same {what}s, so that what makes a {what} hard cancels out. Bold: "
-        f"|z| ≥ 2; fewer than {run_view.FEWEST} make neither a z nor an interval.",
+        f"|z| ≥ 2; fewer than {formatting.FEWEST} make neither a z nor an interval.",
         body,
     )
 
@@ -220,33 +220,35 @@ def _pairs(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> s
     """Some of `rows` as a table, on an axis and with columns that suit all of them."""
     ends = [0.0]
     for row in rows:
-        diff, se = (run_view.measured(row.get(k)) for k in ("diff", "se"))
+        diff, se = (formatting.measured(row.get(k)) for k in ("diff", "se"))
         ends += [(diff or 0.0) + k * (se or 0.0) for k in (-2, 2)]
     x = svg.fit(ends, 6, 234)
     named = any(row.get("what") for row in rows)
-    bounded = any(run_view.measured(row.get("low")) is not None for row in rows)
+    bounded = any(formatting.measured(row.get("low")) is not None for row in rows)
     cells = []
     for row in shown:
-        diff, se, z = (run_view.measured(row.get(k)) for k in ("diff", "se", "z"))
-        enough = run_view.enough(row.get("n"))
+        diff, se, z = (formatting.measured(row.get(k)) for k in ("diff", "se", "z"))
+        enough = formatting.enough(row.get("n"))
         z = z if enough else None
         ends = (row.get("low"), row.get("high")) if enough else (None, None)
         clear = abs(z or 0.0) >= 2
         css = ("k-up" if (z or 0.0) > 0 else "k-down") if clear else "k-control"
-        text = run_view.signed(z, digits=1)
-        pair = f"{row.get('a', run_view.MISSING)} − {row.get('b', run_view.MISSING)}"
+        text = formatting.signed(z, digits=1)
+        pair = (
+            f"{row.get('a', formatting.MISSING)} − {row.get('b', formatting.MISSING)}"
+        )
         cells.append(
             (
                 svg.escape(pair),
                 ""
                 if diff is None
                 else svg.interval(x, diff, se if enough else None, css),
-                *([svg.escape(row.get("what") or run_view.MISSING)] if named else []),
-                run_view.count(row.get("n")),
-                run_view.signed(diff),
-                run_view.number(se),
+                *([svg.escape(row.get("what") or formatting.MISSING)] if named else []),
+                formatting.count(row.get("n")),
+                formatting.signed(diff),
+                formatting.number(se),
                 f"<b>{text}</b>" if clear else text,
-                *([run_view.span(*ends)] if bounded else []),
+                *([formatting.span(*ends)] if bounded else []),
             )
         )
     head = ("pair", "", *(["of"] if named else []), "n", "difference", "se", "z")

@@ -5,8 +5,9 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from seal_jax import novelty, report_parts, run_view, svg, svg_charts
-from seal_jax.run_view import Table, Workdir
+from seal_jax import formatting, novelty, report_parts, run_view, svg, svg_charts
+from seal_jax.formatting import Table
+from seal_jax.run_view import Workdir
 
 NOTE = (
     "Means over passages. novel3: share of an edit's word trigrams that its passage "
@@ -107,8 +108,8 @@ def recorded(runs: Sequence[Workdir]) -> list[Table]:
     cells = [
         (
             name,
-            run_view.count(line.get("round")),
-            *(run_view.number(own.get(n)) for n in names),
+            formatting.count(line.get("round")),
+            *(formatting.number(own.get(n)) for n in names),
         )
         for name, line, own in rows
     ]
@@ -188,8 +189,8 @@ def intervals(groups: Sequence[novelty.Edits]) -> str:
         for name, own in means:
             mean, se = own[measure]
             if mean is not None:
-                told = f"{run_view.number(mean, digits=digits)} ± "
-                told += run_view.number(se, digits=digits)
+                told = f"{formatting.number(mean, digits=digits)} ± "
+                told += formatting.number(se, digits=digits)
                 points.append(
                     svg.Point(svg_charts.cut(name, 21), told, mean, se, "k-self")
                 )

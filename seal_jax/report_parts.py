@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from seal_jax import report_style, run_view, svg
+from seal_jax import formatting, report_style, svg
 
 type Cells = Sequence[str]  # HTML
 
@@ -49,7 +49,7 @@ def plain(
     return table(escaped[0], escaped[1:], css=css)
 
 
-def shown(table: run_view.Table, *, css: str = "close") -> str:
+def shown(table: formatting.Table, *, css: str = "close") -> str:
     """A table of texts under its title; nothing for one without rows."""
     if not table.rows:
         return ""

@@ -6,17 +6,18 @@ import re
 from collections.abc import Sequence
 
 from seal_jax import (
+    formatting,
     halving,
     reliability,
     report_parts,
-    run_view,
     stats,
     svg,
     svg_charts,
     variance,
 )
+from seal_jax.formatting import Table
 from seal_jax.reliability import Measured
-from seal_jax.run_view import Table, Workdir
+from seal_jax.run_view import Workdir
 from seal_jax.svg_charts import Axes, Dot, Series
 
 FAILED = -1e6  # the log-likelihood of an adapter that failed: a mark, no measurement
@@ -72,17 +73,17 @@ def table(found: Sequence[Measured]) -> Table:
         rows.append(
             (
                 m.name,
-                run_view.count(seeds),
-                run_view.number(trust, digits=2),
-                run_view.span(*span, digits=2),
-                run_view.number(parts.edit, digits=4),
-                run_view.number(parts.seed, digits=4),
-                run_view.number(parts.mean, digits=4),
-                run_view.signed(lead, digits=4),
-                run_view.signed(None if trust is None else lead * trust, digits=4),
-                run_view.count(parts.passages),
-                run_view.count(parts.edits),
-                run_view.count(parts.trainings),
+                formatting.count(seeds),
+                formatting.number(trust, digits=2),
+                formatting.span(*span, digits=2),
+                formatting.number(parts.edit, digits=4),
+                formatting.number(parts.seed, digits=4),
+                formatting.number(parts.mean, digits=4),
+                formatting.signed(lead, digits=4),
+                formatting.signed(None if trust is None else lead * trust, digits=4),
+                formatting.count(parts.passages),
+                formatting.count(parts.edits),
+                formatting.count(parts.trainings),
             )
         )
     return Table("Reliability of rewards", (*head, "trainings"), rows)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from seal_jax import (
+    formatting,
     report_ladder,
     report_parts,
-    run_view,
     seal_results,
     stats,
     svg,
     svg_charts,
 )
-from seal_jax.run_view import Table
+from seal_jax.formatting import Table
 
 type Pair = tuple[str, str, int, float, float | None, float | None]
 
@@ -36,7 +36,6 @@ def _gain(r: seal_results.Results) -> Pair:
 
 def tables(results: Sequence[seal_results.Results]) -> list[Table]:
     """One file a row, and the paired differences among them."""
-    view = run_view
     rows = []
     for r in results:
         base, _ = stats.mean_se([a.baseline for a in r.articles])
@@ -44,24 +43,24 @@ def tables(results: Sequence[seal_results.Results]) -> list[Table]:
         rows.append(
             (
                 r.name,
-                view.count(len(r.articles)),
-                view.count(r.completions),
-                view.number(base, digits=4),
-                view.number(mean, digits=4),
-                view.number(se, digits=4),
-                view.number(r.pooled(), digits=4),
-                view.percent(r.empty_rate()),
-                view.number(r.nonempty_accuracy()),
+                formatting.count(len(r.articles)),
+                formatting.count(r.completions),
+                formatting.number(base, digits=4),
+                formatting.number(mean, digits=4),
+                formatting.number(se, digits=4),
+                formatting.number(r.pooled(), digits=4),
+                formatting.percent(r.empty_rate()),
+                formatting.number(r.nonempty_accuracy()),
             )
         )
     head = ("", "articles", "edits", "base", "adapter", "se", "pooled", "empty")
     compared = [
         (
             f"{a} - {b}",
-            view.count(n),
-            view.signed(diff, digits=4),
-            view.number(se, digits=4),
-            view.signed(z if view.enough(n) else None, digits=1),
+            formatting.count(n),
+            formatting.signed(diff, digits=4),
+            formatting.number(se, digits=4),
+            formatting.signed(z if formatting.enough(n) else None, digits=1),
         )
         for a, b, n, diff, se, z in pairs(results)
     ]
@@ -100,5 +99,5 @@ def _point(name: str, values: Sequence[float], css: str) -> svg.Point:
     mean, se = stats.mean_se(values)
     low, high = stats.interval(values)
     bounds = None if low is None or high is None else (low, high)
-    told = f"{run_view.number(mean, digits=4)} ± {run_view.number(se, digits=4)}"
+    told = f"{formatting.number(mean, digits=4)} ± {formatting.number(se, digits=4)}"
     return svg.Point(name, told, mean, se, css, bounds)

@@ -5,6 +5,7 @@ from typing import Any
 
 from seal_jax import (
     few_shot_view,
+    formatting,
     plateau,
     report_ladder,
     report_parts,
@@ -12,7 +13,8 @@ from seal_jax import (
     svg,
     svg_charts,
 )
-from seal_jax.run_view import Table, Workdir
+from seal_jax.formatting import Table
+from seal_jax.run_view import Workdir
 
 _BEFORE = "self_edits"  # of the base policy: round 0
 # A longer table is folded away.
@@ -59,11 +61,12 @@ def _ladder(runs: Sequence[Workdir]) -> Table:
     rows = []
     for run in runs:
         own = scores(run.summary)
+        means = [own.get(i, {}).get("mean") for i in range(last + 1)]
         rows.append(
             (
                 run.name,
-                run_view.number(_base(run.summary)),
-                *(run_view.number(own.get(i, {}).get("mean")) for i in range(last + 1)),
+                formatting.number(_base(run.summary)),
+                *map(formatting.number, means),
             )
         )
     return Table("Ladder by round", head, rows)
@@ -79,15 +82,15 @@ def _ends(runs: Sequence[Workdir]) -> Table:
         rows.append(
             (
                 run.name,
-                run_view.count(n),
-                run_view.signed(gain.get("diff")),
-                run_view.number(gain.get("se")),
-                run_view.signed(
-                    gain.get("z") if run_view.enough(n) else None, digits=1
+                formatting.count(n),
+                formatting.signed(gain.get("diff")),
+                formatting.number(gain.get("se")),
+                formatting.signed(
+                    gain.get("z") if formatting.enough(n) else None, digits=1
                 ),
-                run_view.count(plateau_of(run.summary)),
-                run_view.count(_trainings(run.summary)),
-                run_view.count(run.summary.get("adapters")),
+                formatting.count(plateau_of(run.summary)),
+                formatting.count(_trainings(run.summary)),
+                formatting.count(run.summary.get("adapters")),
                 ended(run.summary),
             )
         )
@@ -97,7 +100,7 @@ def _ends(runs: Sequence[Workdir]) -> Table:
 def _base(summary: dict[str, Any]) -> float | None:
     for row in run_view.rows(summary, "ladder"):
         if row.get("name") in ("base", few_shot_view.NO_ADAPTER):
-            return run_view.measured(row.get("mean"))
+            return formatting.measured(row.get("mean"))
     return None
 
 
@@ -117,14 +120,14 @@ def plateau_of(summary: dict[str, Any]) -> int | None:
     """
     names = [_BEFORE if r == 0 else f"round_{r}" for r in scores(summary)]
     items = run_view.rows(summary, "items")
-    values = [[run_view.measured(item.get(name)) for item in items] for name in names]
+    values = [[formatting.measured(item.get(name)) for item in items] for name in names]
     at = plateau.plateaus(values) if items and len(names) > 1 else None
     return None if at is None else list(scores(summary))[at]
 
 
 def _trainings(summary: dict[str, Any]) -> float | None:
     """Adapters trained for rewards, over all rounds."""
-    known = [run_view.measured(r.get("trainings")) for r in _lines(summary)]
+    known = [formatting.measured(r.get("trainings")) for r in _lines(summary)]
     counted = [n for n in known if n is not None]
     return sum(counted) if counted else None
 
@@ -162,11 +165,11 @@ def _rounds(runs: Sequence[Workdir]) -> Table:
     rows = [
         (
             run.name,
-            reward_of(run) or run_view.MISSING,
-            run_view.count(line.get("round")),
-            *(run_view.number(line.get(f"{key}_mean")) for _, key in _MEANS),
-            run_view.count(line.get("kept")),
-            run_view.count(line.get("trainings")),
+            reward_of(run) or formatting.MISSING,
+            formatting.count(line.get("round")),
+            *(formatting.number(line.get(f"{key}_mean")) for _, key in _MEANS),
+            formatting.count(line.get("kept")),
+            formatting.count(line.get("trainings")),
         )
         for run in runs
         for line in _lines(run.summary)
@@ -222,7 +225,7 @@ def ladder_chart(runs: Sequence[Workdir]) -> str:
     for style, run in enumerate(runs):
         dots = []
         for number, row in scores(run.summary).items():
-            mean, se = (run_view.measured(row.get(k)) for k in ("mean", "se"))
+            mean, se = (formatting.measured(row.get(k)) for k in ("mean", "se"))
             if mean is not None:
                 dots.append(svg_charts.erring(number, mean, se))
                 ends.add(number)
@@ -293,7 +296,7 @@ def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> str:
 def _rewards(run: Workdir, key: str) -> tuple[svg_charts.Dot, ...]:
     found = []
     for line in _lines(run.summary):
-        mean, number = (run_view.measured(line.get(k)) for k in (key, "round"))
+        mean, number = (formatting.measured(line.get(k)) for k in (key, "round"))
         if mean is not None and number is not None:
             found.append(svg_charts.Dot(number, mean))
     return tuple(found)

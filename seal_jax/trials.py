@@ -24,9 +24,10 @@ from seal_jax import (
     packed,
     plan,
     policy,
+    progress,
     rates,
-    records,
 )
+from seal_jax.journal import Journal
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
 PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ = range(6)
@@ -158,8 +159,8 @@ class Run:
     exp: Any  # One of `experiment.KINDS`.
     inner: inner.InnerConfig
     mesh: Mesh | None
-    journal: records.Journal
-    metrics: metrics.Metrics
+    journal: Journal
+    metrics: metrics.Log
     task: Task
     say: Callable[[str], None]
 
@@ -214,7 +215,7 @@ def adapt_and_answer(
     trials: dict[tuple[int, int], Trial] = {}
     names = [f"{phase}/adapt/{i}" for i in range(len(chunks))]
     done = sum(len(c) for c, n in zip(chunks, names, strict=True) if n in run.journal)
-    with metrics.progress(
+    with progress.progress(
         len(every),
         f"{phase}: adapt",
         "adapters",

@@ -27,11 +27,11 @@ from seal_jax import (
     metrics,
     model,
     policy,
-    records,
     reward,
     self_edit,
     trials,
 )
+from seal_jax.journal import Journal
 from seal_jax.tasks import world, world_docs
 from seal_jax.tasks.common import Passage, Question
 
@@ -98,7 +98,7 @@ class Walked:
                 raise KeyboardInterrupt
 
         with (
-            records.Journal(workdir / "journal.jsonl") as journal,
+            Journal(workdir / "journal.jsonl") as journal,
             metrics.Metrics(workdir) as log,
         ):
             self.state = trials.Run(

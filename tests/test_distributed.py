@@ -157,7 +157,7 @@ with distributed.joined(address, 2, process):
     found["everyone"] = distributed.everyone([process, 2**40])
 
     values = iter([1, 2, 3])
-    with distributed.Journal(folder / f"{process}.jsonl") as journal:
+    with distributed.open_journal(folder / f"{process}.jsonl") as journal:
         found["before"] = {k: journal.get(k) for k in journal.keys()}
         journal.put("a", process)
         found["made"] = journal.cached("b", lambda: (process, next(values)))

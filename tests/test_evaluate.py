@@ -16,9 +16,9 @@ from seal_jax import (
     label_free,
     metrics,
     policy,
-    records,
     trials,
 )
+from seal_jax.journal import Journal
 from seal_jax.tasks.common import Passage, Question
 
 BLANK = policy.Policy(None, {}, None, (0,), None)
@@ -37,7 +37,7 @@ def edits(count):
 @pytest.fixture
 def make_run(tmp_path):
     with (
-        records.Journal(tmp_path / "journal.jsonl") as journal,
+        Journal(tmp_path / "journal.jsonl") as journal,
         metrics.Metrics(tmp_path) as log,
     ):
 

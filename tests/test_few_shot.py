@@ -20,9 +20,9 @@ from seal_jax import (
     policy,
     pretrain,
     proposals,
-    records,
     trials,
 )
+from seal_jax.journal import Journal
 from seal_jax.tasks import arc_data, arc_edit, arc_text, grids
 
 TASKS = grids.tasks("train", seed=3, start=0, count=12)
@@ -323,7 +323,7 @@ def make_run(tmp_path, blank):
         def make(**changes):
             stack.close()
             exp = an_experiment(**changes)
-            journal = records.Journal(tmp_path / "journal.jsonl")
+            journal = Journal(tmp_path / "journal.jsonl")
             return trials.Run(
                 exp=exp,
                 inner=capacity.build(exp.inner, step_tokens=768, adapters=3),

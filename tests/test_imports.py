@@ -14,10 +14,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up; a module imports only from rows below its own. A new module joins
 # a row here. Rows marked `text` must not reach jax, directly or through others.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("text", ("config_rules", "files", "gate", "grade", "ngrams", "plan")),
-    ("text", ("retain", "rounds_data", "stats", "svg", "tasks.common")),
+    (
+        "text",
+        ("config_rules", "files", "formatting", "gate", "grade", "ngrams", "plan"),
+    ),
+    ("text", ("plan", "retain", "rounds_data", "stats", "svg", "tasks.common")),
     ("text", ("choice", "continual_matrix", "halving", "plateau", "svg_charts")),
-    ("text", ("quiz", "variance", "vote")),
+    ("text", ("journal", "progress", "quiz", "variance", "vote")),
     ("text", ("assets.make_debug", "metrics", "records", "report_style", "select")),
     ("text", ("plan_blocks", "tasks.hub")),
     ("text", ("tasks.arc",)),

@@ -13,10 +13,10 @@ from seal_jax import (
     label_free,
     metrics,
     policy,
-    records,
     reward,
     trials,
 )
+from seal_jax.journal import Journal
 from seal_jax.tasks.common import Passage, Question
 
 BLANK = policy.Policy(None, {}, None, (0,), None)
@@ -35,7 +35,7 @@ def run(tmp_path):
         return [float(answer == gold) for _, gold, answer in items]
 
     with (
-        records.Journal(tmp_path / "journal.jsonl") as journal,
+        Journal(tmp_path / "journal.jsonl") as journal,
         metrics.Metrics(tmp_path) as log,
     ):
         yield trials.Run(

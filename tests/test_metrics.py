@@ -1,4 +1,3 @@
-import io
 import json
 import math
 import subprocess
@@ -16,11 +15,6 @@ class Clock:
 
     def __call__(self):
         return self.now
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def read_events(workdir):
@@ -123,58 +117,3 @@ def test_tensorflow_is_not_imported(child_env):
     )
     done = subprocess.run([sys.executable, "-c", code], env=child_env, check=False)
     assert done.returncode == 0
-
-
-def test_plain_progress_is_a_line_now_and_then():
-    clock, out = Clock(), io.StringIO()
-    with metrics.progress(
-        200, "adapt", "adapters", done=100, stream=out, clock=clock
-    ) as advance:
-        for _ in range(50):
-            clock.now += 0.5
-            advance(2)
-    # 4 adapters/s; at 10 s: 40 of the 100 to do.
-    assert out.getvalue().splitlines() == [
-        "adapt: 140/200 adapters, 4 adapters/s, 15 s left",
-        "adapt: 180/200 adapters, 4 adapters/s, 5 s left",
-        "adapt: 200/200 adapters, 4 adapters/s, took 25 s",
-    ]
-
-
-def test_progress_of_nothing_and_of_a_failure():
-    out = io.StringIO()
-    with metrics.progress(0, "judge", "answers", stream=out, clock=Clock()):
-        pass
-    assert out.getvalue() == "judge: 0/0 answers, took 0 s\n"
-    out = io.StringIO()
-    with (
-        pytest.raises(ZeroDivisionError),
-        metrics.progress(3, "judge", "answers", stream=out) as advance,
-    ):
-        advance(1 // 0)
-    assert out.getvalue() == ""
-
-
-def test_a_terminal_gets_a_bar():
-    out = Terminal()
-    with metrics.progress(8, "sample", "edits", stream=out) as advance:
-        for _ in range(4):
-            advance(2)
-    text = out.getvalue()
-    assert "sample" in text
-    assert "8/8" in text
-    assert "edits/s" in text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1:00 min"),
-        (185, "3:05 min"),
-        (7209, "2:00:09 h"),
-    ],
-)
-def test_duration(seconds, text):
-    assert metrics.duration(seconds) == text

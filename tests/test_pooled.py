@@ -20,11 +20,11 @@ from seal_jax import (
     packed,
     policy,
     pooled,
-    records,
     report,
     runtime,
     trials,
 )
+from seal_jax.journal import Journal
 from seal_jax.tasks import world
 
 CHANGES = {
@@ -91,8 +91,8 @@ def start(path, workdir, **changes) -> Started:
         exp=exp,
         inner=capacity.build(exp.inner, step_tokens=tokens, adapters=exp.adapters),
         mesh=None,
-        journal=records.Journal(workdir / "journal.jsonl"),
-        metrics=metrics.Unwritten(),
+        journal=Journal(workdir / "journal.jsonl"),
+        metrics=metrics.NullMetrics(),
         task=task,
         say=said.append,
     )

@@ -6,7 +6,7 @@ import few_shot_run
 import pytest
 import report_run
 
-from seal_jax import records, report, report_inputs, run_view, seal_results
+from seal_jax import formatting, records, report, report_inputs, seal_results
 
 SUMMARY = {
     "ladder": [
@@ -57,7 +57,7 @@ def result_file(path, *rights):
 
 
 def test_table_aligns_names_left_and_numbers_right():
-    text = run_view.ruled(("", "mean"), [("base", "1.5"), ("x", "10.25")])
+    text = formatting.ruled(("", "mean"), [("base", "1.5"), ("x", "10.25")])
     assert text == "       mean\n-----------\nbase    1.5\nx     10.25"
 
 

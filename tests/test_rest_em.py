@@ -20,11 +20,11 @@ from seal_jax import (
     metrics,
     policy,
     proposals,
-    records,
     rest_em,
     reward,
     trials,
 )
+from seal_jax.journal import Journal
 from seal_jax.tasks.common import Passage, Question
 
 PASSAGES = [
@@ -44,7 +44,7 @@ def make_run(tmp_path, path):
         def make(**changes):
             stack.close()
             values = tiny_model.values(path, **changes)
-            journal = records.Journal(tmp_path / "journal.jsonl")
+            journal = Journal(tmp_path / "journal.jsonl")
             exp = config_rules.build(config_rounds.Experiment, values)
             return trials.Run(
                 exp=exp,

@@ -22,10 +22,10 @@ from seal_jax import (
     judge,
     knowledge,
     packed,
-    records,
     reward,
     train,
 )
+from seal_jax.journal import Journal
 
 
 class Killed(BaseException):
@@ -113,7 +113,7 @@ def test_stopped_at_every_entry_of_the_journal(
     """
     monkeypatch.setattr(knowledge, "scorer", toss_scorer)
     counter, stopped = Counter(monkeypatch), set()
-    put = records.Journal.put
+    put = Journal.put
 
     def stopping(self, key, value):
         if moment == "after":
@@ -124,7 +124,7 @@ def test_stopped_at_every_entry_of_the_journal(
         if moment == "before":
             put(self, key, value)
 
-    monkeypatch.setattr(records.Journal, "put", stopping)
+    monkeypatch.setattr(Journal, "put", stopping)
     starts = 0
     while True:
         starts += 1

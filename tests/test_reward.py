@@ -14,11 +14,11 @@ from seal_jax import (
     knowledge,
     metrics,
     policy,
-    records,
     reward,
     run_view,
     trials,
 )
+from seal_jax.journal import Journal
 from seal_jax.tasks.common import Passage, Question
 
 PASSAGES = [
@@ -45,7 +45,7 @@ def make_run(tmp_path):
             """A run as a new process would make it, on the same journal."""
             stack.close()
             values = tiny_model.values("model", **changes)
-            journal = records.Journal(tmp_path / "journal.jsonl")
+            journal = Journal(tmp_path / "journal.jsonl")
             exp = config_rules.build(config_rounds.Experiment, values)
             return trials.Run(
                 exp=exp,

@@ -14,11 +14,11 @@ from seal_jax import (
     ladder,
     metrics,
     policy,
-    records,
     rest_em,
     rounds,
     trials,
 )
+from seal_jax.journal import Journal
 from seal_jax.tasks.common import Passage, Question
 
 BLANK = policy.Policy(None, {}, None, (0,), None)
@@ -66,9 +66,7 @@ def walk(tmp_path, monkeypatch):
                 exp=exp,
                 inner=None,
                 mesh=None,
-                journal=stack.enter_context(
-                    records.Journal(tmp_path / "journal.jsonl")
-                ),
+                journal=stack.enter_context(Journal(tmp_path / "journal.jsonl")),
                 metrics=stack.enter_context(metrics.Metrics(tmp_path)),
                 task=knowledge.Knowledge(exp, BLANK, "", "", list, list),
                 say=said.append,
