@@ -31,7 +31,7 @@ from seal_jax import (
     checkpoint,
     config_continual,
     continual_ask,
-    continual_results,
+    continual_files,
     continual_step,
     continual_table,
     distributed,
@@ -168,7 +168,7 @@ def walk(
             for cells in rows[-1]["cells"]
         ]
         if distributed.leads():
-            continual_results.write(workdir / "continual" / arm, matrices)
+            continual_files.write(workdir / "continual" / arm, matrices)
     return {
         "kind": "continual",
         "arms": [continual_table.table_row(r, before) for r in rows],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax import (
+    continual_files,
     continual_matrix,
     continual_results,
     formatting,
@@ -58,7 +59,7 @@ def _matrices(path: Path | None, name: str, row: dict[str, Any]) -> tuple[Matrix
     folder = path / FOLDER / name if path else None
     # A name is of a folder right there, whatever a summary may say.
     if folder and folder.is_dir() and folder.parent.name == FOLDER:
-        return continual_results.read(folder)
+        return continual_files.read(folder)
     own = row.get("matrix")
     if not isinstance(own, dict) or not own.get("means"):
         return ()

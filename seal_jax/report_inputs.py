@@ -7,7 +7,7 @@ from typing import Any
 
 from seal_jax import (
     agreement,
-    continual_results,
+    continual_files,
     files,
     novelty,
     records,
@@ -91,7 +91,7 @@ def _one(path: Path, name: str) -> dict[str, list[Any]]:
         if seal_results.is_results(value):
             return _results(path, name, value)
         if "mean_over_sequences" in value:
-            return {"continual": [(name, (continual_results.parse(path, value),))]}
+            return {"continual": [(name, (continual_files.parse(path, value),))]}
         if isinstance(value.get("ladder"), list) or isinstance(value.get("arms"), list):
             return {"workdirs": [_summary(path, name, value)]}
     elif isinstance(value, list) and value and _has_edits(value[0]):
@@ -108,11 +108,11 @@ def _folder(path: Path, name: str) -> dict[str, list[Any]]:
     if begun or (path / run_view.SUMMARY_NAME).is_file():
         run = run_view.read_workdir(path)
         return {"workdirs": [dataclasses.replace(run, name=name)]}
-    patterns = (continual_results.SUMMARY_PATTERN, continual_results.OVERALL_NAME)
+    patterns = (continual_files.SUMMARY_PATTERN, continual_files.OVERALL_NAME)
     if not any(next(path.rglob(pattern), None) for pattern in patterns):
         raise ValueError(f"{path}: must be {WANTED}; give one of these")
     found = []
-    for folder, runs in continual_results.read_all(path):
+    for folder, runs in continual_files.read_all(path):
         # The arms of a run are called by their own names alone.
         parts = Path(folder).relative_to(path).parts
         own = [part for part in parts if part != report_continual.FOLDER]

@@ -2,7 +2,7 @@
 
 import json
 
-from seal_jax import continual_matrix, continual_results, records
+from seal_jax import continual_files, continual_matrix, records
 
 HOSTILE = "<script>alert('x')</script>&amp;\x00\ud800\"]]>"
 
@@ -18,7 +18,7 @@ def matrices():
 
 
 def continual_folder(path):
-    continual_results.write(path, matrices())
+    continual_files.write(path, matrices())
     return path
 
 

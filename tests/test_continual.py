@@ -17,8 +17,8 @@ from seal_jax import (
     config_rules,
     continual,
     continual_ask,
+    continual_files,
     continual_matrix,
-    continual_results,
     continual_stack,
     continual_step,
     continual_table,
@@ -375,7 +375,7 @@ def test_a_probe_is_asked_after_each_passage_and_never_decides(walked):
 def test_the_matrices_are_in_the_references_layout(walked):
     for arm, row in zip(ARMS, walked.summary["arms"], strict=True):
         folder = walked.workdir / "continual" / arm
-        runs = continual_results.read(folder)
+        runs = continual_files.read(folder)
         assert len(runs) == 2 and {m.passages for m in runs} == {3}
         pooled = continual_matrix.pool(runs)
         for mine, theirs in zip(row["matrix"]["means"], pooled.means, strict=True):
@@ -384,7 +384,7 @@ def test_the_matrices_are_in_the_references_layout(walked):
             row["matrix"]["deviations"], pooled.deviations, strict=True
         ):
             assert mine == pytest.approx(theirs)
-        assert (folder / continual_results.OVERALL_NAME).is_file()
+        assert (folder / continual_files.OVERALL_NAME).is_file()
         fresh = continual_matrix.estimates(
             runs, lambda m: [np.mean(continual_matrix.fresh(m))]
         )
@@ -414,7 +414,7 @@ def test_pairs_are_differences_over_sequences(walked):
         *((arm, "merge") for arm in others),
     }
     base = [np.mean(own) for own in map(continual_table.means, _scores(walked))]
-    runs = continual_results.read(walked.workdir / "continual" / "keep")
+    runs = continual_files.read(walked.workdir / "continual" / "keep")
     final = [np.mean(continual_matrix.final(m)) for m in runs]
     diff = np.subtract(final, base).mean()
     assert rows["final", "keep", "un-edited"]["diff"] == pytest.approx(diff)

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from seal_jax import continual_matrix, continual_results
+from seal_jax import continual_files, continual_matrix, continual_results
 from seal_jax.continual_matrix import Matrix
 
 RESULTS = "knowledge-incorporation/results/continual_self_edits"
@@ -34,31 +34,31 @@ SQUARE = {
 
 
 def test_the_layout_is_a_square_with_0_where_nothing_was_measured():
-    assert continual_results.to_json(TWO) == SQUARE
-    assert continual_results.parse("x", SQUARE) == TWO
+    assert continual_files.to_json(TWO) == SQUARE
+    assert continual_files.parse("x", SQUARE) == TWO
 
 
 def test_what_is_written_reads_back(tmp_path):
     folder = tmp_path / "runs"
-    continual_results.write(folder, [TWO, OTHER])
-    assert continual_results.read(folder) == (TWO, OTHER)
-    assert continual_results.read(folder / "run1" / "summary_1.json") == (OTHER,)
-    overall = continual_results.read(folder / "overall_results.json")
+    continual_files.write(folder, [TWO, OTHER])
+    assert continual_files.read(folder) == (TWO, OTHER)
+    assert continual_files.read(folder / "run1" / "summary_1.json") == (OTHER,)
+    overall = continual_files.read(folder / "overall_results.json")
     assert overall == (continual_matrix.pool([TWO, OTHER]),)
-    continual_results.write(folder, [OTHER, TWO])  # the same files anew
-    assert continual_results.read(folder) == (OTHER, TWO)
+    continual_files.write(folder, [OTHER, TWO])  # the same files anew
+    assert continual_files.read(folder) == (OTHER, TWO)
 
 
 def test_folders_of_several_arms_are_told_apart_and_never_averaged(tmp_path, capsys):
     run = tmp_path / "run"
     for name, own in (("merge", [TWO, OTHER]), ("replay", [OTHER])):
-        continual_results.write(run / "continual" / name, own)
+        continual_files.write(run / "continual" / name, own)
     names = [str(run / "continual" / name) for name in ("merge", "replay")]
     for path in (run, tmp_path):
         with pytest.raises(ValueError, match="must not be averaged; give one of") as e:
-            continual_results.read(path)
+            continual_files.read(path)
         assert all(name in str(e.value) for name in names)
-        assert continual_results.read_all(path) == [
+        assert continual_files.read_all(path) == [
             (names[0], (TWO, OTHER)),
             (names[1], (OTHER,)),
         ]
@@ -66,30 +66,30 @@ def test_folders_of_several_arms_are_told_apart_and_never_averaged(tmp_path, cap
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [names[1], "+0.200", "+0.250"] in lines  # 0.5 - 0.3; 0.5 - 0.25
     (run / "continual/replay/run0/summary_0.json").unlink()  # overall_results stays
-    assert len(continual_results.read_all(run)) == 2
+    assert len(continual_files.read_all(run)) == 2
 
 
 def test_a_folder_of_an_overall_file_alone_is_one_run(tmp_path):
     path = tmp_path / "overall_results.json"
     path.write_text(json.dumps(SQUARE))
-    assert continual_results.read(tmp_path) == (TWO,)
+    assert continual_files.read(tmp_path) == (TWO,)
 
 
 def test_one_sequence_a_file_has_no_deviations(tmp_path):
     single = Matrix(TWO.means)
-    continual_results.write(tmp_path, [single, Matrix(OTHER.means)])
+    continual_files.write(tmp_path, [single, Matrix(OTHER.means)])
     value = json.loads((tmp_path / "run0" / "summary_0.json").read_text())
     assert value["std_over_sequences"] == [[0.0, 0.0]] * 3
-    runs = continual_results.read(tmp_path)
+    runs = continual_files.read(tmp_path)
     assert runs[0] == single
     assert continual_matrix.pool(runs).sequences == 2
 
 
 def test_fewer_runs_are_not_written_among_older_ones(tmp_path):
-    continual_results.write(tmp_path, [TWO, OTHER])
+    continual_files.write(tmp_path, [TWO, OTHER])
     with pytest.raises(ValueError, match=r"summary_1\.json: is of other runs than the"):
-        continual_results.write(tmp_path, [OTHER])
-    assert continual_results.read(tmp_path) == (TWO, OTHER)
+        continual_files.write(tmp_path, [OTHER])
+    assert continual_files.read(tmp_path) == (TWO, OTHER)
 
 
 def broken(**fields):
@@ -157,8 +157,8 @@ def test_paths_without_a_run_are_named_in_one_line(name, message, tmp_path, caps
 
 def test_the_command_prints_matrix_tables_and_comparison(tmp_path, capsys):
     both, one = tmp_path / "both", tmp_path / "one"
-    continual_results.write(both, [TWO, OTHER])
-    continual_results.write(one, [Matrix(((0.5,), (0.75,)))])
+    continual_files.write(both, [TWO, OTHER])
+    continual_files.write(one, [Matrix(((0.5,), (0.75,)))])
     assert continual_results.main([str(both), str(one)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["2", "0.300", "0.700"] in lines  # the matrix's last row
@@ -205,8 +205,8 @@ def numbers(text):
 
 @pytest.fixture(scope="module")
 def released(seal_data):
-    runs = continual_results.read(seal_data / RESULTS)
-    [overall] = continual_results.read(seal_data / RESULTS / "overall_results.json")
+    runs = continual_files.read(seal_data / RESULTS)
+    [overall] = continual_files.read(seal_data / RESULTS / "overall_results.json")
     return runs, overall
 
 

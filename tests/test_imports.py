@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("config", "rubric", "run_view", "tasks.grids_docs", "tasks.world_docs")),
     ("text", ("config_continual", "config_pooled", "config_rounds")),
     ("text", ("config_few_shot", "few_shot_view", "report_parts")),
-    ("text", ("continual_table", "novelty")),
+    ("text", ("continual_files", "continual_table", "novelty")),
     ("text", ("agreement", "continual_results", "reliability")),
     ("text", ("report_configs", "report_grids", "report_ladder")),
     ("text", ("report_continual", "report_edits", "report_novelty")),

@@ -4,7 +4,12 @@ import xml.etree.ElementTree as ET
 import pytest
 import report_run
 
-from seal_jax import continual_matrix, continual_results, report_continual, run_view
+from seal_jax import (
+    continual_files,
+    continual_matrix,
+    report_continual,
+    run_view,
+)
 from seal_jax.report_continual import Arm
 
 
@@ -177,7 +182,7 @@ def test_general_ability_is_drawn_as_measured():
 
 def test_the_released_runs_draw_their_known_numbers(seal_data):
     folder = seal_data / "knowledge-incorporation/results/continual_self_edits"
-    runs = continual_results.read(folder)
+    runs = continual_files.read(folder)
     found = hints(ET.fromstring(report_continual.lag([Arm("r", runs)])))
     assert found["r"][:3] == [0.4146, 0.3669, 0.2945]
     assert "below un-edited at 5" in report_continual.released("r", runs)
