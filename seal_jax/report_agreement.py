@@ -4,6 +4,8 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from seal_jax import agreement, formatting, report_parts, svg, svg_charts
 from seal_jax.agreement import Measured
 from seal_jax.formatting import Table
@@ -51,10 +53,10 @@ def tables(found: Sequence[Measured]) -> list[Table]:
     return [Table(TITLE, head, rows)]
 
 
-def section(found: Sequence[Measured]) -> str:
+def section(found: Sequence[Measured]) -> Markup:
     """What each reward captures, and the table; nothing for none."""
     if not found:
-        return ""
+        return report_parts.NOTHING
     (table,) = tables(found)
     listed = report_parts.shown(table._replace(title=""))
     if len(table.rows) > _SHOWN_ROWS:
@@ -70,7 +72,7 @@ def section(found: Sequence[Measured]) -> str:
     )
 
 
-def _drawn(found: Sequence[Measured]) -> str:
+def _drawn(found: Sequence[Measured]) -> Markup:
     """By round for each run with several, else a row for each reward.
 
     Of many runs these are folded away, below small charts of all of them.
@@ -85,11 +87,11 @@ def _drawn(found: Sequence[Measured]) -> str:
         if len(runs) == 1:
             return report_parts.scroll(chart)
         show = report_parts.folded if many else report_parts.headed
-        parts.append(show(svg.escape(name), report_parts.scroll(chart)))
-    return "".join(parts)
+        parts.append(show(name, report_parts.scroll(chart)))
+    return report_parts.joined(parts)
 
 
-def compact(runs: Mapping[str, Sequence[Measured]]) -> str:
+def compact(runs: Mapping[str, Sequence[Measured]]) -> Markup:
     """What each reward captures, a small chart for each with a line for each run.
 
     What is of no round stands at 1.
@@ -114,15 +116,15 @@ def compact(runs: Mapping[str, Sequence[Measured]]) -> str:
             for run, dots in own.items()
         ]
         drawn = svg_charts.lines(series, axes, f"Captured by {reward}", small=True)
-        figures.append(report_parts.figure(f"<b>{svg.escape(reward)}</b>", drawn))
+        figures.append(report_parts.figure(report_parts.bold(reward), drawn))
     if not figures:
-        return ""
+        return report_parts.NOTHING
     named = [Series(run, (), style) for run, style in styles.items()]
     legend = report_parts.scroll(svg_charts.legend(named))
     return legend + report_parts.small_charts(figures)
 
 
-def intervals(measured: Measured) -> str:
+def intervals(measured: Measured) -> Markup:
     """What each reward captures, a row for each; nothing where nothing is known."""
     points = []
     for name, own in measured.agreements.items():
@@ -133,10 +135,12 @@ def intervals(measured: Measured) -> str:
             told = formatting.percent(own.captured, digits=0)
             label = svg_charts.cut(name, 21)
             points.append(svg.Point(label, told, own.captured, None, css, bounds))
-    return svg.intervals(points, reference=0.0) if points else ""
+    if not points:
+        return report_parts.NOTHING
+    return svg.intervals(points, reference=0.0)
 
 
-def by_round(found: Sequence[Measured]) -> str:
+def by_round(found: Sequence[Measured]) -> Markup:
     """What each reward captures, a line for each; nothing where nothing is known."""
     lines: dict[str, list[Dot]] = {}
     for m in found:
@@ -146,7 +150,7 @@ def by_round(found: Sequence[Measured]) -> str:
                 dot = Dot(int(match[1]), own.captured, *own.captured_interval)
                 lines.setdefault(name, []).append(dot)
     if not lines:
-        return ""
+        return report_parts.NOTHING
     series = [
         Series(name, tuple(sorted(dots, key=lambda d: d.x)), style)
         for style, (name, dots) in enumerate(lines.items())

@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from seal_jax import few_shot_view, formatting, report_parts, run_view, svg
 
 _BINS = 14
@@ -21,7 +23,7 @@ _AXES = (
 type Rows = Sequence[dict[str, Any]]
 
 
-def section(summary: dict[str, Any], edits: Rows, heldout: Rows) -> str:
+def section(summary: dict[str, Any], edits: Rows, heldout: Rows) -> Markup:
     """What each policy wrote: an overview, then each one's choices with their success.
 
     Args:
@@ -31,14 +33,16 @@ def section(summary: dict[str, Any], edits: Rows, heldout: Rows) -> str:
     groups = _groups(summary, edits, heldout)
     valid = {name: [r for r in rows if _is_valid(r)] for name, rows in groups.items()}
     if not any(valid.values()):
-        return ""
+        return report_parts.NOTHING
     every = [row for rows in valid.values() for row in rows]
     names = list(dict.fromkeys(n for row in every for n in few_shot_view.switches(row)))
     overview = [
         _overview(name, rows, valid[name], names) for name, rows in groups.items()
     ]
-    head = ["", "valid", "in<br/>budget", "solved", *map(svg.escape, names)]
-    head += ["outputs<br/>only", *(label.replace(" ", "<br/>") for _, label in _AXES)]
+    stacked = report_parts.stacked
+    head = ["", "valid", stacked(["in", "budget"]), "solved", *names]
+    head += [stacked(["outputs", "only"])]
+    head += [stacked(label.split()) for _, label in _AXES]
     table = report_parts.table(head, overview, css="close")
     scales = {
         key: svg.log_fit(_positive(every, key), 10, 230)
@@ -47,7 +51,7 @@ def section(summary: dict[str, Any], edits: Rows, heldout: Rows) -> str:
     }
     details = [
         report_parts.folded(
-            f"{svg.escape(name)}: {len(rows)} configurations",
+            f"{name}: {len(rows)} configurations",
             _choices(rows, names) + report_parts.charts(_histograms(rows, scales)),
         )
         for name, rows in valid.items()
@@ -58,7 +62,7 @@ def section(summary: dict[str, Any], edits: Rows, heldout: Rows) -> str:
         "What the self-edits ask for: shares of the valid ones, medians of numbers. "
         "In budget: share of the valid ones that was trained. Solved: success of "
         "those.",
-        table + "".join(details),
+        table + report_parts.joined(details),
     )
 
 
@@ -90,7 +94,7 @@ def _overview(name: str, rows: Rows, valid: Rows, names: Sequence[str]) -> list[
         for values in (_positive(valid, key) for key, _ in _AXES)
     ]
     return [
-        svg.escape(name),
+        name,
         formatting.percent(counts.valid_rate, digits=0),
         formatting.percent(counts.budget_rate, digits=0),
         *map(_share_cell, (solved, *shares)),
@@ -120,11 +124,11 @@ def _share(rows: Rows, chosen: Callable[[dict[str, Any]], bool]) -> float | None
     return sum(map(chosen, rows)) / len(rows) if rows else None
 
 
-def _choices(rows: Rows, names: Sequence[str]) -> str:
+def _choices(rows: Rows, names: Sequence[str]) -> Markup:
     """Each choice on and off: how many, how many in budget, how many solved."""
     lines = []
     for label, chosen in _options(names):
-        cells = [svg.escape(label)]
+        cells = [label]
         for value in (True, False):
             own = [row for row in rows if chosen(row) == value]
             solved = few_shot_view.success(own)
@@ -152,9 +156,8 @@ def _histograms(rows: Rows, scales: dict[str, svg.LogScale]) -> list[str]:
         chart = svg.histogram(
             values, x, "k-self", bins=decades * math.ceil(_BINS / decades), part=part
         )
-        caption = (
-            f"<b>{label}</b><br/>{len(values)}, in full colour {len(part)} that solved"
-        )
+        below = f"{len(values)}, in full colour {len(part)} that solved"
+        caption = report_parts.caption(label, below=below)
         figures.append(report_parts.figure(caption, chart))
     return figures
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from seal_jax import (
     continual_files,
     continual_matrix,
@@ -12,7 +14,6 @@ from seal_jax import (
     formatting,
     report_parts,
     run_view,
-    svg,
     svg_charts,
 )
 from seal_jax.continual_matrix import Matrix
@@ -118,7 +119,7 @@ def _plus_minus(value: Any) -> str:
 # Sections
 
 
-def released(name: str, runs: Sequence[Matrix]) -> str:
+def released(name: str, runs: Sequence[Matrix]) -> Markup:
     """The section of one folder of results."""
     matrix = continual_matrix.pool(runs)
     arm = Arm(name, tuple(runs))
@@ -132,30 +133,30 @@ def released(name: str, runs: Sequence[Matrix]) -> str:
     ]
     source = f"{matrix.base_model or '-'} on {matrix.dataset or '-'}"
     return report_parts.section(
-        f"Continual: {svg.escape(name)}",
-        f"{svg.escape(source)}: {matrix.sequences} sequences of {matrix.passages} "
+        f"Continual: {name}",
+        f"{source}: {matrix.sequences} sequences of {matrix.passages} "
         f"passages in {len(runs)} files. {_matrix_note()}",
         report_parts.scroll(heat(matrix))
         + _curves([arm])
         + report_parts.shown(Table("Averages", ("average", "mean", "se"), rows))
         + report_parts.folded(
             "As tables",
-            f"<pre>{svg.escape(continual_results.tables(runs))}</pre>",
+            report_parts.pre(continual_results.tables(runs)),
         ),
     )
 
 
-def section(found: Sequence[Arm], *, of: str = "") -> str:
+def section(found: Sequence[Arm], *, of: str = "") -> Markup:
     """The arms of workdirs: what each learned, kept and cost, and what it remembers.
 
     Args:
       of: a run to name in the headings.
     """
     if not found:
-        return ""
-    end = f": {svg.escape(of)}" if of else ""
+        return report_parts.NOTHING
+    end = f": {of}" if of else ""
     parts = [report_parts.shown(table) for table in tables(found)]
-    made = [report_parts.section(f"Arms{end}", LEGEND, "".join(parts))]
+    made = [report_parts.section(f"Arms{end}", LEGEND, report_parts.joined(parts))]
     pooled = [(arm, continual_matrix.pool(arm.runs)) for arm in found if arm.runs]
     most = max((farthest(matrix) for _, matrix in pooled), default=None)
     drawn = [
@@ -163,22 +164,24 @@ def section(found: Sequence[Arm], *, of: str = "") -> str:
     ]
     if drawn:
         shown = [
-            report_parts.titled(arm.name, chart)
+            report_parts.headed(arm.name, chart)
             for arm, chart in drawn[:_SHOWN_MATRICES]
         ]
         shown += [
-            report_parts.folded(svg.escape(arm.name), chart)
+            report_parts.folded(arm.name, chart)
             for arm, chart in drawn[_SHOWN_MATRICES:]
         ]
         title = f"Accuracy matrix{end}"
-        made.append(report_parts.section(title, _matrix_note(), "".join(shown)))
+        made.append(
+            report_parts.section(title, _matrix_note(), report_parts.joined(shown))
+        )
         body = _curves([arm for arm, _ in drawn])
         made.append(report_parts.section(f"Curves{end}", "", body))
     chart = report_parts.scroll(general(found))
     if chart:
         note = "Share of general questions answered after so many edits."
         made.append(report_parts.section(f"General ability{end}", note, chart))
-    return "".join(made)
+    return report_parts.joined(made)
 
 
 def _matrix_note() -> str:
@@ -199,7 +202,7 @@ def farthest(matrix: Matrix) -> float:
     )
 
 
-def heat(matrix: Matrix, *, most: float | None = None) -> str:
+def heat(matrix: Matrix, *, most: float | None = None) -> Markup:
     """The matrix with its numbers; colours tell the difference from the top row.
 
     Args:
@@ -229,13 +232,13 @@ def _edits(count: int) -> str:
     return f"{count} edit{'' if count == 1 else 's'}"
 
 
-def _curves(found: Sequence[Arm]) -> str:
+def _curves(found: Sequence[Arm]) -> Markup:
     """Accuracy by edits since its own, and over the passages learned so far."""
     return (
-        report_parts.titled(
+        report_parts.headed(
             "Accuracy by edits since its own", report_parts.scroll(lag(found))
         )
-        + report_parts.titled(
+        + report_parts.headed(
             "Mean over the passages learned so far", report_parts.scroll(seen(found))
         )
         + report_parts.lead(_crossings(found))
@@ -243,7 +246,7 @@ def _curves(found: Sequence[Arm]) -> str:
     )
 
 
-def lag(found: Sequence[Arm]) -> str:
+def lag(found: Sequence[Arm]) -> Markup:
     """Accuracy k edits after a passage's own, a line for each arm."""
     of = continual_matrix
     return _against_base(
@@ -251,7 +254,7 @@ def lag(found: Sequence[Arm]) -> str:
     )
 
 
-def seen(found: Sequence[Arm]) -> str:
+def seen(found: Sequence[Arm]) -> Markup:
     """The mean over the passages learned so far; a lone arm's crossing is marked."""
     of = continual_matrix
     marks = ()
@@ -276,7 +279,7 @@ def _against_base(
     x: str,
     title: str,
     marks: tuple[tuple[float, str], ...] = (),
-) -> str:
+) -> Markup:
     """Lines of the first curve; dashed the second, of each different base."""
     one, other = curves
     series, bases = [], {}
@@ -307,11 +310,11 @@ def _crossings(found: Sequence[Arm]) -> str:
     for arm in found:
         t = continual_matrix.crossing(continual_matrix.pool(arm.runs))
         end = "never" if t is None else f"at {t}"
-        told.append(f"{svg.escape(arm.name)} {end}")
+        told.append(f"{arm.name} {end}")
     return f"Falls below the un-edited model: {', '.join(told)}."
 
 
-def general(found: Sequence[Arm]) -> str:
+def general(found: Sequence[Arm]) -> Markup:
     """General ability after k edits, a line for each arm; nothing if not measured."""
     series = []
     for style, arm in enumerate(found):
@@ -321,7 +324,7 @@ def general(found: Sequence[Arm]) -> str:
         series.append(Series(arm.name, dots, style))
     count = max((int(d.x) for s in series for d in s.dots), default=0)
     if not count:
-        return ""
+        return report_parts.NOTHING
     ticks = tuple((float(k), str(k)) for k in range(count + 1))
     axes = Axes("edits", "general questions right", ticks, share=True)
     return svg_charts.lines(series, axes, "General ability by edits")

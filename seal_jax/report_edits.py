@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from seal_jax import (
     few_shot_view,
     formatting,
@@ -18,7 +20,7 @@ _SHOWN_EDITS = 3
 type Edits = Sequence[dict[str, Any]]
 
 
-def rewards(summary: dict[str, Any], edits: Edits) -> str:
+def rewards(summary: dict[str, Any], edits: Edits) -> Markup:
     """What was sampled in each round, the best of each item, and what was kept."""
     head = ("round", "sampled", "best of E", "kept", "failed adapters", "empty answers")
     means = [
@@ -39,7 +41,7 @@ def rewards(summary: dict[str, Any], edits: Edits) -> str:
             by_round.setdefault(edit.get("round"), []).append(edit)
     figures = _histograms(by_round)
     if not (means or figures):
-        return ""
+        return report_parts.NOTHING
     note = (
         "An edit's reward is the mean score of its adapters. The best of E is chosen "
         "by the same noisy number it is shown with, so it flatters."
@@ -76,34 +78,36 @@ def _histograms(by_round: dict[Any, list[dict[str, Any]]]) -> list[str]:
             mean = formatting.number(stats.mean_se(chosen)[0]) if chosen else "-"
             figures.append(
                 report_parts.figure(
-                    f"<b>Round {svg.escape(number)}, {label}</b><br/>"
-                    f"{len(chosen)} edits, mean {mean}",
+                    report_parts.caption(
+                        f"Round {number}, {label}",
+                        below=f"{len(chosen)} edits, mean {mean}",
+                    ),
                     svg.histogram(chosen, x, css),
                 )
             )
     return figures
 
 
-def _by_task(edits: Edits) -> str:
+def _by_task(edits: Edits) -> Markup:
     """Which tasks of a few-shot run were solved while sampling, by round."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for e in edits:
         key = (str(e.get("round", formatting.MISSING)), str(e["task_id"]))
         groups.setdefault(key, []).append(e)
     if not groups:
-        return ""
+        return report_parts.NOTHING
     rows = []
     for (number, task), own in groups.items():
         counts = few_shot_view.edit_counts(own)
         share = few_shot_view.success(own)
         rows.append(
             (
-                svg.escape(task),
-                svg.escape(number),
+                task,
+                number,
                 *map(formatting.count, (counts.drawn, counts.valid, counts.trained)),
                 formatting.percent(share),
                 formatting.count(sum(bool(e.get("kept")) for e in own)),
-                svg.escape(counts.reasons()) or formatting.MISSING,
+                counts.reasons() or formatting.MISSING,
             )
         )
     head = ("task", "round", "drawn", "valid", "trained", "solved if trained", "kept")
@@ -112,12 +116,12 @@ def _by_task(edits: Edits) -> str:
     )
 
 
-def to_read(edits: Edits, tasks: Mapping[str, few_shot_view.Task]) -> str:
+def to_read(edits: Edits, tasks: Mapping[str, few_shot_view.Task]) -> Markup:
     """The edits of the highest and of the lowest rewards, and refused ones, in full."""
     known = [e for e in edits if formatting.measured(e.get("reward")) is not None]
     refused = [e for e in edits if e.get("refused")]
     if not (known or refused):
-        return ""
+        return report_parts.NOTHING
     # Worst among what is left, so that a small run does not show an edit twice.
     ordered = sorted(known, key=lambda e: -e["reward"])
     best = _spread(ordered)
@@ -125,7 +129,7 @@ def to_read(edits: Edits, tasks: Mapping[str, few_shot_view.Task]) -> str:
     reasons = {e["refused"]: e for e in reversed(refused)}
     odd = [e for e in reversed(reasons.values())][:_SHOWN_EDITS]
     parts = [
-        f"<h3>{title}</h3>{''.join(_edit(e, tasks) for e in chosen)}"
+        report_parts.headed(title, report_parts.joined(_edit(e, tasks) for e in chosen))
         for title, chosen in (("Best", best), ("Worst", worst), ("Refused", odd))
         if chosen
     ]
@@ -136,7 +140,7 @@ def to_read(edits: Edits, tasks: Mapping[str, few_shot_view.Task]) -> str:
         note += f" {failed} more failed."
     if refused:
         note += f" {len(refused)} more were refused; shown are different reasons."
-    return report_parts.section("Edits to read", note, "".join(parts))
+    return report_parts.section("Edits to read", note, report_parts.joined(parts))
 
 
 def _item_of(edit: dict[str, Any]) -> Any:
@@ -152,40 +156,32 @@ def _spread(edits: Edits) -> list[dict[str, Any]]:
     return list(chosen.values())
 
 
-def _edit(edit: dict[str, Any], tasks: Mapping[str, few_shot_view.Task]) -> str:
-    e = svg.escape
+def _edit(edit: dict[str, Any], tasks: Mapping[str, few_shot_view.Task]) -> Markup:
+    """One edit in full, to be opened."""
+    missing = formatting.MISSING
     seeds = ", ".join(formatting.number(r, digits=2) for r in edit.get("rewards") or [])
-    chips = [
-        f'<span class="chip">{e(text)}</span>'
-        for text in ("kept" if edit.get("kept") else "", edit.get("refused"))
-        if text
-    ]
-    task = tasks.get(str(edit.get("task_id")))
-    title = edit.get("title", edit.get("task_id", formatting.MISSING))
-    lines = "".join(f"<li>{e(line)}</li>" for line in edit.get("lines") or [])
-    passage, brief = edit.get("passage"), few_shot_view.brief(edit)
-    redrawn = ", ".join(map(str, edit.get("redrawn") or ()))
+    chips = ["kept" if edit.get("kept") else "", edit.get("refused")]
     answers = edit.get("answers") or []
-    parts = [
-        f"<h4>Passage</h4><pre>{e(passage)}</pre>" if passage is not None else "",
-        f"<h4>Edit</h4><pre>{e(edit.get('text', ''))}</pre>",
-        report_parts.lead(e(brief)),
-        report_parts.lead(f"Drawn before it: {e(redrawn)}." if redrawn else ""),
-        f"<h4>Training lines</h4><ul>{lines}</ul>" if lines else "",
-        "<h4>Answers</h4>",
-        report_grids.answers(task, answers) if "task_id" in edit else _answers(answers),
-        report_parts.folded("Prompt", f"<pre>{e(edit.get('prompt', ''))}</pre>"),
-    ]
-    return (
-        '<details class="edit"><summary><b>'
-        f"{formatting.number(edit.get('reward'))}</b> {e(title)} {''.join(chips)}"
-        f'<span class="note">round {e(edit.get("round", formatting.MISSING))}, edit '
-        f"{e(edit.get('edit', formatting.MISSING))}, by seed: {seeds or '-'}</span>"
-        f"</summary>{''.join(parts)}</details>"
+    few_shot = "task_id" in edit
+    task = tasks.get(str(edit.get("task_id")))
+    return report_parts.render(
+        "edits.edit",
+        reward=formatting.number(edit.get("reward")),
+        title=edit.get("title", edit.get("task_id", missing)),
+        chips=[chip for chip in chips if chip],
+        place=f"round {edit.get('round', missing)}, edit {edit.get('edit', missing)}, "
+        f"by seed: {seeds or '-'}",
+        passage=edit.get("passage"),
+        text=edit.get("text", ""),
+        brief=few_shot_view.brief(edit),
+        redrawn=", ".join(map(str, edit.get("redrawn") or ())),
+        lines=edit.get("lines") or [],
+        answers=report_grids.answers(task, answers) if few_shot else _answers(answers),
+        prompt=edit.get("prompt", ""),
     )
 
 
-def _answers(seeds: Sequence[Sequence[dict[str, Any]] | None]) -> str:
+def _answers(seeds: Sequence[Sequence[dict[str, Any]] | None]) -> Markup:
     # All seeds' answers to a question together; the question is said once.
     ordered = [
         (index, seed, answer)
@@ -201,9 +197,9 @@ def _answers(seeds: Sequence[Sequence[dict[str, Any]] | None]) -> str:
         asked = index
         rows.append(
             (
-                svg.escape(answer.get("question", formatting.MISSING)) if first else "",
-                svg.escape(answer.get("gold", formatting.MISSING)) if first else "",
-                svg.escape(said) if said.strip() else "<i>empty</i>",
+                str(answer.get("question", formatting.MISSING)) if first else "",
+                str(answer.get("gold", formatting.MISSING)) if first else "",
+                said if said.strip() else report_parts.render("edits.empty_answer"),
                 _verdict(answer.get("score")),
                 str(seed),
             )
@@ -220,7 +216,7 @@ def _verdict(score: Any) -> str:
     if isinstance(score, bool):
         known = float(score)
     if known is None:
-        return '<span class="note">not judged</span>'
+        return report_parts.note("not judged")
     if known in (0.0, 1.0):
         return report_parts.verdict(bool(known))
     return formatting.number(known, digits=2)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from seal_jax import few_shot_view, formatting, report_parts, svg
 from seal_jax.few_shot_view import Answer, Grid, Task
 
@@ -16,7 +18,9 @@ _PAIRS, _GUESSES = (80, 160, 6), (76, 120, 4)
 type Rows = Sequence[dict[str, Any]]
 
 
-def section(summary: dict[str, Any], heldout: Rows, tasks: Mapping[str, Task]) -> str:
+def section(
+    summary: dict[str, Any], heldout: Rows, tasks: Mapping[str, Task]
+) -> Markup:
     """Held-out tasks with the guesses of the ladder's main rows.
 
     Args:
@@ -43,7 +47,7 @@ def section(summary: dict[str, Any], heldout: Rows, tasks: Mapping[str, Task]) -
         else:
             left += 1
     if not (drawn or left):
-        return ""
+        return report_parts.NOTHING
     note = (
         "Two guesses for each test, from the votes of several views; a task is solved "
         "if one of them is right for every test. Of each row of the ladder: the share "
@@ -57,82 +61,89 @@ def section(summary: dict[str, Any], heldout: Rows, tasks: Mapping[str, Task]) -
         "Tasks",
         note,
         _legend()
-        + "".join(drawn[:_OPEN_TASKS])
-        + (report_parts.folded(f"{len(rest)} more", "".join(rest)) if rest else ""),
+        + report_parts.joined(drawn[:_OPEN_TASKS])
+        + (
+            report_parts.folded(f"{len(rest)} more", report_parts.joined(rest))
+            if rest
+            else ""
+        ),
     )
 
 
-def _legend() -> str:
-    colours = "".join(
-        f'<span class="colour">{svg.cells([[c]], f"colour {c}", side=12)}{c}</span>'
-        for c in few_shot_view.COLOURS
-    )
-    return f'<p class="legend">{colours}</p>'
+def _legend() -> Markup:
+    colours = [
+        (c, svg.cells([[c]], f"colour {c}", side=12)) for c in few_shot_view.COLOURS
+    ]
+    return report_parts.render("tasks.legend", colours=colours)
 
 
-def _task(task: Task, arms: Mapping[str, Rows]) -> str:
+def _task(task: Task, arms: Mapping[str, Rows]) -> Markup:
     shown = [_pair(pair, f"demonstration {i}") for i, pair in enumerate(task.train, 1)]
     asked = [_pair(pair, f"test {i}") for i, pair in enumerate(task.tests, 1)]
     made = [_arm(name, rows, task) for name, rows in arms.items()]
-    return (
-        f'<article class="task"><h3>{svg.escape(task.id)}</h3>'
-        f'<div class="row">{"".join(shown)}</div>'
-        f'<div class="row asked">{"".join(asked)}</div>'
-        f'<div class="arms">{"".join(made)}</div></article>'
+    return report_parts.render(
+        "tasks.task", name=task.id, shown=shown, asked=asked, arms=made
     )
 
 
-def _pair(pair: tuple[Grid | None, Grid | None], caption: str) -> str:
+def _pair(pair: tuple[Grid | None, Grid | None], caption: str) -> Markup:
     given, made = pair
     return report_parts.figure(
         caption,
-        f'<div class="pair">{_grid(given, f"{caption}, input")} → '
-        f"{_grid(made, f'{caption}, output')}</div>",
+        report_parts.render(
+            "tasks.pair",
+            given=_grid(given, f"{caption}, input"),
+            made=_grid(made, f"{caption}, output"),
+        ),
     )
 
 
-def _grid(grid: Grid | None, title: str, sizes: tuple[int, int, int] = _PAIRS) -> str:
+def _grid(
+    grid: Grid | None, title: str, sizes: tuple[int, int, int] = _PAIRS
+) -> Markup:
     if grid is None:
-        return '<span class="note">no grid</span>'
+        return report_parts.note("no grid")
     least, most, cell = sizes
     longest = max(len(grid), len(grid[0]))
     return svg.cells(grid, title, side=min(max(cell * longest, least), most))
 
 
-def _arm(name: str, rows: Rows, task: Task) -> str:
+def _arm(name: str, rows: Rows, task: Task) -> Markup:
     """One row of the ladder on one task."""
-    caption = f"<b>{svg.escape(name)}</b>"
+    rest = ""
     shares = [few_shot_view.solved(row) or 0.0 for row in rows]
     if name != few_shot_view.NO_ADAPTER:
         share = formatting.percent(sum(shares) / len(shares), digits=0)
-        caption += f": {share} of {len(rows)} edits"
+        rest = f": {share} of {len(rows)} edits"
+    caption = report_parts.caption(name, rest)
     trained = [row for row in rows if not row.get("refused")]
     if not trained:
-        reasons = svg.escape(few_shot_view.edit_counts(rows).reasons())
+        reasons = few_shot_view.edit_counts(rows).reasons()
         return report_parts.figure(caption, report_parts.lead(f"refused: {reasons}"))
     seeds = trained[0].get("answers") or [[]]
     return report_parts.figure(
         caption,
         _guesses(task, few_shot_view.answers(seeds[0]))
-        + report_parts.lead(svg.escape(few_shot_view.brief(trained[0]))),
+        + report_parts.lead(few_shot_view.brief(trained[0])),
     )
 
 
-def answers(task: Task | None, seeds: Sequence[Any]) -> str:
+def answers(task: Task | None, seeds: Sequence[Any]) -> Markup:
     """The guesses of every adapter of a self-edit, beside the task if it is known."""
     asked = [_pair(p, f"test {i}") for i, p in enumerate(task.tests, 1)] if task else []
     made = [
         report_parts.figure(
-            f"<b>seed {seed}</b>", _guesses(task, few_shot_view.answers(tests))
+            report_parts.bold(f"seed {seed}"),
+            _guesses(task, few_shot_view.answers(tests)),
         )
         for seed, tests in enumerate(seeds)
     ]
     if not made:
         return report_parts.lead("No answers on record.")
-    return f'<div class="row">{"".join((*asked, *made))}</div>'
+    return report_parts.render("tasks.row", figures=[*asked, *made])
 
 
-def _guesses(task: Task | None, tests: Sequence[Answer]) -> str:
+def _guesses(task: Task | None, tests: Sequence[Answer]) -> Markup:
     if not tests:
         return report_parts.lead("No answers on record.")
     parts = []
@@ -140,17 +151,25 @@ def _guesses(task: Task | None, tests: Sequence[Answer]) -> str:
         true = task.tests[i][1] if task and i < len(task.tests) else None
         label = [f"test {i + 1}"] if len(tests) > 1 else []
         label += [report_parts.verdict(test.right)] if true is None else []
-        drawn = [f'<span class="note">{" ".join(label)}</span>'] if label else []
+        drawn = [report_parts.note(_spaced(label))] if label else []
         for k, guess in enumerate(test.guesses, 1):
             right = guess == true
             title = f"test {i + 1}, guess {k}{', right' if right else ''}"
             mark = report_parts.verdict(right) if true is not None else ""
             drawn.append(
-                f'<span class="guess{" right" if right else ""}">'
-                f"{_grid(guess, title, _GUESSES)}{mark}</span>"
+                report_parts.render(
+                    "tasks.guess",
+                    drawn=_grid(guess, title, _GUESSES),
+                    right=right,
+                    mark=mark,
+                )
             )
         if not test.guesses:
             mark = report_parts.verdict(False)
-            drawn.append(f'<span class="note">no grid answered {mark}</span>')
-        parts.append(f'<div class="pair">{"".join(drawn)}</div>')
-    return "".join(parts)
+            drawn.append(report_parts.note(_spaced(["no grid answered", mark])))
+        parts.append(report_parts.render("tasks.guesses", drawn=drawn))
+    return report_parts.joined(parts)
+
+
+def _spaced(parts: Sequence[str]) -> Markup:
+    return Markup(" ").join(parts)

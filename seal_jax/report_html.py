@@ -1,13 +1,16 @@
 """report.html: one page that shows a run, or several runs and files side by side.
 
 It has no scripts or outside files, is well-formed XML as well as HTML, every text from
-the runs is escaped, and its colours follow the reader's light or dark scheme.
+the runs is escaped (`report_parts`), and its colours follow the reader's light or dark
+scheme.
 """
 
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from seal_jax import (
     agreement,
@@ -179,7 +182,7 @@ def _run(name: str, run: Workdir) -> list[str]:
     ]
 
 
-def _header(name: str, summary: dict[str, Any]) -> str:
+def _header(name: str, summary: dict[str, Any]) -> Markup:
     means = {
         row.get("name"): row.get("mean") for row in run_view.rows(summary, "ladder")
     }
@@ -193,24 +196,25 @@ def _header(name: str, summary: dict[str, Any]) -> str:
         for label, value in run_view.cost(summary)
         if label != "tokens" and value != formatting.MISSING
     ]
-    digest = svg.escape(summary.get("config_hash", formatting.MISSING))
-    return report_parts.header(name, f"SEAL run, config <code>{digest}</code>", tiles)
+    digest = str(summary.get("config_hash", formatting.MISSING))
+    note = report_parts.joined(
+        ["SEAL run, config ", report_parts.render("parts.code", text=digest)]
+    )
+    return report_parts.header(name, note, tiles)
 
 
-def _metrics(series: dict[str, list[tuple[int, float]]]) -> str:
+def _metrics(series: dict[str, list[tuple[int, float]]]) -> Markup:
     charts = [
-        f"<figure><figcaption>{svg.escape(name)}</figcaption>{svg.line(points)}</figure>"
+        report_parts.figure(name, svg.line(points))
         for name, points in series.items()
         if len(points) > 1
     ][:_SHOWN_METRICS]
     if not charts:
-        return ""
-    return report_parts.section(
-        "Training", "", f'<div class="grid3">{"".join(charts)}</div>'
-    )
+        return report_parts.NOTHING
+    return report_parts.section("Training", "", report_parts.charts(charts))
 
 
-def _cost(summary: dict[str, Any]) -> str:
+def _cost(summary: dict[str, Any]) -> Markup:
     phases = run_view.seconds(summary)
     total = sum(phases.values())
     bars = [
@@ -221,7 +225,7 @@ def _cost(summary: dict[str, Any]) -> str:
         )
         for name, s in phases.items()
     ]
-    lines = [(svg.escape(k), svg.escape(v)) for k, v in run_view.cost(summary)]
+    lines = run_view.cost(summary)
     return report_parts.section(
         "Cost",
         "Rates are over the phases that train adapters, where the run names them.",
@@ -230,25 +234,25 @@ def _cost(summary: dict[str, Any]) -> str:
     )
 
 
-def _config(config: dict[str, Any]) -> str:
+def _config(config: dict[str, Any]) -> Markup:
     if not config:
-        return ""
+        return report_parts.NOTHING
     text = json.dumps(config, indent=2, ensure_ascii=False)
     return report_parts.section(
         "Config",
         "",
-        f"<details><summary>config.json</summary><pre>{svg.escape(text)}</pre></details>",
+        report_parts.folded("config.json", report_parts.pre(text)),
     )
 
 
-def _costs(runs: tuple[Workdir, ...]) -> str:
+def _costs(runs: tuple[Workdir, ...]) -> Markup:
     """Of several runs: a row for each."""
     if not runs:
-        return ""
+        return report_parts.NOTHING
     lines = [run_view.cost(run.summary) for run in runs]
     rows = [
         (run.name, *(value for _, value in cost))
         for run, cost in zip(runs, lines, strict=True)
     ]
     head = ("run", *(label for label, _ in lines[0]))
-    return report_parts.section("Cost", "", report_parts.plain(head, rows))
+    return report_parts.section("Cost", "", report_parts.table(head, rows, css="close"))

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from seal_jax import few_shot_view, formatting, report_parts, run_view, svg
 
 # A longer list of items is folded away.
@@ -19,10 +21,10 @@ def _kind(name: str) -> str:
     return known.get(name, "k-control")
 
 
-def ladder(summary: dict[str, Any]) -> str:
+def ladder(summary: dict[str, Any]) -> Markup:
     """Means with intervals, as a chart and as a table; nothing for a continual run."""
     if summary.get("kind") == run_view.CONTINUAL:
-        return ""
+        return report_parts.NOTHING
     if not run_view.rows(summary, "ladder"):
         lead = report_parts.lead("No rows on record.")
         return report_parts.section("Ladder", "", lead)
@@ -30,18 +32,20 @@ def ladder(summary: dict[str, Any]) -> str:
     return report_parts.section("Ladder", note, body)
 
 
-def ladders(runs: Sequence[run_view.Workdir]) -> str:
+def ladders(runs: Sequence[run_view.Workdir]) -> Markup:
     """The ladders of several runs; those drawn by round already are to be opened."""
     bodies = []
     for run in runs:
         if not run_view.rows(run.summary, "ladder"):
             continue
         note, chart = _ladder(run.summary)
-        body = f"{report_parts.lead(note)}{chart}"
+        body = report_parts.lead(note) + chart
         drawn = bool(run_view.rows(run.summary, "rounds"))
         show = report_parts.folded if drawn else report_parts.headed
-        bodies.append(show(svg.escape(run.name), body))
-    return report_parts.section("Ladders", "", "".join(bodies)) if bodies else ""
+        bodies.append(show(run.name, body))
+    if not bodies:
+        return report_parts.NOTHING
+    return report_parts.section("Ladders", "", report_parts.joined(bodies))
 
 
 def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
@@ -80,14 +84,14 @@ def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
     )
 
 
-def _scores(rows: list[dict[str, Any]]) -> str:
+def _scores(rows: list[dict[str, Any]]) -> Markup:
     """The ladder of a knowledge run as a table."""
     head = ("", "mean", "se", "95 % interval", "n", "empty answers")
     return report_parts.table(
         head,
         [
             (
-                svg.escape(row.get("name", formatting.MISSING)),
+                str(row.get("name", formatting.MISSING)),
                 formatting.number(row.get("mean")),
                 formatting.number(row.get("se")),
                 formatting.span(row.get("low"), row.get("high")),
@@ -99,7 +103,7 @@ def _scores(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _rates(rows: list[dict[str, Any]]) -> str:
+def _rates(rows: list[dict[str, Any]]) -> Markup:
     """The ladder of a few-shot run as a table."""
     lines, refused = [], []
     for row in rows:
@@ -107,7 +111,7 @@ def _rates(rows: list[dict[str, Any]]) -> str:
         rates = (counts.valid_rate, counts.budget_rate) if counts else (None, None)
         lines.append(
             (
-                svg.escape(row.get("name", formatting.MISSING)),
+                str(row.get("name", formatting.MISSING)),
                 formatting.number(row.get("mean")),
                 formatting.number(row.get("se")),
                 formatting.span(row.get("low"), row.get("high")),
@@ -118,24 +122,24 @@ def _rates(rows: list[dict[str, Any]]) -> str:
             )
         )
         if counts and counts.refused:
-            refused.append((lines[-1][0], svg.escape(counts.reasons())))
+            refused.append((lines[-1][0], counts.reasons()))
     head = ("", "success", "se", "95 % interval", "tasks", "texts", "valid")
     head += ("in budget", "if trained")
     reasons = report_parts.table(("", "texts refused"), refused, css="reasons")
     return report_parts.table(head, lines) + (reasons if refused else "")
 
 
-def items(summary: dict[str, Any]) -> str:
+def items(summary: dict[str, Any]) -> Markup:
     """The mean score of each held-out item."""
     names, found = few_shot_view.items_table(summary)
     if not found:
-        return ""
+        return report_parts.NOTHING
     rows = []
     for row in found:
         scores = [formatting.measured(row.get(name)) for name in names]
         cells = [report_parts.tinted(formatting.number(s, digits=2), s) for s in scores]
-        rows.append((svg.escape(row.get("item", formatting.MISSING)), *cells))
-    table = report_parts.table(("", *map(svg.escape, names)), rows)
+        rows.append((str(row.get("item", formatting.MISSING)), *cells))
+    table = report_parts.table(("", *names), rows)
     if len(rows) > _SHOWN_ITEMS:
         table = report_parts.folded(f"{len(rows)} items", table)
     return report_parts.section("By item", "Mean score of each held-out item.", table)
@@ -193,14 +197,14 @@ def paired(
     first: Sequence[dict[str, Any]] | None = None,
     what: str = "passage",
     title: str = "Paired differences",
-) -> str:
+) -> Markup:
     """Differences over the same items, as intervals against zero; nothing for none.
 
     Args:
       first: those to show of many; the others are folded away.
     """
     if not rows:
-        return ""
+        return report_parts.NOTHING
     shown = rows
     if first and len(rows) > _SHOWN_PAIRS:
         shown = first
@@ -209,14 +213,14 @@ def paired(
     if others:
         body += report_parts.folded(f"{len(others)} more", _pairs(others, rows))
     return report_parts.section(
-        svg.escape(title),
+        title,
         f"Over the same {what}s, so that what makes a {what} hard cancels out. Bold: "
         f"|z| ≥ 2; fewer than {formatting.FEWEST} make neither a z nor an interval.",
         body,
     )
 
 
-def _pairs(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
+def _pairs(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> Markup:
     """Some of `rows` as a table, on an axis and with columns that suit all of them."""
     ends = [0.0]
     for row in rows:
@@ -239,15 +243,15 @@ def _pairs(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> s
         )
         cells.append(
             (
-                svg.escape(pair),
+                pair,
                 ""
                 if diff is None
                 else svg.interval(x, diff, se if enough else None, css),
-                *([svg.escape(row.get("what") or formatting.MISSING)] if named else []),
+                *([str(row.get("what") or formatting.MISSING)] if named else []),
                 formatting.count(row.get("n")),
                 formatting.signed(diff),
                 formatting.number(se),
-                f"<b>{text}</b>" if clear else text,
+                report_parts.bold(text) if clear else text,
                 *([formatting.span(*ends)] if bounded else []),
             )
         )

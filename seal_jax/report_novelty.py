@@ -5,6 +5,8 @@ import itertools
 import re
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from seal_jax import formatting, novelty, report_parts, run_view, svg, svg_charts
 from seal_jax.formatting import Table
 from seal_jax.run_view import Workdir
@@ -117,12 +119,12 @@ def recorded(runs: Sequence[Workdir]) -> list[Table]:
     return [Table(title, ("run", "round", *names), cells)] if cells else []
 
 
-def section(groups: Sequence[novelty.Edits], runs: Sequence[Workdir] = ()) -> str:
+def section(groups: Sequence[novelty.Edits], runs: Sequence[Workdir] = ()) -> Markup:
     """Charts and tables of self-edits, of files and of workdirs; nothing for none."""
     own = [of_workdir(run) for run in runs]
     found = [*tables(groups, own), *recorded(runs)]
     if not found:
-        return ""
+        return report_parts.NOTHING
     every = [*groups, *(edits for one in own for edits in one)]
     lines = rounds(every)
     several = len({number for line in lines.values() for number, _ in line}) > 1
@@ -133,19 +135,17 @@ def section(groups: Sequence[novelty.Edits], runs: Sequence[Workdir] = ()) -> st
             listed.append(report_parts.shown(table))
             continue
         inner = report_parts.shown(table._replace(title=""))
-        listed.append(report_parts.folded(svg.escape(table.title), inner))
-    prompts = [
-        f"<li><b>{svg.escape(e.name)}</b>: {svg.escape(e.prompt)}</li>"
-        for e in every
-        if e.prompt is not None
-    ]
+        listed.append(report_parts.folded(table.title, inner))
+    prompts = [(e.name, e.prompt) for e in every if e.prompt is not None]
     if prompts:
-        inner = f'<ul class="note">{"".join(prompts)}</ul>'
+        inner = report_parts.render("parts.named_list", items=prompts)
         listed.append(report_parts.folded("Prompts", inner))
-    return report_parts.section("Novelty of self-edits", NOTE, body + "".join(listed))
+    return report_parts.section(
+        "Novelty of self-edits", NOTE, body + report_parts.joined(listed)
+    )
 
 
-def charts(lines: dict[str, list[tuple[int, novelty.Edits]]]) -> str:
+def charts(lines: dict[str, list[tuple[int, novelty.Edits]]]) -> Markup:
     """A small chart of each measure by round, a line for each run or prompt."""
     means = {
         name: [(number, novelty.summarize(edits)) for number, edits in line]
@@ -174,12 +174,12 @@ def charts(lines: dict[str, list[tuple[int, novelty.Edits]]]) -> str:
             ticks = tuple((n, str(n)) for n in numbers[::step])
             axes = svg_charts.Axes("round", "", ticks)
             drawn = svg_charts.lines(series, axes, f"{measure} by round", small=True)
-            figures.append(report_parts.figure(f"<b>{measure}</b>", drawn))
+            figures.append(report_parts.figure(report_parts.bold(measure), drawn))
     legend = report_parts.scroll(svg_charts.legend(series))
     return legend + report_parts.small_charts(figures)
 
 
-def intervals(groups: Sequence[novelty.Edits]) -> str:
+def intervals(groups: Sequence[novelty.Edits]) -> Markup:
     """Each measure of files or arms, with its standard errors."""
     means = [(edits.name, novelty.summarize(edits)) for edits in groups]
     parts = []
@@ -196,5 +196,5 @@ def intervals(groups: Sequence[novelty.Edits]) -> str:
                 )
         if points:
             chart = report_parts.scroll(svg.intervals(points))
-            parts.append(report_parts.figure(f"<b>{measure}</b>", chart))
-    return "".join(parts)
+            parts.append(report_parts.figure(report_parts.bold(measure), chart))
+    return report_parts.joined(parts)

@@ -5,13 +5,14 @@ import math
 import re
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from seal_jax import (
     formatting,
     halving,
     reliability,
     report_parts,
     stats,
-    svg,
     svg_charts,
     variance,
 )
@@ -94,10 +95,10 @@ def most_seeds(rewards: variance.Rewards) -> int:
     return max((len(own) for passage in rewards for own in passage), default=0)
 
 
-def section(found: Sequence[Measured]) -> str:
+def section(found: Sequence[Measured]) -> Markup:
     """The table, and by round a line for each run and reward; nothing for none."""
     if not found:
-        return ""
+        return report_parts.NOTHING
     listed = report_parts.shown(table(found)._replace(title=""))
     if len(found) > _SHOWN_ROWS:
         listed = report_parts.folded("As a table", listed)
@@ -110,7 +111,7 @@ def section(found: Sequence[Measured]) -> str:
     )
 
 
-def by_round(found: Sequence[Measured]) -> str:
+def by_round(found: Sequence[Measured]) -> Markup:
     """Reliability by round, a line for each run and a chart for each kind of reward."""
     kinds: dict[str, dict[str, list[Dot]]] = {}
     numbers = set()
@@ -125,7 +126,7 @@ def by_round(found: Sequence[Measured]) -> str:
             own.setdefault(m.name[: match.start()], []).append(dot)
             numbers.add(int(match[1]))
     if len(numbers) < 2:
-        return ""
+        return report_parts.NOTHING
     step = 1 + (len(numbers) - 1) // 16
     ticks = tuple((n, str(n)) for n in sorted(numbers)[::step])
     axes = Axes("round", "reliability", ticks, zero=True)
@@ -138,14 +139,14 @@ def by_round(found: Sequence[Measured]) -> str:
         title = f"Of {kind or 'the rewards that chose'}"
         drawn = svg_charts.lines(series, axes, f"Reliability by round. {title}")
         drawn = report_parts.scroll(drawn)
-        charts.append(report_parts.titled(title, drawn) if len(kinds) > 1 else drawn)
-    return "".join(charts)
+        charts.append(report_parts.headed(title, drawn) if len(kinds) > 1 else drawn)
+    return report_parts.joined(charts)
 
 
 # Of one ranking run
 
 
-def ranking(measured: Measured, *, draws: int = 400) -> str:
+def ranking(measured: Measured, *, draws: int = 400) -> Markup:
     """What more seeds would buy, by three charts; a section of the page.
 
     Raises:
@@ -154,36 +155,36 @@ def ranking(measured: Measured, *, draws: int = 400) -> str:
     edits = max(map(len, measured.rewards))
     parts = [
         report_parts.shown(table([measured])._replace(title="")),
-        report_parts.titled("Reliability by seeds", _scrolled(by_seeds(measured))),
-        report_parts.titled(
+        report_parts.headed("Reliability by seeds", _scrolled(by_seeds(measured))),
+        report_parts.headed(
             f"Gain of the best of {edits} edits over the mean edit",
             _scrolled(gains(measured)),
         ),
     ]
     for count in (edits, 4 * edits):
         parts.append(
-            report_parts.titled(
+            report_parts.headed(
                 f"Equal seeds or halving, {count} edits a passage",
                 _scrolled(schedules(measured, count, draws=draws)),
             )
         )
     text = reliability.describe(measured, draws=draws)
-    parts.append(report_parts.folded("As tables", f"<pre>{svg.escape(text)}</pre>"))
+    parts.append(report_parts.folded("As tables", report_parts.pre(text)))
     return report_parts.section(
-        f"Reliability of rewards: {svg.escape(measured.name)}",
+        f"Reliability of rewards: {measured.name}",
         "Reliability: share of the variance among edits' mean rewards that is there "
         "again at fresh seeds; band: 95 % bootstrap over passages. Apparent: the best "
         "edit's lead in the rewards it was chosen by; real: what is expected at fresh "
         "seeds; perfect: if it were chosen by true values; held out: measured on seeds "
         "it was not chosen by, with its standard error.",
-        "".join(parts),
+        report_parts.joined(parts),
     )
 
 
 _scrolled = report_parts.scroll
 
 
-def by_seeds(measured: Measured) -> str:
+def by_seeds(measured: Measured) -> Markup:
     """Reliability of the mean over k seeds, with its interval; the seeds that are."""
     parts, here = variance.anova(measured.rewards), most_seeds(measured.rewards)
     dots = []
@@ -203,7 +204,7 @@ def by_seeds(measured: Measured) -> str:
     return svg_charts.lines(series, axes, "Reliability by number of seeds")
 
 
-def gains(measured: Measured) -> str:
+def gains(measured: Measured) -> Markup:
     """Apparent, real, perfect and held-out gain of the best edit, by seeds."""
     parts, here = variance.anova(measured.rewards), most_seeds(measured.rewards)
     edits = max(map(len, measured.rewards))
@@ -233,7 +234,7 @@ def gains(measured: Measured) -> str:
     return svg_charts.lines(series, axes, "Gain of the best edit by number of seeds")
 
 
-def schedules(measured: Measured, edits: int, *, draws: int = 400) -> str:
+def schedules(measured: Measured, edits: int, *, draws: int = 400) -> Markup:
     """Real gain against trainings, of equal seeds for all and of halving."""
     parts = variance.anova(measured.rewards)
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from seal_jax import (
     few_shot_view,
     formatting,
@@ -10,7 +12,6 @@ from seal_jax import (
     report_ladder,
     report_parts,
     run_view,
-    svg,
     svg_charts,
 )
 from seal_jax.formatting import Table
@@ -180,7 +181,7 @@ def _rounds(runs: Sequence[Workdir]) -> Table:
 # Charts
 
 
-def section(runs: Sequence[Workdir]) -> str:
+def section(runs: Sequence[Workdir]) -> Markup:
     """The score and the rewards by round, a line for each run; nothing without rounds.
 
     A single run with a single round has nothing to draw by round, and its rewards are
@@ -188,7 +189,7 @@ def section(runs: Sequence[Workdir]) -> str:
     """
     runs = [run for run in runs if has_rounds(run.summary)]
     if not runs:
-        return ""
+        return report_parts.NOTHING
     alone = len(runs) == 1
     ladder, ends, rewards = tables(runs)
     drawn = ladder_chart(runs)
@@ -202,24 +203,24 @@ def section(runs: Sequence[Workdir]) -> str:
     if not alone:
         parts.append(_shown_or_folded(rewards))
     if not any(parts):
-        return ""
+        return report_parts.NOTHING
     return report_parts.section(
         "Rounds",
         "Mean score on held-out items of what the policy writes after each round; 0 is "
         "the policy that no round has changed. Bars: one standard error. Plateau: the "
         "first round that no later one is above by two paired standard errors.",
-        "".join(parts),
+        report_parts.joined(parts),
     )
 
 
-def _shown_or_folded(table: Table) -> str:
+def _shown_or_folded(table: Table) -> Markup:
     if len(table.rows) <= _SHOWN_ROWS:
         return report_parts.shown(table)
     inner = report_parts.shown(table._replace(title=""))
-    return report_parts.folded(svg.escape(table.title), inner)
+    return report_parts.folded(table.title, inner)
 
 
-def ladder_chart(runs: Sequence[Workdir]) -> str:
+def ladder_chart(runs: Sequence[Workdir]) -> Markup:
     """The score on held-out items by round, a line for each run."""
     series, ends = [], set()
     for style, run in enumerate(runs):
@@ -231,7 +232,7 @@ def ladder_chart(runs: Sequence[Workdir]) -> str:
                 ends.add(number)
         series.append(svg_charts.Series(run.name, tuple(dots), style))
     if len(ends) < 2:
-        return ""
+        return report_parts.NOTHING
     bases = {_base(run.summary) for run in runs}
     same = bases.pop() if len(bases) == 1 else None
     at = plateau_of(runs[0].summary) if len(runs) == 1 else None
@@ -245,7 +246,7 @@ def ladder_chart(runs: Sequence[Workdir]) -> str:
     return svg_charts.lines(series, axes, "Held-out score by round")
 
 
-def rewards_chart(runs: Sequence[Workdir]) -> str:
+def rewards_chart(runs: Sequence[Workdir]) -> Markup:
     """Rewards while sampling: of all edits, of the best, of those kept.
 
     Of one run three lines in one chart, of several a small chart for each. Runs that
@@ -255,13 +256,13 @@ def rewards_chart(runs: Sequence[Workdir]) -> str:
     for style, run in enumerate(runs):
         by_reward.setdefault(reward_of(run), []).append((style, run))
     apart = len(by_reward) > 1
-    return "".join(
+    return report_parts.joined(
         _rewards_chart(own, f": {reward or 'reward not on record'}" if apart else "")
         for reward, own in by_reward.items()
     )
 
 
-def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> str:
+def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> Markup:
     """Of runs with one reward, each with its style; `end` is of the title."""
     lines = {
         label: [_rewards(run, f"{key}_mean") for _, run in runs]
@@ -269,7 +270,7 @@ def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> str:
     }
     ends = {int(d.x) for own in lines.values() for dots in own for d in dots}
     if len(ends) < 2:
-        return ""
+        return report_parts.NOTHING
     ticks, title = _ticks(ends), f"Rewards by round{end}"
     if len(runs) == 1:
         axes = svg_charts.Axes("round", "reward while sampling", ticks)
@@ -279,7 +280,7 @@ def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> str:
         ]
         named = f"{title}: {runs[0][1].name}" if end else title
         drawn = svg_charts.lines(series, axes, named)
-        return report_parts.titled(named, report_parts.scroll(drawn))
+        return report_parts.headed(named, report_parts.scroll(drawn))
     figures, series = [], []
     for label, own in lines.items():
         series = [
@@ -288,9 +289,9 @@ def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> str:
         ]
         axes = svg_charts.Axes("round", "", ticks)
         drawn = svg_charts.lines(series, axes, f"{title}, {label}", small=True)
-        figures.append(report_parts.figure(f"<b>{label}</b>", drawn))
+        figures.append(report_parts.figure(report_parts.bold(label), drawn))
     legend = report_parts.scroll(svg_charts.legend(series))
-    return report_parts.titled(title, legend + report_parts.small_charts(figures))
+    return report_parts.headed(title, legend + report_parts.small_charts(figures))
 
 
 def _rewards(run: Workdir, key: str) -> tuple[svg_charts.Dot, ...]:

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG text.
+"""Small charts as inline SVG.
 
 Colours are CSS classes of the page (`report_html`), so that a chart follows its light
 or dark scheme. Every text is escaped here; lengths are in user units of the viewBox.
@@ -12,15 +12,22 @@ import math
 import re
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 # What neither XML nor HTML may hold, escaped or not.
 _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
 )
 
 
+def printable(text: str) -> str:
+    """`text` with a mark in place of what no page may hold."""
+    return _FORBIDDEN.sub("\ufffd", text)
+
+
 def escape(text: object) -> str:
     """`text` safe inside an element or a quoted attribute."""
-    return html.escape(_FORBIDDEN.sub("\ufffd", str(text)), quote=True)
+    return html.escape(printable(str(text)), quote=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +122,7 @@ class Point:
         return [bar for bar in found if bar[1] < bar[2]]
 
 
-def intervals(points: Sequence[Point], *, reference: float | None = None) -> str:
+def intervals(points: Sequence[Point], *, reference: float | None = None) -> Markup:
     """Means as dots with bars: a standard error (thick), the bounds (thin).
 
     Args:
@@ -146,7 +153,7 @@ def intervals(points: Sequence[Point], *, reference: float | None = None) -> str
     return drawing(720, height, parts, "Means with standard errors")
 
 
-def interval(x: Scale, mean: float, se: float | None, css: str) -> str:
+def interval(x: Scale, mean: float, se: float | None, css: str) -> Markup:
     """One interval against zero, for a table cell; `x` places it."""
     width, y = x.start + x.end, 11
     parts = [f'<line class="ref" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="22"/>']
@@ -168,7 +175,7 @@ def histogram(
     *,
     bins: int = 16,
     part: Sequence[float] | None = None,
-) -> str:
+) -> Markup:
     """How `values` are spread over `x`, with their mean (by its place on `x`) marked.
 
     Args:
@@ -210,7 +217,7 @@ def _counts(
     return collections.Counter(min(max(place, 0), bins - 1) for place in places)
 
 
-def cells(grid: Sequence[Sequence[int]], title: str, *, side: float = 120) -> str:
+def cells(grid: Sequence[Sequence[int]], title: str, *, side: float = 120) -> Markup:
     """A grid of colours 0-9 as squares, at most `side` wide and high.
 
     Its numbers are the description, for those who do not see the colours.
@@ -234,7 +241,7 @@ def cells(grid: Sequence[Sequence[int]], title: str, *, side: float = 120) -> st
     net = [f"M{i} 0v{height}" for i in range(1, width)]
     net += [f"M0 {i}h{width}" for i in range(1, height)]
     numbers = ", ".join("".join(map(str, row)) for row in grid)
-    return (
+    return Markup(
         f'<svg class="cells" viewBox="0 0 {width} {height}" role="img" style="width: '
         f'{scale * width:.0f}px; height: {scale * height:.0f}px">'
         f"<title>{escape(title)}</title><desc>{height} by {width}: {numbers}</desc>"
@@ -244,7 +251,7 @@ def cells(grid: Sequence[Sequence[int]], title: str, *, side: float = 120) -> st
     )
 
 
-def bars(rows: Sequence[tuple[str, float, str]]) -> str:
+def bars(rows: Sequence[tuple[str, float, str]]) -> Markup:
     """(label, value, text) as horizontal bars from zero."""
     row = 26
     most = max((value for _, value, _ in rows), default=0.0) or 1.0
@@ -263,7 +270,7 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> str:
     )
 
 
-def line(points: Sequence[tuple[float, float]]) -> str:
+def line(points: Sequence[tuple[float, float]]) -> Markup:
     """(x, y) pairs joined by a line, with the extremes of y named."""
     x = fit([p[0] for p in points], 8, 196)
     y = fit([p[1] for p in points], 66, 10)
@@ -298,9 +305,9 @@ def text(x: float, y: float, words: str, css: str) -> str:
     return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
 
 
-def drawing(width: float, height: float, parts: Sequence[str], what: str) -> str:
+def drawing(width: float, height: float, parts: Sequence[str], what: str) -> Markup:
     """The parts as a drawing that shrinks with its page; `what` describes it."""
-    return (
+    return Markup(
         f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {width:g}px" '
         f'role="img" aria-label="{escape(what)}">{"".join(parts)}</svg>'
     )

@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from seal_jax import svg
 
 # Line colours of the style sheet, .s0 and up; more lines begin again with dashes.
@@ -88,7 +90,7 @@ class Axes:
 
 def lines(
     series: Sequence[Series], axes: Axes, title: str, *, small: bool = False
-) -> str:
+) -> Markup:
     """Lines through dots with errors, named at their ends and in a legend above.
 
     A line without dots is left out. `title` describes the chart to those who do not see
@@ -110,10 +112,10 @@ def lines(
     return svg.drawing(frame.width, bottom + 42, parts, title)
 
 
-def legend(series: Sequence[Series]) -> str:
+def legend(series: Sequence[Series]) -> Markup:
     """The names of lines by themselves; nothing for fewer than two."""
     if len(series) < 2:
-        return ""
+        return Markup("")
     parts, end = _legend(series)
     return svg.drawing(_LARGE.width, end - 8, [parts], "Legend")
 
@@ -316,7 +318,7 @@ def heat(
     *,
     corner: str = "",
     ruled: int = 0,
-) -> str:
+) -> Markup:
     """A grid of named rows and columns; None is an empty place.
 
     Args:
