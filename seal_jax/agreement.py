@@ -211,7 +211,7 @@ def _means(rewards: choice.Seeds) -> choice.Values:
     return [[choice.mean(seeds) for seeds in edits] for edits in rewards]
 
 
-def several(measured: Measured) -> bool:
+def has_choice(measured: Measured) -> bool:
     """Whether a passage has more than one edit."""
     return max(map(len, measured.rewards[TRUE]), default=0) > 1
 
@@ -273,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _print(paths: Sequence[str]) -> None:
     for path in paths:
         for measured in read(path):
-            if several(measured):
+            if has_choice(measured):
                 print(formatting.aligned(table(measured)), end="\n\n")
             else:
                 print(

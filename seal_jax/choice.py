@@ -100,6 +100,11 @@ def _deviations(values: np.ndarray) -> np.ndarray:
 
 
 def _correlation(dx: np.ndarray, dy: np.ndarray) -> float | None:
+    """Pearson's, of deviations; None where one side does not vary.
+
+    By hand, as the pooled one is made of the same sums of products, and
+    `scipy.stats.pearsonr` takes no deviations that count as 0.
+    """
     return _quotient(float(dx @ dy), math.sqrt(dx @ dx) * math.sqrt(dy @ dy))
 
 
@@ -108,11 +113,10 @@ def _quotient(a: float, b: float) -> float | None:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """From 1; equal values share the mean of theirs."""
-    _, index, count = np.unique(
-        np.round(values, 12), return_inverse=True, return_counts=True
-    )
-    return (np.cumsum(count) - (count - 1) / 2)[index]
+    """From 1; equal values, up to rounding, share the mean of theirs."""
+    from scipy import stats as scipy_stats  # Seconds to import, and seldom needed.
+
+    return scipy_stats.rankdata(np.round(values, 12))
 
 
 def _is_best(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ authors released: about 86 % agreement with their judge, kappa 0.7. An LLM judge
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 RECALL_THRESHOLD = 0.6
 
@@ -93,29 +93,3 @@ LOCAL: dict[str, Callable[[str, str, str], float]] = {
     "exact": by_exact,
     "f1": by_f1,
 }
-
-
-# Agreement of two graders
-
-
-def agreement_kappa(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float | None]:
-    """Share of equal verdicts, and Cohen's kappa: that share beyond chance.
-
-    Returns:
-      (agreement, kappa). kappa is None where chance alone would agree always: both
-      graders gave one and the same verdict throughout.
-
-    Raises:
-      ValueError: no verdicts, or lengths that differ.
-    """
-    if len(a) != len(b) or not a:
-        raise ValueError(
-            f"lengths {len(a)} and {len(b)}: verdicts must be of the same answers, at "
-            "least one; match them first"
-        )
-    agreement = sum(bool(x) == bool(y) for x, y in zip(a, b, strict=True)) / len(a)
-    a_right, b_right = sum(map(bool, a)) / len(a), sum(map(bool, b)) / len(b)
-    chance = a_right * b_right + (1 - a_right) * (1 - b_right)
-    if chance == 1:
-        return agreement, None
-    return agreement, (agreement - chance) / (1 - chance)

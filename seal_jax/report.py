@@ -58,7 +58,7 @@ def summary_table(summary: dict[str, Any]) -> str:
 
 
 def _paired_table(summary: dict[str, Any]) -> str:
-    found = report_ladder.telling(summary)
+    found = report_ladder.main_pairs(summary)
     if not found:
         return ""
     of = any(row.get("what") for row in found)

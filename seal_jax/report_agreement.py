@@ -30,13 +30,13 @@ def of_workdir(run: Workdir) -> list[Measured]:
     return [
         dataclasses.replace(m, name=f"{run.name}{m.name.removeprefix(folder)}")
         for m in found
-        if tells(m)
+        if is_comparable(m)
     ]
 
 
-def tells(measured: Measured) -> bool:
+def is_comparable(measured: Measured) -> bool:
     """Whether there is another reward, and a choice between edits."""
-    return len(measured.rewards) > 1 and agreement.several(measured)
+    return len(measured.rewards) > 1 and agreement.has_choice(measured)
 
 
 def tables(found: Sequence[Measured]) -> list[Table]:
@@ -133,7 +133,7 @@ def intervals(measured: Measured) -> Markup:
             bounds = None if low is None or high is None else (low, high)
             css = "k-oracle" if name.startswith(agreement.TRUE) else "k-self"
             told = formatting.percent(own.captured, digits=0)
-            label = svg_charts.cut(name, 21)
+            label = svg_charts.shortened(name, 21)
             points.append(svg.Point(label, told, own.captured, None, css, bounds))
     if not points:
         return report_parts.NOTHING

@@ -82,7 +82,7 @@ def compared(inputs: Inputs) -> list[str]:
         *_continual(runs),
         *(
             report_ladder.paired(
-                report_ladder.counted(run.summary),
+                report_ladder.pairs(run.summary),
                 what="sequence",
                 title=f"Paired differences: {run.name}",
             )
@@ -166,8 +166,8 @@ def _run(name: str, run: Workdir) -> list[str]:
         report_continual.section(report_continual.arms(run)),
         report_ladder.items(summary),
         report_ladder.paired(
-            report_ladder.counted(summary),
-            first=report_ladder.telling(summary),
+            report_ladder.pairs(summary),
+            first=report_ladder.main_pairs(summary),
             what="sequence" if run.kind == run_view.CONTINUAL else what,
         ),
         *few_shot,

@@ -138,7 +138,7 @@ def _results(path: Path, name: str, value: dict[str, Any]) -> dict[str, list[Any
         "agreements": [
             dataclasses.replace(m, name=name)
             for m in _unless_unfit(agreement.read, path)
-            if report_agreement.tells(m)
+            if report_agreement.is_comparable(m)
         ],
     }
 

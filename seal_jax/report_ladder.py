@@ -152,15 +152,15 @@ def passages(summary: dict[str, Any]) -> str:
     return "held-out passages"
 
 
-def telling(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def main_pairs(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Of the pairs, those of neighbouring rows of the ladder and of its last round.
 
     All of them where the pairs are not of rows.
     """
-    return [row for row in counted(summary) if _telling(row, summary)]
+    return [row for row in pairs(summary) if _is_main(row, summary)]
 
 
-def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
+def _is_main(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
     """Whether a pair is of neighbouring rows of the ladder or of its last round."""
     names = [row.get("name") for row in run_view.rows(summary, "ladder")]
     rounds = [name for name in names if str(name).startswith("round_")]
@@ -185,7 +185,7 @@ def shared(pair: dict[str, Any], summary: dict[str, Any]) -> float | None:
     return min(counts, default=None) if own is None else own
 
 
-def counted(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def pairs(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """All pairs of a summary, each with its number of items."""
     found = run_view.rows(summary, "paired")
     return [pair | {"n": shared(pair, summary)} for pair in found]

@@ -28,7 +28,7 @@ _CHARTS = ("novel3", "cov3", "jaccard3", "distinct2", "zlib", "words")
 
 def of_workdir(run: Workdir) -> list[novelty.Edits]:
     """A run's self-edits by round and arm; none where they are not about passages."""
-    if run.path is None or not _told(run):
+    if run.path is None or not _has_passages(run):
         return []
     try:
         found = novelty.read(run.path, name=run.name)
@@ -37,7 +37,7 @@ def of_workdir(run: Workdir) -> list[novelty.Edits]:
     return [*map(_encodable, found)]
 
 
-def _told(run: Workdir) -> bool:
+def _has_passages(run: Workdir) -> bool:
     """Whether there are edits about passages."""
     return any("passage" in row for row in run.edits)
 
@@ -101,7 +101,7 @@ def recorded(runs: Sequence[Workdir]) -> list[Table]:
         for line in run_view.rows(run.summary, "rounds"):
             own = line.get("novelty")
             own = own if isinstance(own, dict) else {}
-            if _told(run):
+            if _has_passages(run):
                 own = {k: v for k, v in own.items() if k not in novelty.MEASURES}
             if own:
                 rows.append((run.name, line, own))
@@ -192,7 +192,7 @@ def intervals(groups: Sequence[novelty.Edits]) -> Markup:
                 told = f"{formatting.number(mean, digits=digits)} ± "
                 told += formatting.number(se, digits=digits)
                 points.append(
-                    svg.Point(svg_charts.cut(name, 21), told, mean, se, "k-self")
+                    svg.Point(svg_charts.shortened(name, 21), told, mean, se, "k-self")
                 )
         if points:
             chart = report_parts.scroll(svg.intervals(points))

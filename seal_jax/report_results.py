@@ -77,7 +77,7 @@ def sections(results: Sequence[seal_results.Results]) -> list[str]:
         return []
     points = []
     for r in results:
-        name = svg_charts.cut(r.name, 21)
+        name = svg_charts.shortened(r.name, 21)
         points.append(_point(name, [a.adapter for a in r.articles], "k-self"))
         points.append(_point("its base", [a.baseline for a in r.articles], "k-base"))
     first = report_parts.section(

@@ -108,7 +108,7 @@ def _base(summary: dict[str, Any]) -> float | None:
 def _gain(summary: dict[str, Any]) -> dict[str, Any]:
     """The paired difference of the last round and round 0; {} where there is none."""
     last = max(scores(summary), default=0)
-    for row in report_ladder.counted(summary):
+    for row in report_ladder.pairs(summary):
         if (row.get("a"), row.get("b")) == (f"round_{last}", _BEFORE):
             return row
     return {}

@@ -45,6 +45,10 @@ def interval(
     Returns:
       (low, high) that hold `share` of the resampled means; None for fewer than two
       values. The same for the same values.
+
+    `scipy.stats.bootstrap` would draw the same resamples from this generator, but take
+    its percentiles at 100 * (1 - share) / 2 as rounded otherwise, so that the ends, all
+    of whose digits summary.json holds, differ in the last one.
     """
     known = np.array([_finite(v) for v in values if v is not None])
     if len(known) < 2:

@@ -258,7 +258,7 @@ def _legend(found: Sequence[Series]) -> tuple[str, float]:
     left = _LARGE.left
     parts, at, row = [], left, 0
     for s in found:
-        name = cut(s.name, _LEGEND)
+        name = shortened(s.name, _LEGEND)
         width = 44 + 7.2 * len(name)
         if at > left and at + width > _LARGE.width:
             at, row = left, row + 1
@@ -289,12 +289,12 @@ def _end_names(found: Sequence[Series], y: svg.Scale, frame: _Frame) -> list[str
             limit = placed[i] - gap
     return [
         f'<g class="{_css(s)}"><title>{svg.escape(s.name)}</title>'
-        f"{svg.text(frame.right + 8, at + 4, cut(s.name, _LABEL), 'name')}</g>"
+        f"{svg.text(frame.right + 8, at + 4, shortened(s.name, _LABEL), 'name')}</g>"
         for at, (_, s) in zip(placed, wanted, strict=True)
     ]
 
 
-def cut(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
     """`text`, or what of it fits into `most` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
@@ -331,7 +331,7 @@ def heat(
         parts.append(svg.text(left + wide * (i + 0.5), top - 10, name, "tick middle"))
     for r, (name, cells) in enumerate(rows):
         y = top + high * r + (6 if ruled and r >= ruled else 0)
-        parts.append(svg.text(left - 10, y + 19, cut(name, 16), "label end"))
+        parts.append(svg.text(left - 10, y + 19, shortened(name, 16), "label end"))
         for c, cell in enumerate(cells):
             if cell is None:
                 continue

@@ -268,10 +268,12 @@ AGREEMENT = {
 
 
 def agreement(answers, grader):
-    return grade.agreement_kappa(
-        [grader("", gold, answer) >= 0.5 for gold, answer, _ in answers],
-        [verdict for _, _, verdict in answers],
-    )
+    """Share of equal verdicts, and Cohen's kappa: that share beyond chance."""
+    pairs = [(grader("", gold, own) >= 0.5, bool(v)) for gold, own, v in answers]
+    equal = sum(a == b for a, b in pairs) / len(pairs)
+    left, right = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
+    chance = left * right + (1 - left) * (1 - right)
+    return equal, (equal - chance) / (1 - chance)
 
 
 @pytest.mark.parametrize("name", RESULT_FILES)

@@ -1,7 +1,5 @@
 """Graders by table, and against counts done another way."""
 
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,29 +90,3 @@ def test_every_grader_scores_from_0_to_1(name, gold, answer):
 def test_a_blank_gold_answer_is_refused(name, gold):
     with pytest.raises(ValueError, match=r"gold=.*must have text; remove the question"):
         grade.LOCAL[name]("q", gold, "answer")
-
-
-@pytest.mark.parametrize(
-    "a, b, want",
-    [
-        # Textbook table: 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no.
-        ([1] * 25 + [0] * 25, [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15, (0.7, 0.4)),
-        ([1, 0], [1, 0], (1.0, 1.0)),
-        ([1, 0], [0, 1], (0.0, -1.0)),
-        ([1, 1, 0, 0], [1, 0, 1, 0], (0.5, 0.0)),
-        ([1, 1], [1, 1], (1.0, None)),
-        ([0], [0], (1.0, None)),
-        ([1, 1], [0, 0], (0.0, 0.0)),
-        ([1, 1], [1, 0], (0.5, 0.0)),
-    ],
-)
-def test_agreement_and_kappa(a, b, want):
-    got = grade.agreement_kappa([bool(x) for x in a], [bool(x) for x in b])
-    assert got == pytest.approx(want)
-
-
-@pytest.mark.parametrize("a, b", [([], []), ([True], []), ([True], [True, False])])
-def test_agreement_of_unlike_verdicts_is_refused(a, b):
-    rule = f"lengths {len(a)} and {len(b)}: verdicts must be of the same answers"
-    with pytest.raises(ValueError, match=re.escape(rule)):
-        grade.agreement_kappa(a, b)

@@ -28,7 +28,7 @@ def rows(page):
 def test_which_pairs_are_telling(a, b, telling):
     names = ("base", "self_edits", "round_1", "round_2")
     summary = {"ladder": [{"name": n} for n in names], "paired": [pair(a, b)]}
-    assert bool(report_ladder.telling(summary)) == telling
+    assert bool(report_ladder.main_pairs(summary)) == telling
 
 
 def test_many_pairs_are_folded_but_the_first():

@@ -233,8 +233,8 @@ def test_every_chart_is_well_formed_with_finite_numbers(text):
 
 
 def test_cut_keeps_what_fits():
-    assert svg_charts.cut("abcdef", 6) == "abcdef"
-    assert svg_charts.cut("abcdefg", 6) == "abcde…"
+    assert svg_charts.shortened("abcdef", 6) == "abcdef"
+    assert svg_charts.shortened("abcdefg", 6) == "abcde…"
 
 
 def test_a_dot_with_an_error_spans_it():
