@@ -13,7 +13,7 @@ from seal_jax import (
     config_continual,
     continual_ask,
     continual_stack,
-    gate,
+    controls,
     generate,
     hf,
     knowledge,
@@ -21,7 +21,6 @@ from seal_jax import (
     packed,
     plan,
     policy,
-    retain,
     reward,
     sample,
     trials,
@@ -189,7 +188,7 @@ def job(
     if "replay" in setting.controls:
         view = setting.task.exp
         limit = knowledge.longest_line(view, setting.base)
-        again = retain.replayed(earlier, exp.retain.replay, (*seed, 3))
+        again = controls.replayed(earlier, exp.retain.replay, (*seed, 3))
         more = tuple(tuple(setting.base.encode(line)[:limit]) for line in again)
         made = dataclasses.replace(made, lines=made.lines + more)
     if "kl" in setting.controls:
@@ -235,18 +234,18 @@ def decide(
     rewards: list[list[float | None]] = [[] for _ in range(count)]
     if setting.candidates > 1:
         rewards = candidates_rewards(setting, stack, made, t, before)
-    chosen = [retain.best(own) if own else 0 for own in rewards]
+    chosen = [controls.best(own) if own else 0 for own in rewards]
     finite = made.finite[made.rows(chosen)]
     gates: list[list[tuple[float, float | None]]] = [[] for _ in range(count)]
     if "gate" not in setting.controls:
         return Commit(chosen, rewards, finite.astype(float).tolist(), gates)
     cfg = setting.exp.retain
     choose = functools.partial(
-        gate.decide, cfg.gate_budget, least=cfg.gate_least, steps=cfg.gate_steps
+        controls.gate, cfg.gate_budget, least=cfg.gate_least, steps=cfg.gate_steps
     )
     while True:
         verdicts = [
-            choose(history=own) if ok else gate.Verdict(0.0, done=True)
+            choose(history=own) if ok else controls.GateStep(0.0, done=True)
             for own, ok in zip(gates, finite, strict=True)
         ]
         open_ = [s for s, verdict in enumerate(verdicts) if not verdict.done]
@@ -281,7 +280,7 @@ def candidates_rewards(
         _, scores = continual_ask.ask(setting, tried, asked, t)
         for s, own in enumerate(scores):
             lost = continual_ask.lost(before[s], own[:-1]) if weight else 0.0
-            value = retain.reward(reward.mean(own[-1]), lost, weight)
+            value = controls.penalized(reward.mean(own[-1]), lost, weight)
             rewards[s].append(value if finite[s] else None)
     return rewards
 
