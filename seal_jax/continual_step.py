@@ -18,9 +18,9 @@ from seal_jax import (
     hf,
     knowledge,
     lora,
-    packed,
     plan,
     policy,
+    pools,
     reward,
     sample,
     trials,
@@ -139,32 +139,28 @@ def train(
     index = [(s, e) for s, own in enumerate(texts) for e in range(len(own))]
     edits = {(s, e): trials.Edit(s, e, "", texts[s][e]) for s, e in index}
     jobs = [job(setting, edits[i], t, earlier[i[0]]) for i in index]
-    rows = np.array(index)
-    fixed = [np.full(len(rows), v) for v in (trials.ADAPT, t)]
-    keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
     cfg = setting.engine
     frozen = None
     if cfg.frozen_rank:
         frozen = jax.tree.map(lambda leaf: leaf[:, :, : cfg.frozen_rank], stack)
-    pool, parts = cfg.pool * run.shards, []
-    for i in range(0, len(jobs), pool):
-        part = packed.train(
-            base.params,
-            jobs[i : i + pool],
-            keys[i : i + pool],
-            arch=base.arch,
-            cfg=cfg,
-            eos=base.eos,
-            on=run.mesh,
-            frozen=frozen,
-            frozen_of=rows[i : i + pool, 0].tolist() if frozen else None,
-        )
-        used = np.arange(len(jobs[i : i + pool]))
-        parts.append(
-            part._replace(adapters=continual_stack.select(part.adapters, used))
-        )
+    trained = pools.train(
+        base,
+        pools.Work(
+            jobs,
+            [(trials.ADAPT, t, *row) for row in index],
+            frozen,
+            [s for s, _ in index] if frozen else None,
+        ),
+        pools.Held(),
+        key=run.key,
+        cfg=cfg,
+        on=run.mesh,
+        phase=f"{setting.arm}: passage {t}",
+        say=run.say,
+    )
+    parts = [pool.trained for pool in trained]
     adapters = jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves, axis=1), *(p.adapters for p in parts)
+        lambda *leaves: jnp.concatenate(leaves, axis=1), *(p.adapters for p in trained)
     )
     return Candidates(
         adapters,

@@ -88,7 +88,7 @@ def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
     """
     exp, leads = task.exp, distributed.leads()
     if leads and asks_rubric(exp):
-        judge.check(exp.grade.judge)
+        judge.check(exp.grade.endpoint("label_free.rubric='judge'"))
     score = scorer(exp.grade, workdir) if leads else list
     judged = rubric_of(exp, workdir) if leads else list
 
@@ -103,19 +103,15 @@ def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
 def asks_rubric(exp: Any) -> bool:
     """Whether a judge is to be asked for rubrics."""
     # Of the kinds of experiment that have passages only the rounds have rewards.
-    return (
-        isinstance(exp, config_rounds.Experiment)
-        and exp.label_free.rubric == "judge"
-        and "rubric" in exp.select.measured
-    )
+    return isinstance(exp, config_rounds.Experiment) and exp.asks_rubric
 
 
 def rubric_of(exp: Any, workdir: Path) -> Callable[..., list]:
     """The rubric as one function of (passage, lines) pairs."""
     if asks_rubric(exp):
-        return functools.partial(
-            rubric.by_judge, cfg=exp.grade.judge, cache_path=workdir / "rubric.jsonl"
-        )
+        cfg = exp.grade.endpoint("label_free.rubric='judge'")
+        path = workdir / "rubric.jsonl"
+        return functools.partial(rubric.by_judge, cfg=cfg, cache_path=path)
     return lambda items: [rubric.by_rules(*item) for item in items]
 
 
@@ -126,10 +122,10 @@ def scorer(cfg: config.GradeConfig, workdir: Path) -> Callable[..., list]:
       judge.JudgeError: the endpoint refuses.
     """
     if cfg.name == "judge":
-        judge.check(cfg.judge)
-        return functools.partial(
-            judge.grade, cfg=cfg.judge, cache_path=workdir / "judge.jsonl"
-        )
+        endpoint = cfg.endpoint("grade.name='judge'")
+        judge.check(endpoint)
+        path = workdir / "judge.jsonl"
+        return functools.partial(judge.grade, cfg=endpoint, cache_path=path)
     rule = grade.LOCAL[cfg.name]
     if cfg.name == "recall":
         rule = functools.partial(grade.by_recall, threshold=cfg.threshold)

@@ -251,12 +251,12 @@ def walk(
         trained = pooled_steps.train_adapters(
             run, base, jobs, [s for _, s in every], workdir
         )
-        for (arm, seed), (adapter, meta) in zip(every, trained, strict=True):
+        for (arm, seed), (adapter, fit) in zip(every, trained, strict=True):
             said = None
-            if meta["finite"]:
+            if fit.finite:
                 name = f"ladder/{arm}/{seed}"
                 said = pooled_steps.answers(run, base, adapter, asked, name=name)
-            outcomes.setdefault(arm, []).append(Outcome(said, meta["loss"]))
+            outcomes.setdefault(arm, []).append(Outcome(said, fit.loss))
     rows = [
         row(run, passages, asked, outcomes[arm], sets[arm], name=arm)
         for arm in config_pooled.ARMS

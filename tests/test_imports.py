@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("jax", ("packed",)),
     ("jax", ("capacity", "peft", "policy", "pretrain", "rates")),
     ("jax", ("distributed",)),
+    ("jax", ("pools",)),
     ("jax", ("trials",)),
     ("jax", ("few_shot", "knowledge", "proposals", "reward")),
     ("jax", ("continual_stack", "label_free", "pooled_texts")),
