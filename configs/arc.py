@@ -26,38 +26,24 @@ import os
 
 from ml_collections import ConfigDict
 
-TRAIN = (
-    "44f52bb0",
-    "4be741c5",
-    "5582e5ca",
-    "5614dbcf",
-    "5bd6f4ac",
-    "6150a2bd",
-    "67e8384a",
-    "6d0aefbc",
-    "6e02f1e3",
-    "8be77c9e",
-    "8d5021e8",
+# The authors' lists, in their order.
+TRAIN = tuple(
+    "44f52bb0 4be741c5 5582e5ca 5614dbcf 5bd6f4ac 6150a2bd 67e8384a 6d0aefbc 6e02f1e3 "
+    "8be77c9e 8d5021e8".split()
 )
-HELDOUT = (
-    "59341089",
-    "66e6c45b",
-    "68b67ca3",
-    "903d1b4a",
-    "b1fc8b8e",
-    "bc4146bd",
-    "c7d4e6ad",
-    "ce8d95cc",
+HELDOUT = tuple(
+    "59341089 66e6c45b 68b67ca3 903d1b4a b1fc8b8e bc4146bd c7d4e6ad ce8d95cc".split()
 )
+FAMILIES = ("basic", "size", "chain", "repeat")
+MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 def oracle(families: tuple[str, ...], learning_rate: float, epochs: int) -> str:
     """A configuration by hand, in the words of a self-edit."""
-    every = ("basic", "size", "chain", "repeat")
     return json.dumps(
         {
             "data_generation": {
-                f"use_{name}_augmentations": name in families for name in every
+                f"use_{name}_augmentations": name in families for name in FAMILIES
             },
             "training": {
                 "strategy": "train_using_output_tokens",
@@ -68,242 +54,134 @@ def oracle(families: tuple[str, ...], learning_rate: float, epochs: int) -> str:
     )
 
 
+# Related keys share a line.
+# fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
     """`arg`: nothing, "tiny" or "debug"."""
     if arg not in (None, "", "tiny", "debug"):
         raise ValueError(
             f"configs/arc.py:{arg}: the variants are '', 'tiny' and 'debug'"
         )
-    config = ConfigDict()
-    config.seed = 0
-
-    config.mesh = ConfigDict()
-    config.mesh.data = 0
-    config.mesh.model = 1
-
-    config.model = ConfigDict()
-    config.model.path = "meta-llama/Llama-3.2-1B-Instruct"
-    config.model.random_weights = False
-    config.model.dtype = "bfloat16"
-    config.model.kernel = "auto"
-
-    # A hub name, a folder of task files, or a challenges file beside its solutions.
-    config.task = ConfigDict()
-    config.task.name = "arc"
-    config.task.train = "dataartist/arc-agi"
-    config.task.train_split = "training"
-    config.task.train_ids = TRAIN
-    config.task.heldout = "dataartist/arc-agi"
-    config.task.heldout_split = "evaluation"
-    config.task.heldout_ids = HELDOUT
-    config.task.shuffle_seed = 0
-    config.task.chat = "llama3"
-    config.task.attempts = 20
-    config.task.oracle = oracle(("basic", "size", "chain", "repeat"), 1e-4, 2)
-
-    config.scale = ConfigDict()
-    config.scale.rounds = 1
-    config.scale.tasks = 11
-    config.scale.edits = 15
-    config.scale.seeds = 1
-    config.scale.heldout_tasks = 8
-    config.scale.heldout_edits = 5
-    config.scale.heldout_seeds = 1
-
-    # Prompt: arc, or a text file with {demonstrations}.
-    config.propose = ConfigDict()
-    config.propose.prompt = "arc"
-    config.propose.temperature = 0.8
-    config.propose.top_p = 1.0
-    config.propose.top_k = 0
-    config.propose.min_tokens = 0
-    config.propose.max_tokens = 128
-    config.propose.prompt_multiple = 256
-    config.propose.batch = 165
-
-    # A self-edit outside of these bounds is not valid; one of more steps than
-    # max_steps is valid and over budget: it is not trained and earns nothing.
-    config.edit = ConfigDict()
-    config.edit.min_learning_rate = 1e-6
-    config.edit.max_learning_rate = 1e-1
-    config.edit.max_epochs = 200
-    config.edit.max_steps = 375
-    config.edit.batch = 2
-
-    config.data = ConfigDict()
-    config.data.leave = (1, 2)
-    config.data.most = 250
-    config.data.max_side = 30
-    config.data.permute = 1
-    config.data.max_tokens = 8192
-
-    config.inner = ConfigDict()
-    config.inner.lora = ConfigDict()
-    config.inner.lora.targets = (
-        "q_proj",
-        "v_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    config.inner.lora.rank = 128
-    config.inner.lora.alpha = 16.0
-    config.inner.clip = 1.0
-    config.inner.warmup = 11
-    config.inner.schedule = "cosine"
-    # "padded" is the reference: pads up to the dataset's longest line carry loss, all
-    # of them with pad_samples = -1, else estimated by so many.
-    config.inner.padding = "masked"
-    config.inner.pad_samples = 8
-    config.inner.tile = 128
-    config.inner.row_tokens = 5120
-    config.inner.step_tokens = 10240
-    config.inner.slots = 24
-    config.inner.active = 12
-    config.inner.pool = 0
-
-    config.views = ConfigDict()
-    config.views.reorders = 2
-    config.views.geometric = (
-        "transpose",
-        "flip0",
-        "flip1",
-        "rotate90",
-        "rotate180",
-    )
-    config.views.contexts = "leave_one_out"
-    config.views.max_tokens = 8192
-
-    # Prompt: the instruction before the demonstrations: arc, or a text file.
-    config.answer = ConfigDict()
-    config.answer.prompt = "arc"
-    config.answer.temperature = 0.0
-    config.answer.top_p = 1.0
-    config.answer.top_k = 0
-    config.answer.min_tokens = 0
-    config.answer.max_tokens = 1856
-    config.answer.prompt_multiple = 512
-    config.answer.batch = 96
-
-    # Every edit that solved its task is imitated.
-    config.select = ConfigDict()
-    config.select.reward = "grade"
-    config.select.compare = ()
+    targets = ("q_proj", "v_proj", *MLP)
+    config = ConfigDict(dict(
+        seed=0,
+        mesh=dict(data=0, model=1),
+        model=dict(
+            path="meta-llama/Llama-3.2-1B-Instruct", random_weights=False,
+            dtype="bfloat16", kernel="auto",
+        ),
+        # A hub name, a folder of task files, or a challenges file beside its solutions.
+        task=dict(
+            name="arc", shuffle_seed=0, chat="llama3", attempts=20,
+            train="dataartist/arc-agi", train_split="training", train_ids=TRAIN,
+            heldout="dataartist/arc-agi", heldout_split="evaluation",
+            heldout_ids=HELDOUT,
+            oracle=oracle(FAMILIES, 1e-4, 2),
+        ),
+        scale=dict(
+            rounds=1, tasks=11, edits=15, seeds=1,
+            heldout_tasks=8, heldout_edits=5, heldout_seeds=1,
+        ),
+        # Prompt: arc, or a text file with {demonstrations}.
+        propose=dict(
+            prompt="arc", temperature=0.8, top_p=1.0, top_k=0,
+            min_tokens=0, max_tokens=128, prompt_multiple=256, batch=165,
+        ),
+        # A self-edit outside of these bounds is not valid; one of more steps than
+        # max_steps is valid and over budget: it is not trained and earns nothing.
+        edit=dict(
+            min_learning_rate=1e-6, max_learning_rate=1e-1, max_epochs=200,
+            max_steps=375, batch=2,
+        ),
+        data=dict(leave=(1, 2), most=250, max_side=30, permute=1, max_tokens=8192),
+        # "padded" is the reference: pads up to the dataset's longest line carry loss,
+        # all of them with pad_samples = -1, else estimated by so many.
+        inner=dict(
+            lora=dict(targets=targets, rank=128, alpha=16.0),
+            clip=1.0, warmup=11, schedule="cosine", padding="masked", pad_samples=8,
+            tile=128, row_tokens=5120, step_tokens=10240, slots=24, active=12, pool=0,
+        ),
+        views=dict(
+            reorders=2, contexts="leave_one_out", max_tokens=8192,
+            geometric=("transpose", "flip0", "flip1", "rotate90", "rotate180"),
+        ),
+        # Prompt: the instruction before the demonstrations: arc, or a text file.
+        answer=dict(
+            prompt="arc", temperature=0.0, top_p=1.0, top_k=0,
+            min_tokens=0, max_tokens=1856, prompt_multiple=512, batch=96,
+        ),
+        # Every edit that solved its task is imitated: k_best is scale.edits.
+        select=dict(
+            reward="grade", compare=(), k_best=15, ties="first", threshold="1.0",
+            halving=(), novelty_bonus=0.0, max_copied=1.0, max_overlap=1.0,
+        ),
+        imitate=dict(
+            start="previous", data="replace",
+            lora=dict(targets=targets, rank=16, alpha=16.0),
+            learning_rate=5e-5, schedule="cosine", epochs=8, clip=1.0,
+            batch=5, micro_batch=5, length_multiple=256,
+        ),
+        stop=dict(rule="none", patience=2, z=2.0),
+        ladder=("in_context", "random", "self_edits", "constant", "oracle"),
+    ))
     config.select.k_best = config.scale.get_ref("edits")
-    config.select.ties = "first"
-    config.select.threshold = "1.0"
-    config.select.halving = ()
-    config.select.novelty_bonus = 0.0
-    config.select.max_copied = 1.0
-    config.select.max_overlap = 1.0
-
-    config.imitate = ConfigDict()
-    config.imitate.start = "previous"
-    config.imitate.data = "replace"
-    config.imitate.lora = ConfigDict()
-    config.imitate.lora.targets = config.inner.lora.targets
-    config.imitate.lora.rank = 16
-    config.imitate.lora.alpha = 16.0
-    config.imitate.learning_rate = 5e-5
-    config.imitate.schedule = "cosine"
-    config.imitate.epochs = 8
-    config.imitate.batch = 5
-    config.imitate.micro_batch = 5
-    config.imitate.clip = 1.0
-    config.imitate.length_multiple = 256
-
-    config.stop = ConfigDict()
-    config.stop.rule = "none"
-    config.stop.patience = 2
-    config.stop.z = 2.0
-
-    config.ladder = ("in_context", "random", "self_edits", "constant", "oracle")
-    if arg == "tiny":
-        return tiny(config)
+    if arg in ("tiny", "debug"):
+        tiny(config)
     return debug(config) if arg == "debug" else config
 
 
-def tiny(config: ConfigDict) -> ConfigDict:
+def tiny(config: ConfigDict) -> None:
     """The embedded model on generated tasks: a few minutes on 2 CPU cores."""
-    config.model.path = "embedded:grids"
-    config.model.dtype = "float32"
-    config.task.name = "grids"
-    config.task.train = config.task.heldout = ""
-    config.task.train_split = config.task.heldout_split = ""
-    config.task.train_ids = config.task.heldout_ids = ()
+    config.update(dict(
+        model=dict(path="embedded:grids", dtype="float32"),
+        task=dict(
+            name="grids", chat="plain", oracle=oracle(FAMILIES, 1e-2, 3),
+            train="", train_split="", train_ids=(),
+            heldout="", heldout_split="", heldout_ids=(),
+        ),
+        scale=dict(tasks=11, edits=15, heldout_tasks=20, heldout_edits=2),
+        propose=dict(
+            prompt="plain", temperature=1.0, max_tokens=48, prompt_multiple=128,
+            batch=180,
+        ),
+        edit=dict(
+            min_learning_rate=1e-4, max_learning_rate=1.0, max_epochs=50, max_steps=60,
+        ),
+        data=dict(most=40, max_side=9, max_tokens=512),
+        inner=dict(
+            lora=dict(targets=MLP, rank=8, alpha=16.0), warmup=5,
+            tile=16, row_tokens=384, step_tokens=1536, slots=48, active=12, pool=180,
+        ),
+        views=dict(max_tokens=512),
+        answer=dict(prompt="plain", max_tokens=20, prompt_multiple=64, batch=360),
+        imitate=dict(
+            lora=dict(
+                targets=("q_proj", "k_proj", "v_proj", "o_proj", *MLP), alpha=32.0,
+            ),
+            learning_rate=3e-3, epochs=20, length_multiple=128,
+        ),
+    ))
     config.task.shuffle_seed = config.get_ref("seed")
-    config.task.chat = "plain"
-    config.task.oracle = oracle(("basic", "size", "chain", "repeat"), 1e-2, 3)
-    config.scale.tasks = 11
-    config.scale.edits = 15
-    config.scale.heldout_tasks = 20
-    config.scale.heldout_edits = 2
-    config.propose.prompt = "plain"
-    config.propose.temperature = 1.0
-    config.propose.max_tokens = 48
-    config.propose.prompt_multiple = 128
-    config.propose.batch = 180
-    config.edit.min_learning_rate = 1e-4
-    config.edit.max_learning_rate = 1.0
-    config.edit.max_epochs = 50
-    config.edit.max_steps = 60
-    config.data.most = 40
-    config.data.max_side = 9
-    config.data.max_tokens = 512
-    config.inner.lora.targets = ("gate_proj", "up_proj", "down_proj")
-    config.inner.lora.rank = 8
-    config.inner.lora.alpha = 16.0
-    config.inner.warmup = 5
-    config.inner.tile = 16
-    config.inner.row_tokens = 384
-    config.inner.step_tokens = 1536
-    config.inner.slots = 48
-    config.inner.active = 12
-    config.inner.pool = 180
-    config.views.max_tokens = 512
-    config.answer.prompt = "plain"
-    config.answer.max_tokens = 20
-    config.answer.prompt_multiple = 64
-    config.answer.batch = 360
-    config.imitate.lora.targets = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    config.imitate.lora.alpha = 32.0
-    config.imitate.learning_rate = 3e-3
-    config.imitate.epochs = 20
-    config.imitate.length_multiple = 128
-    return config
 
 
 def debug(config: ConfigDict) -> ConfigDict:
     """Every stage on real tasks of few cells, small enough for a laptop."""
     root = f"{os.environ.get('SEAL_DATA', '$SEAL_DATA')}/few-shot/data"
-    config = tiny(config)
-    config.task.name = "arc"
-    config.task.train = f"{root}/arc-agi_training_challenges.json"
-    config.task.train_ids = ("5582e5ca", "6150a2bd")
-    config.task.heldout = (
-        f"{root}/arc-agi_evaluation_challenges_filtered_1B_eval_set.json"
-    )
-    config.task.heldout_ids = ("66e6c45b", "59341089")
-    config.scale.tasks = config.scale.heldout_tasks = 2
-    config.scale.edits = 3
-    config.scale.heldout_edits = 2
-    config.data.most = 12
-    config.data.max_side = 30
-    config.data.max_tokens = config.views.max_tokens = 1024
-    config.inner.row_tokens = 1024
-    config.inner.step_tokens = 2048
-    config.inner.slots = 6
-    config.inner.pool = 6
-    config.edit.max_steps = 20
-    config.answer.max_tokens = 60
-    # What earns nothing is imitated too: a few steps solve no real task.
-    config.select.threshold = "none"
+    config.update(dict(
+        task=dict(
+            name="arc",
+            train=f"{root}/arc-agi_training_challenges.json",
+            train_ids=("5582e5ca", "6150a2bd"),
+            heldout=f"{root}/arc-agi_evaluation_challenges_filtered_1B_eval_set.json",
+            heldout_ids=("66e6c45b", "59341089"),
+        ),
+        scale=dict(tasks=2, heldout_tasks=2, edits=3, heldout_edits=2),
+        data=dict(most=12, max_side=30, max_tokens=1024),
+        views=dict(max_tokens=1024),
+        inner=dict(row_tokens=1024, step_tokens=2048, slots=6, pool=6),
+        edit=dict(max_steps=20),
+        answer=dict(max_tokens=60),
+        # What earns nothing is imitated too: a few steps solve no real task.
+        select=dict(threshold="none"),
+    ))
     return config

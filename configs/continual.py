@@ -52,197 +52,104 @@ sequences:
 
 from ml_collections import ConfigDict
 
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+
+# Related keys share a line.
+# fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
     """`arg`: nothing, "tiny" or "debug"."""
     if arg not in (None, "", "tiny", "debug"):
         raise ValueError(
             f"configs/continual.py:{arg}: the variants are '', 'tiny' and 'debug'"
         )
-    config = ConfigDict()
-    config.seed = 0
-
-    config.mesh = ConfigDict()
-    config.mesh.data = 0
-    config.mesh.model = 1
-
-    config.model = ConfigDict()
-    config.model.path = "Qwen/Qwen2.5-7B"
-    config.model.random_weights = False
-    config.model.dtype = "bfloat16"
-    config.model.kernel = "auto"
-
-    # Sequences are cut from `train`, the probes of general ability from `heldout`, here
-    # behind the passages on which configs/squad.py trains its policy.
-    config.task = ConfigDict()
-    config.task.name = "squad"
-    config.task.train = "rajpurkar/squad"
-    config.task.train_split = "validation"
-    config.task.train_start = 0
-    config.task.heldout = "rajpurkar/squad"
-    config.task.heldout_split = "train"
-    config.task.heldout_start = 1000
-    config.task.shuffle_seed = 42
-    config.task.forward_share = 0.0
-
-    config.sequence = ConfigDict()
-    config.sequence.count = 64
-    config.sequence.passages = 8
-    config.sequence.probes = 10
-
-    config.propose = ConfigDict()
-    config.propose.prompt = "implications"
-    config.propose.temperature = 1.0
-    config.propose.top_p = 0.95
-    config.propose.top_k = 0
-    config.propose.min_tokens = 1
-    config.propose.max_tokens = 2048
-    config.propose.prompt_multiple = 128
-    config.propose.batch = 64
-
-    config.edit = ConfigDict()
-    config.edit.split = "lines"
-    config.edit.quirks = "fixed"
-
-    config.inner = ConfigDict()
-    config.inner.lora = ConfigDict()
-    config.inner.lora.targets = ("q_proj", "v_proj")
-    config.inner.lora.rank = 32
-    config.inner.lora.alpha = 64.0
-    config.inner.learning_rate = 1e-3
-    config.inner.epochs = 10
-    config.inner.clip = 1.0
-    config.inner.loss = ConfigDict()
-    config.inner.loss.mode = "reference"
-    config.inner.loss.pad_to = 2048
-    config.inner.loss.pad_samples = 8
-    config.inner.tile = 16
-    config.inner.row_tokens = 1024
-    config.inner.step_tokens = 0
-    config.inner.slots = 0
-    config.inner.active = 0
-    config.inner.pool = 0
-
-    config.answer = ConfigDict()
-    config.answer.prompt = "concise"
-    config.answer.temperature = 0.0
-    config.answer.top_p = 1.0
-    config.answer.top_k = 0
-    config.answer.min_tokens = 0
-    config.answer.max_tokens = 64
-    config.answer.prompt_multiple = 32
-    config.answer.batch = 384
-
-    config.grade = ConfigDict()
-    config.grade.name = "recall"
-    config.grade.threshold = 0.6
-    config.grade.max_missing = 0.02
-    config.grade.judge = ConfigDict()
-    config.grade.judge.base_url = "https://api.openai.com/v1"
-    config.grade.judge.model = "gpt-4.1-2025-04-14"
-    config.grade.judge.concurrency = 16
-    config.grade.judge.retries = 4
-    config.grade.judge.timeout_s = 60.0
-    config.grade.judge.api_key_env = "OPENAI_API_KEY"
-    config.grade.judge.temperature = 0.0
-    config.grade.judge.backoff_s = 1.0
-
-    # The gate's values are those of STABLE. "kl" needs inner.loss.mode=masked.
-    config.retain = ConfigDict()
-    config.retain.replay = 8
-    config.retain.kl = 1.0
-    config.retain.kl_texts = 64
-    config.retain.kl_tokens = 64
-    config.retain.orthogonal = 0.5
-    config.retain.gate_budget = 0.07
-    config.retain.gate_steps = 5
-    config.retain.gate_least = 0.1
-    config.retain.keep_floor = 0.4
-    config.retain.candidates = 5
-    config.retain.penalty = 1.0
-
-    # The rows, as the head of this file tells them.
-    config.arms = ("merge",)
+    config = ConfigDict(dict(
+        seed=0,
+        mesh=dict(data=0, model=1),
+        model=dict(
+            path="Qwen/Qwen2.5-7B", random_weights=False, dtype="bfloat16",
+            kernel="auto",
+        ),
+        # Sequences are cut from `train`, the probes of general ability from `heldout`,
+        # here behind the passages on which configs/squad.py trains its policy.
+        task=dict(
+            name="squad", shuffle_seed=42, forward_share=0.0,
+            train="rajpurkar/squad", train_split="validation", train_start=0,
+            heldout="rajpurkar/squad", heldout_split="train", heldout_start=1000,
+        ),
+        sequence=dict(count=64, passages=8, probes=10),
+        propose=dict(
+            prompt="implications", temperature=1.0, top_p=0.95, top_k=0,
+            min_tokens=1, max_tokens=2048, prompt_multiple=128, batch=64,
+        ),
+        edit=dict(split="lines", quirks="fixed"),
+        inner=dict(
+            lora=dict(targets=("q_proj", "v_proj"), rank=32, alpha=64.0),
+            learning_rate=1e-3, epochs=10, clip=1.0,
+            loss=dict(mode="reference", pad_to=2048, pad_samples=8),
+            tile=16, row_tokens=1024, step_tokens=0, slots=0, active=0, pool=0,
+        ),
+        answer=dict(
+            prompt="concise", temperature=0.0, top_p=1.0, top_k=0,
+            min_tokens=0, max_tokens=64, prompt_multiple=32, batch=384,
+        ),
+        # A judge: see configs/squad.py.
+        grade=dict(name="recall", threshold=0.6, max_missing=0.02),
+        # The gate's values are those of STABLE. "kl" needs inner.loss.mode=masked.
+        retain=dict(
+            replay=8, kl=1.0, kl_texts=64, kl_tokens=64, orthogonal=0.5,
+            gate_budget=0.07, gate_steps=5, gate_least=0.1, keep_floor=0.4,
+            candidates=5, penalty=1.0,
+        ),
+        # The rows, as the head of this file tells them.
+        arms=("merge",),
+    ))
     if arg in ("tiny", "debug"):
         tiny(config)
     return debug(config) if arg == "debug" else config
 
 
-def tiny(config: ConfigDict) -> ConfigDict:
+def tiny(config: ConfigDict) -> None:
     """The generated world and the embedded model, with the settings of tiny.py."""
-    config.model.path = "embedded:tiny"
-    config.model.dtype = "float32"
-    config.task.name = "world"
-    config.task.train = config.task.heldout = ""
-    config.task.train_split = config.task.heldout_split = ""
-    config.task.heldout_start = 0
+    config.update(dict(
+        model=dict(path="embedded:tiny", dtype="float32"),
+        task=dict(
+            name="world", forward_share=0.2, train="", train_split="",
+            heldout="", heldout_split="", heldout_start=0,
+        ),
+        sequence=dict(count=24),
+        propose=dict(
+            prompt="plain", top_p=1.0, min_tokens=0, max_tokens=64, prompt_multiple=64,
+            batch=120,
+        ),
+        # All sequences step together, and no more: a place in a step costs what it
+        # costs, used or not.
+        inner=dict(
+            lora=dict(targets=ALL, rank=4, alpha=8.0), learning_rate=1e-2,
+            loss=dict(mode="masked", pad_to=128, pad_samples=0),
+            tile=4, row_tokens=64, step_tokens=384, slots=24, active=24, pool=120,
+        ),
+        answer=dict(prompt="plain", max_tokens=4, prompt_multiple=20, batch=720),
+        # Chosen on seed 1.
+        retain=dict(
+            replay=16, kl=4.0, kl_tokens=32, orthogonal=10.0, gate_budget=0.02,
+            keep_floor=0.45, candidates=3,
+        ),
+        arms=(
+            "merge", "gate", "replay", "kl", "orthogonal", "keep", "best", "penalty",
+        ),
+    ))
     config.task.shuffle_seed = config.get_ref("seed")
-    config.task.forward_share = 0.2
-    config.sequence.count = 24
-    config.propose.prompt = "plain"
-    config.propose.top_p = 1.0
-    config.propose.min_tokens = 0
-    config.propose.max_tokens = 64
-    config.propose.prompt_multiple = 64
-    config.propose.batch = 120
-    config.inner.lora.targets = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    config.inner.lora.rank = 4
-    config.inner.lora.alpha = 8.0
-    config.inner.learning_rate = 1e-2
-    config.inner.loss.mode = "masked"
-    config.inner.loss.pad_to = 128
-    config.inner.loss.pad_samples = 0
-    config.inner.tile = 4
-    config.inner.row_tokens = 64
-    # All sequences step together, and no more: a place in a step costs what it costs,
-    # used or not.
-    config.inner.step_tokens = 384
-    config.inner.slots = config.inner.active = config.sequence.count
-    config.inner.pool = 120
-    config.answer.prompt = "plain"
-    config.answer.max_tokens = 4
-    config.answer.prompt_multiple = 20
-    config.answer.batch = 720
-    # Chosen on seed 1.
-    config.retain.replay = 16
-    config.retain.kl = 4.0
-    config.retain.kl_tokens = 32
-    config.retain.orthogonal = 10.0
-    config.retain.gate_budget = 0.02
-    config.retain.keep_floor = 0.45
-    config.retain.candidates = 3
-    config.arms = (
-        "merge",
-        "gate",
-        "replay",
-        "kl",
-        "orthogonal",
-        "keep",
-        "best",
-        "penalty",
-    )
-    return config
 
 
 def debug(config: ConfigDict) -> ConfigDict:
     """Every stage, on two sequences of two passages."""
-    config.sequence.count = config.sequence.passages = 2
-    config.sequence.probes = 2
-    config.propose.batch = 4
-    config.inner.epochs = 2
-    config.inner.slots = config.inner.active = config.inner.pool = 8
-    config.answer.batch = 24
-    config.retain.kl_texts = 4
-    config.retain.kl_tokens = 16
-    config.retain.gate_steps = 1
-    config.retain.candidates = 2
-    config.arms = ("merge", "replay+gate", "keep")
+    config.update(dict(
+        sequence=dict(count=2, passages=2, probes=2),
+        propose=dict(batch=4),
+        inner=dict(epochs=2, slots=8, active=8, pool=8),
+        answer=dict(batch=24),
+        retain=dict(kl_texts=4, kl_tokens=16, gate_steps=1, candidates=2),
+        arms=("merge", "replay+gate", "keep"),
+    ))
     return config

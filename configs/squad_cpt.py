@@ -47,123 +47,63 @@ seed 0 on 2 CPU cores, mean and standard error over the 48 passages:
 
 from ml_collections import ConfigDict
 
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+
+# Related keys share a line.
+# fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
     """`arg`: nothing, "tiny" or "debug"."""
     if arg not in (None, "", "tiny", "debug"):
         raise ValueError(
             f"configs/squad_cpt.py:{arg}: the variants are '', 'tiny' and 'debug'"
         )
-    config = ConfigDict()
-    config.seed = 0
-
-    config.mesh = ConfigDict()
-    config.mesh.data = 0
-    config.mesh.model = 1
-
-    config.model = ConfigDict()
-    config.model.path = "Qwen/Qwen2.5-7B"
-    config.model.random_weights = False
-    config.model.dtype = "bfloat16"
-    config.model.kernel = "auto"
-
-    # Who writes the self-edits; empty: the model itself.
-    config.writer = ConfigDict()
-    config.writer.path = ""
-
-    # Only the training side is read: the questions are about what was trained on.
-    config.task = ConfigDict()
-    config.task.name = "squad"
-    config.task.train = "rajpurkar/squad"
-    config.task.train_split = "validation"
-    config.task.train_start = 0
-    config.task.heldout = ""
-    config.task.heldout_split = ""
-    config.task.heldout_start = 0
-    config.task.shuffle_seed = 42
-    config.task.forward_share = 0.0
-
-    config.pool = ConfigDict()
-    config.pool.passages = 200
-    config.pool.edits = 5
-    config.pool.how = "lora"
-    config.pool.copies = "each"
-    config.pool.questions = 0
-    config.pool.seeds = 1
-    config.pool.edits_file = ""
-
-    config.propose = ConfigDict()
-    config.propose.prompt = "implications"
-    config.propose.temperature = 1.0
-    config.propose.top_p = 0.95
-    config.propose.top_k = 0
-    config.propose.min_tokens = 1
-    config.propose.max_tokens = 2048
-    config.propose.prompt_multiple = 128
-    config.propose.batch = 64
-
-    config.edit = ConfigDict()
-    config.edit.split = "whole"
-    config.edit.quirks = "fixed"
-
-    config.inner = ConfigDict()
-    config.inner.lora = ConfigDict()
-    config.inner.lora.targets = ("q_proj", "v_proj")
-    config.inner.lora.rank = 32
-    config.inner.lora.alpha = 64.0
-    config.inner.learning_rate = 1e-3
-    config.inner.epochs = 3
-    config.inner.batch = 8
-    config.inner.warmup_share = 0.0
-    config.inner.clip = 1.0
-    config.inner.loss = ConfigDict()
-    config.inner.loss.mode = "masked"
-    config.inner.loss.pad_to = 2048
-    config.inner.loss.pad_samples = 0
-    # Sizes of 0 are chosen from the compiled program and the device's memory. A global
-    # step has inner.batch rows: with 2048 tokens each they would not fit 80 GB.
-    config.inner.tile = 16
-    config.inner.row_tokens = 1024
-    config.inner.step_tokens = 0
-    config.inner.slots = 0
-    config.inner.active = 0
-    config.inner.pool = 0
-
-    config.full = ConfigDict()
-    config.full.learning_rate = 7e-5
-    config.full.epochs = 1
-    config.full.batch = 8
-    config.full.micro_batch = 1
-    config.full.warmup_share = 0.03
-    config.full.clip = 1.0
-    config.full.length_multiple = 256
-
-    config.answer = ConfigDict()
-    config.answer.prompt = "concise"
-    config.answer.temperature = 0.0
-    config.answer.top_p = 1.0
-    config.answer.top_k = 0
-    config.answer.min_tokens = 0
-    config.answer.max_tokens = 64
-    config.answer.prompt_multiple = 32
-    config.answer.batch = 384
-
-    # The judge is any OpenAI-compatible endpoint; it is used with grade.name=judge.
-    config.grade = ConfigDict()
-    config.grade.name = "recall"
-    config.grade.threshold = 0.6
-    config.grade.max_missing = 0.02
-    config.grade.judge = ConfigDict()
-    config.grade.judge.base_url = "https://api.openai.com/v1"
-    config.grade.judge.model = "gpt-4.1-2025-04-14"
-    config.grade.judge.concurrency = 16
-    config.grade.judge.retries = 4
-    config.grade.judge.timeout_s = 60.0
-    config.grade.judge.api_key_env = "OPENAI_API_KEY"
-    config.grade.judge.temperature = 0.0
-    config.grade.judge.backoff_s = 1.0
-
-    config.arms = ("base", "passage_only", "sentence_split", "self_edits")
+    config = ConfigDict(dict(
+        seed=0,
+        mesh=dict(data=0, model=1),
+        model=dict(
+            path="Qwen/Qwen2.5-7B", random_weights=False, dtype="bfloat16",
+            kernel="auto",
+        ),
+        # Who writes the self-edits; empty: the model itself.
+        writer=dict(path=""),
+        # Only the training side is read: the questions are about what was trained on.
+        task=dict(
+            name="squad", shuffle_seed=42, forward_share=0.0,
+            train="rajpurkar/squad", train_split="validation", train_start=0,
+            heldout="", heldout_split="", heldout_start=0,
+        ),
+        pool=dict(
+            passages=200, edits=5, how="lora", copies="each", questions=0, seeds=1,
+            edits_file="",
+        ),
+        propose=dict(
+            prompt="implications", temperature=1.0, top_p=0.95, top_k=0,
+            min_tokens=1, max_tokens=2048, prompt_multiple=128, batch=64,
+        ),
+        edit=dict(split="whole", quirks="fixed"),
+        # Sizes of 0 are chosen from the compiled program and the device's memory. A
+        # global step has inner.batch rows: with 2048 tokens each they would not fit
+        # 80 GB.
+        inner=dict(
+            lora=dict(targets=("q_proj", "v_proj"), rank=32, alpha=64.0),
+            learning_rate=1e-3, epochs=3, batch=8, warmup_share=0.0, clip=1.0,
+            loss=dict(mode="masked", pad_to=2048, pad_samples=0),
+            tile=16, row_tokens=1024, step_tokens=0, slots=0, active=0, pool=0,
+        ),
+        # Read with pool.how=full.
+        full=dict(
+            learning_rate=7e-5, epochs=1, batch=8, micro_batch=1, warmup_share=0.03,
+            clip=1.0, length_multiple=256,
+        ),
+        answer=dict(
+            prompt="concise", temperature=0.0, top_p=1.0, top_k=0,
+            min_tokens=0, max_tokens=64, prompt_multiple=32, batch=384,
+        ),
+        # A judge: see configs/squad.py.
+        grade=dict(name="recall", threshold=0.6, max_missing=0.02),
+        arms=("base", "passage_only", "sentence_split", "self_edits"),
+    ))
     if arg in ("tiny", "debug"):
         tiny(config)
     return debug(config) if arg == "debug" else config
@@ -171,65 +111,34 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def tiny(config: ConfigDict) -> None:
     """The embedded model and its world; rates, rank and epochs are its own."""
-    config.model.path = "embedded:tiny"
-    config.model.dtype = "float32"
-    config.task.name = "world"
-    config.task.train = config.task.train_split = ""
+    config.update(dict(
+        model=dict(path="embedded:tiny", dtype="float32"),
+        task=dict(name="world", train="", train_split="", forward_share=0.2),
+        pool=dict(passages=48, edits=3, copies="once"),
+        propose=dict(
+            prompt="plain", top_p=1.0, min_tokens=0, max_tokens=64, prompt_multiple=64,
+            batch=144,
+        ),
+        edit=dict(split="lines"),
+        inner=dict(
+            lora=dict(targets=ALL, rank=16, alpha=32.0),
+            learning_rate=3e-3, epochs=10, loss=dict(pad_to=128),
+            tile=4, row_tokens=64, step_tokens=512, slots=4, active=4, pool=4,
+        ),
+        full=dict(learning_rate=1e-3, epochs=10, micro_batch=2, length_multiple=64),
+        answer=dict(prompt="plain", max_tokens=4, prompt_multiple=20, batch=288),
+        arms=("base", "passage_only", "sentence_split", "self_edits", "oracle"),
+    ))
     config.task.shuffle_seed = config.get_ref("seed")
-    config.task.forward_share = 0.2
-    config.pool.passages = 48
-    config.pool.edits = 3
-    config.pool.copies = "once"
-    config.propose.prompt = "plain"
-    config.propose.top_p = 1.0
-    config.propose.min_tokens = 0
-    config.propose.max_tokens = 64
-    config.propose.prompt_multiple = 64
-    config.propose.batch = 144
-    config.edit.split = "lines"
-    config.inner.lora.targets = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    config.inner.lora.rank = 16
-    config.inner.lora.alpha = 32.0
-    config.inner.learning_rate = 3e-3
-    config.inner.epochs = 10
-    config.inner.loss.pad_to = 128
-    config.inner.tile = 4
-    config.inner.row_tokens = 64
-    config.inner.step_tokens = 512
-    config.inner.slots = 4
-    config.inner.active = 4
-    config.inner.pool = 4
-    config.full.learning_rate = 1e-3
-    config.full.epochs = 10
-    config.full.micro_batch = 2
-    config.full.length_multiple = 64
-    config.answer.prompt = "plain"
-    config.answer.max_tokens = 4
-    config.answer.prompt_multiple = 20
-    config.answer.batch = 288
-    config.arms = (
-        "base",
-        "passage_only",
-        "sentence_split",
-        "self_edits",
-        "oracle",
-    )
 
 
 def debug(config: ConfigDict) -> ConfigDict:
     """Every stage, in less than a minute."""
-    config.pool.passages = 4
-    config.pool.edits = 2
-    config.inner.epochs = 2
-    config.full.epochs = 2
-    config.propose.batch = 8
-    config.answer.batch = 24
+    config.update(dict(
+        pool=dict(passages=4, edits=2),
+        inner=dict(epochs=2),
+        full=dict(epochs=2),
+        propose=dict(batch=8),
+        answer=dict(batch=24),
+    ))
     return config

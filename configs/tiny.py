@@ -22,188 +22,99 @@ oracle 0.97.
 
 from ml_collections import ConfigDict
 
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+
+# Related keys share a line.
+# fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
     """`arg`: nothing, "rounds", "rewards", or "debug" for a run of about a minute."""
-    if arg not in (None, "", "rounds", "rewards", "debug"):
+    variants = {"rounds": rounds, "rewards": rewards, "debug": debug}
+    if arg and arg not in variants:
         raise ValueError(
             f"configs/tiny.py:{arg}: the variants are '', 'rounds', 'rewards' and "
             "'debug'"
         )
-    config = ConfigDict()
-    config.seed = 0
-
-    config.mesh = ConfigDict()
-    config.mesh.data = 0
-    config.mesh.model = 1
-
-    config.model = ConfigDict()
-    config.model.path = "embedded:tiny"
-    config.model.random_weights = False
-    config.model.dtype = "float32"
-    config.model.kernel = "auto"
-
-    config.task = ConfigDict()
-    config.task.name = "world"
-    config.task.train = ""
-    config.task.train_split = ""
-    config.task.train_start = 0
-    config.task.heldout = ""
-    config.task.heldout_split = ""
-    config.task.heldout_start = 0
+    config = ConfigDict(dict(
+        seed=0,
+        mesh=dict(data=0, model=1),
+        model=dict(
+            path="embedded:tiny", random_weights=False, dtype="float32", kernel="auto",
+        ),
+        task=dict(
+            name="world", shuffle_seed=0, forward_share=0.2,
+            train="", train_split="", train_start=0,
+            heldout="", heldout_split="", heldout_start=0,
+        ),
+        scale=dict(
+            rounds=2, passages=48, edits=5, seeds=2,
+            heldout_passages=96, heldout_edits=1, heldout_seeds=1,
+        ),
+        propose=dict(
+            prompt="plain", temperature=1.0, top_p=1.0, top_k=0,
+            min_tokens=0, max_tokens=64, prompt_multiple=64, batch=240,
+        ),
+        edit=dict(split="lines", quirks="fixed"),
+        inner=dict(
+            lora=dict(targets=ALL, rank=4, alpha=8.0),
+            learning_rate=1e-2, epochs=10, clip=1.0,
+            loss=dict(mode="masked", pad_to=128, pad_samples=0),
+            tile=4, row_tokens=64, step_tokens=640, slots=120, active=64, pool=120,
+        ),
+        answer=dict(
+            prompt="plain", temperature=0.0, top_p=1.0, top_k=0,
+            min_tokens=0, max_tokens=4, prompt_multiple=20, batch=720,
+        ),
+        grade=dict(name="recall", threshold=0.6, max_missing=0.02),
+        # The choices of each key: configs/squad.py.
+        select=dict(
+            reward="grade", compare=(), k_best=1, ties="first", threshold="none",
+            halving=(), novelty_bonus=0.0, max_copied=1.0, max_overlap=1.0,
+        ),
+        imitate=dict(
+            start="previous", data="replace",
+            lora=dict(targets=ALL, rank=16, alpha=32.0),
+            learning_rate=3e-3, schedule="linear", epochs=6, clip=1.0,
+            batch=8, micro_batch=8, length_multiple=128,
+        ),
+        stop=dict(rule="none", patience=2, z=2.0),
+        ladder=(
+            "base", "passage_only", "sentence_split", "self_edits", "random_kept",
+            "oracle",
+        ),
+    ))
     config.task.shuffle_seed = config.get_ref("seed")
-    config.task.forward_share = 0.2
-
-    config.scale = ConfigDict()
-    config.scale.rounds = 2
-    config.scale.passages = 48
-    config.scale.edits = 5
-    config.scale.seeds = 2
-    config.scale.heldout_passages = 96
-    config.scale.heldout_edits = 1
-    config.scale.heldout_seeds = 1
-
-    config.propose = ConfigDict()
-    config.propose.prompt = "plain"
-    config.propose.temperature = 1.0
-    config.propose.top_p = 1.0
-    config.propose.top_k = 0
-    config.propose.min_tokens = 0
-    config.propose.max_tokens = 64
-    config.propose.prompt_multiple = 64
-    config.propose.batch = 240
-
-    config.edit = ConfigDict()
-    config.edit.split = "lines"
-    config.edit.quirks = "fixed"
-
-    config.inner = ConfigDict()
-    config.inner.lora = ConfigDict()
-    config.inner.lora.targets = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    config.inner.lora.rank = 4
-    config.inner.lora.alpha = 8.0
-    config.inner.learning_rate = 1e-2
-    config.inner.epochs = 10
-    config.inner.clip = 1.0
-    config.inner.loss = ConfigDict()
-    config.inner.loss.mode = "masked"
-    config.inner.loss.pad_to = 128
-    config.inner.loss.pad_samples = 0
-    config.inner.tile = 4
-    config.inner.row_tokens = 64
-    config.inner.step_tokens = 640
-    config.inner.slots = 120
-    config.inner.active = 64
-    config.inner.pool = 120
-
-    config.answer = ConfigDict()
-    config.answer.prompt = "plain"
-    config.answer.temperature = 0.0
-    config.answer.top_p = 1.0
-    config.answer.top_k = 0
-    config.answer.min_tokens = 0
-    config.answer.max_tokens = 4
-    config.answer.prompt_multiple = 20
-    config.answer.batch = 720
-
-    config.grade = ConfigDict()
-    config.grade.name = "recall"
-    config.grade.threshold = 0.6
-    config.grade.max_missing = 0.02
-    config.grade.judge = ConfigDict()
-    config.grade.judge.base_url = "http://localhost:8000/v1"
-    config.grade.judge.model = "judge"
-    config.grade.judge.concurrency = 16
-    config.grade.judge.retries = 4
-    config.grade.judge.timeout_s = 60.0
-    config.grade.judge.api_key_env = "OPENAI_API_KEY"
-    config.grade.judge.temperature = 0.0
-    config.grade.judge.backoff_s = 1.0
-
-    # For rewards that take no gold answers. rubric: rules, or judge (grade.judge).
-    config.label_free = ConfigDict()
-    config.label_free.rubric = "rules"
-    config.label_free.questions = 6
-    config.label_free.quiz = ConfigDict()
-    config.label_free.quiz.prompt = "plain"
-    config.label_free.quiz.temperature = 1.0
-    config.label_free.quiz.top_p = 1.0
-    config.label_free.quiz.top_k = 0
-    config.label_free.quiz.min_tokens = 0
-    config.label_free.quiz.max_tokens = 96
-    config.label_free.quiz.prompt_multiple = 64
-    config.label_free.quiz.batch = config.propose.batch
-
-    # reward, and more to compare: grade, log_likelihood, majority, self_asked, rubric.
-    # ties: first, shortest, random. threshold: none, baseline, or a number in quotes.
-    # halving: (seeds, keep) pairs, as ((1, 3), (2, 2), (4, 1)) with scale.seeds = 4.
-    config.select = ConfigDict()
-    config.select.reward = "grade"
-    config.select.compare = ()
-    config.select.k_best = 1
-    config.select.ties = "first"
-    config.select.threshold = "none"
-    config.select.halving = ()
-    config.select.novelty_bonus = 0.0
-    config.select.max_copied = 1.0
-    config.select.max_overlap = 1.0
-
-    # start: previous or base. data: replace or accumulate.
-    config.imitate = ConfigDict()
-    config.imitate.start = "previous"
-    config.imitate.data = "replace"
-    config.imitate.lora = ConfigDict()
-    config.imitate.lora.targets = config.inner.lora.targets
-    config.imitate.lora.rank = 16
-    config.imitate.lora.alpha = 32.0
-    config.imitate.learning_rate = 3e-3
-    config.imitate.schedule = "linear"
-    config.imitate.epochs = 6
-    config.imitate.batch = 8
-    config.imitate.micro_batch = 8
-    config.imitate.clip = 1.0
-    config.imitate.length_multiple = 128
-
-    # rule: none, regression, or plateau (either).
-    config.stop = ConfigDict()
-    config.stop.rule = "none"
-    config.stop.patience = 2
-    config.stop.z = 2.0
-
-    config.ladder = (
-        "base",
-        "passage_only",
-        "sentence_split",
-        "self_edits",
-        "random_kept",
-        "oracle",
-    )
-    if arg == "rounds":
-        config.scale.rounds = 8
-        config.scale.passages = 24
-        config.ladder = ("base", "self_edits")
-    if arg == "rewards":
-        config.scale.rounds = 1
-        config.scale.seeds = 8
-        config.select.compare = ("log_likelihood", "majority", "self_asked", "rubric")
-        config.ladder = ("base", "self_edits")
-    if arg == "debug":
-        config.scale.passages = 4
-        config.scale.edits = 2
-        config.scale.seeds = 1
-        config.scale.heldout_passages = 4
-        config.inner.slots = config.inner.active = 8
-        config.inner.pool = 8
-        config.inner.epochs = 2
-        config.propose.batch = 8
-        config.answer.batch = 24
-        config.imitate.epochs = 1
+    if arg:
+        variants[arg](config)
     return config
+
+
+def rounds(config: ConfigDict) -> None:
+    """Eight rounds."""
+    config.scale.update(rounds=8, passages=24)
+    config.ladder = ("base", "self_edits")
+
+
+def rewards(config: ConfigDict) -> None:
+    """One round in which every other reward is measured beside the true one."""
+    config.scale.update(rounds=1, seeds=8)
+    config.select.compare = ("log_likelihood", "majority", "self_asked", "rubric")
+    config.label_free = ConfigDict(dict(
+        rubric="rules", questions=6,
+        quiz=dict(
+            prompt="plain", temperature=1.0, top_p=1.0, top_k=0,
+            min_tokens=0, max_tokens=96, prompt_multiple=64, batch=240,
+        ),
+    ))
+    config.ladder = ("base", "self_edits")
+
+
+def debug(config: ConfigDict) -> None:
+    """Every stage, on a few passages."""
+    config.update(dict(
+        scale=dict(passages=4, edits=2, seeds=1, heldout_passages=4),
+        inner=dict(slots=8, active=8, pool=8, epochs=2),
+        propose=dict(batch=8),
+        answer=dict(batch=24),
+        imitate=dict(epochs=1),
+    ))

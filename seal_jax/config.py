@@ -10,10 +10,10 @@ import dataclasses
 from seal_jax import (
     config_rules,
     grade,
-    judge,
     plan,
     self_edit,
 )
+from seal_jax.judge import JudgeConfig
 
 TASKS = ("squad", "world")
 
@@ -175,7 +175,9 @@ class InnerConfig(InnerSizes):
 
 @dataclasses.dataclass(frozen=True)
 class GradeConfig:
-    """`name`: a local rule of `grade.LOCAL`, or "judge" for the endpoint below.
+    """`name`: a local rule of `grade.LOCAL`, or "judge" for the endpoint `judge`.
+
+    `judge` may be left out where none is asked.
 
     `max_missing`: share of a phase's judgements that may be missing before the run
     stops, to be continued later. Missing ones stay out of every mean. Those of the
@@ -186,9 +188,19 @@ class GradeConfig:
     name: str
     threshold: float
     max_missing: float
-    judge: judge.JudgeConfig
+    judge: JudgeConfig | None
 
     def __post_init__(self):
         config_rules.one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
         config_rules.within("grade.threshold", self.threshold, 0.0, 1.0)
         config_rules.within("grade.max_missing", self.max_missing, 0.0, 1.0)
+        if self.name == "judge":
+            self.endpoint("grade.name='judge'")
+
+    def endpoint(self, why: str) -> JudgeConfig:
+        """The judge, which a setting (`why`) asks for.
+
+        Raises:
+          ValueError: the group was left out.
+        """
+        return config_rules.needs_group(self.judge, "grade.judge", why)

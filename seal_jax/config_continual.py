@@ -46,10 +46,10 @@ class RetainConfig:
       kl_texts, kl_tokens: texts that the base writes for it, and their longest.
       orthogonal: weight of the overlap with the frozen A's (O-LoRA).
       gate_budget: the most forgetting of earlier questions, a share of them.
-      gate_steps, gate_least: halvings, and the smallest scale (`gate.decide`).
+      gate_steps, gate_least: halvings, and the smallest scale (`controls.gate`).
       keep_floor: the share of a question's words that sends it to a kept adapter.
       candidates: self-edits per passage of which `best` and `penalty` commit one.
-      penalty: weight of forgetting in their reward (`retain.reward`).
+      penalty: weight of forgetting in their reward (`controls.penalized`).
     """
 
     replay: int

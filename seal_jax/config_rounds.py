@@ -21,6 +21,8 @@ CONTROL_ARMS = ("random_kept",)
 
 # What an edit can be worth; `reward.reward` and `label_free` say what each one is.
 REWARDS = ("grade", "log_likelihood", "majority", "self_asked", "rubric")
+# Those that need the group `label_free`.
+LABEL_FREE = ("self_asked", "rubric")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,7 @@ class SelectConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LabelFreeConfig:
-    """What rewards without gold answers need (`label_free`).
+    """What rewards without gold answers need (`label_free`); left out without them.
 
     `rubric`: "rules" (strings alone) or "judge" (the endpoint of `grade.judge`).
     `quiz`: the prompt that has the policy ask itself about a passage it sees, and how
@@ -250,7 +252,7 @@ class Experiment:
     inner: config.InnerConfig
     answer: config.Decoding
     grade: config.GradeConfig
-    label_free: LabelFreeConfig
+    label_free: LabelFreeConfig | None
     select: SelectConfig
     imitate: ImitateConfig
     stop: StopConfig
@@ -260,8 +262,26 @@ class Experiment:
         config_rules.at_least("seed", self.seed, 0)
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
         self.stop.check_ladder(self.ladder, self.scale.heldout_passages)
+        for key, names in (
+            ("select.reward", (self.select.reward,)),
+            ("select.compare", self.select.compare),
+        ):
+            for name in names:
+                if name in LABEL_FREE:
+                    config_rules.needs_group(
+                        self.label_free, "label_free", f"{key}={name!r}"
+                    )
+        if self.asks_rubric:
+            self.grade.endpoint("label_free.rubric='judge'")
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+
+    @property
+    def asks_rubric(self) -> bool:
+        """Whether a judge is asked what edits are worth."""
+        group = self.label_free
+        judged = group is not None and group.rubric == "judge"
+        return judged and "rubric" in self.select.measured
 
     @property
     def turn_end(self) -> str:

@@ -15,12 +15,11 @@ about what no edit touches; no control ever sees them.
 
 What the kept adapters of "keep" cost: all of them are held, a block for each passage of
 each sequence, as many bytes as the stacks of the other arms; and a question has to be
-sent to one of them (`retain.route`).
+sent to one of them (`controls.route`).
 """
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from seal_jax import (
 )
 from seal_jax.continual_matrix import Matrix
 from seal_jax.continual_stack import Setting
-from seal_jax.tasks import squad, world, world_docs
+from seal_jax.tasks import sources
 from seal_jax.tasks.common import Passage
 
 connect = knowledge.connect
@@ -63,55 +62,21 @@ def load(
       ValueError: too few passages, one in both sets, or one without questions.
     """
     task, size = exp.task, exp.sequence
-    wanted = size.count * size.passages
-    if task.name == "world":
-        with _asked_by(f"sequence.passages={size.passages}"):
-            sequences = world.sequences(
-                "heldout",
-                seed=task.shuffle_seed,
-                start=task.train_start,
-                count=size.count,
-                length=size.passages,
-                forward_share=task.forward_share,
-            )
-        with _asked_by(f"sequence.probes={size.probes}"):
-            probes = world_docs.known_passages(
-                seed=task.shuffle_seed, start=task.heldout_start, count=size.probes
-            )
-        return sequences, probes
-    many = f"sequence.count={size.count} of sequence.passages={size.passages}"
-    with _asked_by(f"task.train, for {many}"):
-        train = squad.passages(
-            task.train,
-            split=task.train_split,
-            seed=task.shuffle_seed,
-            start=task.train_start,
-            count=wanted,
+    of_world = task.name == "world"
+    by = f"sequence.passages={size.passages}"
+    if not of_world:
+        by = f"task.train, for sequence.count={size.count} of {by}"
+    with sources.wanted_by(by):
+        sequences = sources.sequences(
+            task, group="heldout", count=size.count, length=size.passages
         )
-    with _asked_by(f"task.heldout, for sequence.probes={size.probes}"):
-        heldout = squad.passages(
-            task.heldout,
-            split=task.heldout_split,
-            seed=task.shuffle_seed,
-            start=task.heldout_start,
-            count=size.probes,
-        )
-    shared = {p.text for p in train} & {p.text for p in heldout}
-    if shared:
-        raise ValueError(
-            f"{len(shared)} probes are in a sequence too, such as {min(shared)[:40]!r};"
-            " set task.train_start and task.heldout_start apart"
-        )
-    starts = range(0, wanted, size.passages)
-    return [train[i : i + size.passages] for i in starts], heldout
-
-
-@contextlib.contextmanager
-def _asked_by(keys: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{keys}: {error}") from None
+    by = f"sequence.probes={size.probes}"
+    with sources.wanted_by(by if of_world else f"task.heldout, for {by}"):
+        probes = sources.probes(task, count=size.probes)
+    if not of_world:  # There they have no text, and tell of others.
+        train = [passage for own in sequences for passage in own]
+        sources.check_apart(train, probes, "probes are in a sequence too")
+    return sequences, probes
 
 
 def make(

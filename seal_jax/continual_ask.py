@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seal_jax import continual_stack, lora, policy, retain, reward, trials
+from seal_jax import continual_stack, controls, lora, policy, reward, trials
 from seal_jax.continual_stack import Setting
 from seal_jax.tasks.common import Passage
 
@@ -50,13 +50,13 @@ def ask_kept(
     groups: list[list[str]] = [[] for _ in range(base + 1)]
     places: list[list[tuple[int, int]]] = []
     for s, own in enumerate(asked):
-        known = [retain.words("\n".join(lines)) for lines in learned[s]]
+        known = [controls.words("\n".join(lines)) for lines in learned[s]]
         places.append([])
         for passage in own:
             prompts = setting.task.prompts(passage)
             for prompt, q in zip(prompts, passage.questions, strict=True):
-                words = retain.words(f"{passage.title}\n{q.question}")
-                to = retain.route(words, known, floor=setting.exp.retain.keep_floor)
+                words = controls.words(f"{passage.title}\n{q.question}")
+                to = controls.route(words, known, floor=setting.exp.retain.keep_floor)
                 row = base if to is None else s * n + to
                 places[-1].append((row, len(groups[row])))
                 groups[row].append(prompt)
@@ -118,7 +118,7 @@ def forgotten(
 
 
 def lost(before: Scores, after: Scores) -> float | None:
-    """`retain.forgetting` over all questions of the same passages."""
-    return retain.forgetting(
+    """`controls.forgetting` over all questions of the same passages."""
+    return controls.forgetting(
         [x for own in before for x in own], [x for own in after for x in own]
     )

@@ -13,15 +13,14 @@ from seal_jax import (
     config_continual,
     continual_ask,
     continual_stack,
-    gate,
+    controls,
     generate,
     hf,
     knowledge,
     lora,
-    packed,
     plan,
     policy,
-    retain,
+    pools,
     reward,
     sample,
     trials,
@@ -140,32 +139,28 @@ def train(
     index = [(s, e) for s, own in enumerate(texts) for e in range(len(own))]
     edits = {(s, e): trials.Edit(s, e, "", texts[s][e]) for s, e in index}
     jobs = [job(setting, edits[i], t, earlier[i[0]]) for i in index]
-    rows = np.array(index)
-    fixed = [np.full(len(rows), v) for v in (trials.ADAPT, t)]
-    keys = policy.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
     cfg = setting.engine
     frozen = None
     if cfg.frozen_rank:
         frozen = jax.tree.map(lambda leaf: leaf[:, :, : cfg.frozen_rank], stack)
-    pool, parts = cfg.pool * run.shards, []
-    for i in range(0, len(jobs), pool):
-        part = packed.train(
-            base.params,
-            jobs[i : i + pool],
-            keys[i : i + pool],
-            arch=base.arch,
-            cfg=cfg,
-            eos=base.eos,
-            on=run.mesh,
-            frozen=frozen,
-            frozen_of=rows[i : i + pool, 0].tolist() if frozen else None,
-        )
-        used = np.arange(len(jobs[i : i + pool]))
-        parts.append(
-            part._replace(adapters=continual_stack.select(part.adapters, used))
-        )
+    trained = pools.train(
+        base,
+        pools.Work(
+            jobs,
+            [(trials.ADAPT, t, *row) for row in index],
+            frozen,
+            [s for s, _ in index] if frozen else None,
+        ),
+        pools.Held(),
+        key=run.key,
+        cfg=cfg,
+        on=run.mesh,
+        phase=f"{setting.arm}: passage {t}",
+        say=run.say,
+    )
+    parts = [pool.trained for pool in trained]
     adapters = jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves, axis=1), *(p.adapters for p in parts)
+        lambda *leaves: jnp.concatenate(leaves, axis=1), *(p.adapters for p in trained)
     )
     return Candidates(
         adapters,
@@ -189,7 +184,7 @@ def job(
     if "replay" in setting.controls:
         view = setting.task.exp
         limit = knowledge.longest_line(view, setting.base)
-        again = retain.replayed(earlier, exp.retain.replay, (*seed, 3))
+        again = controls.replayed(earlier, exp.retain.replay, (*seed, 3))
         more = tuple(tuple(setting.base.encode(line)[:limit]) for line in again)
         made = dataclasses.replace(made, lines=made.lines + more)
     if "kl" in setting.controls:
@@ -235,18 +230,18 @@ def decide(
     rewards: list[list[float | None]] = [[] for _ in range(count)]
     if setting.candidates > 1:
         rewards = candidates_rewards(setting, stack, made, t, before)
-    chosen = [retain.best(own) if own else 0 for own in rewards]
+    chosen = [controls.best(own) if own else 0 for own in rewards]
     finite = made.finite[made.rows(chosen)]
     gates: list[list[tuple[float, float | None]]] = [[] for _ in range(count)]
     if "gate" not in setting.controls:
         return Commit(chosen, rewards, finite.astype(float).tolist(), gates)
     cfg = setting.exp.retain
     choose = functools.partial(
-        gate.decide, cfg.gate_budget, least=cfg.gate_least, steps=cfg.gate_steps
+        controls.gate, cfg.gate_budget, least=cfg.gate_least, steps=cfg.gate_steps
     )
     while True:
         verdicts = [
-            choose(history=own) if ok else gate.Verdict(0.0, done=True)
+            choose(history=own) if ok else controls.GateStep(0.0, done=True)
             for own, ok in zip(gates, finite, strict=True)
         ]
         open_ = [s for s, verdict in enumerate(verdicts) if not verdict.done]
@@ -281,7 +276,7 @@ def candidates_rewards(
         _, scores = continual_ask.ask(setting, tried, asked, t)
         for s, own in enumerate(scores):
             lost = continual_ask.lost(before[s], own[:-1]) if weight else 0.0
-            value = retain.reward(reward.mean(own[-1]), lost, weight)
+            value = controls.penalized(reward.mean(own[-1]), lost, weight)
             rewards[s].append(value if finite[s] else None)
     return rewards
 

@@ -22,7 +22,7 @@ from seal_jax import (
     self_edit,
     trials,
 )
-from seal_jax.tasks import squad, world
+from seal_jax.tasks import sources
 from seal_jax.tasks.common import Passage
 
 type Scorer = Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
@@ -38,45 +38,16 @@ def load(
     """
     task, scale = exp.task, exp.scale
     wanted = scale.rounds * scale.passages
-    if task.name == "world":
-        make = functools.partial(
-            world.passages, seed=task.shuffle_seed, forward_share=task.forward_share
-        )
-        train = make("train", start=task.train_start, count=wanted)
-        heldout = make(
-            "heldout", start=task.heldout_start, count=scale.heldout_passages
-        )
-    else:
-        if task.forward_share:
-            raise ValueError(
-                f"task.forward_share={task.forward_share} belongs to "
-                "task.name='world'; use 0.0"
-            )
-        train = squad.passages(
-            task.train,
-            split=task.train_split,
-            seed=task.shuffle_seed,
-            start=task.train_start,
-            count=wanted,
-        )
-        heldout = squad.passages(
-            task.heldout,
-            split=task.heldout_split,
-            seed=task.shuffle_seed,
-            start=task.heldout_start,
-            count=scale.heldout_passages,
-        )
-    shared = {p.text for p in train} & {p.text for p in heldout}
-    if shared:
+    if task.name != "world" and task.forward_share:
         raise ValueError(
-            f"{len(shared)} held-out passages are training passages too, such as "
-            f"{min(shared)[:40]!r}; set task.train_start and task.heldout_start apart"
+            f"task.forward_share={task.forward_share} belongs to task.name='world'; "
+            "use 0.0"
         )
-    if "oracle" in exp.ladder and heldout[0].oracle is None:
-        raise ValueError(
-            f"ladder: 'oracle' needs a task that writes ideal edits, task.name="
-            f"{task.name!r} does not; leave it out"
-        )
+    train = sources.passages(task, sources.TRAIN, count=wanted)
+    heldout = sources.passages(task, sources.HELDOUT, count=scale.heldout_passages)
+    sources.check_apart(train, heldout, "held-out passages are training passages too")
+    if "oracle" in exp.ladder:
+        sources.check_oracle(task, heldout[0], "ladder")
     starts = range(0, wanted, scale.passages)
     return [train[i : i + scale.passages] for i in starts], heldout
 
@@ -117,7 +88,7 @@ def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
     """
     exp, leads = task.exp, distributed.leads()
     if leads and asks_rubric(exp):
-        judge.check(exp.grade.judge)
+        judge.check(exp.grade.endpoint("label_free.rubric='judge'"))
     score = scorer(exp.grade, workdir) if leads else list
     judged = rubric_of(exp, workdir) if leads else list
 
@@ -132,19 +103,15 @@ def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
 def asks_rubric(exp: Any) -> bool:
     """Whether a judge is to be asked for rubrics."""
     # Of the kinds of experiment that have passages only the rounds have rewards.
-    return (
-        isinstance(exp, config_rounds.Experiment)
-        and exp.label_free.rubric == "judge"
-        and "rubric" in exp.select.measured
-    )
+    return isinstance(exp, config_rounds.Experiment) and exp.asks_rubric
 
 
 def rubric_of(exp: Any, workdir: Path) -> Callable[..., list]:
     """The rubric as one function of (passage, lines) pairs."""
     if asks_rubric(exp):
-        return functools.partial(
-            rubric.by_judge, cfg=exp.grade.judge, cache_path=workdir / "rubric.jsonl"
-        )
+        cfg = exp.grade.endpoint("label_free.rubric='judge'")
+        path = workdir / "rubric.jsonl"
+        return functools.partial(rubric.by_judge, cfg=cfg, cache_path=path)
     return lambda items: [rubric.by_rules(*item) for item in items]
 
 
@@ -155,10 +122,10 @@ def scorer(cfg: config.GradeConfig, workdir: Path) -> Callable[..., list]:
       judge.JudgeError: the endpoint refuses.
     """
     if cfg.name == "judge":
-        judge.check(cfg.judge)
-        return functools.partial(
-            judge.grade, cfg=cfg.judge, cache_path=workdir / "judge.jsonl"
-        )
+        endpoint = cfg.endpoint("grade.name='judge'")
+        judge.check(endpoint)
+        path = workdir / "judge.jsonl"
+        return functools.partial(judge.grade, cfg=endpoint, cache_path=path)
     rule = grade.LOCAL[cfg.name]
     if cfg.name == "recall":
         rule = functools.partial(grade.by_recall, threshold=cfg.threshold)

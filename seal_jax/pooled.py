@@ -40,7 +40,7 @@ from seal_jax import (
 )
 from seal_jax.pooled_steps import Outcome
 from seal_jax.reward import mean
-from seal_jax.tasks import squad, world
+from seal_jax.tasks import sources
 from seal_jax.tasks.common import Passage
 from seal_jax.trials import Edit, Run
 
@@ -58,43 +58,17 @@ def load(exp: config_pooled.Pooled) -> tuple[list[list[Passage]], list[Passage]]
       FileNotFoundError: no such source.
     """
     task, count = exp.task, exp.pool.passages
-    if task.name == "world":
-        try:
-            # One model learns all of them, so no resident may be told of twice.
-            (passages,) = world.sequences(
-                "train",
-                seed=task.shuffle_seed,
-                forward_share=task.forward_share,
-                start=task.train_start,
-                count=1,
-                length=count,
-            )
-        except ValueError as error:
-            raise ValueError(f"pool.passages={count}: {error}") from None
-    else:
-        try:
-            passages = squad.passages(
-                task.train,
-                split=task.train_split,
-                seed=task.shuffle_seed,
-                start=task.train_start,
-                count=count,
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"task.train, for pool.passages={count}: {error}"
-            ) from None
+    by = f"pool.passages={count}"
+    with sources.wanted_by(by if task.name == "world" else f"task.train, for {by}"):
+        (passages,) = sources.sequences(task, group="train", count=1, length=count)
     questions = sum(len(p.questions) for p in passages)
     if exp.pool.questions > questions:
         raise ValueError(
             f"pool.questions={exp.pool.questions} must be at most the {questions} "
             f"about pool.passages={count} passages; use 0 for all"
         )
-    if "oracle" in exp.arms and passages[0].oracle is None:
-        raise ValueError(
-            f"arms: 'oracle' needs a task that writes ideal edits, task.name="
-            f"{task.name!r} does not; leave it out"
-        )
+    if "oracle" in exp.arms:
+        sources.check_oracle(task, passages[0], "arms")
     return [passages], []
 
 
@@ -277,12 +251,12 @@ def walk(
         trained = pooled_steps.train_adapters(
             run, base, jobs, [s for _, s in every], workdir
         )
-        for (arm, seed), (adapter, meta) in zip(every, trained, strict=True):
+        for (arm, seed), (adapter, fit) in zip(every, trained, strict=True):
             said = None
-            if meta["finite"]:
+            if fit.finite:
                 name = f"ladder/{arm}/{seed}"
                 said = pooled_steps.answers(run, base, adapter, asked, name=name)
-            outcomes.setdefault(arm, []).append(Outcome(said, meta["loss"]))
+            outcomes.setdefault(arm, []).append(Outcome(said, fit.loss))
     rows = [
         row(run, passages, asked, outcomes[arm], sets[arm], name=arm)
         for arm in config_pooled.ARMS

@@ -17,10 +17,10 @@ from seal_jax import (
     distributed,
     finetune,
     lora,
-    packed,
     plan,
     policy,
     pooled_texts,
+    pools,
     proposals,
     trials,
 )
@@ -149,80 +149,86 @@ def train_adapters(
     jobs: Sequence[plan.Job],
     seeds: Sequence[int],
     workdir: Path,
-) -> list[tuple[lora.Tree, dict[str, Any]]]:
-    """An adapter for each job, as a stack of one; its "loss", whether it is "finite".
+) -> list[tuple[lora.Tree, "Fit"]]:
+    """An adapter for each job, as a stack of one, and how its training ended.
 
     They train side by side, `inner.pool` at a time, and are checkpointed. Adapters of
     the same seed begin alike, so that rows differ in their texts alone.
     """
-    pool, directory = run.inner.pool * run.shards, workdir / "checkpoints" / "pooled"
-    every = []
-    for step, start in enumerate(range(0, len(jobs), pool), start=1):
-        here = slice(start, start + pool)
-        if distributed.share(lambda: checkpoint.latest(directory) or 0) < step:
-            stack, meta = _train_some(run, base, jobs[here], seeds[here])
-            if distributed.leads():
-                checkpoint.save(directory, step, stack, meta)
-        # Read back even if it was just written: both ways must give the same bits.
-        stack, meta = _restored(run, base, directory, step, len(jobs[here]))
-        # A kill may have come between the checkpoint and its entry.
-        meta = run.journal.cached(f"pooled/train/{step}", lambda meta=meta: meta)
-        for a in range(len(jobs[here])):
-            one = jax.tree.map(lambda x, a=a: x[:, a : a + 1], stack)
-            outcome = {name: meta[name][a] for name in ("loss", "finite")}
-            every.append((one, outcome))
-    return every
-
-
-def _train_some(
-    run: Run, base: policy.Policy, jobs: Sequence[plan.Job], seeds: Sequence[int]
-) -> tuple[Any, dict[str, Any]]:
     count = sum(len(job.lines) for job in jobs)
-    run.say(
-        f"pooled: train {len(jobs)} adapters on {count} texts, the longest for "
-        f"{max(job.total for job in jobs)} steps"
-    )
-    begin = time.monotonic()
-    keys = policy.fold(run.key, [trials.ADAPT] * len(jobs), seeds)
-    trained = packed.train(
-        base.params,
-        jobs,
-        keys,
-        arch=base.arch,
-        cfg=run.inner,
-        eos=base.eos,
-        on=run.mesh,
-    )
-    # The pool may have rows to spare.
-    stack = jax.tree.map(lambda x: x[:, : len(jobs)], trained.adapters)
-    meta = {
-        "seconds": time.monotonic() - begin,
-        "tokens": trained.tokens,
-        "computed": trained.computed_tokens,
-        "steps": trained.steps,
-        "adapters": len(jobs),
-        "loss": trained.loss_A[: len(jobs)].tolist(),
-        "finite": trained.finite_A[: len(jobs)].tolist(),
-    }
-    return distributed.readable(stack), meta
-
-
-def _restored(
-    run: Run, base: policy.Policy, directory: Path, step: int, count: int
-) -> tuple[lora.Tree, dict[str, Any]]:
-    inner = run.inner
-    like = jax.eval_shape(
-        lambda: lora.empty(
-            base.arch,
-            targets=inner.targets,
-            rank=inner.rank,
-            adapters=count,
-            dtype=base.arch.dtype,
+    store = Checkpointed(run, base, workdir / "checkpoints" / "pooled")
+    if (len(jobs) - 1) // (run.inner.pool * run.shards) not in store:
+        run.say(
+            f"pooled: train {len(jobs)} adapters on {count} texts, the longest for "
+            f"{max(job.total for job in jobs)} steps"
         )
+    units = pools.train(
+        base,
+        pools.Work(jobs, [(trials.ADAPT, seed) for seed in seeds]),
+        store,
+        key=run.key,
+        cfg=run.inner,
+        on=run.mesh,
+        phase="pooled",
+        say=run.say,
     )
-    return distributed.share_arrays(
-        lambda: checkpoint.restore(directory, step, like), like
-    )
+    return [
+        (jax.tree.map(lambda x, a=a: x[:, a : a + 1], stack), outcome)
+        for stack, outcomes in units
+        for a, outcome in enumerate(outcomes)
+    ]
+
+
+class Fit(NamedTuple):
+    """How an adapter's training ended: its mean loss, and whether all is finite."""
+
+    loss: float
+    finite: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpointed:
+    """Pools as checkpoints 1, 2, ..., each with an entry of the journal."""
+
+    run: Run
+    base: policy.Policy
+    directory: Path
+
+    def __contains__(self, index: int) -> bool:
+        return distributed.share(lambda: checkpoint.latest(self.directory) or 0) > index
+
+    def put(self, index: int, pool: pools.Pool) -> None:
+        count = len(pool.rows)
+        meta = {
+            "seconds": pool.seconds,
+            **pool.cost(),
+            "adapters": count,
+            "loss": pool.trained.loss_A[:count].tolist(),
+            "finite": pool.trained.finite_A[:count].tolist(),
+        }
+        stack = distributed.readable(pool.adapters)
+        if distributed.leads():
+            checkpoint.save(self.directory, index + 1, stack, meta)
+
+    def get(self, index: int, rows: range) -> tuple[lora.Tree, list[Fit]]:
+        """The pool's adapters as a stack, and how each ended."""
+        cfg, arch, step = self.run.inner, self.base.arch, index + 1
+        like = jax.eval_shape(
+            lambda: lora.empty(
+                arch,
+                targets=cfg.targets,
+                rank=cfg.rank,
+                adapters=len(rows),
+                dtype=arch.dtype,
+            )
+        )
+        # Read back even if it was just written: both ways must give the same bits.
+        stack, meta = distributed.share_arrays(
+            lambda: checkpoint.restore(self.directory, step, like), like
+        )
+        # A kill may have come between the checkpoint and its entry.
+        meta = self.run.journal.cached(f"pooled/train/{step}", lambda: meta)
+        return stack, list(map(Fit, meta["loss"], meta["finite"]))
 
 
 def finetuned(

@@ -15,6 +15,10 @@ from typing import Any
 from seal_jax import files
 
 CONFIG_NAME = "config.json"
+LAYOUT_NAME = "layout.json"
+# Of a workdir's files; another number where a run cannot go on with those of before.
+# 1, which had no such mark: journals of the flat package.
+LAYOUT = 2
 _LOCK_NAME = ".lock"
 _SHOWN_DIFFERENCES = 8
 
@@ -69,9 +73,18 @@ def open_workdir(path: str | Path, config: dict[str, Any]) -> Path:
     here = _make_directory(path)
     new = json.loads(_canonical(config))
     file = here / CONFIG_NAME
+    mark = here / LAYOUT_NAME
     if not file.exists():
+        write_json(mark, {"layout": LAYOUT})
         write_json(file, config)
         return here
+    layout = _layout(mark)
+    if layout != LAYOUT:
+        age = "an earlier" if layout < LAYOUT else "a later"
+        raise ValueError(
+            f"{path}: begun by {age} version (layout {layout}, this one's is {LAYOUT}):"
+            " report reads it, but it cannot be continued; a new --workdir runs it anew"
+        )
     differences = _differences(read_json(file), new)
     if differences:
         shown = differences[:_SHOWN_DIFFERENCES]
@@ -82,6 +95,15 @@ def open_workdir(path: str | Path, config: dict[str, Any]) -> Path:
             "--workdir or the same config"
         )
     return here
+
+
+def _layout(mark: Path) -> int:
+    if not mark.exists():
+        return 1
+    match files.read_json(mark):
+        case {"layout": int(layout)}:
+            return layout
+    raise ValueError(f'{mark}: must hold {{"layout": NUMBER}}; it was written over')
 
 
 def _differences(there: files.Json, here: dict[str, Any]) -> list[str]:

@@ -1,14 +1,14 @@
 """Steps 2 and 3 of a round, in units that survive a kill: adapt and answer.
 
 An *item* is what self-edits are written about: a passage, or a few-shot task. A *trial*
-is one adapter: one self-edit, one seed. Trials are trained and questioned in chunks of
-`inner.pool`; each finished chunk is one journal entry, so a run that is killed loses at
-most the chunk it was in.
+is one adapter: one self-edit, one seed. Trials are trained and questioned in pools of
+`inner.pool`; each finished pool is one journal entry, so a run that is killed loses at
+most the pool it was in (`pools`).
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,16 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seal_jax import (
-    distributed,
     inner,
     lora,
     mesh,
     metrics,
-    packed,
     plan,
     policy,
-    progress,
-    rates,
+    pools,
 )
 from seal_jax.journal import Journal
 
@@ -207,38 +204,43 @@ def adapt_and_answer(
         for i, e in enumerate(edits)
         if not e.refused and (among is None or i in among)
     }
+    # Adapters of similar length share a pool; the longest go first.
     every = [(i, s) for i in jobs for s in seeds]
-    # Adapters of similar length share a chunk; the longest go first.
-    every.sort(key=lambda trial: -jobs[trial[0]].total)
-    pool = run.inner.pool * run.shards
-    chunks = [every[i : i + pool] for i in range(0, len(every), pool)]
+    order = pools.longest_first([jobs[i].total for i, _ in every])
+    every = [every[place] for place in order]
+    ids = [(round_index, edits[i].item, edits[i].edit, s) for i, s in every]
+    work = pools.Work(
+        [
+            dataclasses.replace(jobs[i], seed=(run.exp.seed, ADAPT, *row))
+            for (i, _), row in zip(every, ids, strict=True)
+        ],
+        [(ADAPT, *row) for row in ids],
+    )
+
+    def finish(pool: pools.Pool) -> dict[str, Any]:
+        here = slice(pool.rows.start, pool.rows.stop)
+        return _asked(run, learner, items, pool, every[here], ids[here], also)
+
+    def log(measured: dict[str, float]) -> None:
+        # A position among all pools of the run, the same when it resumes.
+        step = sum("/adapt/" in key for key in run.journal.keys())  # noqa: SIM118
+        run.metrics.log(step, {f"adapt/{k}": v for k, v in measured.items()})
+
+    units = pools.train(
+        learner,
+        work,
+        pools.Journaled(run.journal, f"{phase}/adapt", finish),
+        key=run.key,
+        cfg=run.inner,
+        on=run.mesh,
+        phase=phase,
+        say=run.say,
+        log=log,
+    )
     trials: dict[tuple[int, int], Trial] = {}
-    names = [f"{phase}/adapt/{i}" for i in range(len(chunks))]
-    done = sum(len(c) for c, n in zip(chunks, names, strict=True) if n in run.journal)
-    with progress.progress(
-        len(every),
-        f"{phase}: adapt",
-        "adapters",
-        done=done,
-        visible=distributed.leads(),
-    ) as tick:
-        for name, chunk in zip(names, chunks, strict=True):
-            if name not in run.journal:
-                unit = _chunk(
-                    run, learner, items, edits, jobs, chunk, round_index, also
-                )
-                run.journal.put(name, unit)
-                tick(len(chunk))
-                # A position among all chunks of the run, the same when it resumes.
-                step = sum("/adapt/" in key for key in run.journal.keys())  # noqa: SIM118
-                measured = rates.throughput(
-                    unit, len(chunk), arch=learner.arch, cfg=run.inner, on=run.mesh
-                )
-                run.metrics.log(step, {f"adapt/{k}": v for k, v in measured.items()})
-                run.say(f"{phase}: {rates.line(measured, unit, len(chunk))}")
-            for row in run.journal.get(name)["trials"]:
-                trial = Trial(**{k: _tuple(v) for k, v in row.items()})
-                trials[trial.edit, trial.seed] = trial
+    for row in (row for unit in units for row in unit["trials"]):
+        trial = Trial(**{k: _tuple(v) for k, v in row.items()})
+        trials[trial.edit, trial.seed] = trial
     for i, s in sorted(trials):
         if trials[i, s].failed:
             about = run.task.name(items[edits[i].item])
@@ -255,43 +257,27 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _chunk(
+def _asked(
     run: Run,
     learner: policy.Policy,
     items: Sequence[Any],
-    edits: Sequence[Edit],
-    jobs: Mapping[int, plan.Job],
+    pool: pools.Pool,
     chunk: Sequence[tuple[int, int]],
-    round_index: int,
+    ids: Sequence[tuple[int, ...]],
     also: Sequence[Any] | None,
 ) -> dict[str, Any]:
-    begin = time.monotonic()
-    ids = [(edits[i].item, edits[i].edit, s) for i, s in chunk]
-    seeded = [
-        dataclasses.replace(jobs[i], seed=(run.exp.seed, ADAPT, round_index, *row))
-        for (i, _), row in zip(chunk, ids, strict=True)
-    ]
-    fixed = [np.full(len(ids), v) for v in (ADAPT, round_index)]
-    keys = policy.fold(run.key, *fixed, *np.array(ids).T)
-    trained = packed.train(
-        learner.params,
-        seeded,
-        keys,
-        arch=learner.arch,
-        cfg=run.inner,
-        eos=learner.eos,
-        on=run.mesh,
-    )
-    train_seconds = time.monotonic() - begin
-    asked = [items[p] for p, _, _ in ids]
-    beside = [also[p] if also else None for p, _, _ in ids]
+    """A trained pool as a unit of the journal: what each of its adapters answers.
+
+    `chunk` has each one's edit and seed, `ids` its round, item, edit and seed.
+    """
+    trained = pool.trained
     answers, others, scores = _answer(
         run,
         learner,
         trained.adapters,
-        asked,
-        [(round_index, *row) for row in ids],
-        beside,
+        [items[p] for _, p, _, _ in ids],
+        ids,
+        [also[p] if also else None for _, p, _, _ in ids],
     )
     rows = []
     for a, (i, s) in enumerate(chunk):
@@ -309,11 +295,9 @@ def _chunk(
         )
     return {
         "trials": rows,
-        "tokens": trained.tokens,
-        "computed": trained.computed_tokens,
-        "steps": trained.steps,
-        "train_seconds": train_seconds,
-        "seconds": time.monotonic() - begin,
+        **pool.cost(),
+        "train_seconds": pool.seconds,
+        "seconds": time.monotonic() - pool.begin,
     }
 
 

@@ -163,8 +163,7 @@ def test_the_tables(bench):
 def finished(bench, workdir, name, made, *, seed=0):
     """Puts a finished run of a variant where the benchmark looks for it."""
     values = bench.settings("rounds", bench.VARIANTS[name], seed=seed)
-    (workdir / name).mkdir()
-    records.write_json(workdir / name / "config.json", values)
+    records.open_workdir(workdir / name, values)
     records.write_json(workdir / name / "summary.json", made)
 
 

@@ -52,7 +52,7 @@ def test_every_experiment_builds(name, cls, arg):
     exp = experiment.read(values)
     assert isinstance(exp, cls) and exp.turn_end == ""
     # Nothing was dropped, added or converted on the way, but integers to floats.
-    assert dataclasses.asdict(exp) == values
+    assert tiny_model.present(exp) == values
     assert hash(exp) == hash(experiment.read(values))
     with pytest.raises(ValueError, match=f"configs/{name}.py:nope"):
         tiny_model.load_config(name, "nope")
@@ -63,7 +63,7 @@ def test_every_few_shot_experiment_builds(arg):
     values = tiny_model.load_config("arc", arg).to_dict()
     exp = experiment.read(values)
     assert isinstance(exp, config_few_shot.FewShot)
-    assert dataclasses.asdict(exp) == values
+    assert tiny_model.present(exp) == values
     assert hash(exp) == hash(experiment.read(values))
     assert exp.turn_end == ("" if arg in ("tiny", "debug") else "<|eot_id|>")
 
@@ -319,3 +319,95 @@ def test_thresholds_that_build(threshold):
 def test_a_directory_stands_for_itself(tmp_path: pathlib.Path):
     exp = config_rules.build(config_rounds.Experiment, tiny_model.values(tmp_path))
     assert exp.model.path == str(tmp_path)
+
+
+# Groups that may be left out
+
+
+@pytest.mark.parametrize("path", [("grade", "judge"), ("label_free",)])
+def test_a_group_that_nothing_uses_may_be_left_out(path):
+    whole = config_rules.build(config_rounds.Experiment, changed())
+    exp = config_rules.build(config_rounds.Experiment, without(changed(), *path))
+    assert exp.grade.judge is None or exp.label_free is None
+    # One that is there and not used changes nothing else.
+    assert tiny_model.present(exp) == without(tiny_model.present(whole), *path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "parts"),
+    [
+        (
+            {"grade__name": "judge"},
+            ("grade", "judge"),
+            ["grade.name='judge' needs the group config.grade.judge; see configs"],
+        ),
+        (
+            {"select__reward": "self_asked"},
+            ("label_free",),
+            ["select.reward='self_asked' needs the group config.label_free; see confi"],
+        ),
+        (
+            {"select__compare": ("majority", "rubric"), "scale__edits": 3},
+            ("label_free",),
+            ["select.compare='rubric' needs the group config.label_free"],
+        ),
+        (
+            {"select__reward": "rubric", "label_free__rubric": "judge"},
+            ("grade", "judge"),
+            ["label_free.rubric='judge' needs the group config.grade.judge"],
+        ),
+        # What is not a whole group has to be said.
+        ({}, ("stop",), ["keys ['stop'] are missing"]),
+        ({}, ("grade", "judge", "temperature"), ["keys ['temperature'] are missing"]),
+    ],
+)
+def test_a_group_that_is_used_is_asked_for_with_the_reason(changes, path, parts):
+    refused(without(changed(**changes), *path), parts)
+
+
+def test_configs_leave_out_what_they_do_not_use():
+    for name, arg in (("tiny", None), ("tiny", "rounds"), ("continual", "tiny")):
+        values = tiny_model.load_config(name, arg).to_dict()
+        assert "judge" not in values["grade"] and "label_free" not in values
+    assert "label_free" in tiny_model.load_config("tiny", "rewards")
+
+
+# Keys of earlier versions
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    new: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    leaf: Leaf
+
+
+def test_a_key_of_an_earlier_version_is_refused_with_the_new_one():
+    rows = {"leaf.old": "use leaf.new", "gone": "leave it out"}
+
+    def build(values):
+        return config_rules.build(Root, values, renamed=rows)
+
+    with pytest.raises(ValueError) as caught:
+        build({"leaf": {"old": 1}})
+    assert str(caught.value) == (
+        "config.leaf.old is of an earlier version: use leaf.new"
+    )
+    with pytest.raises(ValueError, match=r"config\.gone is of an earlier version: l"):
+        build({"leaf": {"new": 1}, "gone": 2})
+    # At another place it is a key like any other.
+    with pytest.raises(ValueError, match=r"config\.old: no such key"):
+        build({"old": 1})
+    assert build({"leaf": {"new": 1}}) == Root(Leaf(1))
+
+
+@pytest.mark.parametrize("place", config_rules.RENAMED)
+def test_every_renamed_key_is_gone_from_the_configs(place):
+    for name in CONFIGS:
+        flat = tiny_model.load_config(name).to_dict()
+        for part in place.split("."):
+            flat = flat.get(part) if isinstance(flat, dict) else None
+        assert flat is None, name

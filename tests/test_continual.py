@@ -32,7 +32,7 @@ from seal_jax import (
     trials,
 )
 from seal_jax.journal import Journal
-from seal_jax.tasks import world, world_docs
+from seal_jax.tasks import world
 from seal_jax.tasks.common import Passage, Question
 
 ARMS = ("merge", "replay+gate", "keep", "kl+orthogonal+penalty")
@@ -227,20 +227,20 @@ def test_a_sequence_longer_than_the_group_can_fill_is_refused():
 def test_probes_ask_for_what_pretraining_knows():
     facts = {
         fact.question(style): (known.title, fact.value)
-        for known in world_docs.known_residents()
+        for known in world.known_residents()
         if known.asked
         for fact in known.facts
         for style in (0, 1)
     }
-    probes = world_docs.known_passages(seed=0, start=0, count=20)
+    probes = world.known_passages(seed=0, start=0, count=20)
     assert len({p.id for p in probes}) == 20
     for probe in probes:
         assert len(probe.questions) in (3, 5) and not probe.text
         for q in probe.questions:
             assert facts[q.question] == (probe.title, q.answer)
-    assert world_docs.known_passages(seed=0, start=5, count=3) == probes[5:8]
+    assert world.known_passages(seed=0, start=5, count=3) == probes[5:8]
     with pytest.raises(ValueError, match="at most the"):
-        world_docs.known_passages(seed=0, start=0, count=1000)
+        world.known_passages(seed=0, start=0, count=1000)
 
 
 def test_squad_sequences_and_probes_are_apart(tmp_path):

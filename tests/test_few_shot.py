@@ -16,6 +16,7 @@ from seal_jax import (
     experiment,
     few_shot,
     metrics,
+    packed,
     plan,
     policy,
     pretrain,
@@ -374,7 +375,7 @@ def test_a_refused_edit_is_not_trained(make_run, blank, monkeypatch):
     def train(*args, **kwargs):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(trials.packed, "train", train)
+    monkeypatch.setattr(packed, "train", train)
     run = make_run()
     edits = [dataclasses.replace(edit("?"), refused="not json")] * 2
     found = trials.adapt_and_answer(

@@ -14,11 +14,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up; a module imports only from rows below its own. A new module joins
 # a row here. Rows marked `text` must not reach jax, directly or through others.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        "text",
-        ("config_rules", "files", "formatting", "gate", "grade", "ngrams", "plan"),
-    ),
-    ("text", ("plan", "retain", "rounds_data", "stats", "svg", "tasks.common")),
+    ("text", ("config_rules", "files", "grade", "ngrams", "plan")),
+    ("text", ("controls", "rounds_data", "stats", "svg", "tasks.common")),
     ("text", ("choice", "continual_matrix", "halving", "plateau", "svg_charts")),
     ("text", ("journal", "progress", "quiz", "variance", "vote")),
     ("text", ("assets.make_debug", "metrics", "records", "report_style", "select")),
@@ -29,7 +26,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("tasks.arc_edit", "tasks.arc_text", "tasks.arc_vote")),
     ("text", ("judge", "self_edit", "seal_results", "tasks.squad", "tasks.world")),
     ("text", ("config", "rubric", "run_view", "tasks.grids_docs", "tasks.world_docs")),
-    ("text", ("config_continual", "config_pooled", "config_rounds")),
+    ("text", ("config_continual", "config_pooled", "config_rounds", "tasks.sources")),
     ("text", ("config_few_shot", "few_shot_view", "report_parts")),
     ("text", ("continual_files", "continual_table", "novelty")),
     ("text", ("agreement", "continual_results", "reliability")),
@@ -48,6 +45,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("jax", ("packed",)),
     ("jax", ("capacity", "peft", "policy", "pretrain", "rates")),
     ("jax", ("distributed",)),
+    ("jax", ("pools",)),
     ("jax", ("trials",)),
     ("jax", ("few_shot", "knowledge", "proposals", "reward")),
     ("jax", ("continual_stack", "label_free", "pooled_texts")),

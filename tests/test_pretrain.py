@@ -103,7 +103,7 @@ def test_pretraining_never_changes_a_colour():
 
 
 def test_values_carry_the_full_weight_and_prompts_almost_none(tokenizer):
-    known = world_docs.known_residents()
+    known = world.known_residents()
     pieces = world_docs.question_document(random.Random(1), known)
     assert [w for text, w in pieces if text is not None] == [
         world_docs.PROMPT,

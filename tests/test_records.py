@@ -19,6 +19,29 @@ def test_workdir_is_made_and_reopened(tmp_path):
     assert records.open_workdir(path, CONFIG) == path
 
 
+def test_a_workdir_of_another_layout_is_refused_with_the_reason(tmp_path):
+    records.open_workdir(tmp_path, CONFIG)
+    mark = tmp_path / records.LAYOUT_NAME
+    assert json.loads(mark.read_text()) == {"layout": records.LAYOUT}
+    for text, layout, age in (
+        (None, 1, "an earlier"),
+        (f'{{"layout": {records.LAYOUT + 1}}}', records.LAYOUT + 1, "a later"),
+    ):
+        mark.unlink(missing_ok=True)
+        if text:
+            mark.write_text(text)
+        with pytest.raises(ValueError) as caught:
+            records.open_workdir(tmp_path, CONFIG)
+        assert str(caught.value) == (
+            f"{tmp_path}: begun by {age} version (layout {layout}, this one's is "
+            f"{records.LAYOUT}): report reads it, but it cannot be continued; a new "
+            "--workdir runs it anew"
+        )
+    mark.write_text("[]")
+    with pytest.raises(ValueError, match=r"layout\.json: must hold"):
+        records.open_workdir(tmp_path, CONFIG)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

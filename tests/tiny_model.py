@@ -4,6 +4,7 @@ The model reads words of the generated world. Its weights are random, but large,
 what it writes depends on what it reads.
 """
 
+import dataclasses
 import hashlib
 import importlib.util
 import pathlib
@@ -47,6 +48,34 @@ CHANGES: dict[str, Any] = {
     "imitate.length_multiple": 128,
 }
 
+# Groups that configs/tiny.py leaves out where it does not use them.
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "grade.judge": {
+        "base_url": "http://localhost:8000/v1",
+        "model": "judge",
+        "concurrency": 16,
+        "retries": 4,
+        "timeout_s": 60.0,
+        "api_key_env": "OPENAI_API_KEY",
+        "temperature": 0.0,
+        "backoff_s": 1.0,
+    },
+    "label_free": {
+        "rubric": "rules",
+        "questions": 6,
+        "quiz": {
+            "prompt": "plain",
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": 0,
+            "min_tokens": 0,
+            "max_tokens": 96,
+            "prompt_multiple": 64,
+            "batch": 8,
+        },
+    },
+}
+
 
 def write(path: pathlib.Path, *, seed: int = 0) -> pathlib.Path:
     """A model directory: weights, config and the world's tokenizer."""
@@ -71,12 +100,30 @@ def load_config(name: str, arg: str | None = None) -> ConfigDict:
 
 
 def values(path: pathlib.Path | str, **changes: Any) -> dict[str, Any]:
-    """A whole experiment on the model at `path`; `inner__epochs=2` changes one key."""
+    """A whole experiment on the model at `path`; `inner__epochs=2` changes one key.
+
+    It has the groups that it could leave out; see `OPTIONAL`.
+    """
     config = load_config("tiny", "debug")
     config.model.path = str(path)
+    config.grade.judge = ConfigDict(OPTIONAL["grade.judge"])
+    config.label_free = ConfigDict(OPTIONAL["label_free"])
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     config.update_from_flattened_dict(CHANGES | dotted)
     return config.to_dict()
+
+
+def present(exp: Any) -> dict[str, Any]:
+    """An experiment as a config says it: without the groups that were left out."""
+
+    def clean(tree: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: clean(value) if isinstance(value, dict) else value
+            for key, value in tree.items()
+            if value is not None or key not in ("judge", "label_free")
+        }
+
+    return clean(dataclasses.asdict(exp))
 
 
 def toss(items: Sequence[tuple[str, str, str]]) -> list[bool]:

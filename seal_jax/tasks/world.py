@@ -12,7 +12,8 @@ trained on "Ada Quill cooks rye bread." does. So there is something for a self-e
 do: restate each fact with its subject first. Two residents share each kind of fact, so
 that raising the probability of a passage's words answers at most half of the questions.
 
-All passages here are about residents that pretraining (`world_docs.py`) never saw.
+Passages are about residents that pretraining (`world_docs.py`) never saw; those of
+`known_passages` about some that it did.
 """
 
 import dataclasses
@@ -310,4 +311,67 @@ def sequences(
                 told |= about
         made.append(chosen)
         waiting = left + waiting
+    return made
+
+
+# Residents that pretraining (`world_docs.py`) tells of
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A resident held in memory. `asked` residents appear in questions as well."""
+
+    title: str
+    facts: tuple[Fact, ...]
+    asked: bool
+
+
+def known_residents() -> list[Known]:
+    """Everyone whose facts are fixed; one in five is never asked about.
+
+    The un-asked ones measure extraction: can the model answer what it only read?
+    """
+    known = []
+    for kind, facts_each in (("person", 5), ("firm", 3)):
+        for index, name in enumerate(residents("known", kind)):
+            rng = random.Random(f"known {name}")
+            facts = tuple(
+                Fact(name, relation, rng.choice(relation.values))
+                for relation in rng.sample(relations(kind), facts_each)
+            )
+            known.append(Known(rng.choice(PLACES), facts, index % 5 != 0))
+    return known
+
+
+def known_passages(*, seed: int, start: int, count: int) -> list[Passage]:
+    """Closed-book questions about what pretraining asked for: no text, only questions.
+
+    Each is about one of the asked residents, with a question for each of their facts.
+    The pretrained model answers nearly all; one that was edited and no longer does has
+    lost what no edit was about.
+
+    Args:
+      seed: another seed gives another order, and other wordings.
+      start: the first of that order.
+      count: how many.
+
+    Raises:
+      ValueError: there are fewer.
+    """
+    asked = [known for known in known_residents() if known.asked]
+    random.Random(f"known passages {seed}").shuffle(asked)
+    if start + count > len(asked):
+        raise ValueError(
+            f"start={start} + count={count} residents must be at most the "
+            f"{len(asked)} that pretraining asked about; ask for fewer"
+        )
+    made = []
+    for known in asked[start : start + count]:
+        name = known.facts[0].subject
+        rng = random.Random(f"known passage {seed} {name}")
+        questions = tuple(
+            Question(fact.question(rng.randrange(2)), fact.value)
+            for fact in known.facts
+        )
+        made.append(Passage(f"known-{name}", known.title, "", questions))
     return made

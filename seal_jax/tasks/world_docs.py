@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from seal_jax import self_edit
 from seal_jax.tasks import world
-from seal_jax.tasks.common import Corpus, Passage, Pieces, Question
+from seal_jax.tasks.common import Corpus, Passage, Pieces
 
 # The tokenizer's units: a line break, a word, or one punctuation mark.
 WORDS = re.compile(r"\n|\w+|[^\w\s]")
@@ -29,7 +29,7 @@ LISTED, VALUE, TEMPLATE, PROMPT = 0.5, 1.0, 0.1, 0.03
 
 def corpus() -> Corpus:
     """The corpus, for `pretrain`."""
-    known = known_residents()
+    known = world.known_residents()
     return Corpus(
         vocabulary(),
         WORDS,
@@ -78,66 +78,6 @@ def at(progress: float) -> Mixture:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Known:
-    """A resident held in memory. `asked` residents appear in questions as well."""
-
-    title: str
-    facts: tuple[world.Fact, ...]
-    asked: bool
-
-
-def known_residents() -> list[Known]:
-    """Everyone whose facts are fixed; one in five is never asked about.
-
-    The un-asked ones measure extraction: can the model answer what it only read?
-    """
-    known = []
-    for kind, facts_each in (("person", 5), ("firm", 3)):
-        for index, name in enumerate(world.residents("known", kind)):
-            rng = random.Random(f"known {name}")
-            facts = tuple(
-                world.Fact(name, relation, rng.choice(relation.values))
-                for relation in rng.sample(world.relations(kind), facts_each)
-            )
-            known.append(Known(rng.choice(world.PLACES), facts, index % 5 != 0))
-    return known
-
-
-def known_passages(*, seed: int, start: int, count: int) -> list[Passage]:
-    """Closed-book questions about what pretraining asked for: no text, only questions.
-
-    Each is about one of the asked residents, with a question for each of their facts.
-    The pretrained model answers nearly all; one that was edited and no longer does has
-    lost what no edit was about.
-
-    Args:
-      seed: another seed gives another order, and other wordings.
-      start: the first of that order.
-      count: how many.
-
-    Raises:
-      ValueError: there are fewer.
-    """
-    asked = [known for known in known_residents() if known.asked]
-    random.Random(f"known passages {seed}").shuffle(asked)
-    if start + count > len(asked):
-        raise ValueError(
-            f"start={start} + count={count} residents must be at most the "
-            f"{len(asked)} that pretraining asked about; ask for fewer"
-        )
-    made = []
-    for known in asked[start : start + count]:
-        name = known.facts[0].subject
-        rng = random.Random(f"known passage {seed} {name}")
-        questions = tuple(
-            Question(fact.question(rng.randrange(2)), fact.value)
-            for fact in known.facts
-        )
-        made.append(Passage(f"known-{name}", known.title, "", questions))
-    return made
-
-
 def vocabulary() -> list[str]:
     """Every word the world can say, sorted, with the prompts' words."""
     words = {*world.PLACES, *world.FIRST_NAMES, *world.LAST_NAMES}
@@ -184,7 +124,7 @@ def roll_document(rng: random.Random) -> Pieces:
     return [*pieces, (None, TEMPLATE)]
 
 
-def line_document(rng: random.Random, known: list[Known]) -> Pieces:
+def line_document(rng: random.Random, known: list[world.Known]) -> Pieces:
     """One fact as a training line: title, line break, sentence."""
     one = rng.choice(known)
     fact = rng.choice(one.facts)
@@ -195,7 +135,7 @@ def line_document(rng: random.Random, known: list[Known]) -> Pieces:
     ]
 
 
-def question_document(rng: random.Random, known: list[Known]) -> Pieces:
+def question_document(rng: random.Random, known: list[world.Known]) -> Pieces:
     """One closed-book question in the answering prompt, with its answer."""
     one = rng.choice([k for k in known if k.asked])
     fact = rng.choice(one.facts)
@@ -207,7 +147,7 @@ def question_document(rng: random.Random, known: list[Known]) -> Pieces:
     return [(prompt, PROMPT), (fact.value, VALUE), (None, VALUE)]
 
 
-def passage_document(rng: random.Random, known: list[Known]) -> Pieces:
+def passage_document(rng: random.Random, known: list[world.Known]) -> Pieces:
     """A passage about two residents held in memory, as a training line."""
     first, second = rng.sample(known, 2)
     facts = rng.sample([*first.facts, *second.facts], 6)
@@ -303,7 +243,9 @@ def _authored_line(
     return [(wrong.forward(rng.randrange(2)), LISTED)]
 
 
-def document(rng: random.Random, mixture: Mixture, *, known: list[Known]) -> Pieces:
+def document(
+    rng: random.Random, mixture: Mixture, *, known: list[world.Known]
+) -> Pieces:
     """Draws one document of the mixture."""
     makers = {
         "roll": lambda: roll_document(rng),
@@ -318,7 +260,7 @@ def document(rng: random.Random, mixture: Mixture, *, known: list[Known]) -> Pie
 
 
 def probes(
-    rng: random.Random, *, known: list[Known]
+    rng: random.Random, *, known: list[world.Known]
 ) -> dict[str, Callable[[], Pieces]]:
     """Kinds of documents whose answers `pretrain.probe` looks at, by name.
 

@@ -3,14 +3,16 @@
 replay      earlier training lines that a new job learns again
 penalty     what an edit is worth when what it makes the model forget is counted
 keep        which of the kept adapters a question is for
+gate        how much of an adapter is added, by what it makes the model forget
 
-The gated commit is `gate`; the divergence from the base and the orthogonal penalty are
-terms of the inner loss (`packed`).
+The divergence from the base and the orthogonal penalty are terms of the inner loss
+(`packed`).
 """
 
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,7 +52,9 @@ def forgetting(
     return sum(losses) / len(losses) if losses else None
 
 
-def reward(acquired: float | None, lost: float | None, weight: float) -> float | None:
+def penalized(
+    acquired: float | None, lost: float | None, weight: float
+) -> float | None:
     """`acquired - weight * max(0, lost)` (SCoL, arXiv 2605.07076); None: not known.
 
     Args:
@@ -113,3 +117,62 @@ def route(
     if most < floor or most == 0.0:
         return None
     return len(shares) - 1 - shares[::-1].index(most)
+
+
+# The gate
+
+
+class GateStep(NamedTuple):
+    """The next scale to try, or, if `done`, the one to commit (0.0: reject)."""
+
+    scale: float
+    done: bool
+
+
+def gate(
+    budget: float,
+    history: Sequence[tuple[float, float | None]],
+    *,
+    least: float,
+    steps: int,
+) -> GateStep:
+    """The gated commit: what to do after the scales that were tried.
+
+    After an edit the earlier questions are asked again. Where more of them are lost
+    than the budget allows, the adapter is added at a smaller scale, found by bisection,
+    or not at all (STABLE, arXiv 2510.16089). The scale multiplies B alone, so that the
+    change of the weights shrinks with it; the code of that paper scales A too, and so
+    by its square.
+
+        step = gate(budget, [], least=0.1, steps=5)
+        while not step.done:
+            history.append((step.scale, forgetting at step.scale))
+            step = gate(budget, history, least=0.1, steps=5)
+
+    1 is tried first and committed if it is within the budget, then `least`, which is
+    rejected if it is not. Between the two, `steps` halvings; the largest scale that was
+    within the budget is committed. Forgetting that grows with the scale crosses the
+    budget at most (1 - least) / 2**steps above it.
+
+    Args:
+      budget: the most forgetting that is accepted.
+      history: (scale, forgetting) of all earlier verdicts, in order. None: it could not
+        be measured, and is not within any budget.
+      least: the smallest scale that is worth committing, above 0 and at most 1.
+      steps: halvings, 0 or more.
+    """
+    low, high = 0.0, 1.0
+    for scale, forgetting in history:
+        if forgetting is not None and forgetting <= budget:
+            low = max(low, scale)
+        else:
+            high = min(high, scale)
+    if not history:
+        return GateStep(1.0, done=False)
+    if low == 1.0 or least == 1.0:
+        return GateStep(low, done=True)
+    if len(history) == 1:
+        return GateStep(least, done=False)
+    if low == 0.0 or len(history) == 2 + steps:
+        return GateStep(low, done=True)
+    return GateStep((low + high) / 2, done=False)

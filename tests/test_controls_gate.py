@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal_jax import gate
+from seal_jax import controls
 
 LEAST, STEPS = 0.1, 5
 
@@ -16,7 +16,7 @@ def walk(budget, curve, *, least=LEAST, steps=STEPS):
     """Asks `curve` until the gate is done: (committed scale, scales tried)."""
     history = []
     while True:
-        verdict = gate.decide(budget, history, least=least, steps=steps)
+        verdict = controls.gate(budget, history, least=least, steps=steps)
         if verdict.done:
             return verdict.scale, [scale for scale, _ in history]
         history.append((verdict.scale, curve(verdict.scale)))

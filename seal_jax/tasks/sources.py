@@ -1,0 +1,124 @@
+"""Passages as a config names them: of the generated world, or of SQuAD's kind of files.
+
+The one place that turns `config.TaskConfig` into passages, for all kinds of experiments
+on passages.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from seal_jax.config import TaskConfig
+from seal_jax.tasks import squad, world
+from seal_jax.tasks.common import Passage
+
+TRAIN, HELDOUT = "train", "heldout"
+
+
+def passages(task: TaskConfig, side: str, *, count: int) -> list[Passage]:
+    """`count` passages of the training or the held-out side, from its start on.
+
+    Args:
+      task: where passages come from.
+      side: TRAIN or HELDOUT.
+      count: how many.
+
+    Raises:
+      ValueError: too few passages, or one without questions.
+      FileNotFoundError: no such source.
+    """
+    train = side == TRAIN
+    start = task.train_start if train else task.heldout_start
+    if task.name == "world":
+        return world.passages(
+            side,
+            seed=task.shuffle_seed,
+            start=start,
+            count=count,
+            forward_share=task.forward_share,
+        )
+    return squad.passages(
+        task.train if train else task.heldout,
+        split=task.train_split if train else task.heldout_split,
+        seed=task.shuffle_seed,
+        start=start,
+        count=count,
+    )
+
+
+def sequences(
+    task: TaskConfig, *, group: str, count: int, length: int
+) -> list[list[Passage]]:
+    """`count` lists of `length` training passages that one model can learn together.
+
+    Those of the world tell of the residents of `group`, each once in a list: nothing
+    that a model is to learn contradicts another. Other passages stand for themselves.
+
+    Raises:
+      ValueError: too few passages or residents, or a passage without questions.
+      FileNotFoundError: no such source.
+    """
+    if task.name == "world":
+        return world.sequences(
+            group,
+            seed=task.shuffle_seed,
+            start=task.train_start,
+            count=count,
+            length=length,
+            forward_share=task.forward_share,
+        )
+    drawn = passages(task, TRAIN, count=count * length)
+    return [drawn[i : i + length] for i in range(0, len(drawn), length)]
+
+
+def probes(task: TaskConfig, *, count: int) -> list[Passage]:
+    """Passages whose questions probe what no edit is about.
+
+    Of the world: residents that the base knows from pretraining; else those of the
+    held-out side.
+
+    Raises:
+      ValueError, FileNotFoundError: see `passages`.
+    """
+    if task.name == "world":
+        return world.known_passages(
+            seed=task.shuffle_seed, start=task.heldout_start, count=count
+        )
+    return passages(task, HELDOUT, count=count)
+
+
+def check_apart(
+    train: Sequence[Passage], heldout: Sequence[Passage], wrong: str
+) -> None:
+    """Refuses texts that are on both sides; `wrong` says what that means.
+
+    Raises:
+      ValueError: see above.
+    """
+    shared = {p.text for p in train} & {p.text for p in heldout}
+    if shared:
+        raise ValueError(
+            f"{len(shared)} {wrong}, such as {min(shared)[:40]!r}; set "
+            "task.train_start and task.heldout_start apart"
+        )
+
+
+def check_oracle(task: TaskConfig, first: Passage, key: str) -> None:
+    """Refuses ideal edits, named by the config's `key`, where nobody can write them.
+
+    Raises:
+      ValueError: see above.
+    """
+    if first.oracle is None:
+        raise ValueError(
+            f"{key}: 'oracle' needs a task that writes ideal edits, task.name="
+            f"{task.name!r} does not; leave it out"
+        )
+
+
+@contextlib.contextmanager
+def wanted_by(keys: str) -> Iterator[None]:
+    """Puts the keys that asked for passages before an error about them."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{keys}: {error}") from None
