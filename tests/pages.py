@@ -4,7 +4,11 @@ import dataclasses
 import pathlib
 import re
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = next(
+    folder
+    for folder in pathlib.Path(__file__).resolve().parents
+    if (folder / "pyproject.toml").exists()
+)
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
