@@ -8,6 +8,7 @@ WORKDIR ?= runs/tiny
 PYTEST  ?= .venv/bin/python -m pytest -q -n 2 --dist worksteal
 STAMP   := .venv/.setup-done
 AOT     := .venv-aot/.setup-done
+DOCS    := .venv-docs/.setup-done
 FAST    := not slow and not aot and not gpu and not tpu
 
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -16,13 +17,14 @@ export UV_PYTHON := 3.12
 export PYENV_VERSION := 3.12
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test test-slow test-aot lint format clean
+.PHONY: help setup demo test test-slow test-aot docs lint format clean
 
 help:
 	@echo "make demo       set up, then run $(CONFIG) in $(WORKDIR)"
 	@echo "make test       set up, then run the tests (without those marked slow)"
 	@echo "make test-slow  set up, then run the tests marked slow"
 	@echo "make test-aot   set up .venv-aot, then compile for H200, TPU v5e and v6e"
+	@echo "make docs       set up .venv-docs, then build the pages into build/site"
 	@echo "make lint       set up, then ruff and pyright"
 	@echo "make format     set up, then let ruff rewrite the sources"
 	@echo "make setup      set up only"
@@ -48,6 +50,14 @@ $(AOT): $(STAMP)
 	UV_PROJECT_ENVIRONMENT=.venv-aot "$$(cat $(STAMP))" sync --frozen --quiet --group aot
 	@touch $@
 
+# Of an environment of its own, without the package: pages are only text.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+$(DOCS): $(STAMP)
+	UV_PROJECT_ENVIRONMENT=.venv-docs "$$(cat $(STAMP))" sync --frozen --quiet --only-group docs
+	@touch $@
+
 lint: $(STAMP)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -58,7 +68,7 @@ format: $(STAMP)
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv .venv-aot .venv-newest .tools .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-aot .venv-docs .venv-newest .tools .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The stamp holds the uv that was used, for scripts that need one.

@@ -92,7 +92,7 @@ def by_item(summary: Mapping[str, Any], name: str) -> dict[str, float | None]:
 
 
 def describe(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The rounds of one run as figures: see the keys in the README.
+    """The rounds of one run as figures: see the keys in docs/benchmarks.md.
 
     Raises:
       ValueError: as `rows`.
