@@ -42,9 +42,9 @@ from seal_jax import (
     hf_config,
     lora,
     model,
-    packed,
     plan,
     policy,
+    rates,
     runtime,
 )
 
@@ -72,7 +72,7 @@ def figures(
     Args:
       outcome: of a round that was not a warm-up.
       task: what it ran.
-      flops_per_token: of training (`packed.flops_per_token`).
+      flops_per_token: of training (`rates.flops_per_token`).
       peak: FLOP/s of the device, or None where it is not known.
     """
     seconds, trained = outcome.clock.seconds, outcome.trained
@@ -256,7 +256,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "benchmark": "round",
         **figures(
-            outcome, task, flops_per_token=packed.flops_per_token(arch, cfg), peak=peak
+            outcome, task, flops_per_token=rates.flops_per_token(arch, cfg), peak=peak
         ),
         **compared(
             outcome,

@@ -12,7 +12,16 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from seal_jax import config, inner, mesh, model, packed, plan
+from seal_jax import (
+    config,
+    formatting,
+    inner,
+    mesh,
+    model,
+    model_sharding,
+    packed,
+    plan,
+)
 
 # Global steps of about two thousand tokens run a 7B model's matmuls near their peak;
 # more only cost memory. A line and its padding to tiles take some 60 positions.
@@ -43,13 +52,8 @@ class Memory(NamedTuple):
         }
         if self.frozen:
             parts["frozen stacks"] = self.frozen
-        listed = ", ".join(f"{name} {size(n)}" for name, n in parts.items())
-        return f"{size(self.total)} ({listed})"
-
-
-def size(count: int) -> str:
-    """Bytes for people: 3.2 GB, 45 MB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+        listed = ", ".join(f"{name} {formatting.size(n)}" for name, n in parts.items())
+        return f"{formatting.size(self.total)} ({listed})"
 
 
 def measure(
@@ -133,11 +137,11 @@ def choose(
         if wanted.step_tokens or first == least:
             if memory.total <= limit:
                 raise ValueError(
-                    f"generation after training needs {size(answering(memory, shards))}"
-                    f" ({_twice(memory)} twice, and the finished adapters), "
-                    f"{size(limit)} can "
-                    "be used; lower inner.pool, or spread the base over devices with "
-                    "mesh.model"
+                    "generation after training needs "
+                    f"{formatting.size(answering(memory, shards))} ({_twice(memory)} "
+                    "twice, and the finished adapters), "
+                    f"{formatting.size(limit)} can be used; lower inner.pool, or "
+                    "spread the base over devices with mesh.model"
                 )
             raise ValueError(_advice(cfg, wanted, memory, limit, least))
         first = max(least, first // 2 // row * row)
@@ -161,7 +165,7 @@ def base_bytes(arch: model.ModelConfig, on: Mesh | None = None) -> int:
         like = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             like,
-            mesh.param_shardings(arch, on),
+            model_sharding.param_shardings(arch, on),
         )
     return _bytes(like)
 
@@ -238,7 +242,7 @@ def _advice(
     have = (
         f"the inner loop with inner.step_tokens={cfg.plan.step_tokens}, inner.slots="
         f"{cfg.plan.slots}, inner.pool={cfg.pool} needs {memory.line()}, "
-        f"{size(limit)} can be used"
+        f"{formatting.size(limit)} can be used"
     )
     if fits >= 1:
         return f"{have}; inner.slots={fits} fits"

@@ -24,7 +24,8 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from seal_jax import hf_weights, inner, mesh, model, plan
+from seal_jax import inner, mesh, model, model_sharding, plan
+from seal_jax.params import leaf_shapes, nested
 
 
 class Trained(NamedTuple):
@@ -53,10 +54,10 @@ def state_bytes(arch: model.ModelConfig, on: Mesh | None) -> int:
     which is more than one 80 GB card; over `mesh.model=2` it is half of that on each.
     Activations and logits come on top.
     """
-    leaves = jax.tree.leaves(hf_weights.nested(hf_weights.leaf_shapes(arch)))
+    leaves = jax.tree.leaves(nested(leaf_shapes(arch)))
     shapes = [leaf.shape for leaf in leaves]
     if on is not None:
-        cuts = jax.tree.leaves(mesh.param_shardings(arch, on))
+        cuts = jax.tree.leaves(model_sharding.param_shardings(arch, on))
         shapes = [c.shard_shape(s) for c, s in zip(cuts, shapes, strict=True)]
     each = 2 * jnp.dtype(arch.dtype).itemsize + 3 * 4
     return each * sum(map(math.prod, shapes))
@@ -161,15 +162,13 @@ def _placed(tree: Any, arch: model.ModelConfig, on: Mesh | None) -> Any:
     """Inside jit: a tree like the parameters, cut as they are."""
     if on is None:
         return tree
-    shardings = mesh.param_shardings(arch, on)
+    shardings = model_sharding.param_shardings(arch, on)
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings)
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "on"))
 def _zeros(*, arch: model.ModelConfig, on: Mesh | None) -> dict:
-    shapes = hf_weights.nested(
-        {path: jnp.zeros(x.shape) for path, x in hf_weights.leaf_shapes(arch).items()}
-    )
+    shapes = nested({path: jnp.zeros(x.shape) for path, x in leaf_shapes(arch).items()})
     return _placed(shapes, arch, on)
 
 
@@ -253,7 +252,7 @@ def train(
         axis `data`. It costs memory and changes no result but by rounding.
       length_multiple: rows are as wide as the longest line, rounded up to this.
       eos: end-of-text id.
-      on: the mesh that `params` lie on as `mesh.param_shardings`, or None.
+      on: the mesh that `params` lie on as `model_sharding.param_shardings`, or None.
 
     Raises:
       ValueError: another loss mode, given tokens, texts beside, or a micro-batch that

@@ -19,7 +19,16 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from seal_jax import cross_entropy, inner, lora, mesh, model, plan, plan_blocks
+from seal_jax import (
+    cross_entropy,
+    inner,
+    lora,
+    mesh,
+    model,
+    model_sharding,
+    plan,
+    plan_blocks,
+)
 from seal_jax.inner import InnerConfig, Slot
 from seal_jax.plan_blocks import Extras
 
@@ -263,7 +272,7 @@ def arguments(
         specs += _EXTENDED
     if on is None:
         return args
-    shardings = (mesh.param_shardings(arch, on), *mesh.named(on, specs))
+    shardings = (model_sharding.param_shardings(arch, on), *mesh.named(on, specs))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         args,
@@ -275,22 +284,6 @@ def _empty_extras(cfg: InnerConfig, count: int) -> Extras:
     return plan_blocks.empty_extras(
         cfg.plan, anchored=cfg.divergence, frozen=cfg.frozen_rank > 0, count=count
     )
-
-
-def flops_per_token(arch: model.ModelConfig, cfg: InnerConfig) -> int:
-    """FLOP to train one token: forward and backward, no gradient of what is frozen.
-
-    Two per weight forwards and two backwards, of the base and of the stacks beneath
-    the adapters, and six per weight of the adapter. With the divergence from the base,
-    two more per weight of the base for its own forward pass, and four per weight of the
-    head for more logits and a slope. Attention and the overlap are not counted.
-    """
-    linears = arch.linears()
-    per_rank = sum(sum(linears[t]) for t in cfg.targets) * arch.layers
-    count = 4 * arch.matmul_params() + (6 * cfg.rank + 4 * cfg.frozen_rank) * per_rank
-    if cfg.divergence:
-        count += 2 * arch.matmul_params() + 4 * arch.width * arch.vocab
-    return count
 
 
 class Trained(NamedTuple):
@@ -325,7 +318,8 @@ def train(
     """Trains many adapters, packed.
 
     Args:
-      params: frozen base parameters; on a mesh, placed as `mesh.param_shardings`.
+      params: frozen base parameters; on a mesh, placed as
+        `model_sharding.param_shardings`.
       jobs: one per adapter, at most `cfg.pool`, times the shards of the mesh.
       keys_A: typed PRNG keys, one per job, that draw the fresh adapters.
       arch: the decoder.

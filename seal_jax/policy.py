@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from seal_jax import config, generate, hf, lora, mesh, model, sample
+from seal_jax import config, generate, hf, lora, model, model_sharding, sample
 from seal_kernels.lora_matmul import api as lora_op
 
 
@@ -84,9 +84,9 @@ def load(
     """The weights of a described policy.
 
     With `random_weights` they are drawn from `seed`. On a mesh they lie as
-    `mesh.param_shardings` says.
+    `model_sharding.param_shardings` says.
     """
-    sharding = None if on is None else mesh.param_shardings(blank.arch, on)
+    sharding = None if on is None else model_sharding.param_shardings(blank.arch, on)
     if source.random_weights:
         draw = jax.jit(model.init_params, static_argnums=1, out_shardings=sharding)
         params = draw(jax.random.key(seed), blank.arch)

@@ -321,10 +321,10 @@ CHILD = """
 import json, sys
 import jax, numpy as np
 import test_finetune as t
-from seal_jax import finetune, mesh
+from seal_jax import finetune, mesh, model_sharding
 
 on = mesh.make_mesh(data=2, model=2)
-placed = jax.device_put(t.weights(t.ARCH), mesh.param_shardings(t.ARCH, on))
+placed = jax.device_put(t.weights(t.ARCH), model_sharding.param_shardings(t.ARCH, on))
 both = finetune.train(placed, t.job(), jax.random.key(1), arch=t.ARCH, micro_batch=2,
                       length_multiple=8, eos=t.EOS, on=on)
 np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(both.params)))

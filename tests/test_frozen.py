@@ -21,6 +21,7 @@ from seal_jax import (
     packed,
     plan,
     plan_blocks,
+    rates,
 )
 
 ARCH = model.ModelConfig("llama", 48, 16, 2, 2, 1, 8, 24, 64, tied=True)
@@ -354,7 +355,7 @@ def test_the_definition_refuses_them_too():
 def test_the_flops_of_a_token_count_what_is_frozen_and_the_base_s_own_pass():
     # q_proj and down_proj, both layers.
     per_rank = 2 * (16 + 16 + 24 + 16)
-    flops = functools.partial(packed.flops_per_token, ARCH)
+    flops = functools.partial(rates.flops_per_token, ARCH)
     assert flops(PLAIN) == 4 * ARCH.matmul_params() + 6 * RANK * per_rank
     assert flops(PENALTY) == flops(PLAIN) + 4 * 3 * per_rank
     # Logits once more and a slope, beside a forward pass that ends in logits.

@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 # From the bottom up; a module imports only from rows below its own. A new module joins
 # a row here. Rows marked `text` must not reach jax, directly or through others.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("text", ("config_rules", "files", "gate", "grade", "ngrams", "plan")),
+    ("text", ("config_rules", "files", "formatting", "gate", "grade", "ngrams")),
+    ("text", ("plan",)),
     ("text", ("retain", "rounds_data", "stats", "svg", "tasks.common")),
     ("text", ("choice", "continual_matrix", "halving", "plateau", "svg_charts")),
     ("text", ("quiz", "variance", "vote")),
@@ -38,8 +39,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("report_html",)),
     ("text", ("report",)),
     ("jax", ("checkpoint", "cross_entropy", "model", "runtime")),
-    ("jax", ("hf_config", "hf_weights", "lora")),
-    ("jax", ("mesh", "kv_cache")),
+    ("jax", ("hf_config", "kv_cache", "lora", "mesh", "params")),
+    ("jax", ("hf_weights", "model_sharding")),
     ("jax", ("hf", "imitate", "inner", "sample")),
     ("jax", ("finetune", "generate")),
     ("jax", ("packed",)),
