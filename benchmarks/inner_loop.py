@@ -69,7 +69,7 @@ class Task(NamedTuple):
       positions: how many it would compute for those.
     """
 
-    train: Callable[..., packed.Trained]
+    train: Callable[..., packed.TrainedAdapters]
     jobs: list[plan.Job]
     whole: list[plan.Job] | None = None
     positions: int = 0
@@ -77,7 +77,7 @@ class Task(NamedTuple):
 
 def figures(
     seconds: Sequence[float],
-    trained: packed.Trained,
+    trained: packed.TrainedAdapters,
     task: Task,
     *,
     flops_per_token: int,
@@ -223,7 +223,7 @@ def benchmark(
     params = jax.jit(model.init_params, static_argnums=1)(
         jax.random.key(training.SEED), arch
     )
-    results: dict[str, packed.Trained] = {}
+    results: dict[str, packed.TrainedAdapters] = {}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     compiling = {}
 

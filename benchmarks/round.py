@@ -42,10 +42,10 @@ from seal_jax import (
     hf_config,
     lora,
     model,
-    plan,
     policy,
     rates,
     runtime,
+    training_settings,
 )
 
 # Six hours of two H100s.
@@ -176,7 +176,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--edits", type=int, help=f"of each article; {of_config}")
     add("--seeds", type=int, help=f"adapters of each edit; {of_config}")
     add("--epochs", type=int, help=f"of the inner loop; {of_config}")
-    add("--loss", choices=(plan.MASKED, plan.REFERENCE), help=of_config)
+    add(
+        "--loss",
+        choices=(training_settings.MASKED, training_settings.REFERENCE),
+        help=of_config,
+    )
     add("--scale-lengths", type=float, default=1.0, help="factor on every length")
     add(
         "--set",

@@ -31,7 +31,6 @@ from seal_jax import (
     mesh,
     metrics,
     model,
-    plan,
     policy,
     pooled,
     records,
@@ -39,6 +38,7 @@ from seal_jax import (
     report_html,
     rounds,
     runtime,
+    training_settings,
     trials,
 )
 
@@ -205,7 +205,7 @@ def fitting(
     devices: Mesh | None,
     *,
     say: Callable[[str], None],
-) -> inner.InnerConfig:
+) -> inner.EngineConfig:
     """The inner loop's sizes for the devices here; compiles its program.
 
     Raises:
@@ -224,7 +224,7 @@ def fitting(
         adapters=exp.adapters,
         lines=exp.lines_per_step,
         on=devices,
-        **exp.engine,
+        options=exp.engine,
     )
     say(
         f"inner loop: steps of {cfg.plan.step_tokens} tokens, {cfg.plan.slots} slots, "
@@ -234,8 +234,8 @@ def fitting(
 
 
 def kept(
-    journal: records.Journal, cfg: inner.InnerConfig, *, shards: int
-) -> inner.InnerConfig:
+    journal: records.Journal, cfg: inner.EngineConfig, *, shards: int
+) -> inner.EngineConfig:
     """The sizes that a workdir began with: its units of work were cut by them.
 
     Raises:
@@ -249,7 +249,7 @@ def kept(
             f"{shards}; use as many devices as then, or another --workdir"
         )
     return dataclasses.replace(
-        cfg, plan=plan.PlanConfig(**first["plan"]), pool=first["pool"]
+        cfg, plan=training_settings.PlanConfig(**first["plan"]), pool=first["pool"]
     )
 
 

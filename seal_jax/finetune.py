@@ -24,11 +24,11 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from seal_jax import inner, mesh, model, model_sharding, plan
+from seal_jax import inner, mesh, model, model_sharding, plan, training_settings
 from seal_jax.params import leaf_shapes, nested
 
 
-class Trained(NamedTuple):
+class TunedModel(NamedTuple):
     """What `train` returns.
 
     `losses` are those of the steps, means over their targets; `finite` says whether
@@ -240,7 +240,7 @@ def train(
     length_multiple: int,
     eos: int,
     on: Mesh | None = None,
-) -> Trained:
+) -> TunedModel:
     """Trains all parameters on a job's lines, `job.batch` of them a step.
 
     Args:
@@ -258,10 +258,11 @@ def train(
       ValueError: another loss mode, given tokens, texts beside, or a micro-batch that
         the mesh does not divide.
     """
-    if job.loss.mode != plan.MASKED or job.given or job.beside:
+    if job.loss.mode != training_settings.MASKED or job.given or job.beside:
         raise ValueError(
             f"inner.loss.mode={job.loss.mode!r} with given tokens or texts beside is "
-            f"for adapters; full fine-tuning takes whole lines and {plan.MASKED!r}"
+            "for adapters; full fine-tuning takes whole lines and "
+            f"{training_settings.MASKED!r}"
         )
     check_rows(micro_batch, on)
     targets, sizes = job.targets(), list(map(len, job.lines))
@@ -287,4 +288,6 @@ def train(
         tokens += count
         computed += rows["tokens"].size
     finite = bool(_all_finite(slot.adapter)) and bool(np.isfinite(losses).all())
-    return Trained(slot.adapter, [float(x) for x in losses], finite, tokens, computed)
+    return TunedModel(
+        slot.adapter, [float(x) for x in losses], finite, tokens, computed
+    )

@@ -3,7 +3,6 @@
 A LoRA on every linear layer, trained on completions only, to be merged afterwards.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -14,30 +13,11 @@ import optax
 from jax import Array
 
 from seal_jax import lora, model
-
-
-@dataclasses.dataclass(frozen=True)
-class ImitateConfig:
-    """Hyper-parameters (SEAL, appendices A and B.2): LoRA, AdamW, no warm-up.
-
-    `schedule`: how the learning rate falls to zero, one of `SCHEDULES`.
-    """
-
-    targets: tuple[str, ...]
-    rank: int
-    alpha: float
-    learning_rate: float
-    epochs: int
-    batch: int
-    micro_batch: int
-    clip: float
-    length_multiple: int
-    schedule: str
-
+from seal_jax.training_settings import COSINE, LINEAR, ImitateConfig
 
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
-    "cosine": optax.cosine_decay_schedule,
+    LINEAR: lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    COSINE: optax.cosine_decay_schedule,
 }
 
 
@@ -94,7 +74,7 @@ def train_step(params, state, rows, *, arch: model.ModelConfig, cfg, steps: int)
 
     def accumulate(carry, micro):
         def loss_fn(delta):
-            scaled = lora.scaled(delta, cfg.alpha / cfg.rank)
+            scaled = lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank)
             return sum_loss(params, scaled, micro, arch) / total
 
         loss, grads = jax.value_and_grad(loss_fn)(delta)
@@ -142,7 +122,7 @@ def train(
     per_epoch = -(-len(examples) // cfg.batch)
     steps = per_epoch * cfg.epochs
     rng = np.random.default_rng(jax.random.key_data(key).tolist())
-    delta = lora.init(key, arch, targets=cfg.targets, rank=cfg.rank)
+    delta = lora.init(key, arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
     state = (delta, _optimizer(cfg, steps).init(delta))
     losses = []
     for _ in range(cfg.epochs):
@@ -154,7 +134,9 @@ def train(
                 params, state, rows, arch=arch, cfg=cfg, steps=steps
             )
             losses.append(loss)
-    return lora.scaled(state[0], cfg.alpha / cfg.rank), [float(x) for x in losses]
+    return lora.scaled(state[0], cfg.lora.alpha / cfg.lora.rank), [
+        float(x) for x in losses
+    ]
 
 
 def _micro_batches(rows: dict, cfg: ImitateConfig) -> dict:

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from seal_jax import inner, metrics, model, runtime
 
 
-def flops_per_token(arch: model.ModelConfig, cfg: inner.InnerConfig) -> int:
+def flops_per_token(arch: model.ModelConfig, cfg: inner.EngineConfig) -> int:
     """FLOP to train one token: forward and backward, no gradient of what is frozen.
 
     Two per weight forwards and two backwards, of the base and of the stacks beneath
@@ -29,7 +29,7 @@ def throughput(
     adapters: int,
     *,
     arch: model.ModelConfig,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     on: Mesh | None,
 ) -> dict[str, float]:
     """Rates of one chunk: training alone, but `adapters_per_s` with its answers.

@@ -176,19 +176,7 @@ def learn(
     The delta is checkpointed: a later run merges it again instead of training it.
     """
     exp, directory = run.exp, workdir / "checkpoints" / name
-    c = exp.imitate
-    cfg = imitate.ImitateConfig(
-        targets=c.lora.targets,
-        rank=c.lora.rank,
-        alpha=c.lora.alpha,
-        learning_rate=c.learning_rate,
-        epochs=c.epochs,
-        batch=c.batch,
-        micro_batch=c.micro_batch,
-        clip=c.clip,
-        length_multiple=c.length_multiple,
-        schedule=c.schedule,
-    )
+    cfg = exp.imitate
     stage = trials.IMITATE if name == "policy" else trials.CONTROL
     key = policy.fold(run.key, [stage], [round_index])[0]
     unit = f"{name}/imitate/{round_index}"
@@ -205,7 +193,7 @@ def learn(
         if distributed.leads():
             checkpoint.save(directory, round_index, delta, meta)
     like = jax.eval_shape(
-        lambda: lora.init(key, pupil.arch, targets=cfg.targets, rank=cfg.rank)
+        lambda: lora.init(key, pupil.arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
     )
     # Read back even if it was just written: both ways must give the same bits.
     delta, meta = distributed.share_arrays(

@@ -15,14 +15,14 @@ import optax
 import pytest
 from jax.sharding import AbstractMesh
 
-from seal_jax import finetune, model, plan
+from seal_jax import finetune, model, plan, training_settings
 
 EOS = 5
 ARCH = model.ModelConfig("llama", 24, 16, 2, 2, 1, 8, 24, 64)
 QWEN_7B = model.ModelConfig(
     "qwen2", 152064, 3584, 28, 28, 4, 128, 18944, 32768, qkv_bias=True, dtype="bfloat16"
 )
-MASKED = plan.LossConfig(plan.MASKED, 2, 0)
+MASKED = training_settings.LossConfig(training_settings.MASKED, 2, 0)
 
 
 def job(count: int = 7, **changes) -> plan.Job:
@@ -54,7 +54,7 @@ def weights(arch: model.ModelConfig) -> dict:
     return jax.tree.map(jnp.array, drawn(arch))
 
 
-def train(arch=ARCH, work=None, **changes) -> finetune.Trained:
+def train(arch=ARCH, work=None, **changes) -> finetune.TunedModel:
     kwargs: Any = {"micro_batch": 1, "length_multiple": 8} | changes
     key = jax.random.key(1)
     return finetune.train(
@@ -183,7 +183,10 @@ def test_a_rate_too_high_is_told():
     [
         ({"given": (1,) * 7}, "takes whole lines"),
         ({"beside": ((1, 2),), "beside_weight": 0.1}, "takes whole lines"),
-        ({"loss": plan.LossConfig(plan.PADDED, 2, 0)}, "mode='padded'"),
+        (
+            {"loss": training_settings.LossConfig(training_settings.PADDED, 2, 0)},
+            "mode='padded'",
+        ),
     ],
 )
 def test_jobs_for_adapters_are_refused(changes, message):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from seal_jax import imitate, lora, model
+from seal_jax import imitate, lora, model, training_settings
 
 ARCH = model.ModelConfig("llama", 40, 16, 2, 2, 1, 8, 24, 64, tied=True)
 EOS = 39
@@ -29,9 +29,9 @@ EXAMPLES = [
 
 def config(**changes):
     base = {
-        "targets": ("q_proj", "down_proj"),
-        "rank": 3,
-        "alpha": 6.0,
+        "start": "previous",
+        "data": "replace",
+        "lora": training_settings.LoraConfig(("q_proj", "down_proj"), 3, 6.0),
         "learning_rate": 2e-2,
         "epochs": 3,
         "batch": 4,
@@ -40,7 +40,7 @@ def config(**changes):
         "length_multiple": 8,
         "schedule": "linear",
     }
-    return imitate.ImitateConfig(**(base | changes))
+    return training_settings.ImitateConfig(**(base | changes))
 
 
 def train(cfg, examples=EXAMPLES, seed=5, params=PARAMS):
@@ -76,7 +76,9 @@ def completion_loss(delta, examples, params=PARAMS):
 
 def plain_loop(cfg, examples, seed=5):
     """Full-batch training as a user of optax would write it."""
-    delta = lora.init(jax.random.key(seed), ARCH, targets=cfg.targets, rank=cfg.rank)
+    delta = lora.init(
+        jax.random.key(seed), ARCH, targets=cfg.lora.targets, rank=cfg.lora.rank
+    )
     rate = lambda step: cfg.learning_rate * (1 - step / cfg.epochs)
     optimizer = optax.chain(
         optax.clip_by_global_norm(cfg.clip),
@@ -84,14 +86,16 @@ def plain_loop(cfg, examples, seed=5):
         optax.scale_by_schedule(lambda step: -rate(step)),
     )
     state, losses = optimizer.init(delta), []
-    loss_fn = lambda d: completion_loss(lora.scaled(d, cfg.alpha / cfg.rank), examples)
+    loss_fn = lambda d: completion_loss(
+        lora.scaled(d, cfg.lora.alpha / cfg.lora.rank), examples
+    )
     step = jax.jit(jax.value_and_grad(loss_fn))
     for _ in range(cfg.epochs):
         loss, grads = step(delta)
         updates, state = optimizer.update(grads, state, delta)
         delta = optax.apply_updates(delta, updates)
         losses.append(float(loss))
-    return lora.scaled(delta, cfg.alpha / cfg.rank), losses
+    return lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank), losses
 
 
 def test_rows_ask_for_completions_and_their_end():
@@ -197,7 +201,7 @@ def test_the_key_decides_and_nothing_else_does():
 
 
 def test_merging_the_result_equals_carrying_it():
-    delta, _ = train(config(targets=ALL))
+    delta, _ = train(config(lora=training_settings.LoraConfig(ALL, 3, 6.0)))
     tokens = jnp.array([[1, 2, 3, 4, 5, 6]])
     carried, merged = (
         logits(PARAMS, delta, tokens),

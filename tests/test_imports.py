@@ -15,8 +15,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 # a row here. Rows marked `text` must not reach jax, directly or through others.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("config_rules", "files", "formatting", "gate", "grade", "ngrams")),
-    ("text", ("plan",)),
-    ("text", ("retain", "rounds_data", "stats", "svg", "tasks.common")),
+    ("text", ("generation_settings", "training_settings")),
+    ("text", ("plan", "rounds_data")),
+    ("text", ("retain", "stats", "svg", "tasks.common")),
     ("text", ("choice", "continual_matrix", "halving", "plateau", "svg_charts")),
     ("text", ("quiz", "variance", "vote")),
     ("text", ("assets.make_debug", "metrics", "records", "report_style", "select")),
@@ -39,8 +40,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("text", ("report_html",)),
     ("text", ("report",)),
     ("jax", ("checkpoint", "cross_entropy", "model", "runtime")),
-    ("jax", ("hf_config", "kv_cache", "lora", "mesh", "params")),
-    ("jax", ("hf_weights", "model_sharding")),
+    ("jax", ("hf_config", "lora", "mesh", "params")),
+    ("jax", ("hf_weights", "kv_cache", "model_sharding")),
     ("jax", ("hf", "imitate", "inner", "sample")),
     ("jax", ("finetune", "generate")),
     ("jax", ("packed",)),
