@@ -242,7 +242,7 @@ def learn(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> tuple[policy.Policy, list[float]]:
     """Fine-tunes on the pairs and merges; the policy that comes of it, and losses."""
-    delta, losses = imitate.train(
+    tuned = imitate.train(
         learner.params,
         pairs,
         jax.random.key(round_task.SEED),
@@ -250,6 +250,6 @@ def learn(
         cfg=wanted,
         eos=workload.EOS,
     )
-    merged = learner.merged(delta)
+    merged = learner.merged(tuned.delta)
     jax.block_until_ready(merged.params)
-    return merged, losses
+    return merged, tuned.losses

@@ -184,12 +184,22 @@ def learn(
         run.say(f"round_{round_index}: imitate {len(kept)} self-edits ({name})")
         begin = time.monotonic()
         examples = [(pupil.encode(e.prompt), pupil.encode(e.text)) for e in kept]
-        delta, losses = imitate.train(
-            pupil.params, examples, key, arch=pupil.arch, cfg=cfg, eos=pupil.eos
+        tuned = imitate.train(
+            pupil.params,
+            examples,
+            key,
+            arch=pupil.arch,
+            cfg=cfg,
+            eos=pupil.eos,
+            on=run.mesh,
         )
         seconds = time.monotonic() - begin
-        meta = {"seconds": seconds, "losses": losses}
-        delta = distributed.readable(delta)
+        meta = {"seconds": seconds, "losses": tuned.losses}
+        meta |= {
+            "trained_tokens": tuned.tokens,
+            "computed_tokens": tuned.computed_tokens,
+        }
+        delta = distributed.readable(tuned.delta)
         if distributed.leads():
             checkpoint.save(directory, round_index, delta, meta)
     like = jax.eval_shape(

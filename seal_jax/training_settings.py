@@ -212,7 +212,8 @@ class ImitateConfig:
     `start`: "previous" trains on the policy that wrote the edits, "base" on the one
     that the run began with. `data`: "replace" takes the edits of this round,
     "accumulate" those of all rounds. SEAL's are previous and replace; ReST-EM starts
-    from the base.
+    from the base. `micro_batch` counts packed rows, whose gradient is taken at once:
+    it costs memory and changes no result but by rounding.
     """
 
     start: str

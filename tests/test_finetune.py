@@ -102,37 +102,6 @@ def plainly(arch: model.ModelConfig, work: plan.Job) -> tuple[Any, list[float]]:
     return params, losses
 
 
-# Rows
-
-
-@pytest.mark.parametrize("sizes", [(1,), (8,), (3, 3, 3), (5, 4, 3, 8, 1), (2,) * 9])
-@pytest.mark.parametrize("multiple", [1, 2])
-def test_every_line_lies_in_the_rows_once(sizes, multiple):
-    rng = np.random.default_rng(0)
-    lines = [rng.integers(0, 24, n).tolist() for n in sizes]
-    rows = finetune.pack(lines, width=8, multiple=multiple, eos=EOS)
-    assert len(rows["tokens"]) % multiple == 0
-    for i, line in enumerate(lines):
-        at = np.argwhere(rows["segments"] == i)
-        assert len(set(at[:, 0])) == 1 and (np.diff(at[:, 1]) == 1).all()
-        here = tuple(at.T)
-        assert rows["tokens"][here].tolist() == line
-        assert rows["targets"][here].tolist() == [*line[1:], EOS]
-        assert rows["positions"][here].tolist() == list(range(len(line)))
-    taken = rows["segments"] >= 0
-    assert taken.sum() == sum(sizes)
-    assert (rows["weights"] == taken).all()
-
-
-@pytest.mark.parametrize(
-    ("sizes", "rows"), [((4, 4, 4, 4), 2), ((8, 8), 2), ((5, 3, 6, 2), 2), ((1,), 1)]
-)
-def test_rows_are_filled(sizes, rows):
-    lines = [[0] * n for n in sizes]
-    packed = finetune.pack(lines, width=8, multiple=1, eos=EOS)
-    assert packed["tokens"].shape == (rows, 8)
-
-
 # Training
 
 
