@@ -1,5 +1,8 @@
 """Lines packed into rows for fine-tuning."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
@@ -62,3 +65,22 @@ def test_rows_are_filled(sizes, rows):
     lines = [[0] * n for n in sizes]
     packed = sft_rows.pack(wholes(lines), width=8, multiple=1, eos=EOS)
     assert packed["tokens"].shape == (rows, 8)
+
+
+def test_the_released_set_fills_its_rows(seal_data):
+    """Counted in words and marks, since no tokenizer of the paper's model is here."""
+    folder = seal_data / "knowledge-incorporation/data/synthetic_data/EM_SFT"
+    text = (folder / "sft_best1of5_iter0.jsonl").read_text(encoding="utf-8")
+    pairs = [json.loads(row) for row in text.splitlines()]
+    sizes = [
+        len(re.findall(r"\w+|[^\w\s]", pair["prompt"] + " " + pair["completion"]))
+        for pair in pairs
+    ]
+    width, computed = sft_rows.width(sizes, 256), 0
+    order = np.random.default_rng(0).permutation(len(sizes))
+    for start in range(0, len(order), 10):
+        lines = wholes([[0] * sizes[i] for i in order[start : start + 10]])
+        rows = sft_rows.pack(lines, width=width, multiple=1, eos=EOS)
+        computed += rows["tokens"].size
+    assert sum(sizes) / (len(sizes) * width) < 0.25
+    assert sum(sizes) / computed > 0.7
