@@ -29,7 +29,7 @@ class Done:
     """What was done for one set of tasks."""
 
     proposed: generate.Generated
-    trained: list[packed.Trained]
+    trained: list[packed.TrainedAdapters]
     answered: list[generate.Generated]
 
 
@@ -46,7 +46,7 @@ class Outcome:
 def run_round(
     learner: policy.Policy,
     task: arc_task.Round,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     *,
     warm_up: bool = False,
 ) -> Outcome:
@@ -72,7 +72,7 @@ def run_round(
 def _adapted(
     learner: policy.Policy,
     part: arc_task.Part,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     clock: round_phases.Clock,
     which: str,
     warm_up: bool,

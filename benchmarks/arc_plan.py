@@ -13,7 +13,7 @@ import arc_task
 import common
 import floor
 
-from seal_jax import generate, model, plan, policy
+from seal_jax import generate, model, plan, policy, training_settings
 
 
 class Work(NamedTuple):
@@ -50,7 +50,7 @@ def work(jobs: Sequence[plan.Job]) -> Work:
 
 
 def planned(
-    jobs: Sequence[plan.Job], cfg: plan.PlanConfig, *, pool: int
+    jobs: Sequence[plan.Job], cfg: training_settings.PlanConfig, *, pool: int
 ) -> dict[str, Any]:
     """What training packed takes: global steps, and how full they are.
 
@@ -145,7 +145,7 @@ def flop(shape: common.Shape, own: Work, part: arc_task.Part) -> int:
 def describe(
     shape: common.Shape,
     whole: arc_task.Round,
-    sizes: plan.PlanConfig,
+    sizes: training_settings.PlanConfig,
     on: floor.Machine,
     *,
     pool: int,

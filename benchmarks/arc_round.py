@@ -48,8 +48,8 @@ from seal_jax import (
     hf_config,
     lora,
     model,
-    packed,
     policy,
+    rates,
     runtime,
 )
 
@@ -258,7 +258,7 @@ def _measure(
     peak = runtime.peak_flops(device)
     on = floor.machine(device.device_kind, peak) if dtype == "bfloat16" else None
     made = figures(
-        outcome, task, flops_per_token=packed.flops_per_token(arch, cfg), peak=peak
+        outcome, task, flops_per_token=rates.flops_per_token(arch, cfg), peak=peak
     )
     published = is_published(exp, shape=args.shape, scale=args.scale_lengths)
     return {

@@ -12,7 +12,7 @@ import arc_workload
 import round_task
 import workload
 
-from seal_jax import config_few_shot, config_rules, generate, plan
+from seal_jax import config_few_shot, config_rules, generate, plan, training_settings
 from seal_jax.tasks import arc_edit
 
 CONFIGURATIONS = ("random", "oracle")
@@ -138,7 +138,9 @@ class Part:
             epochs=1 if first_step_only else edit.epochs,
             learning_rate=self.exp.edit.min_learning_rate,
             clip=inner.clip,
-            loss=plan.LossConfig(inner.padding, longest, inner.pad_samples),
+            loss=training_settings.LossConfig(
+                inner.padding, longest, inner.pad_samples
+            ),
             batch=self.exp.edit.batch,
             given=given if edit.output_only else (),
             warmup=inner.warmup,

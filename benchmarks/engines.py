@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seal_jax import inner, lora, model, packed, plan, plan_blocks
+from seal_jax import inner, lora, model, packed, plan, plan_blocks, training_settings
 
 # Widths that lines are padded to; each that occurs is a program of its own.
 CLASSES = (16, 32, 64, 128, 256, 512)
@@ -61,7 +61,7 @@ def one_per_class(job: plan.Job, classes: Sequence[int]) -> plan.Job:
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "cfg"))
-def _fresh(keys_A: Array, arch: model.ModelConfig, cfg: inner.InnerConfig):
+def _fresh(keys_A: Array, arch: model.ModelConfig, cfg: inner.EngineConfig):
     def one(key: Array) -> inner.Slot:
         fresh = lora.init(key, arch, targets=cfg.targets, rank=cfg.rank)
         return inner.init_slot(fresh)
@@ -78,7 +78,7 @@ def _advance(
     rates_K: Array,
     clips_K: Array,
     arch: model.ModelConfig,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
 ) -> inner.Slot:
     """The slots named by `index_K` each train their row; one past the last is none."""
     picked = jax.tree.map(lambda s: s.at[index_K].get(mode="clip"), slots)
@@ -97,14 +97,14 @@ def _advance_one(
     rate: Array,
     clip: Array,
     arch: model.ModelConfig,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
 ) -> inner.Slot:
     batch = jax.tree.map(lambda leaf: leaf[None], row)
     return inner.train_step(params, slot, batch, rate, clip, arch, cfg)
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "cfg"))
-def _finish(slots: inner.Slot, arch: model.ModelConfig, cfg: inner.InnerConfig):
+def _finish(slots: inner.Slot, arch: model.ModelConfig, cfg: inner.EngineConfig):
     adapters = lora.scaled(slots.adapter, cfg.alpha / cfg.rank)
     finite_A = jnp.isfinite(slots.loss_sum)
     for leaf in jax.tree.leaves(adapters):
@@ -130,9 +130,9 @@ class _Count:
         self.lines += lines
 
 
-def _trained(parts: list[tuple], count: _Count) -> packed.Trained:
+def _trained(parts: list[tuple], count: _Count) -> packed.TrainedAdapters:
     adapters, losses, finite = zip(*parts, strict=True)
-    return packed.Trained(
+    return packed.TrainedAdapters(
         jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *adapters),
         np.concatenate(losses),
         np.concatenate(finite),
@@ -176,10 +176,10 @@ def length_classes(
     keys_A: Array,
     *,
     arch: model.ModelConfig,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     eos: int,
     classes: Sequence[int] = CLASSES,
-) -> packed.Trained:
+) -> packed.TrainedAdapters:
     """Steps of one width each, over the adapters whose next line is of that class.
 
     `cfg.plan.slots` adapters at a time, all of them to their end; a step is as many
@@ -211,7 +211,11 @@ def length_classes(
 
 
 def _class_steps(
-    jobs: Sequence[plan.Job], cfg: plan.PlanConfig, classes: Sequence[int], *, eos: int
+    jobs: Sequence[plan.Job],
+    cfg: training_settings.PlanConfig,
+    classes: Sequence[int],
+    *,
+    eos: int,
 ) -> Iterator[tuple[list[int], list[dict], list[float]]]:
     """(jobs, their rows, their rates) of each step."""
     queues = [_queue(job, classes, eos=eos) for job in jobs]
@@ -262,10 +266,10 @@ def rectangular(
     keys_A: Array,
     *,
     arch: model.ModelConfig,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     eos: int,
     wave: int = 32,
-) -> packed.Trained:
+) -> packed.TrainedAdapters:
     """`jax.vmap` of the definition: waves of adapters that march in step.
 
     Every line is as wide as its wave's longest, in whole tiles, and a wave lasts as
@@ -298,7 +302,7 @@ def rectangular(
 
 
 def waves(
-    jobs: Sequence[plan.Job], cfg: plan.PlanConfig, *, wave: int
+    jobs: Sequence[plan.Job], cfg: training_settings.PlanConfig, *, wave: int
 ) -> list[tuple[list[int], int]]:
     """(jobs, positions computed) of each wave of `rectangular`."""
     made = []
@@ -310,7 +314,7 @@ def waves(
     return made
 
 
-def _widest(jobs: Sequence[plan.Job], cfg: plan.PlanConfig) -> int:
+def _widest(jobs: Sequence[plan.Job], cfg: training_settings.PlanConfig) -> int:
     return cfg.tiles(max(max(job.positions()) for job in jobs)) * cfg.tile
 
 
@@ -320,10 +324,10 @@ def one_by_one(
     keys_A: Array,
     *,
     arch: model.ModelConfig,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     eos: int,
     classes: Sequence[int] = CLASSES,
-) -> packed.Trained:
+) -> packed.TrainedAdapters:
     """An adapter at a time, a line at a time, each as wide as its class.
 
     Raises:

@@ -48,7 +48,7 @@ import numpy as np
 import training
 import workload
 
-from seal_jax import model, packed, plan, runtime
+from seal_jax import model, packed, plan, rates, runtime
 
 PACKED, ONE_BY_ONE = "packed", "one_by_one"
 BASELINES = ("length_classes", "rectangular", "rectangular_sorted", ONE_BY_ONE)
@@ -69,7 +69,7 @@ class Task(NamedTuple):
       positions: how many it would compute for those.
     """
 
-    train: Callable[..., packed.Trained]
+    train: Callable[..., packed.TrainedAdapters]
     jobs: list[plan.Job]
     whole: list[plan.Job] | None = None
     positions: int = 0
@@ -77,7 +77,7 @@ class Task(NamedTuple):
 
 def figures(
     seconds: Sequence[float],
-    trained: packed.Trained,
+    trained: packed.TrainedAdapters,
     task: Task,
     *,
     flops_per_token: int,
@@ -93,7 +93,7 @@ def figures(
       seconds: one per repeat.
       trained: what a repeat returned.
       task: what it trained; with `whole`, seconds are scaled up by positions.
-      flops_per_token: of training (`packed.flops_per_token`).
+      flops_per_token: of training (`rates.flops_per_token`).
       peak: FLOP/s of the devices, or None where it is not known.
 
     Raises:
@@ -223,7 +223,7 @@ def benchmark(
     params = jax.jit(model.init_params, static_argnums=1)(
         jax.random.key(training.SEED), arch
     )
-    results: dict[str, packed.Trained] = {}
+    results: dict[str, packed.TrainedAdapters] = {}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     compiling = {}
 
@@ -244,7 +244,7 @@ def benchmark(
             once = functools.partial(run, name, task.jobs)
             seconds[name] += common.time_repeats(once, repeats=1)
     peak = runtime.peak_flops(jax.devices()[0])
-    per_token = packed.flops_per_token(arch, sizes.inner(pool=1))
+    per_token = rates.flops_per_token(arch, sizes.inner(pool=1))
     return {
         name: {
             **figures(

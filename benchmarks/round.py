@@ -42,10 +42,10 @@ from seal_jax import (
     hf_config,
     lora,
     model,
-    packed,
-    plan,
     policy,
+    rates,
     runtime,
+    training_settings,
 )
 
 # Six hours of two H100s.
@@ -72,7 +72,7 @@ def figures(
     Args:
       outcome: of a round that was not a warm-up.
       task: what it ran.
-      flops_per_token: of training (`packed.flops_per_token`).
+      flops_per_token: of training (`rates.flops_per_token`).
       peak: FLOP/s of the device, or None where it is not known.
     """
     seconds, trained = outcome.clock.seconds, outcome.trained
@@ -176,7 +176,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--edits", type=int, help=f"of each article; {of_config}")
     add("--seeds", type=int, help=f"adapters of each edit; {of_config}")
     add("--epochs", type=int, help=f"of the inner loop; {of_config}")
-    add("--loss", choices=(plan.MASKED, plan.REFERENCE), help=of_config)
+    add(
+        "--loss",
+        choices=(training_settings.MASKED, training_settings.REFERENCE),
+        help=of_config,
+    )
     add("--scale-lengths", type=float, default=1.0, help="factor on every length")
     add(
         "--set",
@@ -256,7 +260,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "benchmark": "round",
         **figures(
-            outcome, task, flops_per_token=packed.flops_per_token(arch, cfg), peak=peak
+            outcome, task, flops_per_token=rates.flops_per_token(arch, cfg), peak=peak
         ),
         **compared(
             outcome,

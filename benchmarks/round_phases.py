@@ -11,9 +11,8 @@ import round_task
 import workload
 
 from seal_jax import (
-    config,
-    config_rounds,
     generate,
+    generation_settings,
     imitate,
     inner,
     lora,
@@ -22,6 +21,7 @@ from seal_jax import (
     policy,
     runtime,
     select,
+    training_settings,
 )
 
 PHASES = ("propose", "adapt", "evaluate", "select", "imitate")
@@ -54,7 +54,7 @@ class Outcome:
 
     clock: Clock
     written: dict[str, list[generate.Generated]]
-    trained: list[packed.Trained]
+    trained: list[packed.TrainedAdapters]
     kept: list[tuple[int, int]]
     losses: list[float]
 
@@ -62,7 +62,7 @@ class Outcome:
 def run_round(
     learner: policy.Policy,
     task: round_task.Task,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     *,
     warm_up: bool = False,
 ) -> Outcome:
@@ -111,7 +111,7 @@ def write(
     learner: policy.Policy,
     adapters: lora.Tree | None,
     asked: Sequence[tuple[generate.Request, int]],
-    decoding: config.Decoding,
+    decoding: generation_settings.Decoding,
     *,
     warm_up: bool,
 ) -> generate.Generated:
@@ -146,10 +146,10 @@ def adapt(
     learner: policy.Policy,
     task: round_task.Task,
     chunk: Sequence[round_task.Trial],
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     *,
     warm_up: bool,
-) -> packed.Trained:
+) -> packed.TrainedAdapters:
     """Trains an adapter for every trial.
 
     Raises:
@@ -163,10 +163,10 @@ def train(
     learner: policy.Policy,
     jobs: Sequence[plan.Job],
     names: Sequence[tuple[int, ...]],
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     *,
     what: str,
-) -> packed.Trained:
+) -> packed.TrainedAdapters:
     """Trains an adapter for every job.
 
     Raises:
@@ -238,18 +238,18 @@ def choose(task: round_task.Task) -> list[tuple[int, int]]:
 
 def learn(
     learner: policy.Policy,
-    wanted: config_rounds.ImitateConfig,
+    wanted: training_settings.ImitateConfig,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> tuple[policy.Policy, list[float]]:
     """Fine-tunes on the pairs and merges; the policy that comes of it, and losses."""
-    delta, losses = imitate.train(
+    tuned = imitate.train(
         learner.params,
         pairs,
         jax.random.key(round_task.SEED),
         arch=learner.arch,
-        cfg=round_task.imitate_config(wanted),
+        cfg=wanted,
         eos=workload.EOS,
     )
-    merged = learner.merged(delta)
+    merged = learner.merged(tuned.delta)
     jax.block_until_ready(merged.params)
-    return merged, losses
+    return merged, tuned.losses

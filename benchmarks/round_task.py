@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import common
 import workload
 
-from seal_jax import config_rounds, config_rules, imitate, plan
+from seal_jax import config_rounds, config_rules, plan
 
 CONFIG = common.ROOT / "configs" / "squad.py"
 SEED = 0
@@ -41,22 +41,6 @@ def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
                 f"of its type: {reason}"
             ) from None
     return made.to_dict()
-
-
-def imitate_config(wanted: config_rounds.ImitateConfig) -> imitate.ImitateConfig:
-    """The hyper-parameters as `imitate.train` takes them."""
-    return imitate.ImitateConfig(
-        targets=wanted.lora.targets,
-        rank=wanted.lora.rank,
-        alpha=wanted.lora.alpha,
-        learning_rate=wanted.learning_rate,
-        epochs=wanted.epochs,
-        batch=wanted.batch,
-        micro_batch=wanted.micro_batch,
-        clip=wanted.clip,
-        length_multiple=wanted.length_multiple,
-        schedule=wanted.schedule,
-    )
 
 
 # Lengths

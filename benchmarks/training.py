@@ -8,7 +8,7 @@ import common
 import jax
 import workload
 
-from seal_jax import hf_config, inner, model, plan
+from seal_jax import hf_config, inner, model, plan, training_settings
 
 SEED = 0
 
@@ -18,7 +18,7 @@ class Sizes:
     """What is trained, and how the packed engine lays it out."""
 
     epochs: int
-    loss: plan.LossConfig
+    loss: training_settings.LossConfig
     targets: tuple[str, ...]
     rank: int
     tile: int
@@ -27,12 +27,12 @@ class Sizes:
     slots: int
     active: int
 
-    def inner(self, *, pool: int) -> inner.InnerConfig:
+    def inner(self, *, pool: int) -> inner.EngineConfig:
         """The engine's sizes; alpha is twice the rank, as in the reference."""
-        layout = plan.PlanConfig(
+        layout = training_settings.PlanConfig(
             self.tile, self.row_tokens, self.step_tokens, self.slots, self.active
         )
-        return inner.InnerConfig(
+        return inner.EngineConfig(
             self.targets, self.rank, 2.0 * self.rank, layout, pool=pool
         )
 
@@ -79,7 +79,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, default=workload.EPOCHS)
     add("--rank", type=int, default=32)
     add("--targets", default="q_proj,v_proj", help="separated by commas")
-    add("--loss", choices=(plan.MASKED, plan.REFERENCE), default=plan.MASKED)
+    add(
+        "--loss",
+        choices=(training_settings.MASKED, training_settings.REFERENCE),
+        default=training_settings.MASKED,
+    )
     add("--pad-to", type=int, default=2048, help="of the reference loss, and of PEFT")
     add("--pad-samples", type=int, default=8, help="of the reference loss")
     add("--tile", type=int, default=16)
@@ -111,7 +115,7 @@ def sizes_of(args: argparse.Namespace) -> Sizes:
         raise ValueError(f"--targets={args.targets} must be of {', '.join(known)}")
     names = [field.name for field in dataclasses.fields(Sizes)]
     given = {name: getattr(args, name) for name in names}
-    loss = plan.LossConfig(args.loss, args.pad_to, args.pad_samples)
+    loss = training_settings.LossConfig(args.loss, args.pad_to, args.pad_samples)
     return Sizes(**(given | {"loss": loss, "targets": targets}))
 
 

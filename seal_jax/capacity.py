@@ -12,7 +12,15 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from seal_jax import config, inner, mesh, model, packed, plan
+from seal_jax import (
+    formatting,
+    inner,
+    mesh,
+    model,
+    model_sharding,
+    packed,
+    training_settings,
+)
 
 # Global steps of about two thousand tokens run a 7B model's matmuls near their peak;
 # more only cost memory. A line and its padding to tiles take some 60 positions.
@@ -43,17 +51,12 @@ class Memory(NamedTuple):
         }
         if self.frozen:
             parts["frozen stacks"] = self.frozen
-        listed = ", ".join(f"{name} {size(n)}" for name, n in parts.items())
-        return f"{size(self.total)} ({listed})"
-
-
-def size(count: int) -> str:
-    """Bytes for people: 3.2 GB, 45 MB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+        listed = ", ".join(f"{name} {formatting.size(n)}" for name, n in parts.items())
+        return f"{formatting.size(self.total)} ({listed})"
 
 
 def measure(
-    arch: model.ModelConfig, cfg: inner.InnerConfig, on: Mesh | None = None
+    arch: model.ModelConfig, cfg: inner.EngineConfig, on: Mesh | None = None
 ) -> Memory:
     """What training with `cfg` takes on a device, read off the compiled program."""
     params, (slots, results), _, _, _, *more = packed.arguments(arch, cfg, on)
@@ -84,17 +87,14 @@ def _bytes(tree: object) -> int:
 
 def choose(
     arch: model.ModelConfig,
-    wanted: config.InnerSizes,
+    wanted: training_settings.InnerSizes,
     *,
     limit: int,
     adapters: int,
     lines: int = 1,
     on: Mesh | None = None,
-    frozen_rank: int = 0,
-    frozen_rows: int = 0,
-    orthogonal: float = 0.0,
-    divergence: bool = False,
-) -> tuple[inner.InnerConfig, Memory]:
+    options: training_settings.EngineOptions = training_settings.PLAIN,
+) -> tuple[inner.EngineConfig, Memory]:
     """The inner loop with every size decided.
 
     Args:
@@ -104,7 +104,7 @@ def choose(
       adapters: the most that are trained at a time; a pool need not be larger.
       lines: how many one optimizer step trains; a global step has as many rows.
       on: the mesh, or None for one device.
-      frozen_rank, frozen_rows, orthogonal, divergence: as in `inner.InnerConfig`.
+      options: what else the program is made for.
 
     Raises:
       ValueError: what is fixed does not fit; says what would.
@@ -112,15 +112,12 @@ def choose(
     row, shards = wanted.row_tokens, mesh.shards(on)
     adapters = -(-adapters // shards)
     # With divergence a step has a text beside its lines.
-    least = row * (lines + divergence)
+    least = row * (lines + options.divergence)
     first = wanted.step_tokens or max(-(-STEP_TOKENS // row) * row, least)
     while True:
         cfg = dataclasses.replace(
             build(wanted, step_tokens=first, adapters=adapters),
-            frozen_rank=frozen_rank,
-            frozen_rows=frozen_rows,
-            orthogonal=orthogonal,
-            divergence=divergence,
+            **dataclasses.asdict(options),
         )
         memory = measure(arch, cfg, on)
         if max(memory.total, answering(memory, shards)) <= limit:
@@ -133,11 +130,11 @@ def choose(
         if wanted.step_tokens or first == least:
             if memory.total <= limit:
                 raise ValueError(
-                    f"generation after training needs {size(answering(memory, shards))}"
-                    f" ({_twice(memory)} twice, and the finished adapters), "
-                    f"{size(limit)} can "
-                    "be used; lower inner.pool, or spread the base over devices with "
-                    "mesh.model"
+                    "generation after training needs "
+                    f"{formatting.size(answering(memory, shards))} ({_twice(memory)} "
+                    "twice, and the finished adapters), "
+                    f"{formatting.size(limit)} can be used; lower inner.pool, or "
+                    "spread the base over devices with mesh.model"
                 )
             raise ValueError(_advice(cfg, wanted, memory, limit, least))
         first = max(least, first // 2 // row * row)
@@ -161,7 +158,7 @@ def base_bytes(arch: model.ModelConfig, on: Mesh | None = None) -> int:
         like = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             like,
-            mesh.param_shardings(arch, on),
+            model_sharding.param_shardings(arch, on),
         )
     return _bytes(like)
 
@@ -171,17 +168,17 @@ def _twice(memory: Memory) -> str:
 
 
 def build(
-    wanted: config.InnerSizes, *, step_tokens: int, adapters: int
-) -> inner.InnerConfig:
+    wanted: training_settings.InnerSizes, *, step_tokens: int, adapters: int
+) -> inner.EngineConfig:
     """The config's inner loop, its open sizes as for a device with memory enough."""
     slots = wanted.slots or max(1, step_tokens // POSITIONS_PER_SLOT)
     # Rarely do more than three in four find their next line's place in a step.
     active = wanted.active or max(1, slots * 3 // 4)
-    return inner.InnerConfig(
+    return inner.EngineConfig(
         targets=wanted.lora.targets,
         rank=wanted.lora.rank,
         alpha=wanted.lora.alpha,
-        plan=plan.PlanConfig(
+        plan=training_settings.PlanConfig(
             tile=wanted.tile,
             row_tokens=wanted.row_tokens,
             step_tokens=step_tokens,
@@ -192,17 +189,17 @@ def build(
     )
 
 
-def _per_adapter(cfg: inner.InnerConfig, memory: Memory) -> tuple[float, float]:
+def _per_adapter(cfg: inner.EngineConfig, memory: Memory) -> tuple[float, float]:
     return memory.slots / cfg.plan.slots, memory.pool / cfg.pool
 
 
 def _shrunk(
-    cfg: inner.InnerConfig,
-    wanted: config.InnerSizes,
+    cfg: inner.EngineConfig,
+    wanted: training_settings.InnerSizes,
     memory: Memory,
     limit: int,
     shards: int,
-) -> inner.InnerConfig | None:
+) -> inner.EngineConfig | None:
     """`cfg` with a smaller pool, then fewer slots, as far as the config leaves open."""
     per_slot, per_result = _per_adapter(cfg, memory)
     room = limit - memory.base - memory.other - memory.frozen
@@ -225,8 +222,8 @@ def _shrunk(
 
 
 def _advice(
-    cfg: inner.InnerConfig,
-    wanted: config.InnerSizes,
+    cfg: inner.EngineConfig,
+    wanted: training_settings.InnerSizes,
     memory: Memory,
     limit: int,
     least: int,
@@ -238,7 +235,7 @@ def _advice(
     have = (
         f"the inner loop with inner.step_tokens={cfg.plan.step_tokens}, inner.slots="
         f"{cfg.plan.slots}, inner.pool={cfg.pool} needs {memory.line()}, "
-        f"{size(limit)} can be used"
+        f"{formatting.size(limit)} can be used"
     )
     if fits >= 1:
         return f"{have}; inner.slots={fits} fits"

@@ -7,32 +7,10 @@ defaults below it (`config_rules.build`). The experiments themselves: `config_ro
 
 import dataclasses
 
-from seal_jax import (
-    config_rules,
-    grade,
-    plan,
-    self_edit,
-)
+from seal_jax import config_rules, grade, self_edit
 from seal_jax.judge import JudgeConfig
 
 TASKS = ("squad", "world")
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSource:
-    """`path`: directory or hub name. `random_weights`: use only its config.
-
-    `kernel`: implementation of the low-rank matmul, one of
-    `lora_matmul.api.IMPLEMENTATIONS`.
-    """
-
-    path: str
-    random_weights: bool
-    dtype: str
-    kernel: str
-
-    def __post_init__(self):
-        config_rules.one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,29 +62,6 @@ class TaskConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoding:
-    """One prompt and how its continuation is drawn; `prompt` is a name or a file."""
-
-    prompt: str
-    temperature: float
-    top_p: float
-    top_k: int
-    min_tokens: int
-    max_tokens: int
-    prompt_multiple: int
-    batch: int
-
-    def __post_init__(self):
-        config_rules.at_least("max_tokens", self.max_tokens, 1)
-        config_rules.at_least("min_tokens", self.min_tokens, 0)
-        config_rules.at_least("batch", self.batch, 1)
-        config_rules.at_least("prompt_multiple", self.prompt_multiple, 1)
-        config_rules.within("temperature", self.temperature, 0.0, 100.0)
-        config_rules.within("top_p", self.top_p, 1e-6, 1.0)
-        config_rules.at_least("top_k", self.top_k, 0)
-
-
-@dataclasses.dataclass(frozen=True)
 class EditConfig:
     """From a self-edit to training lines; see `self_edit.split`."""
 
@@ -116,61 +71,6 @@ class EditConfig:
     def __post_init__(self):
         config_rules.one_of("edit.split", self.split, self_edit.RULES)
         config_rules.one_of("edit.quirks", self.quirks, self_edit.QUIRKS)
-
-
-@dataclasses.dataclass(frozen=True)
-class LoraConfig:
-    """An adapter's shape; the applied scale is `alpha / rank`."""
-
-    targets: tuple[str, ...]
-    rank: int
-    alpha: float
-
-
-@dataclasses.dataclass(frozen=True)
-class InnerSizes:
-    """What every inner loop has; sizes of `plan.PlanConfig` and `inner.InnerConfig`.
-
-    A size of 0 is chosen to fit the device (`capacity.choose`). No size changes what an
-    adapter learns, but for `row_tokens`: where a self-edit is text, longer lines are
-    cut there.
-    """
-
-    lora: LoraConfig
-    clip: float
-    tile: int
-    row_tokens: int
-    step_tokens: int
-    slots: int
-    active: int
-    pool: int
-
-    def __post_init__(self):
-        config_rules.positive("inner.clip", self.clip)
-        for name in ("step_tokens", "slots", "active", "pool"):
-            config_rules.at_least(f"inner.{name}", getattr(self, name), 0)
-        # Whatever is open, the rest must be a legal plan.
-        plan.PlanConfig(
-            self.tile,
-            self.row_tokens,
-            self.step_tokens or self.row_tokens,
-            self.slots or 1,
-            self.active or 1,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class InnerConfig(InnerSizes):
-    """The inner loop of passages: a line a step, linear decay."""
-
-    learning_rate: float
-    epochs: int
-    loss: plan.LossConfig
-
-    def __post_init__(self):
-        super().__post_init__()
-        config_rules.at_least("inner.epochs", self.epochs, 1)
-        config_rules.positive("inner.learning_rate", self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)

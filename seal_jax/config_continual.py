@@ -4,9 +4,9 @@ See `config`; `continual` runs it.
 """
 
 import dataclasses
-from typing import Any
+import functools
 
-from seal_jax import config, config_rules, plan
+from seal_jax import config, config_rules, generation_settings, training_settings
 
 # What an arm may add to merging one self-edit after the other, or do instead.
 MERGE = "merge"
@@ -87,13 +87,13 @@ class Continual:
 
     seed: int
     mesh: config.MeshConfig
-    model: config.ModelSource
+    model: generation_settings.ModelSource
     task: config.TaskConfig
     sequence: SequenceConfig
-    propose: config.Decoding
+    propose: generation_settings.Decoding
     edit: config.EditConfig
-    inner: config.InnerConfig
-    answer: config.Decoding
+    inner: training_settings.InnerConfig
+    answer: generation_settings.Decoding
     grade: config.GradeConfig
     retain: RetainConfig
     arms: tuple[str, ...]
@@ -112,10 +112,11 @@ class Continual:
                     f"arms: {arm!r} and {seen[parts]!r} must differ; leave one out"
                 )
             seen[parts] = arm
-            if "kl" in parts and self.inner.loss.mode != plan.MASKED:
+            if "kl" in parts and self.inner.loss.mode != training_settings.MASKED:
                 raise ValueError(
                     f"arms: {arm!r} reads texts beside the training lines, which needs "
-                    f"inner.loss.mode={plan.MASKED!r}, not {self.inner.loss.mode!r}"
+                    f"inner.loss.mode={training_settings.MASKED!r}, not "
+                    f"{self.inner.loss.mode!r}"
                 )
             if "kl" in parts and self.retain.kl_tokens > self.inner.row_tokens:
                 raise ValueError(
@@ -150,25 +151,25 @@ class Continual:
         return 1
 
     @property
-    def engine(self) -> dict[str, Any]:
+    def engine(self) -> training_settings.EngineOptions:
         """What the inner loop has to be made for: the most that any arm needs."""
         every = [self.engine_of(arm) for arm in self.arms]
-        return {key: max(own[key] for own in every) for key in every[0]}
+        return functools.reduce(training_settings.EngineOptions.joined, every)
 
-    def engine_of(self, arm: str) -> dict[str, Any]:
-        """What one arm's inner loop is made for, by the names of `inner.InnerConfig`.
+    def engine_of(self, arm: str) -> training_settings.EngineOptions:
+        """What one arm's inner loop is made for.
 
         Kept adapters train on the base; all others on what their sequence has learned,
         of which there is most before the last passage.
         """
         parts = controls(arm)
         before = (self.sequence.passages - 1) * self.inner.lora.rank
-        return {
-            "frozen_rank": 0 if "keep" in parts else before,
-            "frozen_rows": 0 if "keep" in parts else self.sequence.count,
-            "orthogonal": self.retain.orthogonal if "orthogonal" in parts else 0.0,
-            "divergence": "kl" in parts,
-        }
+        return training_settings.EngineOptions(
+            frozen_rank=0 if "keep" in parts else before,
+            frozen_rows=0 if "keep" in parts else self.sequence.count,
+            orthogonal=self.retain.orthogonal if "orthogonal" in parts else 0.0,
+            divergence="kl" in parts,
+        )
 
 
 def _parts(arm: str) -> list[str]:

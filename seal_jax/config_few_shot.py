@@ -4,9 +4,14 @@
 """
 
 import dataclasses
-from typing import Any
 
-from seal_jax import config, config_rounds, config_rules, plan
+from seal_jax import (
+    config,
+    config_rounds,
+    config_rules,
+    generation_settings,
+    training_settings,
+)
 from seal_jax.tasks import arc_data, arc_edit, arc_text, arc_vote
 
 TASKS = ("arc", "grids")
@@ -83,12 +88,12 @@ class FewShotScale:
 
 
 @dataclasses.dataclass(frozen=True)
-class FewShotInner(config.InnerSizes):
+class FewShotInner(training_settings.InnerSizes):
     """The inner loop of few-shot tasks; the self-edit says the rest.
 
     `warmup` steps, then `schedule` ("cosine" or "linear") to zero. `padding`: "masked",
     or "padded" for the reference's loss on pads, of which `pad_samples` are computed
-    (`plan.LossConfig`).
+    (`training_settings.LossConfig`).
     """
 
     warmup: int
@@ -99,10 +104,18 @@ class FewShotInner(config.InnerSizes):
     def __post_init__(self):
         super().__post_init__()
         config_rules.at_least("inner.warmup", self.warmup, 0)
-        config_rules.one_of("inner.schedule", self.schedule, (plan.LINEAR, plan.COSINE))
-        config_rules.one_of("inner.padding", self.padding, (plan.MASKED, plan.PADDED))
+        config_rules.one_of(
+            "inner.schedule",
+            self.schedule,
+            (training_settings.LINEAR, training_settings.COSINE),
+        )
+        config_rules.one_of(
+            "inner.padding",
+            self.padding,
+            (training_settings.MASKED, training_settings.PADDED),
+        )
         config_rules.at_least("inner.pad_samples", self.pad_samples, -1)
-        if self.padding == plan.PADDED and not self.pad_samples:
+        if self.padding == training_settings.PADDED and not self.pad_samples:
             raise ValueError(
                 "inner.pad_samples=0 leaves out what inner.padding='padded' is for; "
                 "use -1 for all pads, or 8 to sample so many"
@@ -115,17 +128,17 @@ class FewShot:
 
     seed: int
     mesh: config.MeshConfig
-    model: config.ModelSource
+    model: generation_settings.ModelSource
     task: FewShotTaskConfig
     scale: FewShotScale
-    propose: config.Decoding
+    propose: generation_settings.Decoding
     edit: arc_edit.EditLimits
     data: arc_data.DataConfig
     inner: FewShotInner
     views: arc_vote.ViewsConfig
-    answer: config.Decoding
+    answer: generation_settings.Decoding
     select: config_rounds.SelectConfig
-    imitate: config_rounds.ImitateConfig
+    imitate: training_settings.ImitateConfig
     stop: config_rounds.StopConfig
     ladder: tuple[str, ...]
 
@@ -177,6 +190,6 @@ class FewShot:
         return self.edit.batch
 
     @property
-    def engine(self) -> dict[str, Any]:
+    def engine(self) -> training_settings.EngineOptions:
         """What the inner loop has to be made for besides (`capacity.choose`)."""
-        return {}
+        return training_settings.PLAIN

@@ -4,9 +4,8 @@
 """
 
 import dataclasses
-from typing import Any
 
-from seal_jax import config, config_rules, plan
+from seal_jax import config, config_rules, generation_settings, training_settings
 
 HOW = ("lora", "full")
 COPIES = ("once", "each")
@@ -57,7 +56,7 @@ class PoolConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PooledInner(config.InnerConfig):
+class PooledInner(training_settings.InnerConfig):
     """The one adapter's training: `batch` texts a step.
 
     The rate climbs over the share `warmup_share` of the steps, then falls linearly to
@@ -72,7 +71,9 @@ class PooledInner(config.InnerConfig):
         config_rules.at_least("inner.batch", self.batch, 1)
         config_rules.within("inner.warmup_share", self.warmup_share, 0.0, 1.0)
         # Others cost a pad's forward pass for each text, or take one text a step.
-        config_rules.one_of("inner.loss.mode", self.loss.mode, (plan.MASKED,))
+        config_rules.one_of(
+            "inner.loss.mode", self.loss.mode, (training_settings.MASKED,)
+        )
         least = self.batch * self.row_tokens
         if 0 < self.step_tokens < least:
             raise ValueError(
@@ -80,31 +81,6 @@ class PooledInner(config.InnerConfig):
                 f"{self.batch} rows of inner.row_tokens={self.row_tokens}; use {least} "
                 "or 0"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class FullConfig:
-    """Full fine-tuning: `batch` texts a step, packed into rows (`finetune`).
-
-    The rate climbs over the share `warmup_share` of the steps, then falls linearly to
-    zero. `micro_batch`: rows whose gradient is taken at once. Rows are as wide as the
-    longest text, rounded up to `length_multiple`; texts are cut at `inner.row_tokens`.
-    """
-
-    learning_rate: float
-    epochs: int
-    batch: int
-    micro_batch: int
-    warmup_share: float
-    clip: float
-    length_multiple: int
-
-    def __post_init__(self):
-        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
-            config_rules.at_least(f"full.{name}", getattr(self, name), 1)
-        config_rules.positive("full.learning_rate", self.learning_rate)
-        config_rules.positive("full.clip", self.clip)
-        config_rules.within("full.warmup_share", self.warmup_share, 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,15 +93,15 @@ class Pooled:
 
     seed: int
     mesh: config.MeshConfig
-    model: config.ModelSource
+    model: generation_settings.ModelSource
     writer: WriterConfig
     task: config.TaskConfig
     pool: PoolConfig
-    propose: config.Decoding
+    propose: generation_settings.Decoding
     edit: config.EditConfig
     inner: PooledInner
-    full: FullConfig
-    answer: config.Decoding
+    full: training_settings.FullConfig
+    answer: generation_settings.Decoding
     grade: config.GradeConfig
     arms: tuple[str, ...]
 
@@ -164,6 +140,6 @@ class Pooled:
         return ""
 
     @property
-    def engine(self) -> dict[str, Any]:
+    def engine(self) -> training_settings.EngineOptions:
         """What the inner loop has to be made for besides (`capacity.choose`)."""
-        return {}
+        return training_settings.PLAIN

@@ -2,17 +2,16 @@
 
 import dataclasses
 import math
-from typing import Any
 
 from seal_jax import (
     config,
     config_rules,
+    generation_settings,
     halving,
-    plan,
     plateau,
     quiz,
-    rounds_data,
     select,
+    training_settings,
 )
 
 # The ladder's rows.
@@ -155,7 +154,7 @@ class LabelFreeConfig:
     """
 
     rubric: str
-    quiz: config.Decoding
+    quiz: generation_settings.Decoding
     questions: int
 
     def __post_init__(self):
@@ -201,60 +200,22 @@ class StopConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImitateConfig:
-    """Supervised fine-tuning of the policy on the kept edits; see `imitate.train`.
-
-    `start`: "previous" trains on the policy that wrote the edits, "base" on the one
-    that the run began with. `data`: "replace" takes the edits of this round,
-    "accumulate" those of all rounds. SEAL's are previous and replace; ReST-EM starts
-    from the base.
-    """
-
-    start: str
-    data: str
-    lora: config.LoraConfig
-    learning_rate: float
-    schedule: str
-    epochs: int
-    batch: int
-    micro_batch: int
-    clip: float
-    length_multiple: int
-
-    def __post_init__(self):
-        config_rules.one_of("imitate.start", self.start, ("previous", "base"))
-        config_rules.one_of("imitate.data", self.data, rounds_data.POLICIES)
-        config_rules.one_of(
-            "imitate.schedule", self.schedule, (plan.LINEAR, plan.COSINE)
-        )
-        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
-            config_rules.at_least(f"imitate.{name}", getattr(self, name), 1)
-        config_rules.positive("imitate.learning_rate", self.learning_rate)
-        config_rules.positive("imitate.clip", self.clip)
-        if self.batch % self.micro_batch:
-            raise ValueError(
-                f"imitate.batch={self.batch} must be a multiple of "
-                f"imitate.micro_batch={self.micro_batch}; use micro_batch=1"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything that decides a run's result."""
 
     seed: int
     mesh: config.MeshConfig
-    model: config.ModelSource
+    model: generation_settings.ModelSource
     task: config.TaskConfig
     scale: Scale
-    propose: config.Decoding
+    propose: generation_settings.Decoding
     edit: config.EditConfig
-    inner: config.InnerConfig
-    answer: config.Decoding
+    inner: training_settings.InnerConfig
+    answer: generation_settings.Decoding
     grade: config.GradeConfig
     label_free: LabelFreeConfig | None
     select: SelectConfig
-    imitate: ImitateConfig
+    imitate: training_settings.ImitateConfig
     stop: StopConfig
     ladder: tuple[str, ...]
 
@@ -309,9 +270,9 @@ class Experiment:
         return 1
 
     @property
-    def engine(self) -> dict[str, Any]:
+    def engine(self) -> training_settings.EngineOptions:
         """What the inner loop has to be made for besides (`capacity.choose`)."""
-        return {}
+        return training_settings.PLAIN
 
 
 def _is_number(text: str) -> bool:

@@ -80,9 +80,10 @@ class Setting:
         )
 
     @property
-    def engine(self) -> inner.InnerConfig:
+    def engine(self) -> inner.EngineConfig:
         """The arm's inner loop."""
-        return dataclasses.replace(self.run.inner, **self.exp.engine_of(self.arm))
+        options = self.exp.engine_of(self.arm)
+        return dataclasses.replace(self.run.inner, **dataclasses.asdict(options))
 
     def written(self, stack: lora.Tree, block: lora.Tree, t: int) -> lora.Tree:
         """The stacks after passage t = 1, 2, ...: `block` in its place."""

@@ -1,6 +1,6 @@
-"""Cross-entropy and divergence under a frozen head, without ever holding all logits.
+"""Cross-entropy and divergence without ever holding all logits.
 
-The head is not trained, so the only gradient is that of the hidden states, and each
+Where the head is not trained, the only gradient is that of the hidden states, and each
 token's depends on that token alone. It is formed in the forward pass, while a chunk's
 logits exist: two matmuls with the head, no recomputation, and at most `CHUNK` logits
 at a time instead of tokens x vocabulary in float32 (1.2 GB for 2048 tokens of Qwen2.5).
@@ -59,6 +59,110 @@ def _backward(slopes_MD: Array, dce_M: Array):
 
 
 cross_entropy.defvjp(_forward, _backward)
+
+
+# Rows: chunks are taken along T, so that rows cut over a mesh's devices stay cut.
+
+
+def frozen_rows(hidden_BTD: Array, head_DV: Array, targets_BT: Array) -> Array:
+    """`cross_entropy` of rows, float32 `[B, T]`; the head's gradient is zero."""
+
+    def one(chunk: tuple[Array, Array]) -> Array:
+        hidden, targets = chunk
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        return cross_entropy(flat, head_DV, targets.reshape(-1)).reshape(targets.shape)
+
+    width = _width(targets_BT, head_DV)
+    chunks = _chunked((hidden_BTD, targets_BT), width)
+    return _joined(jax.lax.map(one, chunks), targets_BT.shape[1])
+
+
+@jax.custom_vjp
+def trained_rows(hidden_BTD: Array, head_DV: Array, targets_BT: Array) -> Array:
+    """Cross-entropy of rows, float32 `[B, T]`, with a gradient of the head too.
+
+    The logits are formed once more for it, and it is summed in float32.
+
+    Args:
+      hidden_BTD: hidden states after the final norm.
+      head_DV: the output head.
+      targets_BT: int32 token ids.
+    """
+
+    def one(chunk: tuple[Array, Array]) -> Array:
+        logits_BTV, log_z_BT = _row_logits(chunk[0], head_DV)
+        own = jnp.take_along_axis(logits_BTV, chunk[1][..., None], axis=-1)
+        return log_z_BT - own[..., 0]
+
+    width = _width(targets_BT, head_DV)
+    chunks = _chunked((hidden_BTD, targets_BT), width)
+    return _joined(jax.lax.map(one, chunks), targets_BT.shape[1])
+
+
+def _row_logits(hidden_BTD: Array, head_DV: Array) -> tuple[Array, Array]:
+    logits_BTV = jnp.einsum(
+        "btd,dv->btv", hidden_BTD, head_DV, preferred_element_type=jnp.float32
+    )
+    return logits_BTV, jax.nn.logsumexp(logits_BTV, axis=-1)
+
+
+def _trained_forward(hidden_BTD: Array, head_DV: Array, targets_BT: Array):
+    return trained_rows(hidden_BTD, head_DV, targets_BT), (
+        hidden_BTD,
+        head_DV,
+        targets_BT,
+    )
+
+
+def _trained_backward(saved: tuple[Array, Array, Array], dce_BT: Array):
+    hidden_BTD, head_DV, targets_BT = saved
+
+    def one(dhead_DV: Array, chunk: tuple[Array, Array, Array]):
+        hidden, targets, dce = chunk
+        logits_BTV, log_z_BT = _row_logits(hidden, head_DV)
+        probability_BTV = jnp.exp(logits_BTV - log_z_BT[..., None])
+        hit_BTV = jax.nn.one_hot(targets, head_DV.shape[1])
+        slope_BTV = dce[..., None] * (probability_BTV - hit_BTV)
+        slope_BTV = slope_BTV.astype(head_DV.dtype)
+        dhidden = jnp.einsum("btv,dv->btd", slope_BTV, head_DV)
+        dhead_DV += jnp.einsum(
+            "btd,btv->dv", hidden, slope_BTV, preferred_element_type=jnp.float32
+        )
+        return dhead_DV, dhidden.astype(hidden.dtype)
+
+    chunks = _chunked((hidden_BTD, targets_BT, dce_BT), _width(targets_BT, head_DV))
+    zero = jnp.zeros(head_DV.shape, jnp.float32)
+    dhead_DV, dhidden = jax.lax.scan(one, zero, chunks)
+    dhidden_BTD = _joined(dhidden, targets_BT.shape[1])
+    return dhidden_BTD, dhead_DV.astype(head_DV.dtype), None
+
+
+trained_rows.defvjp(_trained_forward, _trained_backward)
+
+
+def _width(targets_BT: Array, head_DV: Array) -> int:
+    """Columns of a chunk of rows."""
+    b, t = targets_BT.shape
+    return min(t, max(1, CHUNK // (b * head_DV.shape[1])))
+
+
+def _chunked[T: tuple[Array, ...]](rows: T, width: int) -> T:
+    """Each `[B, T, ...]` as chunks of columns `[N, B, width, ...]`, zeros behind."""
+
+    def one(x: Array) -> Array:
+        short = -x.shape[1] % width
+        x = jnp.pad(x, [(0, 0), (0, short)] + [(0, 0)] * (x.ndim - 2))
+        shape = (x.shape[0], -1, width, *x.shape[2:])
+        return jnp.moveaxis(x.reshape(shape), 1, 0)
+
+    return jax.tree.map(one, rows)
+
+
+def _joined(chunks: Array, columns: int) -> Array:
+    """Undoes `_chunked`."""
+    n, b, width = chunks.shape[:3]
+    x = jnp.moveaxis(chunks, 0, 1).reshape(b, n * width, *chunks.shape[3:])
+    return x[:, :columns]
 
 
 @jax.custom_vjp

@@ -31,7 +31,6 @@ from seal_jax import (
     mesh,
     metrics,
     model,
-    plan,
     policy,
     pooled,
     records,
@@ -39,6 +38,7 @@ from seal_jax import (
     report_html,
     rounds,
     runtime,
+    training_settings,
     trials,
 )
 from seal_jax.journal import Journal
@@ -208,7 +208,7 @@ def fitting(
     devices: Mesh | None,
     *,
     say: Callable[[str], None],
-) -> inner.InnerConfig:
+) -> inner.EngineConfig:
     """The inner loop's sizes for the devices here; compiles its program.
 
     Raises:
@@ -227,7 +227,7 @@ def fitting(
         adapters=exp.adapters,
         lines=exp.lines_per_step,
         on=devices,
-        **exp.engine,
+        options=exp.engine,
     )
     say(
         f"inner loop: steps of {cfg.plan.step_tokens} tokens, {cfg.plan.slots} slots, "
@@ -236,7 +236,9 @@ def fitting(
     return cfg
 
 
-def kept(journal: Journal, cfg: inner.InnerConfig, *, shards: int) -> inner.InnerConfig:
+def kept(
+    journal: Journal, cfg: inner.EngineConfig, *, shards: int
+) -> inner.EngineConfig:
     """The sizes that a workdir began with: its units of work were cut by them.
 
     Raises:
@@ -250,7 +252,7 @@ def kept(journal: Journal, cfg: inner.InnerConfig, *, shards: int) -> inner.Inne
             f"{shards}; use as many devices as then, or another --workdir"
         )
     return dataclasses.replace(
-        cfg, plan=plan.PlanConfig(**first["plan"]), pool=first["pool"]
+        cfg, plan=training_settings.PlanConfig(**first["plan"]), pool=first["pool"]
     )
 
 

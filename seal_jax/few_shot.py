@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax import config_few_shot, plan, policy, trials
+from seal_jax import config_few_shot, plan, policy, training_settings, trials
 from seal_jax.tasks import arc, arc_data, arc_edit, arc_text, arc_vote, grids
 
 _EVERYTHING = arc_data.Switches(True, True, True, True)
@@ -164,7 +164,7 @@ class FewShotTask:
         asked, inner = arc_edit.parse(edit.text, self.exp.edit), self.exp.inner
         lines, given = self._lines(item, asked.switches)
         # Rows are padded to the job's own longest: `pad_to` is for passages.
-        loss = plan.LossConfig(inner.padding, 2, inner.pad_samples)
+        loss = training_settings.LossConfig(inner.padding, 2, inner.pad_samples)
         return plan.Job(
             lines,
             seed,

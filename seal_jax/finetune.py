@@ -14,7 +14,6 @@ nearest they would mostly be lost as the rate falls.
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -24,10 +23,20 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from seal_jax import hf_weights, inner, mesh, model, plan
+from seal_jax import (
+    inner,
+    mesh,
+    model,
+    model_sharding,
+    plan,
+    sft_loss,
+    sft_rows,
+    training_settings,
+)
+from seal_jax.params import leaf_shapes, nested
 
 
-class Trained(NamedTuple):
+class TunedModel(NamedTuple):
     """What `train` returns.
 
     `losses` are those of the steps, means over their targets; `finite` says whether
@@ -53,10 +62,10 @@ def state_bytes(arch: model.ModelConfig, on: Mesh | None) -> int:
     which is more than one 80 GB card; over `mesh.model=2` it is half of that on each.
     Activations and logits come on top.
     """
-    leaves = jax.tree.leaves(hf_weights.nested(hf_weights.leaf_shapes(arch)))
+    leaves = jax.tree.leaves(nested(leaf_shapes(arch)))
     shapes = [leaf.shape for leaf in leaves]
     if on is not None:
-        cuts = jax.tree.leaves(mesh.param_shardings(arch, on))
+        cuts = jax.tree.leaves(model_sharding.param_shardings(arch, on))
         shapes = [c.shard_shape(s) for c, s in zip(cuts, shapes, strict=True)]
     each = 2 * jnp.dtype(arch.dtype).itemsize + 3 * 4
     return each * sum(map(math.prod, shapes))
@@ -98,78 +107,20 @@ def check_rows(micro_batch: int, on: Mesh | None) -> None:
         )
 
 
-# Rows
-
-
-def pack(
-    lines: Sequence[Sequence[int]], *, width: int, multiple: int, eos: int
-) -> dict[str, np.ndarray]:
-    """Lines laid into as few rows as a best fit finds: arrays `[B, T]`.
-
-    A line of n tokens takes n positions: each predicts the next, the last end-of-text.
-    The widest line goes first, each into the fullest row that takes it.
-
-    Args:
-      lines: token ids, at most `width` of each.
-      width: T.
-      multiple: B is a multiple of it; rows without a line fill it up.
-      eos: end-of-text id.
-
-    Returns:
-      `tokens`, `targets`, `positions` (within the line), `segments` (which line, -1:
-      none) as int32, and `weights`, 1 for a target.
-    """
-    sizes = list(map(len, lines))
-    room = [width] * len(lines)
-    first = plan.fit(sizes, room, width)
-    assert first is not None  # A row each always does.
-    used = max(first) // width + 1
-    shape = (-(-used // multiple) * multiple, width)
-    rows = {
-        "tokens": np.full(shape, eos, np.int32),
-        "targets": np.full(shape, eos, np.int32),
-        "positions": np.zeros(shape, np.int32),
-        "segments": np.full(shape, -1, np.int32),
-        "weights": np.zeros(shape, np.float32),
-    }
-    for i, (ids, start) in enumerate(zip(lines, first, strict=True)):
-        row, n = start // width, len(ids)
-        span = slice(start % width, start % width + n)
-        rows["tokens"][row, span] = ids
-        rows["targets"][row, span] = [*ids[1:], eos]
-        rows["positions"][row, span] = range(n)
-        rows["segments"][row, span] = i
-        rows["weights"][row, span] = 1.0
-    return rows
-
-
 # Steps
-
-
-def sum_loss(params: dict, rows: dict, arch: model.ModelConfig) -> Array:
-    """Weighted sum of cross-entropies over packed rows, float32 `[]`."""
-    mask_BTS = model.segment_mask(rows["segments"], rows["segments"] >= 0)
-    hidden_BTD, _ = model.hidden(
-        params, None, arch, rows["tokens"], rows["positions"], mask_BTS
-    )
-    logits_BTV = model.logits(params, arch, hidden_BTD)
-    ce_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, rows["targets"])
-    return jnp.sum(ce_BT * rows["weights"])
 
 
 def _placed(tree: Any, arch: model.ModelConfig, on: Mesh | None) -> Any:
     """Inside jit: a tree like the parameters, cut as they are."""
     if on is None:
         return tree
-    shardings = mesh.param_shardings(arch, on)
+    shardings = model_sharding.param_shardings(arch, on)
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings)
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "on"))
 def _zeros(*, arch: model.ModelConfig, on: Mesh | None) -> dict:
-    shapes = hf_weights.nested(
-        {path: jnp.zeros(x.shape) for path, x in hf_weights.leaf_shapes(arch).items()}
-    )
+    shapes = nested({path: jnp.zeros(x.shape) for path, x in leaf_shapes(arch).items()})
     return _placed(shapes, arch, on)
 
 
@@ -183,7 +134,13 @@ def _accumulate(
     on: Mesh | None,
 ) -> tuple[Array, dict]:
     """Adds a micro-batch's loss and gradient to the step's."""
-    loss, grads = jax.value_and_grad(sum_loss)(params, mesh.cut(rows, on), arch)
+
+    def loss_fn(params: dict) -> Array:
+        return sft_loss.sum_loss(
+            params, None, mesh.cut(rows, on), arch, frozen_head=False
+        )
+
+    loss, grads = jax.value_and_grad(loss_fn)(params)
     grads = jax.tree.map(lambda t, g: t + g.astype(jnp.float32), total[1], grads)
     return total[0] + loss, _placed(grads, arch, on)
 
@@ -241,7 +198,7 @@ def train(
     length_multiple: int,
     eos: int,
     on: Mesh | None = None,
-) -> Trained:
+) -> TunedModel:
     """Trains all parameters on a job's lines, `job.batch` of them a step.
 
     Args:
@@ -253,26 +210,28 @@ def train(
         axis `data`. It costs memory and changes no result but by rounding.
       length_multiple: rows are as wide as the longest line, rounded up to this.
       eos: end-of-text id.
-      on: the mesh that `params` lie on as `mesh.param_shardings`, or None.
+      on: the mesh that `params` lie on as `model_sharding.param_shardings`, or None.
 
     Raises:
       ValueError: another loss mode, given tokens, texts beside, or a micro-batch that
         the mesh does not divide.
     """
-    if job.loss.mode != plan.MASKED or job.given or job.beside:
+    if job.loss.mode != training_settings.MASKED or job.given or job.beside:
         raise ValueError(
             f"inner.loss.mode={job.loss.mode!r} with given tokens or texts beside is "
-            f"for adapters; full fine-tuning takes whole lines and {plan.MASKED!r}"
+            "for adapters; full fine-tuning takes whole lines and "
+            f"{training_settings.MASKED!r}"
         )
     check_rows(micro_batch, on)
-    targets, sizes = job.targets(), list(map(len, job.lines))
-    width = -(-max(sizes) // length_multiple) * length_multiple
+    targets = job.targets()
+    lines = [sft_rows.line(ids, first_target=1, eos=eos) for ids in job.lines]
+    width = sft_rows.width([one.positions for one in lines], length_multiple)
     adam = cast(optax.ScaleByAdamState, inner.ADAM.init(_zeros(arch=arch, on=on)))
     slot = inner.Slot(params, adam, jnp.zeros(()))
     losses, tokens, computed = [], 0, 0
     for i, (batch, rate) in enumerate(zip(job.batches(), job.rates(), strict=True)):
-        rows = pack(
-            [job.lines[j] for j in batch], width=width, multiple=micro_batch, eos=eos
+        rows = sft_rows.pack(
+            [lines[j] for j in batch], width=width, multiple=micro_batch, eos=eos
         )
         count = sum(targets[j] for j in batch)
         rows["weights"] /= np.float32(count)
@@ -288,4 +247,6 @@ def train(
         tokens += count
         computed += rows["tokens"].size
     finite = bool(_all_finite(slot.adapter)) and bool(np.isfinite(losses).all())
-    return Trained(slot.adapter, [float(x) for x in losses], finite, tokens, computed)
+    return TunedModel(
+        slot.adapter, [float(x) for x in losses], finite, tokens, computed
+    )

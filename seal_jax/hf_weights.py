@@ -17,18 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from flax import traverse_util
 from jax.sharding import Sharding
 
-from seal_jax import files, model
+from seal_jax import files
 from seal_jax.model import ModelConfig
+from seal_jax.params import Leaf, flat, leaf_shapes, nested
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SOURCE_DTYPES = ("F32", "BF16", "F16")
 MAX_SHARD_BYTES = 5_000_000_000
-
-type Path_ = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Rule:
     """Where one kind of tensor lives: its name in the files, its path in our tree."""
 
     name: str  # with "{}" for the layer, if there is one tensor per layer
-    path: Path_
+    path: Leaf
     transpose: bool = False
 
     @property
@@ -80,20 +78,6 @@ RULES = _rules()
 _IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
 
 
-def leaf_shapes(cfg: ModelConfig) -> dict[Path_, jax.ShapeDtypeStruct]:
-    """Shape and dtype of every parameter of the model, by path."""
-    return _flat(jax.eval_shape(lambda: model.init_params(jax.random.key(0), cfg)))
-
-
-def nested(flat: dict[Path_, Any]) -> dict:
-    """A tree from its leaves by path."""
-    return traverse_util.unflatten_dict(flat)
-
-
-def _flat(tree: dict) -> dict[Path_, Any]:
-    return dict(traverse_util.flatten_dict(tree))
-
-
 # Reading
 
 
@@ -108,7 +92,7 @@ def load_params(path: str | Path, cfg: ModelConfig, *, sharding: Any = None) -> 
       path: directory with model.safetensors, or with shards and their index.
       cfg: what the directory's config.json says (`hf.read_config`).
       sharding: None for the default device, one Sharding for every leaf, or a tree of
-        them in the shape of the parameters (`mesh.param_shardings`).
+        them in the shape of the parameters (`model_sharding.param_shardings`).
 
     Returns:
       The tree `Decoder` expects.
@@ -120,7 +104,7 @@ def load_params(path: str | Path, cfg: ModelConfig, *, sharding: Any = None) -> 
     """
     path, leaves = Path(path), leaf_shapes(cfg)
     one_for_all = dict.fromkeys(leaves, sharding)
-    shardings = _flat(sharding) if isinstance(sharding, dict) else one_for_all
+    shardings = flat(sharding) if isinstance(sharding, dict) else one_for_all
     out = {}
     with contextlib.ExitStack() as stack:
         tensors = _open(path, stack)
@@ -281,16 +265,16 @@ def save_params(
       ValueError: `params` is not the tree of a model of this config.
       DiskFullError: no room.
     """
-    flat, leaves = _flat(params), leaf_shapes(cfg)
-    ours, theirs = ({p: tuple(x.shape) for p, x in t.items()} for t in (flat, leaves))
-    if ours != theirs:
-        odd = min({p for p, _ in ours.items() ^ theirs.items()})
+    ours, leaves = flat(params), leaf_shapes(cfg)
+    given, wanted = ({p: tuple(x.shape) for p, x in t.items()} for t in (ours, leaves))
+    if given != wanted:
+        odd = min({p for p, _ in given.items() ^ wanted.items()})
         raise ValueError(
-            f"params[{'/'.join(odd)}]: shape {ours.get(odd)}, and the config implies "
-            f"{theirs.get(odd)}; save a model under its own config"
+            f"params[{'/'.join(odd)}]: shape {given.get(odd)}, and the config implies "
+            f"{wanted.get(odd)}; save a model under its own config"
         )
-    groups = _shards(cfg, flat, max_shard_bytes)
-    tensors = _tensors(cfg, flat)
+    groups = _shards(cfg, ours, max_shard_bytes)
+    tensors = _tensors(cfg, ours)
     weight_map, total = {}, 0
     for number, names in enumerate(groups, start=1):
         file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"

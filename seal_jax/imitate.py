@@ -3,73 +3,38 @@
 A LoRA on every linear layer, trained on completions only, to be merged afterwards.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
-from seal_jax import lora, model
-
-
-@dataclasses.dataclass(frozen=True)
-class ImitateConfig:
-    """Hyper-parameters (SEAL, appendices A and B.2): LoRA, AdamW, no warm-up.
-
-    `schedule`: how the learning rate falls to zero, one of `SCHEDULES`.
-    """
-
-    targets: tuple[str, ...]
-    rank: int
-    alpha: float
-    learning_rate: float
-    epochs: int
-    batch: int
-    micro_batch: int
-    clip: float
-    length_multiple: int
-    schedule: str
-
+from seal_jax import lora, mesh, model, sft_loss, sft_rows
+from seal_jax.training_settings import COSINE, LINEAR, ImitateConfig
 
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
-    "cosine": optax.cosine_decay_schedule,
+    LINEAR: lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    COSINE: optax.cosine_decay_schedule,
 }
 
 
-def make_rows(
-    examples: Sequence[tuple[Sequence[int], Sequence[int]]], *, width: int, eos: int
-) -> dict[str, np.ndarray]:
-    """Arrays `[B, T]` for (prompt, completion) pairs; end-of-text is a target too."""
-    shape = (len(examples), width)
-    rows = {
-        "tokens": np.full(shape, eos, np.int32),
-        "targets": np.full(shape, eos, np.int32),
-        "weights": np.zeros(shape, np.float32),
-    }
-    for i, (prompt, completion) in enumerate(examples):
-        ids = [*prompt, *completion]
-        rows["tokens"][i, : len(ids)] = ids
-        rows["targets"][i, : len(ids) - 1] = ids[1:]
-        rows["weights"][i, len(prompt) - 1 : len(ids)] = 1.0
-    return rows
+class TunedAdapter(NamedTuple):
+    """What `train` returns.
 
+    `delta` has its scale folded in, ready for `lora.merge`. `losses` are those of the
+    steps, means over their completion tokens. `tokens` are the positions of prompts and
+    completions, over all epochs; `computed_tokens` all positions of the rows.
+    """
 
-def sum_loss(
-    params: dict, delta: lora.Tree, rows: dict, arch: model.ModelConfig
-) -> Array:
-    """Weighted sum of cross-entropies over the rows, float32 `[]`."""
-    b, t = rows["tokens"].shape
-    positions = jnp.broadcast_to(jnp.arange(t), (b, t))
-    mask = model.causal_mask(jnp.ones((b, t), bool))
-    hidden, _ = model.hidden(params, delta, arch, rows["tokens"], positions, mask)
-    logits = model.logits(params, arch, hidden)
-    ce = optax.softmax_cross_entropy_with_integer_labels(logits, rows["targets"])
-    return jnp.sum(ce * rows["weights"])
+    delta: lora.Tree
+    losses: list[float]
+    tokens: int
+    computed_tokens: int
 
 
 def _optimizer(cfg: ImitateConfig, steps: int) -> optax.GradientTransformation:
@@ -82,28 +47,44 @@ def _optimizer(cfg: ImitateConfig, steps: int) -> optax.GradientTransformation:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("arch", "cfg", "steps"), donate_argnames="state"
+    jax.jit, static_argnames=("arch", "cfg", "steps", "on"), donate_argnames="state"
 )
-def train_step(params, state, rows, *, arch: model.ModelConfig, cfg, steps: int):
-    """One optimizer step over a batch given as micro-batches `[micro, B, T]`.
+def train_step(
+    params: dict,
+    state: tuple[lora.Tree, optax.OptState],
+    rows: dict,
+    count: Array | np.int32,
+    *,
+    arch: model.ModelConfig,
+    cfg: ImitateConfig,
+    steps: int,
+    on: Mesh | None = None,
+) -> tuple[tuple[lora.Tree, optax.OptState], Array]:
+    """One optimizer step over the first `count` micro-batches of `[N, micro, T]`.
 
     The loss is the mean over the batch's completion tokens, whatever the micro-batches.
+    The count is no shape, so that one program does for every step.
     """
     delta, opt_state = state
     total = jnp.sum(rows["weights"])
 
-    def accumulate(carry, micro):
-        def loss_fn(delta):
-            scaled = lora.scaled(delta, cfg.alpha / cfg.rank)
-            return sum_loss(params, scaled, micro, arch) / total
+    def accumulate(i: Array, carry: tuple[Array, lora.Tree]):
+        micro = mesh.cut(jax.tree.map(lambda leaf: leaf[i], rows), on)
 
-        loss, grads = jax.value_and_grad(loss_fn)(delta)
-        return jax.tree.map(jnp.add, carry, (loss, grads)), None
+        def loss_fn(delta: lora.Tree) -> Array:
+            scaled = lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank)
+            summed = sft_loss.sum_loss(params, scaled, micro, arch, frozen_head=True)
+            return summed / total
+
+        return jax.tree.map(jnp.add, carry, jax.value_and_grad(loss_fn)(delta))
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, delta))
-    (loss, grads), _ = jax.lax.scan(accumulate, zero, rows)
+    loss, grads = jax.lax.fori_loop(0, count, accumulate, zero)
+    if on is not None:  # Each device has the sum, and takes the same step.
+        grads = jax.lax.with_sharding_constraint(grads, mesh.replicated(on))
     updates, opt_state = _optimizer(cfg, steps).update(grads, opt_state, delta)
-    return (optax.apply_updates(delta, updates), opt_state), loss
+    tuned = cast(lora.Tree, optax.apply_updates(delta, updates))
+    return (tuned, opt_state), loss
 
 
 def train(
@@ -114,20 +95,23 @@ def train(
     arch: model.ModelConfig,
     cfg: ImitateConfig,
     eos: int,
-) -> tuple[lora.Tree, list[float]]:
+    on: Mesh | None = None,
+) -> TunedAdapter:
     """Trains a fresh adapter on (prompt, completion) pairs of token ids.
 
+    A step's pairs are packed into rows as wide as the longest of all, rounded up to
+    `cfg.length_multiple`.
+
     Args:
-      params: the policy's parameters, frozen.
+      params: the policy's parameters, frozen; on a mesh, placed as
+        `model_sharding.param_shardings`.
       examples: the kept edits; batches are drawn anew each epoch.
       key: typed PRNG key of the adapter's init and of the shuffles.
       arch: the decoder.
-      cfg: hyper-parameters.
+      cfg: hyper-parameters. `micro_batch` counts packed rows; on a mesh it is rounded
+        up to a multiple of the axis `data`.
       eos: end-of-text id, appended to every completion.
-
-    Returns:
-      The adapter with its scale folded in, ready for `lora.merge`, and the loss of
-      every step (mean over completion tokens).
+      on: devices that share a micro-batch's rows, or None for one.
 
     Raises:
       ValueError: no examples.
@@ -137,32 +121,54 @@ def train(
             "no edit was kept: nothing to imitate; lower select.threshold, or use "
             "'none'"
         )
-    longest = max(len(p) + len(c) for p, c in examples)
-    width = -(-longest // cfg.length_multiple) * cfg.length_multiple
+    lines = [
+        sft_rows.line([*prompt, *completion], first_target=len(prompt), eos=eos)
+        for prompt, completion in examples
+    ]
+    width = sft_rows.width([one.positions for one in lines], cfg.length_multiple)
     per_epoch = -(-len(examples) // cfg.batch)
     steps = per_epoch * cfg.epochs
     rng = np.random.default_rng(jax.random.key_data(key).tolist())
-    delta = lora.init(key, arch, targets=cfg.targets, rank=cfg.rank)
-    state = (delta, _optimizer(cfg, steps).init(delta))
-    losses = []
+    delta = lora.init(key, arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
+    state = mesh.put((delta, _optimizer(cfg, steps).init(delta)), on)
+    losses, tokens, computed = [], 0, 0
     for _ in range(cfg.epochs):
-        order = rng.permutation(len(examples))
-        for start in range(0, len(examples), cfg.batch):
-            chosen = [examples[i] for i in order[start : start + cfg.batch]]
-            rows = _micro_batches(make_rows(chosen, width=width, eos=eos), cfg)
+        order = rng.permutation(len(lines))
+        for start in range(0, len(lines), cfg.batch):
+            chosen = [lines[i] for i in order[start : start + cfg.batch]]
+            rows, count = micro_batches(
+                chosen, cfg, width=width, shards=mesh.shards(on), eos=eos
+            )
+            tokens += sum(one.positions for one in chosen)
+            computed += int(count) * rows["tokens"][0].size
+            rows, count = mesh.put((rows, count), on)
             state, loss = train_step(
-                params, state, rows, arch=arch, cfg=cfg, steps=steps
+                params, state, rows, count, arch=arch, cfg=cfg, steps=steps, on=on
             )
             losses.append(loss)
-    return lora.scaled(state[0], cfg.alpha / cfg.rank), [float(x) for x in losses]
+    delta = lora.scaled(state[0], cfg.lora.alpha / cfg.lora.rank)
+    return TunedAdapter(delta, [float(x) for x in losses], tokens, computed)
 
 
-def _micro_batches(rows: dict, cfg: ImitateConfig) -> dict:
-    """`[B, T]` to `[batch / micro, micro, T]`; a short last batch gets empty rows."""
+def micro_batches(
+    lines: Sequence[sft_rows.Line],
+    cfg: ImitateConfig,
+    *,
+    width: int,
+    shards: int,
+    eos: int,
+) -> tuple[dict[str, np.ndarray], np.int32]:
+    """A step's rows as micro-batches `[N, micro, T]`, and how many are not empty.
 
-    def split(leaf: np.ndarray) -> np.ndarray:
-        filled = np.zeros((cfg.batch, leaf.shape[1]), leaf.dtype)
-        filled[: len(leaf)] = leaf
-        return filled.reshape(-1, cfg.micro_batch, leaf.shape[1])
+    N is the same for every step: `cfg.batch` lines take at most as many rows.
+    """
+    micro = -(-cfg.micro_batch // shards) * shards
+    most = -(-cfg.batch // micro)
+    rows = sft_rows.pack(lines, width=width, multiple=micro, eos=eos)
+    count = len(rows["tokens"]) // micro
+    empty = sft_rows.lay([], [], shape=((most - count) * micro, width), eos=eos)
 
-    return {name: split(leaf) for name, leaf in rows.items()}
+    def split(name: str) -> np.ndarray:
+        return np.concatenate([rows[name], empty[name]]).reshape(most, micro, width)
+
+    return {name: split(name) for name in rows}, np.int32(count)

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from seal_jax import lora, model, plan
+from seal_jax import lora, model, training_settings
 
 
 @dataclasses.dataclass(frozen=True)
-class InnerConfig:
+class EngineConfig:
     """What a compiled inner loop is made for (SEAL, section 3.2; its TTT server).
 
     `pool`: finished adapters held on the device, and so the most that `train` takes.
@@ -33,7 +33,7 @@ class InnerConfig:
     targets: tuple[str, ...]
     rank: int
     alpha: float
-    plan: plan.PlanConfig
+    plan: training_settings.PlanConfig
     pool: int
     frozen_rank: int = 0
     frozen_rows: int = 0
@@ -92,7 +92,7 @@ def update(slot: Slot, grads: lora.Tree, loss: Array, rate: Array, clip: Array) 
 
 
 def applied(
-    adapter: lora.Tree, cfg: InnerConfig, frozen: lora.Tree | None = None
+    adapter: lora.Tree, cfg: EngineConfig, frozen: lora.Tree | None = None
 ) -> lora.Tree:
     """An adapter, or a stack of them, as the model applies it: on top of its `frozen`.
 
@@ -131,7 +131,7 @@ def overlap(frozen: lora.Tree, adapter: lora.Tree) -> Array:
     )
 
 
-def empty_frozen(arch: model.ModelConfig, cfg: InnerConfig) -> lora.Tree | None:
+def empty_frozen(arch: model.ModelConfig, cfg: EngineConfig) -> lora.Tree | None:
     """The stacks beneath the adapters, nothing learnt yet; None if there are none."""
     if not cfg.frozen_rank:
         return None
@@ -149,7 +149,7 @@ def check_frozen(
     rows: Sequence[int],
     jobs: int,
     arch: model.ModelConfig,
-    cfg: InnerConfig,
+    cfg: EngineConfig,
 ) -> None:
     """Refuses stacks that `cfg` does not describe, or rows that they do not have.
 
@@ -237,7 +237,7 @@ def train_step(
     rate: Array,
     clip: Array,
     arch: model.ModelConfig,
-    cfg: InnerConfig,
+    cfg: EngineConfig,
     frozen: lora.Tree | None = None,
 ) -> Slot:
     """One step of one adapter on one batch of lines, arrays `[B, T]`.
@@ -268,7 +268,7 @@ def adapt(
     clip: Array,
     total: Array,
     arch: model.ModelConfig,
-    cfg: InnerConfig,
+    cfg: EngineConfig,
     frozen: lora.Tree | None = None,
 ) -> Slot:
     """Trains one adapter: the definition of the inner loop.

@@ -19,8 +19,17 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from seal_jax import cross_entropy, inner, lora, mesh, model, plan, plan_blocks
-from seal_jax.inner import InnerConfig, Slot
+from seal_jax import (
+    cross_entropy,
+    inner,
+    lora,
+    mesh,
+    model,
+    model_sharding,
+    plan,
+    plan_blocks,
+)
+from seal_jax.inner import EngineConfig, Slot
 from seal_jax.plan_blocks import Extras
 
 # Where a `Slot` of many adapters carries their axis; a prefix of its tree.
@@ -29,7 +38,7 @@ _SECOND: Any = 1
 STACKED = Slot(_SECOND, optax.ScaleByAdamState(_FIRST, _SECOND, _SECOND), _FIRST)
 
 
-class Results(NamedTuple):
+class FinishedPool(NamedTuple):
     """Finished adapters, a row each: stacked, scale folded in, in the base's dtype.
 
     `loss_A` is its steps' mean cross-entropy; `finite_A` whether all stayed finite.
@@ -40,22 +49,22 @@ class Results(NamedTuple):
     finite_A: Array
 
 
-RESULTS = Results(_SECOND, _FIRST, _FIRST)
+FINISHED = FinishedPool(_SECOND, _FIRST, _FIRST)
 
 # What `run_block` takes after the base, over the axis `data` of a mesh.
 SHARDED = (
     jax.tree.map(
-        lambda axis: PartitionSpec(*[None] * axis, "data"), (STACKED, RESULTS)
+        lambda axis: PartitionSpec(*[None] * axis, "data"), (STACKED, FINISHED)
     ),
     *[PartitionSpec("data")] * 3,
 )
 # And the extras of its steps, and the stacks that its adapters train on: on each whole.
 _EXTENDED = PartitionSpec("data"), PartitionSpec()
 _NONE = Extras()
-type State = tuple[Slot, Results]
+type State = tuple[Slot, FinishedPool]
 
 
-def init_state(arch: model.ModelConfig, cfg: InnerConfig, *, shards: int = 1) -> State:
+def init_state(arch: model.ModelConfig, cfg: EngineConfig, *, shards: int = 1) -> State:
     """Empty slots and an empty pool, those of all shards side by side."""
 
     def zeros(count: int, dtype: str) -> lora.Tree:
@@ -66,7 +75,9 @@ def init_state(arch: model.ModelConfig, cfg: InnerConfig, *, shards: int = 1) ->
     slots, pool = cfg.plan.slots * shards, cfg.pool * shards
     moments = [zeros(slots, "float32") for _ in range(2)]
     adam = optax.ScaleByAdamState(jnp.zeros(slots, jnp.int32), *moments)
-    results = Results(zeros(pool, arch.dtype), jnp.zeros(pool), jnp.zeros(pool, bool))
+    results = FinishedPool(
+        zeros(pool, arch.dtype), jnp.zeros(pool), jnp.zeros(pool, bool)
+    )
     return Slot(zeros(slots, "float32"), adam, jnp.zeros(slots)), results
 
 
@@ -75,7 +86,7 @@ def loss(
     params: dict,
     step: plan_blocks.Steps,
     arch: model.ModelConfig,
-    cfg: InnerConfig,
+    cfg: EngineConfig,
     extras: Extras = _NONE,
     frozen: lora.Tree | None = None,
 ) -> tuple[Array, Array]:
@@ -119,7 +130,7 @@ def step_all(
     keys_A: Array,
     step: plan_blocks.Steps,
     arch: model.ModelConfig,
-    cfg: InnerConfig,
+    cfg: EngineConfig,
     extras: Extras = _NONE,
     frozen: lora.Tree | None = None,
 ) -> State:
@@ -149,15 +160,15 @@ def step_all(
     )
     slots = _put(slots, trained, step.slots, STACKED)
 
-    def leave(i: Array, results: Results) -> Results:
+    def leave(i: Array, results: FinishedPool) -> FinishedPool:
         slot, job = step.ends[i]
         adapter = lora.select(slots.adapter, slot)
         finite = jnp.isfinite(slots.loss_sum[slot])
         for leaf in jax.tree.leaves(adapter):
             finite &= jnp.all(jnp.isfinite(leaf))
         mean = slots.loss_sum[slot] / slots.adam.count[slot]
-        one = Results(lora.scaled(adapter, cfg.alpha / cfg.rank), mean, finite)
-        return _put(results, one, job, RESULTS)
+        one = FinishedPool(lora.scaled(adapter, cfg.alpha / cfg.rank), mean, finite)
+        return _put(results, one, job, FINISHED)
 
     return slots, jax.lax.fori_loop(0, step.end_count, leave, results)
 
@@ -187,7 +198,7 @@ def run_block(
     frozen: lora.Tree | None = None,
     *,
     arch: model.ModelConfig,
-    cfg: InnerConfig,
+    cfg: EngineConfig,
 ) -> State:
     """The first `counts[0]` of `steps`, in one loop on the device.
 
@@ -211,7 +222,7 @@ def run_block(
 
 @functools.cache
 def program(
-    arch: model.ModelConfig, cfg: InnerConfig, on: Mesh | None
+    arch: model.ModelConfig, cfg: EngineConfig, on: Mesh | None
 ) -> jax.stages.Compiled:
     """`run_block`, compiled, its state donated: the one program of the inner loop.
 
@@ -238,7 +249,7 @@ def program(
 
 
 def arguments(
-    arch: model.ModelConfig, cfg: InnerConfig, on: Mesh | None = None
+    arch: model.ModelConfig, cfg: EngineConfig, on: Mesh | None = None
 ) -> tuple:
     """What `program` takes: shapes, dtypes and, on a mesh, shardings."""
     shards = mesh.shards(on)
@@ -263,7 +274,7 @@ def arguments(
         specs += _EXTENDED
     if on is None:
         return args
-    shardings = (mesh.param_shardings(arch, on), *mesh.named(on, specs))
+    shardings = (model_sharding.param_shardings(arch, on), *mesh.named(on, specs))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         args,
@@ -271,29 +282,13 @@ def arguments(
     )
 
 
-def _empty_extras(cfg: InnerConfig, count: int) -> Extras:
+def _empty_extras(cfg: EngineConfig, count: int) -> Extras:
     return plan_blocks.empty_extras(
         cfg.plan, anchored=cfg.divergence, frozen=cfg.frozen_rank > 0, count=count
     )
 
 
-def flops_per_token(arch: model.ModelConfig, cfg: InnerConfig) -> int:
-    """FLOP to train one token: forward and backward, no gradient of what is frozen.
-
-    Two per weight forwards and two backwards, of the base and of the stacks beneath
-    the adapters, and six per weight of the adapter. With the divergence from the base,
-    two more per weight of the base for its own forward pass, and four per weight of the
-    head for more logits and a slope. Attention and the overlap are not counted.
-    """
-    linears = arch.linears()
-    per_rank = sum(sum(linears[t]) for t in cfg.targets) * arch.layers
-    count = 4 * arch.matmul_params() + (6 * cfg.rank + 4 * cfg.frozen_rank) * per_rank
-    if cfg.divergence:
-        count += 2 * arch.matmul_params() + 4 * arch.width * arch.vocab
-    return count
-
-
-class Trained(NamedTuple):
+class TrainedAdapters(NamedTuple):
     """What `train` returns; job a is row a of the results.
 
     `tokens` are the positions that carried loss, and those of their lines before them;
@@ -316,16 +311,17 @@ def train(
     keys_A: Array,
     *,
     arch: model.ModelConfig,
-    cfg: InnerConfig,
+    cfg: EngineConfig,
     eos: int,
     on: Mesh | None = None,
     frozen: lora.Tree | None = None,
     frozen_of: Sequence[int] | None = None,
-) -> Trained:
+) -> TrainedAdapters:
     """Trains many adapters, packed.
 
     Args:
-      params: frozen base parameters; on a mesh, placed as `mesh.param_shardings`.
+      params: frozen base parameters; on a mesh, placed as
+        `model_sharding.param_shardings`.
       jobs: one per adapter, at most `cfg.pool`, times the shards of the mesh.
       keys_A: typed PRNG keys, one per job, that draw the fresh adapters.
       arch: the decoder.
@@ -385,14 +381,16 @@ def train(
         results = results._replace(adapters=_rows(results.adapters, row_of_job))
     loss_A, finite_A = (np.asarray(x)[row_of_job] for x in results[1:])
     computed = count * cfg.plan.step_tokens
-    return Trained(results.adapters, loss_A, finite_A, tokens, computed, count, updates)
+    return TrainedAdapters(
+        results.adapters, loss_A, finite_A, tokens, computed, count, updates
+    )
 
 
 _rows = jax.jit(lora.select)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _empty_state(arch: model.ModelConfig, cfg: InnerConfig, on: Mesh | None) -> State:
+def _empty_state(arch: model.ModelConfig, cfg: EngineConfig, on: Mesh | None) -> State:
     if on is None:
         return init_state(arch, cfg)
     state = init_state(arch, cfg, shards=mesh.shards(on))

@@ -17,120 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-MASKED, REFERENCE, PADDED = "masked", "reference", "padded"
-LINEAR, COSINE = "linear", "cosine"
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """Which tokens of a line carry loss.
-
-    A line is trained in a row: its tokens, then end-of-text, once or more. In a row of
-    n tokens the model predicts all but the first, so n - 1 are targets, and n - g where
-    the first g are given.
-
-    `masked`: one end-of-text ends the row. The loss is the mean over a step's targets.
-
-    `padded`: what SEAL's few-shot reference trains: end-of-text fills the row up to the
-    job's longest line and its end, each of them a target. The loss is the mean over a
-    step's targets.
-
-    `reference`: what SEAL's TTT server trains: end-of-text fills the row up to `pad_to`
-    tokens, each of them a target, and the sum is divided by `pad_to`. One line a step.
-
-    A pad attends to the line and to no other pad, so pads are independent of each
-    other. Exact: the terms of the line, the first end-of-text, and with
-    `pad_samples = -1` all other pads. Estimated: with `pad_samples = k >= 0`, the pads'
-    sum is k of them, one drawn from each of k equal strata, weighted to the full count.
-    With k > 0 that is unbiased; k = 0 leaves out the pads after the first.
-
-    `pad_to` is read by `reference` alone, `pad_samples` by the modes that pad.
-    """
-
-    mode: str
-    pad_to: int
-    pad_samples: int
-
-    def __post_init__(self):
-        if self.mode not in (MASKED, REFERENCE, PADDED):
-            raise ValueError(
-                f"inner.loss.mode={self.mode!r} must be {MASKED!r}, {PADDED!r} or "
-                f"{REFERENCE!r}"
-            )
-        if self.pad_to < 2:
-            raise ValueError(
-                f"inner.loss.pad_to={self.pad_to} must be at least 2, a token and its "
-                "target"
-            )
-        if self.pad_samples < -1:
-            raise ValueError(
-                f"inner.loss.pad_samples={self.pad_samples} must be -1 (all pads) or "
-                "the number of pads to sample"
-            )
-
-    def row(self, tokens: int, longest: int) -> int:
-        """Tokens of the whole row of a line of `tokens`, of a job's up to `longest`."""
-        if self.mode == REFERENCE:
-            return self.pad_to
-        return (tokens if self.mode == MASKED else longest) + 1
-
-    def extra(self, tokens: int, longest: int | None = None) -> int:
-        """How many pad positions are computed beside a line of `tokens` tokens.
-
-        Its job's longest line has `longest` tokens; None: this is the longest.
-        """
-        pads = max(0, self.row(tokens, longest or tokens) - 1 - tokens)
-        return pads if self.pad_samples < 0 else min(pads, self.pad_samples)
-
-    def longest(self, width: int) -> int:
-        """Tokens of the longest line that fits `width` positions with its pads.
-
-        Raises:
-          ValueError: not even a line of one token does.
-        """
-        longest = self.pad_to if self.mode == REFERENCE else width
-        for tokens in range(min(longest, width), 0, -1):
-            if tokens + self.extra(tokens) <= width:
-                return tokens
-        raise ValueError(
-            f"inner.row_tokens={width} holds no line beside its {self.extra(1)} pads; "
-            f"use {self.pad_to}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class PlanConfig:
-    """How lines are laid into global steps.
-
-    A step has `step_tokens` positions in rows of `row_tokens`, within which attention
-    works; a line lies in one row. A `tile` of positions belongs to one adapter. `slots`
-    adapters are in training at a time; at most `active` of them step at once.
-    """
-
-    tile: int
-    row_tokens: int
-    step_tokens: int
-    slots: int
-    active: int
-
-    def __post_init__(self):
-        for name in ("tile", "row_tokens", "step_tokens", "slots", "active"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"inner.{name}={getattr(self, name)} must be positive")
-        _multiple("row_tokens", self.row_tokens, "tile", self.tile)
-        _multiple("step_tokens", self.step_tokens, "row_tokens", self.row_tokens)
-
-    def tiles(self, positions: int) -> int:
-        """Tiles that a line of so many positions takes."""
-        return -(-positions // self.tile)
-
-
-def _multiple(name: str, value: int, unit: str, size: int) -> None:
-    if value % size:
-        raise ValueError(
-            f"inner.{name}={value} must be a multiple of inner.{unit}={size}; use "
-            f"{-(-value // size) * size}"
-        )
+from seal_jax.training_settings import (
+    COSINE,
+    LINEAR,
+    MASKED,
+    PADDED,
+    REFERENCE,
+    LossConfig,
+    PlanConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True)

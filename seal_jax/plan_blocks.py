@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seal_jax import plan
+from seal_jax import plan, training_settings
 from seal_jax.plan import Job, PlanConfig
 
 # Global steps in one transfer to the device. The last block of a plan is filled up with
@@ -32,7 +32,7 @@ def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.nda
     beside = job.beside_order()
     for index, batch in enumerate(job.batches()):
         divisor = sum(targets[i] for i in batch)
-        if job.loss.mode == plan.REFERENCE:
+        if job.loss.mode == training_settings.REFERENCE:
             divisor = job.loss.pad_to
         step = []
         for i in batch:

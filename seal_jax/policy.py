@@ -15,7 +15,15 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from seal_jax import config, generate, hf, lora, mesh, model, sample
+from seal_jax import (
+    generate,
+    generation_settings,
+    hf,
+    lora,
+    model,
+    model_sharding,
+    sample,
+)
 from seal_kernels.lora_matmul import api as lora_op
 
 
@@ -50,7 +58,7 @@ class Policy:
         return dataclasses.replace(self, params=merge(self.params, delta))
 
 
-def describe(source: config.ModelSource, *, turn_end: str = "") -> Policy:
+def describe(source: generation_settings.ModelSource, *, turn_end: str = "") -> Policy:
     """The policy without its weights (`params` is empty): quick to open, to check with.
 
     `turn_end`: a token that ends what the policy writes, before the model's own ones.
@@ -79,14 +87,18 @@ def describe(source: config.ModelSource, *, turn_end: str = "") -> Policy:
 
 
 def load(
-    source: config.ModelSource, blank: Policy, *, seed: int, on: Mesh | None = None
+    source: generation_settings.ModelSource,
+    blank: Policy,
+    *,
+    seed: int,
+    on: Mesh | None = None,
 ) -> Policy:
     """The weights of a described policy.
 
     With `random_weights` they are drawn from `seed`. On a mesh they lie as
-    `mesh.param_shardings` says.
+    `model_sharding.param_shardings` says.
     """
-    sharding = None if on is None else mesh.param_shardings(blank.arch, on)
+    sharding = None if on is None else model_sharding.param_shardings(blank.arch, on)
     if source.random_weights:
         draw = jax.jit(model.init_params, static_argnums=1, out_shardings=sharding)
         params = draw(jax.random.key(seed), blank.arch)
@@ -118,7 +130,7 @@ def _continue(
     adapters: lora.Tree | None,
     prompts: Sequence[Sequence[str]],
     keys: Array,
-    decoding: config.Decoding,
+    decoding: generation_settings.Decoding,
     tick: Callable[[int], None],
 ) -> list[str]:
     """Continues `prompts[a][q]` under adapter a; one key for each, one flat list."""
@@ -142,7 +154,9 @@ def _continue(
     return [hf.decode(policy.tokenizer, ids).strip() for ids in generated.tokens]
 
 
-def sample_config(decoding: config.Decoding, policy: Policy) -> sample.SampleConfig:
+def sample_config(
+    decoding: generation_settings.Decoding, policy: Policy
+) -> sample.SampleConfig:
     """The decoding settings with this policy's stop tokens."""
     return sample.SampleConfig(
         max_tokens=decoding.max_tokens,
@@ -158,7 +172,7 @@ def write(
     policy: Policy,
     prompts: Sequence[str],
     keys: Array,
-    decoding: config.Decoding,
+    decoding: generation_settings.Decoding,
     *,
     tick: Callable[[int], None] = lambda count: None,
 ) -> list[str]:
@@ -175,7 +189,7 @@ def answer(
     adapters: lora.Tree | None,
     prompts: Sequence[Sequence[str]],
     keys_A: Array,
-    decoding: config.Decoding,
+    decoding: generation_settings.Decoding,
 ) -> list[list[str]]:
     """Continues `prompts[a][q]` under adapter a, or all of them under the base.
 
@@ -199,7 +213,7 @@ def log_likelihood(
     policy: Policy,
     adapters: lora.Tree | None,
     requests: Sequence[Sequence[tuple[str, str]]],
-    decoding: config.Decoding,
+    decoding: generation_settings.Decoding,
 ) -> list[list[float]]:
     """Mean log-probability per token (nats) of `(prompt, continuation)` pairs.
 

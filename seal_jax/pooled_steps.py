@@ -12,10 +12,10 @@ import jax
 
 from seal_jax import (
     checkpoint,
-    config,
     config_pooled,
     distributed,
     finetune,
+    generation_settings,
     lora,
     plan,
     policy,
@@ -32,7 +32,7 @@ from seal_jax.trials import Edit, Run
 CHUNK = 256
 
 
-def writer_source(exp: config_pooled.Pooled) -> config.ModelSource:
+def writer_source(exp: config_pooled.Pooled) -> generation_settings.ModelSource:
     """The model that writes, to be opened."""
     path = exp.writer.path
     if not path:

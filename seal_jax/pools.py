@@ -48,7 +48,7 @@ class Pool(NamedTuple):
     """
 
     rows: range
-    trained: packed.Trained
+    trained: packed.TrainedAdapters
     begin: float
     seconds: float
 
@@ -120,7 +120,7 @@ def train[Unit](
     store: Store[Unit],
     *,
     key: jax.Array,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     on: Mesh | None,
     phase: str,
     say: Callable[[str], None],
@@ -177,7 +177,7 @@ def _trained(
     rows: range,
     *,
     key: jax.Array,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     on: Mesh | None,
 ) -> Pool:
     begin = time.monotonic()

@@ -5,7 +5,23 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from seal_jax import formatting, inner, model, packed, runtime
+from seal_jax import formatting, inner, model, runtime
+
+
+def flops_per_token(arch: model.ModelConfig, cfg: inner.EngineConfig) -> int:
+    """FLOP to train one token: forward and backward, no gradient of what is frozen.
+
+    Two per weight forwards and two backwards, of the base and of the stacks beneath
+    the adapters, and six per weight of the adapter. With the divergence from the base,
+    two more per weight of the base for its own forward pass, and four per weight of the
+    head for more logits and a slope. Attention and the overlap are not counted.
+    """
+    linears = arch.linears()
+    per_rank = sum(sum(linears[t]) for t in cfg.targets) * arch.layers
+    count = 4 * arch.matmul_params() + (6 * cfg.rank + 4 * cfg.frozen_rank) * per_rank
+    if cfg.divergence:
+        count += 2 * arch.matmul_params() + 4 * arch.width * arch.vocab
+    return count
 
 
 def throughput(
@@ -13,7 +29,7 @@ def throughput(
     adapters: int,
     *,
     arch: model.ModelConfig,
-    cfg: inner.InnerConfig,
+    cfg: inner.EngineConfig,
     on: Mesh | None,
 ) -> dict[str, float]:
     """Rates of one chunk: training alone, but `adapters_per_s` with its answers.
@@ -30,7 +46,7 @@ def throughput(
     }
     peak = runtime.peak_flops(jax.devices()[0])
     if peak is not None:
-        flops = packed.flops_per_token(arch, cfg) * rates["tokens_per_s"]
+        flops = flops_per_token(arch, cfg) * rates["tokens_per_s"]
         devices = 1 if on is None else on.size
         rates["mfu"] = flops / (peak * devices)
     return rates

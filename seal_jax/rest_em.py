@@ -176,19 +176,7 @@ def learn(
     The delta is checkpointed: a later run merges it again instead of training it.
     """
     exp, directory = run.exp, workdir / "checkpoints" / name
-    c = exp.imitate
-    cfg = imitate.ImitateConfig(
-        targets=c.lora.targets,
-        rank=c.lora.rank,
-        alpha=c.lora.alpha,
-        learning_rate=c.learning_rate,
-        epochs=c.epochs,
-        batch=c.batch,
-        micro_batch=c.micro_batch,
-        clip=c.clip,
-        length_multiple=c.length_multiple,
-        schedule=c.schedule,
-    )
+    cfg = exp.imitate
     stage = trials.IMITATE if name == "policy" else trials.CONTROL
     key = policy.fold(run.key, [stage], [round_index])[0]
     unit = f"{name}/imitate/{round_index}"
@@ -196,16 +184,26 @@ def learn(
         run.say(f"round_{round_index}: imitate {len(kept)} self-edits ({name})")
         begin = time.monotonic()
         examples = [(pupil.encode(e.prompt), pupil.encode(e.text)) for e in kept]
-        delta, losses = imitate.train(
-            pupil.params, examples, key, arch=pupil.arch, cfg=cfg, eos=pupil.eos
+        tuned = imitate.train(
+            pupil.params,
+            examples,
+            key,
+            arch=pupil.arch,
+            cfg=cfg,
+            eos=pupil.eos,
+            on=run.mesh,
         )
         seconds = time.monotonic() - begin
-        meta = {"seconds": seconds, "losses": losses}
-        delta = distributed.readable(delta)
+        meta = {"seconds": seconds, "losses": tuned.losses}
+        meta |= {
+            "trained_tokens": tuned.tokens,
+            "computed_tokens": tuned.computed_tokens,
+        }
+        delta = distributed.readable(tuned.delta)
         if distributed.leads():
             checkpoint.save(directory, round_index, delta, meta)
     like = jax.eval_shape(
-        lambda: lora.init(key, pupil.arch, targets=cfg.targets, rank=cfg.rank)
+        lambda: lora.init(key, pupil.arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
     )
     # Read back even if it was just written: both ways must give the same bits.
     delta, meta = distributed.share_arrays(

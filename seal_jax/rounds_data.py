@@ -7,8 +7,7 @@ error stays bounded (Gerstgrasser et al. 2024, arXiv 2404.01413, theorem 1).
 
 from collections.abc import Sequence
 
-# SEAL's own is "replace".
-POLICIES = ("replace", "accumulate")
+from seal_jax.training_settings import IMITATE_DATA
 
 
 def training_set[T](
@@ -24,8 +23,8 @@ def training_set[T](
     Raises:
       ValueError: unknown `policy`.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy={policy!r} must be one of {', '.join(POLICIES)}")
+    if policy not in IMITATE_DATA:
+        raise ValueError(f"policy={policy!r} must be one of {', '.join(IMITATE_DATA)}")
     if policy == "replace":
         return list(new)
     return [one for own in (*past, new) for one in own]

@@ -154,7 +154,7 @@ class Run:
     """What every phase needs: the experiment, and where finished work is kept."""
 
     exp: Any  # One of `experiment.KINDS`.
-    inner: inner.InnerConfig
+    inner: inner.EngineConfig
     mesh: Mesh | None
     journal: Journal
     metrics: metrics.Log

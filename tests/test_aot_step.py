@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from seal_jax import capacity, config_few_shot, config_rules, inner, plan
+from seal_jax import capacity, config_few_shot, config_rules, inner, training_settings
 
 pytestmark = [
     pytest.mark.aot,
@@ -62,8 +62,8 @@ QV = ("q_proj", "v_proj")
     ],
 )
 def test_the_loop_compiles_and_fits_at_7b(compiled, targets, sizes, pool, frozen):
-    cfg = inner.InnerConfig(
-        targets, 32, 64.0, plan.PlanConfig(16, *sizes), pool, **frozen
+    cfg = inner.EngineConfig(
+        targets, 32, 64.0, training_settings.PlanConfig(16, *sizes), pool, **frozen
     )
     assert compiled("qwen2.5-7b", cfg)["total_bytes"] < CARD_80
 

@@ -5,7 +5,7 @@ import math
 import arc_bench
 import pytest
 
-from seal_jax import plan
+from seal_jax import plan, training_settings
 from seal_jax.tasks import arc_edit
 
 
@@ -163,7 +163,7 @@ def job(*sizes, given=(), epochs=1, batch=2):
         epochs=epochs,
         learning_rate=1e-4,
         clip=1.0,
-        loss=plan.LossConfig("masked", 2, 0),
+        loss=training_settings.LossConfig("masked", 2, 0),
         batch=batch,
         given=given,
     )
@@ -184,7 +184,9 @@ def test_work_is_the_sum_over_jobs(bench):
 
 def test_a_plan_is_counted_by_its_steps(bench):
     # Lines of two tiles and of one, in steps of two rows of two tiles.
-    cfg = plan.PlanConfig(tile=4, row_tokens=8, step_tokens=16, slots=2, active=2)
+    cfg = training_settings.PlanConfig(
+        tile=4, row_tokens=8, step_tokens=16, slots=2, active=2
+    )
     jobs = [job(8, 8, epochs=2), job(4, 3)]
     got = bench.arc_plan.planned(jobs, cfg, pool=2)
     # The first job fills a step of its own, twice; the other's lines take half of one.
@@ -202,7 +204,7 @@ def test_attention_is_counted_by_blocks_of_queries(bench):
     from seal_jax import model
 
     row = 2 * model.BLOCK + model.BLOCK // 2
-    cfg = plan.PlanConfig(row, row, row, 1, 1)
+    cfg = training_settings.PlanConfig(row, row, row, 1, 1)
     got = bench.arc_plan.planned([job(row, batch=1)], cfg, pool=1)
     b = model.BLOCK
     computed = b * b + b * 2 * b + b // 2 * row

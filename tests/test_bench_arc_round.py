@@ -25,7 +25,7 @@ def outcome_of(bench):
     clock = bench.round_phases.Clock(bench.arc_phases.PHASES)
     clock.seconds.update(adapt=4.0, evaluate=3.0, heldout_adapt=2.0, imitate=1.0)
     clock.seconds.update(propose=2.0, heldout_propose=1.0, heldout_evaluate=1.0)
-    trained = packed.Trained({}, np.zeros(4), np.ones(4, bool), 0, 1000, 5, 70)
+    trained = packed.TrainedAdapters({}, np.zeros(4), np.ones(4, bool), 0, 1000, 5, 70)
     done = bench.arc_phases.Done(
         generate.Generated([[1, 2], [3]], steps=2, prompt_tokens=9),
         [trained, trained],

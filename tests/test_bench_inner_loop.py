@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from seal_jax import inner, lora, model, packed, plan
+from seal_jax import inner, lora, model, packed, plan, training_settings
 
 ARCH = model.ModelConfig("qwen2", 64, 32, 2, 4, 2, 8, 48, 128, qkv_bias=True, tied=True)
 EOS = 63
-MASKED = plan.LossConfig("masked", 64, 0)
-SAMPLED = plan.LossConfig("reference", 64, 3)
+MASKED = training_settings.LossConfig("masked", 64, 0)
+SAMPLED = training_settings.LossConfig("reference", 64, 3)
 TINY = "--shape=tiny --rank=4 --epochs=1 --row-tokens=32 --repeats=2"
 
 
@@ -47,13 +47,13 @@ def scaling(load):
     return load("scaling")
 
 
-def config(**changes) -> inner.InnerConfig:
+def config(**changes) -> inner.EngineConfig:
     sizes = {"tile": 4, "row_tokens": 32, "step_tokens": 64, "slots": 2, "active": 2}
-    layout = plan.PlanConfig(**(sizes | changes))
-    return inner.InnerConfig(("q_proj", "v_proj"), 4, 8.0, layout, pool=5)
+    layout = training_settings.PlanConfig(**(sizes | changes))
+    return inner.EngineConfig(("q_proj", "v_proj"), 4, 8.0, layout, pool=5)
 
 
-def workload(*losses: plan.LossConfig) -> list[plan.Job]:
+def workload(*losses: training_settings.LossConfig) -> list[plan.Job]:
     """Five jobs that differ in lines, lengths, epochs, learning rate and clip."""
     rng = np.random.default_rng(3)
     lengths = [(3, 14, 7), (9,), (2, 2, 2, 17), (12, 5), (6, 21, 8)]
@@ -139,9 +139,9 @@ def test_a_warm_up_has_one_line_of_each_class(engines):
 # inner_loop.py
 
 
-def trained(*, tokens: int, computed: int, finite=(True,)) -> packed.Trained:
+def trained(*, tokens: int, computed: int, finite=(True,)) -> packed.TrainedAdapters:
     losses = np.ones(len(finite))
-    return packed.Trained({}, losses, np.array(finite), tokens, computed, 3, 6)
+    return packed.TrainedAdapters({}, losses, np.array(finite), tokens, computed, 3, 6)
 
 
 def test_rates_of_an_engine_that_trained_everything(inner_loop):

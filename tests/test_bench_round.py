@@ -69,8 +69,8 @@ def test_settings_are_those_of_the_papers_config(bench):
     assert (fewer.inner.epochs, fewer.propose.batch) == (2, 8)
     same = dataclasses.replace(fewer.inner, epochs=10)
     assert same == exp.inner
-    imitating = bench.round_task.imitate_config(exp.imitate)
-    assert (imitating.rank, imitating.batch, imitating.epochs) == (64, 10, 2)
+    imitating = exp.imitate
+    assert (imitating.lora.rank, imitating.batch, imitating.epochs) == (64, 10, 2)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,9 @@ def test_tokens_have_the_lengths_and_differ(bench, made_up):
 def outcome_of(bench, **changes):
     clock = bench.round_phases.Clock()
     clock.seconds.update(propose=2.0, adapt=4.0, evaluate=3.0, imitate=1.0)
-    trained = packed.Trained({}, np.zeros(4), np.ones(4, bool), 600, 1000, 5, 70)
+    trained = packed.TrainedAdapters(
+        {}, np.zeros(4), np.ones(4, bool), 600, 1000, 5, 70
+    )
     made = dict(
         clock=clock,
         written={
@@ -324,7 +326,7 @@ def test_a_round_runs_and_does_the_work_it_states(bench, tmp_path, capsys):
 def test_an_adapter_that_diverges_ends_it(bench, made_up, monkeypatch):
     task = small_task(bench, made_up)
     finite = np.array([True, False, True])
-    trained = packed.Trained({}, np.zeros(3), finite, 1, 1, 1, 1)
+    trained = packed.TrainedAdapters({}, np.zeros(3), finite, 1, 1, 1, 1)
     monkeypatch.setattr(packed, "train", lambda *args, **kwargs: trained)
     learner = type("Learner", (), {"params": {}, "arch": None})
     with pytest.raises(ValueError, match=r"\[\(0, 1, 1\)\] must stay finite"):

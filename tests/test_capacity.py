@@ -6,14 +6,21 @@ import jax
 import pytest
 import tiny_model
 
-from seal_jax import capacity, config, config_rounds, config_rules, model, packed
+from seal_jax import (
+    capacity,
+    config_rounds,
+    config_rules,
+    model,
+    packed,
+    training_settings,
+)
 
 ARCH = model.ModelConfig("llama", 64, 32, 1, 2, 1, 16, 48, 128, tied=True)
 # Sizes that leave a small device a choice: several adapters are as large as the base.
 OPEN = {"step_tokens": 0, "slots": 0, "active": 0, "pool": 0}
 
 
-def wanted(**changes) -> config.InnerConfig:
+def wanted(**changes) -> training_settings.InnerConfig:
     """The inner loop of a config, with these sizes; what is not given is open."""
     values = tiny_model.values("model")
     values["inner"] |= {"tile": 4, "row_tokens": 64} | OPEN | changes

@@ -5,7 +5,7 @@ import math
 import pytest
 import tiny_model
 
-from seal_jax import config_pooled, config_rules
+from seal_jax import config_pooled, config_rules, training_settings
 
 
 def build(arg: str = "", **changes) -> config_pooled.Pooled:
@@ -18,7 +18,7 @@ def build(arg: str = "", **changes) -> config_pooled.Pooled:
 @pytest.mark.parametrize("arg", ["", "tiny", "debug"])
 def test_every_variant_is_an_experiment(arg):
     exp = build(arg)
-    assert exp.turn_end == "" and exp.engine == {}
+    assert exp.turn_end == "" and exp.engine == training_settings.PLAIN
     assert exp.lines_per_step == exp.inner.batch == exp.full.batch == 8
     assert exp.trained_arms == tuple(a for a in config_pooled.ARMS[1:] if a in exp.arms)
 

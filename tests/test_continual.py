@@ -87,7 +87,11 @@ class Walked:
         task = continual.make(exp, blank, every, self.probes)
         task = continual.connect(task, workdir)
         cfg, _ = capacity.choose(
-            blank.arch, exp.inner, limit=2**40, adapters=exp.adapters, **exp.engine
+            blank.arch,
+            exp.inner,
+            limit=2**40,
+            adapters=exp.adapters,
+            options=exp.engine,
         )
         self.base = policy.load(exp.model, blank, seed=exp.seed)
         workdir.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import test_frozen as frozen
 
-from seal_jax import cross_entropy, inner, lora, plan, plan_blocks
+from seal_jax import cross_entropy, inner, lora, plan, plan_blocks, training_settings
 
 # No two alike, so that an array's shape tells what it is.
 TOKENS, WIDTH, VOCAB = 11, 6, 37
@@ -132,7 +132,9 @@ def test_the_rows_of_a_step_are_its_lines_and_then_its_text():
 
 
 def test_the_plan_has_room_for_the_texts_and_counts_them():
-    cfg = plan.PlanConfig(tile=2, row_tokens=6, step_tokens=12, slots=2, active=2)
+    cfg = training_settings.PlanConfig(
+        tile=2, row_tokens=6, step_tokens=12, slots=2, active=2
+    )
     own, plain = job(), job(beside=(), beside_weight=0.0, seed=(9,))
     need = plan.needs(own, cfg)
     tiles = [cfg.tiles(len(TEXTS[text])) for text in own.beside_order()]
@@ -148,7 +150,9 @@ def test_the_plan_has_room_for_the_texts_and_counts_them():
 
 
 def test_active_adapters_name_their_row_of_the_stacks():
-    cfg = plan.PlanConfig(tile=2, row_tokens=6, step_tokens=12, slots=2, active=2)
+    cfg = training_settings.PlanConfig(
+        tile=2, row_tokens=6, step_tokens=12, slots=2, active=2
+    )
     jobs, of = (
         [job(seed=(s,), beside=(), beside_weight=0.0) for s in range(3)],
         (5, 3, 4),
@@ -173,7 +177,7 @@ BAD = [
     ({"beside": ()}, r"beside_weight=0\.5 must be positive, with 0 texts"),
     ({"beside": ((1,), ())}, "text 1 beside has no tokens"),
     (
-        {"loss": plan.LossConfig("reference", 64, 0)},
+        {"loss": training_settings.LossConfig("reference", 64, 0)},
         r"inner\.loss\.mode='reference' must be 'masked' with texts beside",
     ),
 ]
@@ -187,7 +191,9 @@ def test_texts_that_make_no_sense_are_refused(changes, message):
 
 
 def test_texts_that_the_plan_cannot_take_are_refused():
-    cfg = plan.PlanConfig(tile=2, row_tokens=6, step_tokens=6, slots=2, active=2)
+    cfg = training_settings.PlanConfig(
+        tile=2, row_tokens=6, step_tokens=6, slots=2, active=2
+    )
     with pytest.raises(ValueError, match="or a text beside it takes 8 positions"):
         plan.needs(job(beside=((1,) * 8,)), cfg)
     with pytest.raises(ValueError, match=r"lines of \[\d, 5\] positions, which one"):

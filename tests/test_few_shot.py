@@ -17,10 +17,10 @@ from seal_jax import (
     few_shot,
     metrics,
     packed,
-    plan,
     policy,
     pretrain,
     proposals,
+    training_settings,
     trials,
 )
 from seal_jax.journal import Journal
@@ -207,7 +207,7 @@ def test_a_job_is_what_the_configuration_says(blank):
     job = task.job(ONE_TEST, edit(edit_text(rate=0.003, epochs=5)), (1, 2))
     assert (job.learning_rate, job.epochs, job.seed) == (0.003, 5, (1, 2))
     assert (job.batch, job.warmup, job.schedule) == (2, 5, "cosine")
-    assert job.loss.mode == plan.MASKED
+    assert job.loss.mode == training_settings.MASKED
     # Lengths are counted by shapes; those of real lines are the same.
     pairs = zip(
         job.lines,
@@ -236,7 +236,7 @@ def test_all_tokens_carry_loss_if_the_strategy_says_so(blank):
 def test_padding_carries_loss_only_if_it_is_asked_for(blank):
     exp = an_experiment(inner__padding="padded", inner__pad_samples=3)
     job = few_shot.make(exp, blank, [], [ONE_TEST]).job(ONE_TEST, edit(edit_text()), ())
-    assert (job.loss.mode, job.loss.pad_samples) == (plan.PADDED, 3)
+    assert (job.loss.mode, job.loss.pad_samples) == (training_settings.PADDED, 3)
 
 
 def test_edits_of_the_same_switches_share_one_dataset(blank):

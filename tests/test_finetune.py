@@ -15,14 +15,14 @@ import optax
 import pytest
 from jax.sharding import AbstractMesh
 
-from seal_jax import finetune, model, plan
+from seal_jax import finetune, model, plan, training_settings
 
 EOS = 5
 ARCH = model.ModelConfig("llama", 24, 16, 2, 2, 1, 8, 24, 64)
 QWEN_7B = model.ModelConfig(
     "qwen2", 152064, 3584, 28, 28, 4, 128, 18944, 32768, qkv_bias=True, dtype="bfloat16"
 )
-MASKED = plan.LossConfig(plan.MASKED, 2, 0)
+MASKED = training_settings.LossConfig(training_settings.MASKED, 2, 0)
 
 
 def job(count: int = 7, **changes) -> plan.Job:
@@ -54,7 +54,7 @@ def weights(arch: model.ModelConfig) -> dict:
     return jax.tree.map(jnp.array, drawn(arch))
 
 
-def train(arch=ARCH, work=None, **changes) -> finetune.Trained:
+def train(arch=ARCH, work=None, **changes) -> finetune.TunedModel:
     kwargs: Any = {"micro_batch": 1, "length_multiple": 8} | changes
     key = jax.random.key(1)
     return finetune.train(
@@ -100,37 +100,6 @@ def plainly(arch: model.ModelConfig, work: plan.Job) -> tuple[Any, list[float]]:
         params, state, loss = step(params, state, tokens, mask)
         losses.append(float(loss))
     return params, losses
-
-
-# Rows
-
-
-@pytest.mark.parametrize("sizes", [(1,), (8,), (3, 3, 3), (5, 4, 3, 8, 1), (2,) * 9])
-@pytest.mark.parametrize("multiple", [1, 2])
-def test_every_line_lies_in_the_rows_once(sizes, multiple):
-    rng = np.random.default_rng(0)
-    lines = [rng.integers(0, 24, n).tolist() for n in sizes]
-    rows = finetune.pack(lines, width=8, multiple=multiple, eos=EOS)
-    assert len(rows["tokens"]) % multiple == 0
-    for i, line in enumerate(lines):
-        at = np.argwhere(rows["segments"] == i)
-        assert len(set(at[:, 0])) == 1 and (np.diff(at[:, 1]) == 1).all()
-        here = tuple(at.T)
-        assert rows["tokens"][here].tolist() == line
-        assert rows["targets"][here].tolist() == [*line[1:], EOS]
-        assert rows["positions"][here].tolist() == list(range(len(line)))
-    taken = rows["segments"] >= 0
-    assert taken.sum() == sum(sizes)
-    assert (rows["weights"] == taken).all()
-
-
-@pytest.mark.parametrize(
-    ("sizes", "rows"), [((4, 4, 4, 4), 2), ((8, 8), 2), ((5, 3, 6, 2), 2), ((1,), 1)]
-)
-def test_rows_are_filled(sizes, rows):
-    lines = [[0] * n for n in sizes]
-    packed = finetune.pack(lines, width=8, multiple=1, eos=EOS)
-    assert packed["tokens"].shape == (rows, 8)
 
 
 # Training
@@ -183,7 +152,10 @@ def test_a_rate_too_high_is_told():
     [
         ({"given": (1,) * 7}, "takes whole lines"),
         ({"beside": ((1, 2),), "beside_weight": 0.1}, "takes whole lines"),
-        ({"loss": plan.LossConfig(plan.PADDED, 2, 0)}, "mode='padded'"),
+        (
+            {"loss": training_settings.LossConfig(training_settings.PADDED, 2, 0)},
+            "mode='padded'",
+        ),
     ],
 )
 def test_jobs_for_adapters_are_refused(changes, message):
@@ -321,10 +293,10 @@ CHILD = """
 import json, sys
 import jax, numpy as np
 import test_finetune as t
-from seal_jax import finetune, mesh
+from seal_jax import finetune, mesh, model_sharding
 
 on = mesh.make_mesh(data=2, model=2)
-placed = jax.device_put(t.weights(t.ARCH), mesh.param_shardings(t.ARCH, on))
+placed = jax.device_put(t.weights(t.ARCH), model_sharding.param_shardings(t.ARCH, on))
 both = finetune.train(placed, t.job(), jax.random.key(1), arch=t.ARCH, micro_batch=2,
                       length_multiple=8, eos=t.EOS, on=on)
 np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(both.params)))

@@ -21,11 +21,13 @@ from seal_jax import (
     packed,
     plan,
     plan_blocks,
+    rates,
+    training_settings,
 )
 
 ARCH = model.ModelConfig("llama", 48, 16, 2, 2, 1, 8, 24, 64, tied=True)
 EOS, WIDTH, RANK = 47, 16, 2
-MASKED = plan.LossConfig(mode="masked", pad_to=2, pad_samples=0)
+MASKED = training_settings.LossConfig(mode="masked", pad_to=2, pad_samples=0)
 PARAMS = jax.tree.map(lambda x: x * 4, model.init_params(jax.random.key(0), ARCH))
 ADAPT = jax.jit(inner.adapt, static_argnums=(6, 7))
 
@@ -43,10 +45,12 @@ def predict(text_T, params, delta=None):
     return model.logits(params, ARCH, hidden)[0]
 
 
-def settings(**changes) -> inner.InnerConfig:
-    sizes = plan.PlanConfig(tile=4, row_tokens=WIDTH, step_tokens=32, slots=3, active=2)
+def settings(**changes) -> inner.EngineConfig:
+    sizes = training_settings.PlanConfig(
+        tile=4, row_tokens=WIDTH, step_tokens=32, slots=3, active=2
+    )
     base = dict(targets=("q_proj", "down_proj"), rank=RANK, alpha=4.0, pool=4)
-    return inner.InnerConfig(**(base | changes), plan=sizes)
+    return inner.EngineConfig(**(base | changes), plan=sizes)
 
 
 PLAIN = settings()
@@ -93,7 +97,7 @@ def workload(count: int, *, beside: bool = False) -> list[plan.Job]:
     ]
 
 
-def solo(job: plan.Job, key, cfg: inner.InnerConfig, params=PARAMS, frozen=None):
+def solo(job: plan.Job, key, cfg: inner.EngineConfig, params=PARAMS, frozen=None):
     """The definition: `adapt` on this job, alone."""
     steps = []
     for rows in plan_blocks.rows(job, eos=EOS, multiple=WIDTH):
@@ -111,7 +115,7 @@ def solo(job: plan.Job, key, cfg: inner.InnerConfig, params=PARAMS, frozen=None)
     return ADAPT(params, fresh, rows, rates, clip, total, ARCH, cfg, frozen)
 
 
-def scaled(slot: inner.Slot, cfg: inner.InnerConfig) -> lora.Tree:
+def scaled(slot: inner.Slot, cfg: inner.EngineConfig) -> lora.Tree:
     return lora.scaled(slot.adapter, cfg.alpha / cfg.rank)
 
 
@@ -354,7 +358,7 @@ def test_the_definition_refuses_them_too():
 def test_the_flops_of_a_token_count_what_is_frozen_and_the_base_s_own_pass():
     # q_proj and down_proj, both layers.
     per_rank = 2 * (16 + 16 + 24 + 16)
-    flops = functools.partial(packed.flops_per_token, ARCH)
+    flops = functools.partial(rates.flops_per_token, ARCH)
     assert flops(PLAIN) == 4 * ARCH.matmul_params() + 6 * RANK * per_rank
     assert flops(PENALTY) == flops(PLAIN) + 4 * 3 * per_rank
     # Logits once more and a slope, beside a forward pass that ends in logits.
@@ -378,15 +382,16 @@ def test_sizes_are_chosen_for_what_is_asked(monkeypatch):
     values = tiny_model.values("model")
     values["inner"] |= {"tile": 4, "row_tokens": 4096, "step_tokens": 0}
     wanted = config_rules.build(config_rounds.Experiment, values).inner
-    extras = dict(frozen_rank=6, frozen_rows=9, orthogonal=0.5, divergence=True)
+    options = training_settings.EngineOptions(6, 9, orthogonal=0.5, divergence=True)
     pick = functools.partial(capacity.choose, ARCH, wanted, adapters=4)
     plain, _ = pick(limit=310)
-    cfg, _ = pick(limit=310, **extras)
+    cfg, _ = pick(limit=310, options=options)
     # A row for the line, and one for the text beside it.
     assert (plain.plan.step_tokens, cfg.plan.step_tokens) == (4096, 8192)
-    assert dataclasses.replace(plain, **extras, plan=cfg.plan) == cfg
+    changes = dataclasses.asdict(options)
+    assert dataclasses.replace(plain, **changes, plan=cfg.plan) == cfg
     with pytest.raises(ValueError, match="base and the frozen stacks twice"):
-        pick(limit=309, **extras)
+        pick(limit=309, options=options)
 
 
 # A mesh

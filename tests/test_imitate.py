@@ -1,7 +1,10 @@
-"""Fine-tuning on kept edits, against a plain loop that knows no padding."""
+"""Fine-tuning on kept edits, against plain loops: without padding, and padded."""
 
-import dataclasses
+import functools
 import itertools
+import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from seal_jax import imitate, lora, model
+from seal_jax import imitate, lora, model, sft_loss, sft_rows, training_settings
 
 ARCH = model.ModelConfig("llama", 40, 16, 2, 2, 1, 8, 24, 64, tied=True)
 EOS = 39
@@ -29,9 +32,9 @@ EXAMPLES = [
 
 def config(**changes):
     base = {
-        "targets": ("q_proj", "down_proj"),
-        "rank": 3,
-        "alpha": 6.0,
+        "start": "previous",
+        "data": "replace",
+        "lora": training_settings.LoraConfig(("q_proj", "down_proj"), 3, 6.0),
         "learning_rate": 2e-2,
         "epochs": 3,
         "batch": 4,
@@ -40,12 +43,13 @@ def config(**changes):
         "length_multiple": 8,
         "schedule": "linear",
     }
-    return imitate.ImitateConfig(**(base | changes))
+    return training_settings.ImitateConfig(**(base | changes))
 
 
 def train(cfg, examples=EXAMPLES, seed=5, params=PARAMS):
     key = jax.random.key(seed)
-    return imitate.train(params, examples, key, arch=ARCH, cfg=cfg, eos=EOS)
+    tuned = imitate.train(params, examples, key, arch=ARCH, cfg=cfg, eos=EOS)
+    return tuned.delta, tuned.losses
 
 
 def assert_close(a, b, **tolerance):
@@ -76,7 +80,9 @@ def completion_loss(delta, examples, params=PARAMS):
 
 def plain_loop(cfg, examples, seed=5):
     """Full-batch training as a user of optax would write it."""
-    delta = lora.init(jax.random.key(seed), ARCH, targets=cfg.targets, rank=cfg.rank)
+    delta = lora.init(
+        jax.random.key(seed), ARCH, targets=cfg.lora.targets, rank=cfg.lora.rank
+    )
     rate = lambda step: cfg.learning_rate * (1 - step / cfg.epochs)
     optimizer = optax.chain(
         optax.clip_by_global_norm(cfg.clip),
@@ -84,28 +90,33 @@ def plain_loop(cfg, examples, seed=5):
         optax.scale_by_schedule(lambda step: -rate(step)),
     )
     state, losses = optimizer.init(delta), []
-    loss_fn = lambda d: completion_loss(lora.scaled(d, cfg.alpha / cfg.rank), examples)
+    loss_fn = lambda d: completion_loss(
+        lora.scaled(d, cfg.lora.alpha / cfg.lora.rank), examples
+    )
     step = jax.jit(jax.value_and_grad(loss_fn))
     for _ in range(cfg.epochs):
         loss, grads = step(delta)
         updates, state = optimizer.update(grads, state, delta)
         delta = optax.apply_updates(delta, updates)
         losses.append(float(loss))
-    return lora.scaled(delta, cfg.alpha / cfg.rank), losses
+    return lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank), losses
 
 
-def test_rows_ask_for_completions_and_their_end():
-    rows = imitate.make_rows([((1, 2), (3, 4)), ((5,), ())], width=6, eos=EOS)
-    e = EOS
-    assert rows["tokens"].tolist() == [[1, 2, 3, 4, e, e], [5, e, e, e, e, e]]
-    assert rows["targets"].tolist() == [[2, 3, 4, e, e, e], [e] * 6]
-    assert rows["weights"].tolist() == [[0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]]
+def packed_rows(examples, *, width=8):
+    lines = [
+        sft_rows.line([*prompt, *completion], first_target=len(prompt), eos=EOS)
+        for prompt, completion in examples
+    ]
+    return sft_rows.pack(lines, width=width, multiple=1, eos=EOS)
 
 
 def test_only_completions_carry_loss():
-    rows = imitate.make_rows(EXAMPLES, width=8, eos=EOS)
+    rows = packed_rows(EXAMPLES, width=16)
+    assert rows["tokens"].shape == (2, 16)
     delta = lora.init(jax.random.key(1), ARCH, targets=ALL, rank=2)
-    loss = jax.jit(lambda r: imitate.sum_loss(PARAMS, delta, r, ARCH))
+    delta = jax.tree.map(lambda leaf: leaf + 0.1, delta)
+    summed = functools.partial(sft_loss.sum_loss, frozen_head=True)
+    loss = jax.jit(lambda r: summed(PARAMS, delta, r, ARCH))
     base = loss(rows)
     counted = sum(len(completion) + 1 for _, completion in EXAMPLES)
     np.testing.assert_allclose(
@@ -153,9 +164,9 @@ def test_the_rate_falls_linearly_over_all_steps(monkeypatch):
     seen = []
     real = imitate.train_step
 
-    def spy(params, state, rows, *, arch, cfg, steps):
+    def spy(params, state, rows, count, *, arch, cfg, steps, on):
         before = jax.tree.map(np.array, state[0])
-        new, loss = real(params, state, rows, arch=arch, cfg=cfg, steps=steps)
+        new, loss = real(params, state, rows, count, arch=arch, cfg=cfg, steps=steps)
         moved = jax.tree.map(lambda n, o: np.abs(np.array(n) - o).max(), new[0], before)
         seen.append((steps, max(jax.tree.leaves(moved))))
         return new, loss
@@ -172,9 +183,10 @@ def test_the_rate_falls_linearly_over_all_steps(monkeypatch):
 def test_each_epoch_sees_every_example_once_in_a_new_order(monkeypatch):
     batches = []
 
-    def spy(params, state, rows, *, arch, cfg, steps):
-        used = rows["weights"].sum(-1) > 0
-        batches.append(rows["tokens"][used][:, 0].tolist())
+    def spy(params, state, rows, count, **_):
+        first = (rows["positions"] == 0) & (rows["segments"] >= 0)
+        assert not first[count:].any()
+        batches.append(rows["tokens"][first].tolist())
         return state, jnp.zeros(())
 
     monkeypatch.setattr(imitate, "train_step", spy)
@@ -197,7 +209,7 @@ def test_the_key_decides_and_nothing_else_does():
 
 
 def test_merging_the_result_equals_carrying_it():
-    delta, _ = train(config(targets=ALL))
+    delta, _ = train(config(lora=training_settings.LoraConfig(ALL, 3, 6.0)))
     tokens = jnp.array([[1, 2, 3, 4, 5, 6]])
     carried, merged = (
         logits(PARAMS, delta, tokens),
@@ -218,12 +230,130 @@ def test_nothing_kept_is_refused_with_what_to_change():
 def test_widths_are_rounded_up_so_that_few_programs_are_compiled(monkeypatch):
     widths = []
 
-    def spy(params, state, rows, **_):
-        widths.append(rows["tokens"].shape)
+    def spy(params, state, rows, count, **_):
+        widths.append((rows["tokens"].shape, int(count)))
         return state, jnp.zeros(())
 
     monkeypatch.setattr(imitate, "train_step", spy)
-    cfg = dataclasses.replace(config(epochs=1), length_multiple=16)
+    cfg = config(epochs=1, length_multiple=16, micro_batch=1)
     train(cfg, EXAMPLES)
     train(cfg, [(tuple(range(12)), tuple(range(5)))])
-    assert widths == [(2, 2, 16), (2, 2, 32)]
+    # Two lines fit a row of the first; there is room for a row each all the same.
+    assert widths == [((4, 1, 16), 2), ((4, 1, 32), 1)]
+
+
+def test_steps_of_any_number_of_rows_run_one_program():
+    examples = [((i % 30 + 1,) * (1 + i % 7), (i % 5,) * (i % 6)) for i in range(11)]
+    before = imitate.train_step._cache_size()
+    train(config(batch=4, micro_batch=1, length_multiple=13), examples)
+    assert imitate.train_step._cache_size() == before + 1
+
+
+# Packed against padded
+
+# Lengths of 1 to 23 tokens, so that rows hold one line or several.
+MIXED = [
+    (
+        tuple((7 * i + j) % 38 for j in range(1 + (5 * i) % 11)),
+        tuple((3 * i + 2 * j) % 38 for j in range((7 * i) % 13)),
+    )
+    for i in range(11)
+]
+
+
+def padded_loop(cfg, examples, seed=5):
+    """A row for each pair, padded to the longest, all logits at once; optax's own."""
+    key = jax.random.key(seed)
+    rng = np.random.default_rng(jax.random.key_data(key).tolist())
+    delta = lora.init(key, ARCH, targets=cfg.lora.targets, rank=cfg.lora.rank)
+    steps = cfg.epochs * -(-len(examples) // cfg.batch)
+    schedule = optax.linear_schedule(cfg.learning_rate, 0.0, steps)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(cfg.clip), optax.adamw(schedule, weight_decay=0.0)
+    )
+    longest = max(len(p) + len(c) for p, c in examples)
+    scale = cfg.lora.alpha / cfg.lora.rank
+
+    @jax.jit
+    @jax.value_and_grad
+    def gradient(delta, tokens, targets, weights):
+        scores = logits(PARAMS, lora.scaled(delta, scale), tokens)
+        ce = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
+        return jnp.sum(ce * weights) / jnp.sum(weights)
+
+    state, losses = optimizer.init(delta), []
+    for _ in range(cfg.epochs):
+        order = rng.permutation(len(examples))
+        for start in range(0, len(examples), cfg.batch):
+            tokens = np.full((cfg.batch, longest + 1), EOS)
+            weights = np.zeros((cfg.batch, longest))
+            for row, i in enumerate(order[start : start + cfg.batch]):
+                prompt, completion = examples[i]
+                end = len(prompt) + len(completion)
+                tokens[row, :end] = [*prompt, *completion]
+                weights[row, len(prompt) - 1 : end] = 1
+            loss, grads = gradient(delta, tokens[:, :-1], tokens[:, 1:], weights)
+            updates, state = optimizer.update(grads, state, delta)
+            delta = optax.apply_updates(delta, updates)
+            losses.append(float(loss))
+    return lora.scaled(delta, scale), losses
+
+
+@functools.cache
+def padded():
+    return padded_loop(config(), MIXED)
+
+
+@pytest.mark.parametrize("micro, multiple", [(1, 1), (2, 8), (4, 32)])
+def test_packed_rows_train_what_padded_ones_do(micro, multiple):
+    cfg = config(micro_batch=micro, length_multiple=multiple)
+    delta, losses = train(cfg, MIXED)
+    want, want_losses = padded()
+    np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
+    assert_close(delta, want, atol=1e-4)
+
+
+def test_positions_are_counted():
+    cfg = config(micro_batch=1, length_multiple=8)
+    key = jax.random.key(5)
+    tuned = imitate.train(PARAMS, MIXED, key, arch=ARCH, cfg=cfg, eos=EOS)
+    assert tuned.tokens == cfg.epochs * sum(len(p) + len(c) for p, c in MIXED)
+    width = -(-max(len(p) + len(c) for p, c in MIXED) // 8) * 8
+    assert tuned.computed_tokens % width == 0
+    padded = cfg.epochs * len(MIXED) * width
+    assert tuned.tokens <= tuned.computed_tokens < padded
+
+
+CHILD = """
+import json, sys
+import jax, numpy as np
+import test_imitate as t
+from seal_jax import imitate, mesh, model_sharding
+
+data, model = map(int, sys.argv[2:])
+on = mesh.make_mesh(data=data, model=model)
+placed = jax.device_put(t.PARAMS, model_sharding.param_shardings(t.ARCH, on))
+tuned = imitate.train(placed, t.MIXED, jax.random.key(5), arch=t.ARCH,
+                      cfg=t.config(micro_batch=1), eos=t.EOS, on=on)
+np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(tuned.delta)))
+print(json.dumps(tuned.losses))
+"""
+
+
+@pytest.mark.parametrize("data, model", [(2, 1), (2, 2)])
+def test_a_mesh_trains_what_one_device_does(data, model, tmp_path, root, child_env):
+    env = child_env | {"JAX_NUM_CPU_DEVICES": "4"}
+    env["PYTHONPATH"] += f":{root / 'tests'}"
+    file = tmp_path / "leaves.npz"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CHILD, str(file), str(data), str(model)],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    delta, losses = padded()
+    found = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    tree = jax.tree.structure(delta).unflatten(np.load(file).values())
+    assert_close(tree, delta, atol=1e-4)

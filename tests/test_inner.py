@@ -11,11 +11,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from seal_jax import hf, inner, lora, model, packed, plan, plan_blocks
+from seal_jax import (
+    hf,
+    inner,
+    lora,
+    model,
+    packed,
+    plan,
+    plan_blocks,
+    training_settings,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "inner"
-MASKED = plan.LossConfig(mode="masked", pad_to=64, pad_samples=0)
-EXACT = plan.LossConfig(mode="reference", pad_to=64, pad_samples=-1)
+MASKED = training_settings.LossConfig(mode="masked", pad_to=64, pad_samples=0)
+EXACT = training_settings.LossConfig(mode="reference", pad_to=64, pad_samples=-1)
 
 ARCH = model.ModelConfig("qwen2", 64, 32, 2, 4, 2, 8, 48, 128, qkv_bias=True, tied=True)
 EOS = 63
@@ -27,11 +36,13 @@ LOSS = jax.jit(inner.batch_loss, static_argnums=3)
 WIDTH = 32
 
 
-def config(**changes) -> inner.InnerConfig:
+def config(**changes) -> inner.EngineConfig:
     sizes = {"tile": 4, "row_tokens": WIDTH, "step_tokens": 64, "slots": 3, "active": 3}
     sizes |= {name: changes.pop(name) for name in list(changes) if name in sizes}
     base = dict(targets=("q_proj", "v_proj"), rank=4, alpha=8.0, pool=6)
-    return inner.InnerConfig(**(base | changes), plan=plan.PlanConfig(**sizes))
+    return inner.EngineConfig(
+        **(base | changes), plan=training_settings.PlanConfig(**sizes)
+    )
 
 
 def tree(file: Path) -> dict:
@@ -176,7 +187,7 @@ def definition_args(job: plan.Job) -> tuple:
     return stacked, rates, jnp.float32(job.clip), jnp.int32(job.total)
 
 
-def solo(params, job: plan.Job, key, cfg: inner.InnerConfig) -> inner.Slot:
+def solo(params, job: plan.Job, key, cfg: inner.EngineConfig) -> inner.Slot:
     """The definition: `adapt` on this job, alone."""
     fresh = lora.init(key, ARCH, targets=cfg.targets, rank=cfg.rank)
     slot = ADAPT(params, fresh, *definition_args(job), ARCH, cfg)
@@ -188,8 +199,10 @@ def assert_same(ours, theirs, atol=2e-4):
         np.testing.assert_allclose(a, b, atol=atol)
 
 
-SAMPLED, UNSAMPLED = (plan.LossConfig("reference", WIDTH, n) for n in (3, 0))
-WHOLE = plan.LossConfig("reference", WIDTH, -1)
+SAMPLED, UNSAMPLED = (
+    training_settings.LossConfig("reference", WIDTH, n) for n in (3, 0)
+)
+WHOLE = training_settings.LossConfig("reference", WIDTH, -1)
 WORKLOADS = [
     (config(), 6, (MASKED,)),
     (config(slots=1, active=1), 3, (MASKED,)),
@@ -222,7 +235,7 @@ def test_every_packed_adapter_equals_its_solo_run(cfg, count, losses):
 
 
 PADDED, PADDED_SAMPLED, PADDED_UNSAMPLED = (
-    plan.LossConfig("padded", 2, n) for n in (-1, 3, 0)
+    training_settings.LossConfig("padded", 2, n) for n in (-1, 3, 0)
 )
 FEW_SHOTS = [
     (config(step_tokens=96), 6, (MASKED, PADDED)),
@@ -317,7 +330,7 @@ def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch):
     (block,) = plan_blocks.blocks(jobs, cfg.plan, eos=EOS)
     assert block.steps.start_count[0] == 4
 
-    def run(poison: bool) -> packed.Results:
+    def run(poison: bool) -> packed.FinishedPool:
         train, state = packed.program(ARCH, cfg, None), packed.init_state(ARCH, cfg)
         slots, results = train(
             params, state, keys, block.steps, np.array([1], np.int32)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_inner import ARCH, EOS, LOSS, MASKED, PADDED, WIDTH, first_step
 
-from seal_jax import inner, lora, model, plan
+from seal_jax import inner, lora, model, training_settings
 
 
 def a_delta() -> lora.Tree:
@@ -85,7 +85,7 @@ def test_sampled_pads_estimate_the_exact_loss_without_bias(mode, lines):
     params, delta = model.init_params(jax.random.key(0), ARCH), a_delta()
 
     def loss(samples: int, seed: int = 0) -> float:
-        chosen = plan.LossConfig(mode, 64, samples)
+        chosen = training_settings.LossConfig(mode, 64, samples)
         rows = first_step(lines, chosen, width=64, seed=seed)
         return float(LOSS(params, delta, rows, ARCH))
 

@@ -9,13 +9,13 @@ import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from seal_jax import hf_config, mesh
+from seal_jax import hf_config, mesh, model_sharding
 
 CHILD = """
 import json, sys
 import jax, numpy as np
 import golden_models
-from seal_jax import hf, hf_weights, lora, mesh
+from seal_jax import hf, hf_weights, lora, mesh, model_sharding
 
 read = []
 plain_read = hf_weights._read
@@ -36,7 +36,7 @@ def compare(name, data, model):
 
     read.clear()
     m = mesh.make_mesh(data=data, model=model)
-    shardings = mesh.param_shardings(cfg, m)
+    shardings = model_sharding.param_shardings(cfg, m)
     path = golden_models.GOLDEN / name / "model"
     sharded = hf.load_params(path, cfg, sharding=shardings)
     whole = hf.load_params(path, cfg, sharding=mesh.replicated(m))
@@ -122,7 +122,7 @@ def test_the_cuts_of_a_real_model():
 
     def specs(data, model):
         devices = jax.sharding.AbstractMesh((data, model), ("data", "model"))
-        tree = mesh.param_shardings(cfg, devices)
+        tree = model_sharding.param_shardings(cfg, devices)
         flat = jax.tree.leaves_with_path(tree)
         return {"/".join(k.key for k in path): s.spec for path, s in flat}
 

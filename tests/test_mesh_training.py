@@ -10,7 +10,7 @@ CHILD = """
 import json, sys
 import jax, numpy as np
 import test_inner as t
-from seal_jax import generate, inner, packed, lora, mesh, model, sample
+from seal_jax import generate, inner, lora, mesh, model, model_sharding, packed, sample
 
 COLLECTIVES = (
     "all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter",
@@ -45,7 +45,7 @@ def compare(data, model_axis, count):
     jobs = t.workload(count, count, losses=(t.MASKED, t.SAMPLED))
     keys = jax.random.split(jax.random.key(1), count)
     on = mesh.make_mesh(data=data, model=model_axis)
-    placed = jax.device_put(params, mesh.param_shardings(t.ARCH, on))
+    placed = jax.device_put(params, model_sharding.param_shardings(t.ARCH, on))
     got = train(jobs, keys, placed, on)
     want = [
         train(jobs[i : i + cfg.pool], keys[i : i + cfg.pool], params)

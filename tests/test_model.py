@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seal_jax import hf, hf_config, hf_weights, model
+from seal_jax import hf, hf_config, model
+from seal_jax.params import leaf_shapes
 
 TOLERANCE = 1e-4  # of float32 logits against transformers
 
@@ -223,7 +224,7 @@ RELEASED = {
 def test_released_models_have_their_parameter_counts(name):
     fields, count = RELEASED[name]
     cfg = hf_config.parse(fields, dtype="bfloat16")
-    leaves = hf_weights.leaf_shapes(cfg)
+    leaves = leaf_shapes(cfg)
     assert sum(math.prod(leaf.shape) for leaf in leaves.values()) == count
     assert {leaf.dtype.name for leaf in leaves.values()} == {"bfloat16"}
 
@@ -285,13 +286,13 @@ def test_released_models_trace_to_logits(name):
 )
 def test_released_models_have_exactly_these_leaves(name, leaves):
     cfg = hf_config.parse(RELEASED[name][0], dtype="bfloat16")
-    found = {"/".join(p): x.shape for p, x in hf_weights.leaf_shapes(cfg).items()}
+    found = {"/".join(p): x.shape for p, x in leaf_shapes(cfg).items()}
     assert found == leaves
 
 
 def test_matmul_params_counts_the_head_of_a_tied_model_too():
     cfg = hf_config.parse(RELEASED["Qwen2.5-0.5B"][0], dtype="bfloat16")
-    leaves = hf_weights.leaf_shapes(cfg)
+    leaves = leaf_shapes(cfg)
     kernels = sum(math.prod(x.shape) for p, x in leaves.items() if p[-1] == "kernel")
     assert cfg.matmul_params() == kernels + 151936 * 896
 

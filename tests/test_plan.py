@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from seal_jax import plan, plan_blocks
+from seal_jax import plan, plan_blocks, training_settings
 
 
 @dataclasses.dataclass
@@ -19,7 +19,7 @@ class Walk:
     """The schedule's rules, followed step by step beside it."""
 
     needs: list[list[tuple[int, ...]]]
-    cfg: plan.PlanConfig
+    cfg: training_settings.PlanConfig
 
     def __post_init__(self):
         self.at = [0] * len(self.needs)
@@ -119,10 +119,10 @@ def ones(needs: list[list[int]]) -> list[list[tuple[int, ...]]]:
     return [[(tiles,) for tiles in own] for own in needs]
 
 
-def tiny(**changes) -> plan.PlanConfig:
+def tiny(**changes) -> training_settings.PlanConfig:
     """Tiles of one position, so that sizes are in tiles."""
     base = {"tile": 1, "row_tokens": 6, "step_tokens": 12, "slots": 3, "active": 3}
-    return plan.PlanConfig(**(base | changes))
+    return training_settings.PlanConfig(**(base | changes))
 
 
 @hypothesis.settings(max_examples=200)
@@ -242,7 +242,9 @@ def test_nothing_to_train_makes_no_step():
 # Sizes
 
 
-SIZES = plan.PlanConfig(tile=4, row_tokens=24, step_tokens=48, slots=3, active=3)
+SIZES = training_settings.PlanConfig(
+    tile=4, row_tokens=24, step_tokens=48, slots=3, active=3
+)
 
 
 @pytest.mark.parametrize(
@@ -292,8 +294,8 @@ def published(root) -> list[list[int]]:
 def test_the_published_workload_fills_its_steps(
     published, tile, slots, active, least, seed
 ):
-    cfg = plan.PlanConfig(tile, 512, 2048, slots, active)
-    loss = plan.LossConfig("masked", 2048, 0)
+    cfg = training_settings.PlanConfig(tile, 512, 2048, slots, active)
+    loss = training_settings.LossConfig("masked", 2048, 0)
     ids = functools.cache(lambda n: (1,) * n)
     jobs = [
         plan.Job(tuple(map(ids, own)), (seed, j), 10, 1e-3, 1.0, loss)
@@ -318,7 +320,7 @@ FEW_SHOT = [
 
 def test_a_few_shot_round_fills_its_steps():
     """165 adapters of up to 375 steps, two lines of up to 3,066 tokens each."""
-    rng, loss = np.random.default_rng(0), plan.LossConfig("masked", 2, 0)
+    rng, loss = np.random.default_rng(0), training_settings.LossConfig("masked", 2, 0)
     lengths = [
         [longest, *rng.integers(2 * mean - longest, longest + 1, count - 1).clip(60)]
         for mean, longest, count in FEW_SHOT
@@ -331,7 +333,7 @@ def test_a_few_shot_round_fills_its_steps():
         )
         for j in range(165)
     ]  # fmt: skip
-    cfg = plan.PlanConfig(16, 5120, 10240, 64, 48)
+    cfg = training_settings.PlanConfig(16, 5120, 10240, 64, 48)
     layout = list(plan.schedule([plan.needs(job, cfg) for job in jobs], cfg))
     assert {job.total for job in jobs} == {3 * 125, 3 * 96}
     assert sum(map(len, layout)) == sum(job.total for job in jobs)
@@ -349,7 +351,14 @@ def test_a_few_shot_round_fills_its_steps():
 )
 def test_jobs_are_shared_among_devices_in_balance(lines, shards, spare):
     jobs = [
-        plan.Job(((1,) * 5,) * n, (j,), 2, 1e-3, 1.0, plan.LossConfig("masked", 64, 0))
+        plan.Job(
+            ((1,) * 5,) * n,
+            (j,),
+            2,
+            1e-3,
+            1.0,
+            training_settings.LossConfig("masked", 64, 0),
+        )
         for j, n in enumerate(lines)
     ]
     most = -(-len(jobs) // shards) + spare

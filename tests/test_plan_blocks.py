@@ -11,14 +11,18 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from seal_jax import plan, plan_blocks
+from seal_jax import plan, plan_blocks, training_settings
 
 EOS = 9999
-MASKED = plan.LossConfig("masked", 64, 0)
-WHOLE, SAMPLED, UNSAMPLED = (plan.LossConfig("reference", 24, n) for n in (-1, 3, 0))
-PADDED, PADDED_SAMPLED = (plan.LossConfig("padded", 2, n) for n in (-1, 2))
+MASKED = training_settings.LossConfig("masked", 64, 0)
+WHOLE, SAMPLED, UNSAMPLED = (
+    training_settings.LossConfig("reference", 24, n) for n in (-1, 3, 0)
+)
+PADDED, PADDED_SAMPLED = (training_settings.LossConfig("padded", 2, n) for n in (-1, 2))
 LOSSES = (MASKED, WHOLE, SAMPLED, UNSAMPLED, PADDED, PADDED_SAMPLED)
-SMALL = plan.PlanConfig(tile=4, row_tokens=24, step_tokens=48, slots=3, active=3)
+SMALL = training_settings.PlanConfig(
+    tile=4, row_tokens=24, step_tokens=48, slots=3, active=3
+)
 
 
 def make_jobs(lengths, *, loss=MASKED, epochs=2, most=1) -> list[plan.Job]:
@@ -117,7 +121,7 @@ workloads = st.lists(
     st.lists(st.integers(1, 20), min_size=1, max_size=5), min_size=1, max_size=6
 )
 configs = st.builds(
-    lambda tile, rows, slots, active: plan.PlanConfig(
+    lambda tile, rows, slots, active: training_settings.PlanConfig(
         tile, 24, 24 * rows, slots, active
     ),
     tile=st.sampled_from([1, 4, 8, 24]),
@@ -200,7 +204,9 @@ def test_arrays_hold_what_the_schedule_says(lengths, loss, cfg):
 
 
 def test_a_step_in_which_nobody_trains():
-    cfg = plan.PlanConfig(tile=4, row_tokens=8, step_tokens=16, slots=5, active=3)
+    cfg = training_settings.PlanConfig(
+        tile=4, row_tokens=8, step_tokens=16, slots=5, active=3
+    )
     steps = plan_blocks.empty_steps(cfg, eos=EOS, count=2)
     want = {
         "tokens": np.full(16, EOS, np.int32),
@@ -321,7 +327,7 @@ def test_a_line_that_does_not_fit_a_row_is_refused():
     with pytest.raises(ValueError, match=r"takes 25 .*row_tokens=24; use 28 or more"):
         list(plan_blocks.blocks(jobs, SMALL, eos=EOS))
     # Its pads count.
-    loss = plan.LossConfig("reference", 64, -1)
+    loss = training_settings.LossConfig("reference", 64, -1)
     with pytest.raises(ValueError, match="takes 63 positions"):
         list(plan_blocks.blocks(make_jobs([[3], [3]], loss=loss), SMALL, eos=EOS))
 

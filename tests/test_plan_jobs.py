@@ -8,13 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from seal_jax import plan
+from seal_jax import plan, training_settings
 
 EOS = 9999
-MASKED = plan.LossConfig("masked", 64, 0)
-WHOLE, SAMPLED, UNSAMPLED = (plan.LossConfig("reference", 24, n) for n in (-1, 3, 0))
+MASKED = training_settings.LossConfig("masked", 64, 0)
+WHOLE, SAMPLED, UNSAMPLED = (
+    training_settings.LossConfig("reference", 24, n) for n in (-1, 3, 0)
+)
 PADDED, PADDED_SAMPLED, PADDED_UNSAMPLED = (
-    plan.LossConfig("padded", 2, n) for n in (-1, 3, 0)
+    training_settings.LossConfig("padded", 2, n) for n in (-1, 3, 0)
 )
 LOSSES = (
     *(MASKED, WHOLE, SAMPLED, UNSAMPLED),
@@ -179,12 +181,12 @@ def test_a_job_that_cannot_be_trained_is_refused(changes, message):
     ("loss", "tokens", "extra"),
     [
         (MASKED, 3, 0),
-        (plan.LossConfig("reference", 7, -1), 3, 3),
-        (plan.LossConfig("reference", 7, -1), 6, 0),
-        (plan.LossConfig("reference", 7, -1), 7, 0),
-        (plan.LossConfig("reference", 2048, 8), 100, 8),
-        (plan.LossConfig("reference", 2048, 8), 2044, 3),
-        (plan.LossConfig("reference", 2048, 0), 100, 0),
+        (training_settings.LossConfig("reference", 7, -1), 3, 3),
+        (training_settings.LossConfig("reference", 7, -1), 6, 0),
+        (training_settings.LossConfig("reference", 7, -1), 7, 0),
+        (training_settings.LossConfig("reference", 2048, 8), 100, 8),
+        (training_settings.LossConfig("reference", 2048, 8), 2044, 3),
+        (training_settings.LossConfig("reference", 2048, 0), 100, 0),
         (PADDED, 3, 0),
         (PADDED_SAMPLED, 3, 0),
     ],
@@ -229,5 +231,5 @@ def test_the_longest_line_is_the_longest_that_fits(loss, width):
 )
 def test_losses_that_mean_nothing_are_refused(mode, pad_to, samples, message):
     with pytest.raises(ValueError, match=message) as refused:
-        plan.LossConfig(mode, pad_to, samples)
+        training_settings.LossConfig(mode, pad_to, samples)
     assert "\n" not in str(refused.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_plan_jobs import EOS, MASKED, PADDED, SAMPLED, job
 
-from seal_jax import plan, plan_blocks
+from seal_jax import plan_blocks, training_settings
 
 IDS = (11, 12, 13)
 
@@ -85,7 +85,7 @@ def test_the_targets_of_a_step_are_those_of_rows_padded_by_hand(
         tuple(range(20 * i + 1, 20 * i + n + 1)) for i, n in enumerate(lengths)
     )
     given = tuple(data.draw(st.integers(1, n)) for n in lengths)
-    loss = plan.LossConfig(mode, 2, -1)
+    loss = training_settings.LossConfig(mode, 2, -1)
     own = job(lines, batch=batch, given=given, loss=loss, epochs=1)
     for step, rows in zip(
         own.batches(), plan_blocks.rows(own, eos=0, multiple=3), strict=True
@@ -115,7 +115,7 @@ def test_the_targets_of_a_step_are_those_of_rows_padded_by_hand(
 def test_the_weights_of_a_padded_step_are_a_mean(lengths, batch, samples):
     lines, loss = (
         tuple((1,) * n for n in lengths),
-        plan.LossConfig("padded", 2, samples),
+        training_settings.LossConfig("padded", 2, samples),
     )
     own = job(lines, batch=batch, loss=loss, epochs=1)
     for step, rows in zip(
@@ -151,7 +151,7 @@ def test_a_line_keeps_its_tokens_but_not_its_weights():
 def test_a_reference_row_with_all_its_pads():
     # 7 positions make 6 targets: two in the line, its end, and three pads.
     same_row(
-        make_row(plan.LossConfig("reference", 7, -1)),
+        make_row(training_settings.LossConfig("reference", 7, -1)),
         tokens=[11, 12, 13, 0, 0, 0, 0, 0],
         targets=[12, 13, 0, 0, 0, 0, 0, 0],
         positions=[0, 1, 2, 3, 4, 5, 0, 0],
@@ -161,18 +161,18 @@ def test_a_reference_row_with_all_its_pads():
 
 
 def test_a_reference_row_without_sampled_pads():
-    row = make_row(plan.LossConfig("reference", 7, 0))
+    row = make_row(training_settings.LossConfig("reference", 7, 0))
     assert row["weights"].tolist() == np.float32([1 / 7] * 3 + [0] * 5).tolist()
 
 
 def test_a_line_that_fills_the_reference_row_has_no_target_at_its_end():
-    row = make_row(plan.LossConfig("reference", 3, -1), width=4)
+    row = make_row(training_settings.LossConfig("reference", 3, -1), width=4)
     assert row["weights"].tolist() == np.float32([1 / 3, 1 / 3, 0, 0]).tolist()
 
 
 def test_sampled_pads_stand_for_strata_of_the_pads():
     # 13 targets: 3 of the line and 10 pads at 3..12, in strata 3-5, 6-8, 9-12.
-    loss = plan.LossConfig("reference", 14, 3)
+    loss = training_settings.LossConfig("reference", 14, 3)
     seen = [set(), set(), set()]
     for seed in range(200):
         row = make_row(loss, width=7, seed=seed)
@@ -189,7 +189,7 @@ def test_sampled_pads_stand_for_strata_of_the_pads():
     length=st.integers(1, 40), pad_to=st.integers(2, 40), samples=st.integers(-1, 9)
 )
 def test_weights_count_every_position_but_the_last(length, pad_to, samples):
-    loss = plan.LossConfig("reference", pad_to, samples)
+    loss = training_settings.LossConfig("reference", pad_to, samples)
     ids = tuple(range(1, min(length, pad_to) + 1))
     width = len(ids) + loss.extra(len(ids)) + 2
     row = make_row(loss, ids=ids, width=width)

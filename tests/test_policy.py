@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_model
 
-from seal_jax import config, hf, lora, model, policy
+from seal_jax import generation_settings, hf, lora, model, policy
 
 PROMPTS = [
     "Topic: Karsk\nQuestion: What does Ada Quill cook?\nAnswer:\n",
@@ -40,7 +40,7 @@ def source(path, **changes):
         "dtype": "float32",
         "kernel": "auto",
     }
-    return config.ModelSource(**(base | changes))
+    return generation_settings.ModelSource(**(base | changes))
 
 
 def decoding(**changes):
@@ -54,7 +54,7 @@ def decoding(**changes):
         "prompt_multiple": 32,
         "batch": 12,
     }
-    return config.Decoding(**(base | changes))
+    return generation_settings.Decoding(**(base | changes))
 
 
 def adapters(arch, count):

@@ -11,8 +11,8 @@ import tiny_model
 
 from seal_jax import (
     checkpoint,
-    config,
     finetune,
+    generation_settings,
     packed,
     policy,
     pooled,
@@ -129,13 +129,13 @@ def test_a_file_of_self_edits_must_stay_as_it_was(model_path, tmp_path):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("", config.ModelSource("m", True, "float32", "xla")),
-        ("w", config.ModelSource("w", False, "float32", "xla")),
+        ("", generation_settings.ModelSource("m", True, "float32", "xla")),
+        ("w", generation_settings.ModelSource("w", False, "float32", "xla")),
     ],
 )
 def test_the_writer_is_the_model_or_another(path, source):
     exp = test_pooled.experiment("m", writer__path=path)
-    own = config.ModelSource("m", True, "float32", "xla")
+    own = generation_settings.ModelSource("m", True, "float32", "xla")
     exp = dataclasses.replace(exp, model=own)
     assert pooled_steps.writer_source(exp) == source
 

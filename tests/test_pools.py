@@ -36,7 +36,7 @@ def calls(monkeypatch):
         made.append((jobs, keys_A, kwargs))
         totals = np.array([job.total for job in jobs] + [0])
         tree = {"x": jnp.asarray(totals[None])}
-        return packed.Trained(tree, totals * 1.0, totals > 0, 10, 20, 5, 5)
+        return packed.TrainedAdapters(tree, totals * 1.0, totals > 0, 10, 20, 5, 5)
 
     monkeypatch.setattr(packed, "train", train)
     monkeypatch.setattr(pools.rates, "throughput", lambda *a, **k: {"mfu": 1.0})

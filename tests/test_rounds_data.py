@@ -2,7 +2,7 @@
 
 import pytest
 
-from seal_jax import rounds_data
+from seal_jax import rounds_data, training_settings
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_training_set(past, new, policy, expected):
     assert rounds_data.training_set(past, new, policy) == expected
 
 
-@pytest.mark.parametrize("policy", rounds_data.POLICIES)
+@pytest.mark.parametrize("policy", training_settings.IMITATE_DATA)
 def test_what_was_given_stays_as_it_was(policy):
     past, new = [["a"]], ["b"]
     made = rounds_data.training_set(past, new, policy)

@@ -2,7 +2,7 @@
 
     python tests/aot/compile_step.py MODEL INNER
 
-`MODEL` is one of `MODELS`; `INNER` is a JSON object of `inner.InnerConfig`'s fields.
+`MODEL` is one of `MODELS`; `INNER` is a JSON object of `inner.EngineConfig`'s fields.
 Needs jax's CUDA plugin, but no GPU and no CUDA. Prints one JSON object: bytes, by XLA's
 own analysis, and seconds.
 """
@@ -21,7 +21,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from seal_jax import inner, model, packed, plan
+from seal_jax import inner, model, packed, training_settings
 
 TARGET = pathlib.Path(__file__).parent / "h200.txtpb"
 MODELS = {
@@ -60,8 +60,8 @@ MODELS = {
 
 def main(name: str, fields: str) -> dict[str, float]:
     arch, raw = MODELS[name], json.loads(fields)
-    sizes = plan.PlanConfig(**raw.pop("plan"))
-    cfg = inner.InnerConfig(targets=tuple(raw.pop("targets")), plan=sizes, **raw)
+    sizes = training_settings.PlanConfig(**raw.pop("plan"))
+    cfg = inner.EngineConfig(targets=tuple(raw.pop("targets")), plan=sizes, **raw)
     topology = topologies.get_topology_desc(
         platform="cuda", target_config=TARGET.read_text(), topology="1x1x1"
     )
