@@ -33,10 +33,11 @@ from seal_jax import (
     files,
     ngrams,
     novelty,
+    rankings,
+    reward_names,
     rubric,
     run_view,
     seal_results,
-    select,
     self_edit,
 )
 
@@ -135,7 +136,7 @@ def _rewards(row: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _known(value: Any) -> float | None:
-    return None if value == run_view.FLOOR else run_view.measured(value)
+    return reward_names.measured(run_view.measured(value))
 
 
 def _share(answers: list[dict[str, Any]]) -> float | None:
@@ -171,7 +172,7 @@ def _ranking(path: Path) -> list[list[dict[str, list]]]:
 def _accuracies(completion: dict[str, Any]) -> list[float | None]:
     """At each seed, or the stated mean where a file lists no answers."""
     if completion["questions"]:
-        return [*select.accuracies(completion["questions"], "adapter_correct")]
+        return [*rankings.accuracies(completion["questions"], "adapter_correct")]
     return [run_view.measured(completion["stats"]["adapter_mean"])]
 
 

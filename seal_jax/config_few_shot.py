@@ -6,7 +6,7 @@
 import dataclasses
 from typing import Any
 
-from seal_jax import config, config_rounds, config_rules, plan
+from seal_jax import config, config_rounds, config_rules, plan, reward_names
 from seal_jax.tasks import arc_data, arc_edit, arc_text, arc_vote
 
 TASKS = ("arc", "grids")
@@ -14,8 +14,6 @@ TASKS = ("arc", "grids")
 # The ladder's rows: those of the base policy, then those of the last one.
 BASE_ARMS = ("in_context", "random", "self_edits", "oracle")
 LAST_ARMS = ("constant",)
-
-REWARDS = ("grade", "log_likelihood", "majority")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +133,9 @@ class FewShot:
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))
         for name in self.select.measured:
-            config_rules.one_of("select.reward and compare", name, REWARDS)
+            config_rules.one_of(
+                "select.reward and compare", name, reward_names.FEW_SHOT_REWARDS
+            )
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
         if self.select.novelty_bonus or self.select.max_copied < 1:
             raise ValueError(
@@ -155,6 +155,10 @@ class FewShot:
     def turn_end(self) -> str:
         """The token that ends an answer; empty: the model's own end of text."""
         return arc_text.CHATS[self.task.chat].end
+
+    @property
+    def label_free(self) -> None:
+        """None: what there is without labels is about texts."""
 
     @property
     def base_arms(self) -> tuple[str, ...]:

@@ -19,9 +19,10 @@ from pathlib import Path
 from seal_jax import (
     files,
     halving,
+    rankings,
+    reward_names,
     run_view,
     seal_results,
-    select,
     stats,
     variance,
 )
@@ -71,7 +72,7 @@ def read(path: str | Path) -> list[Measured]:
                 f"{path}: a row of {run_view.EDITS_NAME} lacks its passage_id or "
                 "rewards; give a workdir that seal_jax wrote"
             )
-        rewards = [None if r == run_view.FLOOR else r for r in row["rewards"]]
+        rewards = [reward_names.measured(r) for r in row["rewards"]]
         number = row.get("round", run_view.MISSING)
         if row.get("out") and rewards:
             seeds[number] = min(len(rewards), seeds.get(number, len(rewards)))
@@ -107,7 +108,7 @@ def _others(row: dict) -> dict[str, list[float | None]]:
     if not isinstance(measured, dict):
         return {}
     return {
-        key: [None if v == run_view.FLOOR else v for v in own]
+        key: [reward_names.measured(v) for v in own]
         for key, own in measured.items()
         if key != "grade" and isinstance(own, list)
     }
@@ -159,7 +160,10 @@ def _ranking(path: Path) -> Rewards:
         )
     try:
         rewards = [
-            [select.accuracies(c["questions"], "adapter_correct") for c in completions]
+            [
+                rankings.accuracies(c["questions"], "adapter_correct")
+                for c in completions
+            ]
             for completions in (article["completions"] for article in value["articles"])
         ]
     except (KeyError, TypeError) as error:

@@ -13,6 +13,7 @@ from seal_jax import (
     agreement,
     few_shot_view,
     files,
+    ladder_rows,
     report_agreement,
     report_configs,
     report_continual,
@@ -182,7 +183,7 @@ def _header(name: str, summary: dict[str, Any]) -> str:
     means = {
         row.get("name"): row.get("mean") for row in run_view.rows(summary, "ladder")
     }
-    rounds = [n for n in means if str(n).startswith("round_")]
+    rounds = [n for n in means if ladder_rows.is_round(str(n))]
     tiles = []
     for row in ("base", few_shot_view.NO_ADAPTER, "self_edits", *rounds[-1:]):
         if row in means:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import few_shot_view, report_parts, run_view, svg
+from seal_jax import few_shot_view, ladder_rows, report_parts, run_view, svg
 
 # A longer list of items is folded away.
 _SHOWN_ITEMS = 12
@@ -12,7 +12,7 @@ _SHOWN_PAIRS = 36
 
 def _kind(name: str) -> str:
     """The CSS class of a ladder row."""
-    if name.startswith("round_"):
+    if ladder_rows.is_round(name):
         return "k-round"
     known = {"base": "k-base", "oracle": "k-oracle", "self_edits": "k-self"}
     known[few_shot_view.NO_ADAPTER] = "k-base"
@@ -159,7 +159,7 @@ def telling(summary: dict[str, Any]) -> list[dict[str, Any]]:
 def _telling(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
     """Whether a pair is of neighbouring rows of the ladder or of its last round."""
     names = [row.get("name") for row in run_view.rows(summary, "ladder")]
-    rounds = [name for name in names if str(name).startswith("round_")]
+    rounds = [name for name in names if ladder_rows.is_round(str(name))]
     ends = {pair.get("a"), pair.get("b")}
     if not ends <= set(names):
         return True

@@ -5,7 +5,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from seal_jax import novelty, report_parts, run_view, svg, svg_charts
+from seal_jax import novelty, novelty_measures, report_parts, run_view, svg, svg_charts
 from seal_jax.run_view import Table, Workdir
 
 NOTE = (
@@ -99,7 +99,9 @@ def recorded(runs: Sequence[Workdir]) -> list[Table]:
             own = line.get("novelty")
             own = own if isinstance(own, dict) else {}
             if _told(run):
-                own = {k: v for k, v in own.items() if k not in novelty.MEASURES}
+                own = {
+                    k: v for k, v in own.items() if k not in novelty_measures.MEASURES
+                }
             if own:
                 rows.append((run.name, line, own))
                 names += own
@@ -183,7 +185,7 @@ def intervals(groups: Sequence[novelty.Edits]) -> str:
     means = [(edits.name, novelty.summarize(edits)) for edits in groups]
     parts = []
     for measure in _CHARTS[:-1]:
-        digits = novelty.MEASURES[measure]
+        digits = novelty_measures.MEASURES[measure]
         points = []
         for name, own in means:
             mean, se = own[measure]

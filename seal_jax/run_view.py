@@ -19,9 +19,6 @@ HELDOUT_NAME = "heldout.jsonl"
 ITEMS_NAME = "items.jsonl"
 MISSING = "-"
 
-# The log-likelihood reward of an adapter that failed: below any that was measured, a
-# mark and no measurement.
-FLOOR = -1e6
 # Fewer items than this make neither a z nor an interval.
 FEWEST = 5
 # Of summary.json: a run over sequences of passages, and one over passages together.
