@@ -7,7 +7,7 @@ import make_run as run_maker
 import pytest
 
 from seal_jax import graded as graded_
-from seal_jax import reward, reward_names
+from seal_jax import reward, reward_names, trials
 from seal_jax.graded import Trial
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage, Question
