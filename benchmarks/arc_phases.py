@@ -118,16 +118,13 @@ def _adapted(
 def choose(part: arc_task.Part) -> list[tuple[int, int]]:
     """(task, edit) of what is kept, by the made-up rewards."""
     cfg = part.exp.select
-    threshold = (
-        None if cfg.threshold == "none" else select.number_or_baseline(cfg.threshold)
-    )
+    # Random ties would need a seed, and a passage there is none.
+    rule = dataclasses.replace(cfg.rule, ties="first")
     kept = []
     for task, rewards in enumerate(arc_task.rewards(part)):
         best = select.best(
-            rewards,
-            k_best=cfg.k_best,
-            ties="first",
-            threshold=threshold,
+            list(map(select.Candidate, rewards)),
+            rule,
             # Without an adapter nothing is solved.
             baseline=0.0,
         )

@@ -38,7 +38,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 PLATEAU_Z = 2.0
 STOPS = tuple(itertools.product((2, 3), (2.0, 3.0)))  # Patience and z of `verdict`.
-MEASURES = ("novel3", "jaccard3")  # As a round's line has them (`novelty.measure`).
+MEASURES = (
+    "novel3",
+    "jaccard3",
+)  # As a round's line has them (`novelty_measures.measure`).
 
 
 def settings(arg: str, overrides: Mapping[str, Any], *, seed: int) -> dict[str, Any]:

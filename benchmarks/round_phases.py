@@ -227,10 +227,8 @@ def choose(task: round_task.Task) -> list[tuple[int, int]]:
         (p, e)
         for p, article in enumerate(task.articles)
         for e in select.best(
-            [rng.random() for _ in article.edits],
-            k_best=cfg.k_best,
-            ties=cfg.ties,
-            lengths=[edit.tokens for edit in article.edits],
+            [select.Candidate(rng.random(), edit.tokens) for edit in article.edits],
+            select.Rule(k_best=cfg.k_best, ties=cfg.ties),
             rng=rng,
         )
     ]

@@ -34,10 +34,11 @@ from seal_jax import (
     formatting,
     ngrams,
     novelty,
+    rankings,
+    reward_names,
     rubric,
     run_view,
     seal_results,
-    select,
     self_edit,
 )
 
@@ -136,7 +137,7 @@ def _rewards(row: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _known(value: Any) -> float | None:
-    return None if value == run_view.FLOOR else formatting.measured(value)
+    return reward_names.measured(formatting.measured(value))
 
 
 def _share(answers: list[dict[str, Any]]) -> float | None:
@@ -172,7 +173,7 @@ def _ranking(path: Path) -> list[list[dict[str, list]]]:
 def _accuracies(completion: dict[str, Any]) -> list[float | None]:
     """At each seed, or the stated mean where a file lists no answers."""
     if completion["questions"]:
-        return [*select.accuracies(completion["questions"], "adapter_correct")]
+        return [*rankings.accuracies(completion["questions"], "adapter_correct")]
     return [formatting.measured(completion["stats"]["adapter_mean"])]
 
 

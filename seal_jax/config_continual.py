@@ -131,6 +131,10 @@ class Continual:
         return frozenset().union(*map(controls, self.arms))
 
     @property
+    def imitate(self) -> None:
+        """None: no policy learns to write."""
+
+    @property
     def turn_end(self) -> str:
         """The token that ends an answer; empty: the model's own end of text."""
         return ""

@@ -10,6 +10,7 @@ from seal_jax import (
     config_rounds,
     config_rules,
     generation_settings,
+    reward_names,
     training_settings,
 )
 from seal_jax.tasks import arc_data, arc_edit, arc_text, arc_vote
@@ -19,8 +20,6 @@ TASKS = ("arc", "grids")
 # The ladder's rows: those of the base policy, then those of the last one.
 BASE_ARMS = ("in_context", "random", "self_edits", "oracle")
 LAST_ARMS = ("constant",)
-
-REWARDS = ("grade", "log_likelihood", "majority")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +147,9 @@ class FewShot:
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))
         for name in self.select.measured:
-            config_rules.one_of("select.reward and compare", name, REWARDS)
+            config_rules.one_of(
+                "select.reward and compare", name, reward_names.FEW_SHOT_REWARDS
+            )
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
         if self.select.novelty_bonus or self.select.max_copied < 1:
             raise ValueError(
@@ -168,6 +169,10 @@ class FewShot:
     def turn_end(self) -> str:
         """The token that ends an answer; empty: the model's own end of text."""
         return arc_text.CHATS[self.task.chat].end
+
+    @property
+    def label_free(self) -> None:
+        """None: what there is without labels is about texts."""
 
     @property
     def base_arms(self) -> tuple[str, ...]:

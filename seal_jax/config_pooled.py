@@ -135,6 +135,10 @@ class Pooled:
         return 1 if self.pool.how == "full" else self.inner.batch
 
     @property
+    def imitate(self) -> None:
+        """None: no policy learns to write."""
+
+    @property
     def turn_end(self) -> str:
         """The token that ends an answer; empty: the model's own end of text."""
         return ""

@@ -10,6 +10,7 @@ from seal_jax import (
     halving,
     plateau,
     quiz,
+    reward_names,
     select,
     training_settings,
 )
@@ -17,11 +18,6 @@ from seal_jax import (
 # The ladder's rows.
 BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
 CONTROL_ARMS = ("random_kept",)
-
-# What an edit can be worth; `reward.reward` and `label_free` say what each one is.
-REWARDS = ("grade", "log_likelihood", "majority", "self_asked", "rubric")
-# Those that need the group `label_free`.
-LABEL_FREE = ("self_asked", "rubric")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +48,9 @@ class Scale:
 class SelectConfig:
     """Which edits are kept.
 
-    `reward`: what decides, one of `REWARDS`; `compare`: others that are measured beside
-    it, for the report. `threshold`: "none", "baseline" (must beat the policy without an
-    adapter), or a number as text.
+    `reward`: what decides, one of `reward_names.REWARDS`; `compare`: others that are
+    measured beside it, for the report. `threshold`: "none", "baseline" (must beat the
+    policy without an adapter), or a number as text.
 
     `halving`: pairs of (seeds, keep): all edits of an item are trained with so many
     seeds, the best `keep` go on to the next pair's number of seeds (`halving`). Empty:
@@ -77,9 +73,9 @@ class SelectConfig:
     max_overlap: float
 
     def __post_init__(self):
-        config_rules.one_of("select.reward", self.reward, REWARDS)
+        config_rules.one_of("select.reward", self.reward, reward_names.REWARDS)
         for name in self.compare:
-            config_rules.one_of("select.compare", name, REWARDS)
+            config_rules.one_of("select.compare", name, reward_names.REWARDS)
         config_rules.one_of("select.ties", self.ties, select.TIES)
         config_rules.at_least("select.k_best", self.k_best, 1)
         config_rules.within("select.novelty_bonus", self.novelty_bonus, 0.0, 100.0)
@@ -101,6 +97,19 @@ class SelectConfig:
             # No share is larger, and the round would be for nothing.
             most = float(self.threshold)
             config_rules.within("select.threshold", most, -math.inf, 1.0)
+
+    @property
+    def rule(self) -> select.Rule:
+        """How the edits of an item are chosen."""
+        none = self.threshold == "none"
+        return select.Rule(
+            k_best=self.k_best,
+            ties=self.ties,
+            threshold=None if none else select.threshold(self.threshold),
+            bonus=self.novelty_bonus,
+            max_copied=self.max_copied,
+            max_overlap=self.max_overlap,
+        )
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -228,7 +237,7 @@ class Experiment:
             ("select.compare", self.select.compare),
         ):
             for name in names:
-                if name in LABEL_FREE:
+                if name in reward_names.LABEL_FREE:
                     config_rules.needs_group(
                         self.label_free, "label_free", f"{key}={name!r}"
                     )

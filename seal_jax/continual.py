@@ -38,14 +38,11 @@ from seal_jax import (
     lora,
     mesh,
     policy,
-    trials,
 )
 from seal_jax.continual_matrix import Matrix
-from seal_jax.continual_stack import Setting
+from seal_jax.continual_stack import ContinualRun, Setting
 from seal_jax.tasks import sources
 from seal_jax.tasks.common import Passage
-
-connect = knowledge.connect
 
 
 def load(
@@ -90,12 +87,11 @@ def make(
     Raises:
       ValueError, FileNotFoundError: see `knowledge.make`.
     """
-    view: Any = exp
-    return knowledge.make(view, blank, train, heldout)
+    return knowledge.make(exp, blank, train, heldout)
 
 
 def walk(
-    state: trials.Run,
+    state: ContinualRun,
     base: policy.Policy,
     sequences: Sequence[Sequence[Passage]],
     probes: Sequence[Passage],
@@ -107,7 +103,6 @@ def walk(
     so that what is averaged over runs is averaged over sequences.
     """
     exp = state.exp
-    assert isinstance(exp, config_continual.Continual)
 
     def setting(arm: str, generic: Sequence[Sequence[int]] = ()) -> Setting:
         return Setting(state, base, arm, sequences, probes, tuple(map(tuple, generic)))

@@ -6,6 +6,7 @@ import numpy as np
 
 from seal_jax import continual_stack, controls, lora, policy, reward, trials
 from seal_jax.continual_stack import Setting
+from seal_jax.graded import mean
 from seal_jax.tasks.common import Passage
 
 type Scores = list[list[float | None]]
@@ -90,7 +91,7 @@ def graded(
     made = [[[next(scores) for _ in a] for a in group] for group in by_passage]
     every = [score for group in made for own in group for score in own]
     missing = sum(score is None for score in every)
-    blank = any(reward.mean(own) is None for group in made for own in group)
+    blank = any(mean(own) is None for group in made for own in group)
     if missing > setting.task.max_missing * len(every) or blank:
         raise reward.MissingJudgementsError(
             f"{setting.arm}: {missing} of {len(every)} judgements could not be had"

@@ -23,6 +23,8 @@ from jax import Array
 from seal_jax import config_continual, inner, knowledge, lora, mesh, policy, trials
 from seal_jax.tasks.common import Passage
 
+type ContinualRun = trials.Run[config_continual.Continual, Passage]
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -31,7 +33,7 @@ class Setting:
     `generic`: token ids of texts on which the model shall not change, for "kl".
     """
 
-    run: trials.Run
+    run: ContinualRun
     base: policy.Policy
     arm: str
     sequences: Sequence[Sequence[Passage]]
@@ -40,7 +42,6 @@ class Setting:
 
     @property
     def exp(self) -> config_continual.Continual:
-        assert isinstance(self.run.exp, config_continual.Continual)
         return self.run.exp
 
     @property

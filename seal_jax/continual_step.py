@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from seal_jax import (
-    config_continual,
     continual_ask,
     continual_stack,
     controls,
@@ -21,12 +20,13 @@ from seal_jax import (
     plan,
     policy,
     pools,
-    reward,
     sample,
     trials,
 )
 from seal_jax.continual_ask import Scores
-from seal_jax.continual_stack import Setting
+from seal_jax.continual_stack import ContinualRun, Setting
+from seal_jax.graded import mean
+from seal_jax.tasks.base import Edit
 
 # First column of the keys of texts that the base writes without a prompt; apart from
 # those of `trials`.
@@ -35,13 +35,12 @@ GENERIC = 64
 # Writing
 
 
-def generic_texts(run: trials.Run, base: policy.Policy) -> list[list[int]]:
+def generic_texts(run: ContinualRun, base: policy.Policy) -> list[list[int]]:
     """Token ids of texts that the base writes of itself: its own idea of any text.
 
     They start from end-of-text alone, so they are about nothing that is asked here.
     """
     exp = run.exp
-    assert isinstance(exp, config_continual.Continual)
     count = exp.retain.kl_texts
     keys = policy.fold(run.key, np.full(count, GENERIC), range(count))
     generated = generate.run(
@@ -137,7 +136,7 @@ def train(
     """
     run, base = setting.run, setting.base
     index = [(s, e) for s, own in enumerate(texts) for e in range(len(own))]
-    edits = {(s, e): trials.Edit(s, e, "", texts[s][e]) for s, e in index}
+    edits = {(s, e): Edit(s, e, "", texts[s][e]) for s, e in index}
     jobs = [job(setting, edits[i], t, earlier[i[0]]) for i in index]
     cfg = setting.engine
     frozen = None
@@ -174,9 +173,7 @@ def train(
     )
 
 
-def job(
-    setting: Setting, edit: trials.Edit, t: int, earlier: Sequence[str]
-) -> plan.Job:
+def job(setting: Setting, edit: Edit, t: int, earlier: Sequence[str]) -> plan.Job:
     """The training of one self-edit, with what the arm's controls put beside it."""
     exp, s = setting.exp, edit.item
     seed = (exp.seed, trials.ADAPT, t, s, edit.edit)
@@ -276,7 +273,7 @@ def candidates_rewards(
         _, scores = continual_ask.ask(setting, tried, asked, t)
         for s, own in enumerate(scores):
             lost = continual_ask.lost(before[s], own[:-1]) if weight else 0.0
-            value = controls.penalized(reward.mean(own[-1]), lost, weight)
+            value = controls.penalized(mean(own[-1]), lost, weight)
             rewards[s].append(value if finite[s] else None)
     return rewards
 

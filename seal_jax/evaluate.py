@@ -1,61 +1,109 @@
-"""Steps 2 and 3 of a round together: train and ask until the edits are told apart.
+"""Step 3 of a round: what each edit is worth, by the adapters that it needs trained.
 
 Usually every edit gets the same seeds. With `select.halving` all edits of an item get a
 few, the better ones get more, and so on: seeds go where they can still decide.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Protocol, cast
 
-from seal_jax import halving, label_free, policy, reward, trials
-from seal_jax.reward import Graded
-from seal_jax.trials import Edit, Run
+from seal_jax import halving, label_free, policy, reward, reward_names
+from seal_jax.experiment_base import Rounds
+from seal_jax.graded import Graded, Trial, with_measured
+from seal_jax.tasks.base import Edit
+from seal_jax.trials import Run
 
 
-def evaluate(
-    run: Run,
+class Adapt[Item](Protocol):
+    """Step 2: trains and asks adapters of the edits (`trials.adapt_and_answer`)."""
+
+    def __call__(
+        self,
+        *,
+        phase: str,
+        seeds: Sequence[int],
+        among: Collection[int] | None = None,
+        also: Sequence[Item | None] | None = None,
+    ) -> list[list[Trial]]: ...
+
+
+def evaluate[Item](
+    run: Run[Rounds, Item],
     pupil: policy.Policy,
-    items: Sequence[Any],
+    items: Sequence[Item],
     edits: Sequence[Edit],
+    adapt: Adapt[Item],
     *,
     phase: str,
     round_index: int,
-) -> list[Graded]:
+) -> tuple[list[Graded], list[float | None]]:
     """What each of a round's edits is worth, by every reward the config names.
 
     Without a reward that takes an adapter none is trained, and no edit has scores.
+
+    Args:
+      run: the experiment.
+      pupil: the policy that is adapted.
+      items: of the round.
+      edits: of the items.
+      adapt: trains adapters of these edits, and asks them about their items.
+      phase: where finished work is kept.
+      round_index: from 1 on.
+
+    Returns:
+      the edits with their rewards, and the mean score of each item without an adapter.
     """
     select = run.exp.select
     values, graded = None, [Graded(edit, (), (), (), None) for edit in edits]
-    if "rubric" in select.measured:
+    if reward_names.RUBRIC in select.measured:
         # First: a judge that does not answer should not cost a phase of training.
         values = label_free.rubric(run, items, edits, phase=phase)
     if select.trains:
-        graded = _race(run, pupil, items, edits, phase=phase, round_index=round_index)
+        quizzes = None
+        if reward_names.SELF_ASKED in select.measured:
+            quizzes = _quizzes(run, pupil, items, phase=phase, round_index=round_index)
+        graded = _race(run, items, edits, adapt, quizzes, phase=phase)
     if values is not None:
         graded = [
-            reward.with_measured(g, "rubric", (value,), decides=select.reward)
+            with_measured(g, reward_names.RUBRIC, (value,), decides=select.reward)
             for g, value in zip(graded, values, strict=True)
         ]
-    return graded
+    return graded, reward.baselines(run, pupil, items, phase=phase)
 
 
-def _race(
-    run: Run,
+def _quizzes[Item](
+    run: Run[Rounds, Item],
     pupil: policy.Policy,
-    items: Sequence[Any],
-    edits: Sequence[Edit],
+    items: Sequence[Item],
     *,
     phase: str,
     round_index: int,
+) -> Sequence[Item | None]:
+    """What the policy asks itself about each item; see `label_free.quizzes`."""
+    texts = label_free.passages(items)
+    # All items are passages, so `Item` is; that the checker cannot know.
+    made = label_free.quizzes(
+        cast("Run[Rounds, object]", run),
+        pupil,
+        texts,
+        phase=phase,
+        round_index=round_index,
+    )
+    return cast(Sequence[Item | None], made)
+
+
+def _race[Item](
+    run: Run[Rounds, Item],
+    items: Sequence[Item],
+    edits: Sequence[Edit],
+    adapt: Adapt[Item],
+    quizzes: Sequence[Item | None] | None,
+    *,
+    phase: str,
 ) -> list[Graded]:
+    """The edits with the rewards of their adapters, after all rungs of the race."""
     exp = run.exp
-    also = None
-    if "self_asked" in exp.select.measured:
-        also = label_free.quizzes(
-            run, pupil, items, phase=phase, round_index=round_index
-        )
     plan = halving.uniform(exp.scale.seeds, picks=exp.scale.edits)
     if exp.select.halving:
         plan = halving.from_pairs(exp.select.halving)
@@ -63,16 +111,8 @@ def _race(
     left, spent = list(range(len(edits))), 0
     for rung, step in enumerate(plan):
         name = f"{phase}/rung_{rung}" if len(plan) > 1 else phase
-        outcomes = trials.adapt_and_answer(
-            run,
-            pupil,
-            items,
-            edits,
-            phase=name,
-            round_index=round_index,
-            seeds=range(spent, step.seeds),
-            among=left,
-            also=also,
+        outcomes = adapt(
+            phase=name, seeds=range(spent, step.seeds), among=left, also=quizzes
         )
         graded = reward.reward(
             run,
@@ -82,7 +122,7 @@ def _race(
             phase=name,
             final=True,
             before=graded,
-            also=also,
+            also=quizzes,
         )
         left, spent = _better(graded, left, step.keep), step.seeds
         graded = [
@@ -95,9 +135,9 @@ def _better(graded: Sequence[Graded], left: Sequence[int], keep: int) -> list[in
     """The best `keep` edits of each item, of those that are left."""
     going = []
     for item in sorted({graded[i].edit.item for i in left}):
-        own = [i for i in left if graded[i].edit.item == item]
+        places = [i for i in left if graded[i].edit.item == item]
         chosen = halving.survivors(
-            [graded[i].rewards for i in own], min(keep, len(own))
+            [graded[i].rewards for i in places], min(keep, len(places))
         )
-        going += sorted(own[i] for i in chosen)
+        going += sorted(places[i] for i in chosen)
     return going

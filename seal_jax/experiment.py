@@ -7,9 +7,9 @@ the workdir; then the way of this kind of experiment (`KINDS`), and the report.
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -25,6 +25,7 @@ from seal_jax import (
     continual,
     distributed,
     few_shot,
+    grading,
     inner,
     knowledge,
     lora,
@@ -40,36 +41,75 @@ from seal_jax import (
     runtime,
     training_settings,
     trials,
+    unit_key,
 )
+from seal_jax.experiment_base import Experiment
 from seal_jax.journal import Journal
+from seal_jax.tasks.base import Task
+from seal_jax.unit_key import UnitKey
 
 SUMMARY = "summary.json"
 
 
-type Experiment = (
-    config_rounds.Experiment
-    | config_few_shot.FewShot
-    | config_continual.Continual
-    | config_pooled.Pooled
-)
-
-
-class Kind(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Kind[Exp: Experiment, Item, T: Task]:
     """What a run asks of a kind of experiment: its items, and the way through them.
 
-    `task`: module with `load`, `make` and `connect`; `walk` ends in the summary.
+    `load` gives the items to learn from, in lists, and those held out; `make` the task,
+    checked; `connect` the task with who grades its answers. `walk` ends in the summary.
     """
 
-    config: type
-    task: Any
-    walk: Callable[..., dict[str, Any]]
+    config: type[Exp]
+    load: Callable[[Exp], tuple[list[list[Item]], list[Item]]]
+    make: Callable[[Exp, policy.Policy, Sequence[Item], Sequence[Item]], T]
+    connect: Callable[[Exp, T, Path], T]
+    walk: Callable[
+        [
+            trials.Run[Exp, Item],
+            policy.Policy,
+            Sequence[Sequence[Item]],
+            Sequence[Item],
+            Path,
+        ],
+        dict[str, Any],
+    ]
 
 
-KINDS = (
-    Kind(config_rounds.Experiment, knowledge, rounds.walk),
-    Kind(config_few_shot.FewShot, few_shot, rounds.walk),
-    Kind(config_continual.Continual, continual, continual.walk),
-    Kind(config_pooled.Pooled, pooled, pooled.walk),
+def unconnected[T](exp: Experiment, task: T, workdir: Path) -> T:
+    """The task as it is: its answers are compared with its own."""
+    del exp, workdir
+    return task
+
+
+KINDS: tuple[Kind[Any, Any, Any], ...] = (
+    Kind(
+        config_rounds.Experiment,
+        knowledge.load,
+        knowledge.make,
+        grading.connect_rounds,
+        rounds.walk,
+    ),
+    Kind(
+        config_few_shot.FewShot,
+        few_shot.load,
+        few_shot.make,
+        unconnected,
+        rounds.walk,
+    ),
+    Kind(
+        config_continual.Continual,
+        continual.load,
+        continual.make,
+        grading.connect,
+        continual.walk,
+    ),
+    Kind(
+        config_pooled.Pooled,
+        pooled.load,
+        pooled.make,
+        grading.connect,
+        pooled.walk,
+    ),
 )
 
 
@@ -95,6 +135,18 @@ def read(values: Mapping[str, Any]) -> Experiment:
     return config_rules.build(config_rounds.Experiment, values)
 
 
+@dataclasses.dataclass(frozen=True)
+class Checked[Item]:
+    """An experiment with everything that can be wrong without compiling checked."""
+
+    kind: Kind[Any, Item, Any]
+    train: list[list[Item]]
+    heldout: list[Item]
+    blank: policy.Policy
+    task: Task[Item]
+    devices: Mesh | None
+
+
 def run(
     exp: Experiment,
     values: dict[str, Any],
@@ -107,19 +159,50 @@ def run(
     Several processes call it alike; only the first one touches `workdir` and speaks,
     and all return its summary.
     """
-    leads = distributed.leads()
-    if not leads:
+    if not distributed.leads():
         say = _silent
+    checked = check(exp, values)
+    with contextlib.ExitStack() as stack:
+        times = stack.enter_context(runtime.compile_times())
+        finished = claim(workdir, values, stack)
+        if finished:
+            say(report.summary_table(finished))
+            say(f"{workdir} holds a finished run; give another --workdir for a new one")
+            return finished
+        state, base = open_run(exp, values, checked, workdir, stack, say=say)
+        summary = checked.kind.walk(
+            state, base, checked.train, checked.heldout, workdir
+        )
+        summary |= costs(state.journal)
+        summary["config_hash"] = records.config_hash(values)
+        summary["compile"] = dataclasses.asdict(times)
+        summary = distributed.share(lambda: summary)
+        if distributed.leads():
+            records.write_json(workdir / SUMMARY, summary)
+            report_html.write_html(workdir)
+    say(report.summary_table(summary))
+    say(report.seconds_line(summary))
+    say(times.line())
+    say(f"report: {workdir / 'report.html'}")
+    return summary
+
+
+def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
+    """Loads what the experiment is about, and refuses what cannot be run.
+
+    Raises:
+      ValueError, OSError: bad input, in one line.
+    """
     check_same(values)
     kind = next(k for k in KINDS if isinstance(exp, k.config))
-    train, heldout = kind.task.load(exp)
+    train, heldout = kind.load(exp)
     blank = policy.describe(exp.model, turn_end=exp.turn_end)
-    for name in ("inner", "imitate"):
-        cfg = getattr(exp, name, None)
-        if cfg is not None:
-            targets, rank = cfg.lora.targets, cfg.lora.rank
-            lora.check(blank.arch, targets=targets, rank=rank, name=f"{name}.lora")
-    task = kind.task.make(exp, blank, list(itertools.chain(*train)), heldout)
+    adapters = {"inner": exp.inner.lora}
+    if exp.imitate is not None:
+        adapters["imitate"] = exp.imitate.lora
+    for name, cfg in adapters.items():
+        lora.check(blank.arch, targets=cfg.targets, rank=cfg.rank, name=f"{name}.lora")
+    task = kind.make(exp, blank, list(itertools.chain(*train)), heldout)
     runtime.cache_programs()
     distributed.keep_cache_if_shared()
     devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
@@ -129,58 +212,81 @@ def run(
             "'xla' on a mesh, or mesh.data=1 and mesh.model=1"
         )
     distributed.check_mesh(devices)
-    with contextlib.ExitStack() as stack:
-        times = stack.enter_context(runtime.compile_times())
-        if leads:
-            stack.enter_context(records.lock(workdir))
-        if leads and (workdir / records.CONFIG_NAME).exists():
-            records.open_workdir(workdir, values)
-        finished = distributed.share(lambda: finished_summary(workdir))
-        if finished:
-            if leads:
-                # Again, because a kill may have come between the two files.
-                report_html.write_html(workdir)
-            say(report.summary_table(finished))
-            say(f"{workdir} holds a finished run; give another --workdir for a new one")
-            return finished
-        task = kind.task.connect(task, workdir)
-        if exp.adapters:
-            sizes = fitting(exp, blank.arch, devices, say=say)
-        else:
-            least = exp.inner.step_tokens or exp.inner.row_tokens
-            sizes = capacity.build(exp.inner, step_tokens=least, adapters=1)
-        # In a list, to be handed over: see `rounds.walk` on its weights.
-        base = [policy.load(exp.model, blank, seed=exp.seed, on=devices)]
-        # Not before: a config that cannot run must not claim the workdir.
-        if leads:
-            records.open_workdir(workdir, values)
-        journal = stack.enter_context(
-            distributed.open_journal(workdir / "journal.jsonl")
-        )
-        state = trials.Run(
-            exp=exp,
-            inner=kept(journal, sizes, shards=mesh.shards(devices)),
-            mesh=devices,
-            journal=journal,
-            metrics=stack.enter_context(
-                metrics.Metrics(workdir) if leads else metrics.NullMetrics()
-            ),
-            task=task,
-            say=say,
-        )
-        summary = kind.walk(state, base.pop(), train, heldout, workdir)
-        summary |= costs(journal)
-        summary["config_hash"] = records.config_hash(values)
-        summary["compile"] = dataclasses.asdict(times)
-        summary = distributed.share(lambda: summary)
-        if leads:
-            records.write_json(workdir / SUMMARY, summary)
-            report_html.write_html(workdir)
-    say(report.summary_table(summary))
-    say(report.seconds_line(summary))
-    say(times.line())
-    say(f"report: {workdir / 'report.html'}")
-    return summary
+    return Checked(kind, train, heldout, blank, task, devices)
+
+
+def claim(
+    workdir: Path, values: dict[str, Any], stack: contextlib.ExitStack
+) -> dict[str, Any] | None:
+    """Locks the workdir until the stack ends; the summary of a run that is finished.
+
+    Raises:
+      ValueError, OSError: another process holds it, or it is another config's.
+    """
+    leads = distributed.leads()
+    if leads:
+        stack.enter_context(records.lock(workdir))
+    if leads and (workdir / records.CONFIG_NAME).exists():
+        records.open_workdir(workdir, values)
+    finished = distributed.share(lambda: finished_summary(workdir))
+    if finished and leads:
+        # Again, because a kill may have come between the two files.
+        report_html.write_html(workdir)
+    return finished
+
+
+def open_run[Item](
+    exp: Experiment,
+    values: dict[str, Any],
+    checked: Checked[Item],
+    workdir: Path,
+    stack: contextlib.ExitStack,
+    *,
+    say: Callable[[str], None],
+) -> tuple[trials.Run[Experiment, Item], policy.Policy]:
+    """What every phase needs, and the base; files are open until the stack ends.
+
+    Raises:
+      ValueError: see `size` and `first_sizes`.
+    """
+    leads, devices = distributed.leads(), checked.devices
+    task = checked.kind.connect(exp, checked.task, workdir)
+    sizes = size(exp, checked.blank.arch, devices, say=say)
+    base = policy.load(exp.model, checked.blank, seed=exp.seed, on=devices)
+    # Not before: a config that cannot run must not claim the workdir.
+    if leads:
+        records.open_workdir(workdir, values)
+    journal = stack.enter_context(distributed.open_journal(workdir / "journal.jsonl"))
+    state = trials.Run(
+        exp=exp,
+        inner=first_sizes(journal, sizes, shards=mesh.shards(devices)),
+        mesh=devices,
+        journal=journal,
+        metrics=stack.enter_context(
+            metrics.Metrics(workdir) if leads else metrics.NullMetrics()
+        ),
+        task=task,
+        say=say,
+    )
+    return state, base
+
+
+def size(
+    exp: Experiment,
+    arch: model.ModelConfig,
+    devices: Mesh | None,
+    *,
+    say: Callable[[str], None],
+) -> inner.EngineConfig:
+    """The inner loop's sizes; where no adapter is trained nothing is compiled.
+
+    Raises:
+      ValueError: see `capacity.choose`.
+    """
+    if exp.adapters:
+        return fitting(exp, arch, devices, say=say)
+    least = exp.inner.step_tokens or exp.inner.row_tokens
+    return capacity.build(exp.inner, step_tokens=least, adapters=1)
 
 
 def _silent(line: str) -> None:
@@ -216,8 +322,7 @@ def fitting(
     """
     own = runtime.memory_limit(jax.local_devices()[0])
     limit = min(distributed.everyone(own))
-    imitate = getattr(exp, "imitate", None)
-    if imitate is not None and imitate.start == "base":
+    if exp.imitate is not None and exp.imitate.start == "base":
         # It is kept beside the policy, for every round to start from.
         limit -= capacity.base_bytes(arch, devices)
     cfg, memory = capacity.choose(
@@ -236,7 +341,7 @@ def fitting(
     return cfg
 
 
-def kept(
+def first_sizes(
     journal: Journal, cfg: inner.EngineConfig, *, shards: int
 ) -> inner.EngineConfig:
     """The sizes that a workdir began with: its units of work were cut by them.
@@ -268,7 +373,8 @@ def costs(journal: Journal) -> dict[str, Any]:
         value = journal.get(key)
         if not isinstance(value, dict) or "seconds" not in value:
             continue
-        phase = key.split("/adapt/")[0] + "/adapt" if "/adapt/" in key else key
+        unit = UnitKey.parse(key)
+        phase = unit.stage if unit.kind == unit_key.ADAPT else key
         seconds[phase] = seconds.get(phase, 0.0) + value["seconds"]
         adapters += value.get("adapters", len(value.get("trials", ())))
         tokens += value.get("tokens", 0)

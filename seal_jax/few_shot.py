@@ -10,11 +10,11 @@ protocol is Akyürek et al., arXiv 2411.07279).
 import functools
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from seal_jax import config_few_shot, plan, policy, training_settings, trials
+from seal_jax import config_few_shot, plan, training_settings
 from seal_jax.tasks import arc, arc_data, arc_edit, arc_text, arc_vote, grids
+from seal_jax.tasks.base import Edit, Encoder, Reading
 
 _EVERYTHING = arc_data.Switches(True, True, True, True)
 _NOTHING = arc_data.Switches(False, False, False, False)
@@ -79,7 +79,7 @@ def _some(name: str, source: str, split: str, ids: Sequence[str]) -> list[arc.Ta
 
 def make(
     exp: config_few_shot.FewShot,
-    blank: policy.Policy,
+    blank: Encoder,
     train: Sequence[arc.Task],
     heldout: Sequence[arc.Task],
 ) -> "FewShotTask":
@@ -105,12 +105,6 @@ def make(
     return task
 
 
-def connect(task: "FewShotTask", workdir: Path) -> "FewShotTask":
-    """Nothing has to be connected: answers are compared with the tasks' own."""
-    del workdir
-    return task
-
-
 def _shape(grid: arc.Grid) -> tuple[int, int]:
     return len(grid), len(grid[0])
 
@@ -120,14 +114,14 @@ def _black(shape: tuple[int, int]) -> arc.Grid:
 
 
 class FewShotTask:
-    """What the round asks of the task; see `trials.Task`.
+    """What the round asks of the task; see `tasks.base.Task`.
 
     Datasets are made once for a task and its switches, views once for a task.
     """
 
     max_missing = 0.0
 
-    def __init__(self, exp: config_few_shot.FewShot, blank: policy.Policy):
+    def __init__(self, exp: config_few_shot.FewShot, blank: Encoder):
         self.exp = exp
         self.blank = blank
         self.attempts = exp.task.attempts
@@ -149,18 +143,18 @@ class FewShotTask:
     def propose_prompt(self, item: arc.Task) -> str:
         return arc_text.propose_prompt(item, chat=self.chat, template=self.template)
 
-    def read(self, item: arc.Task, text: str) -> trials.Reading:
+    def read(self, item: arc.Task, text: str) -> Reading:
         """What is not valid is drawn again; what is over budget is the policy's own."""
         try:
             edit = arc_edit.parse(text, self.exp.edit)
         except arc_edit.InvalidEditError as error:
-            return trials.Reading(error.reason, again=True)
+            return Reading(error.reason, again=True)
         over = arc_edit.over_budget(
             edit, self._count(item, edit.switches), self.exp.edit
         )
-        return trials.Reading(arc_edit.OVER_BUDGET if over else None)
+        return Reading(arc_edit.OVER_BUDGET if over else None)
 
-    def job(self, item: arc.Task, edit: trials.Edit, seed: tuple[int, ...]) -> plan.Job:
+    def job(self, item: arc.Task, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
         asked, inner = arc_edit.parse(edit.text, self.exp.edit), self.exp.inner
         lines, given = self._lines(item, asked.switches)
         # Rows are padded to the job's own longest: `pad_to` is for passages.
@@ -278,9 +272,6 @@ class FewShotTask:
 
     # For items.jsonl and edits.jsonl
 
-    def rubric(self, written: Sequence[Any]) -> list[float | None]:
-        raise ValueError("a rubric is for edits that are texts; see config_few_shot")
-
     def item_row(self, item: arc.Task) -> dict[str, Any]:
         return {
             "task_id": item.id,
@@ -288,7 +279,7 @@ class FewShotTask:
             "test": [pair._asdict() for pair in item.tests],
         }
 
-    def row(self, item: arc.Task, edit: trials.Edit) -> dict[str, Any]:
+    def row(self, item: arc.Task, edit: Edit) -> dict[str, Any]:
         row: dict[str, Any] = {
             "task_id": item.id,
             "edit": edit.edit,
@@ -353,7 +344,7 @@ class FewShotTask:
         Raises:
           ValueError: see above; the task is named.
         """
-        exp, context = self.exp, self.blank.arch.max_position
+        exp, context = self.exp, self.blank.context
 
         def fits(what: str, length: int, room: int, fix: str) -> None:
             if length > room:

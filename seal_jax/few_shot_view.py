@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from seal_jax import formatting, run_view
+from seal_jax import formatting, ladder_rows, run_view
 from seal_jax.tasks import arc_edit
 
 PREFIX = "task "  # of the items' names, where a passage's begins with "passage "
@@ -39,7 +39,7 @@ def items_table(summary: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]
 def last_round(summary: dict[str, Any]) -> str | None:
     """The name of the ladder's row for the last policy."""
     names = [str(row.get("name")) for row in run_view.rows(summary, "ladder")]
-    return next((n for n in reversed(names) if n.startswith("round_")), None)
+    return next((n for n in reversed(names) if ladder_rows.is_round(n)), None)
 
 
 # Self-edits

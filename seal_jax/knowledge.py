@@ -5,32 +5,65 @@ An item is a passage; every line of a self-edit is a training line, the passage 
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from seal_jax import (
-    config,
-    config_rounds,
-    distributed,
-    grade,
-    judge,
-    plan,
-    policy,
-    rubric,
-    self_edit,
-    trials,
-)
+from seal_jax import config, generation_settings, plan, self_edit, training_settings
 from seal_jax.tasks import sources
+from seal_jax.tasks.base import Edit, Encoder, Reading
 from seal_jax.tasks.common import Passage
 
+# (question, gold, answer) triples to scores.
 type Scorer = Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
+# (passage, lines of a self-edit) pairs to what the edits are worth by themselves.
+type Rubric = Callable[[Sequence[tuple[str, Sequence[str]]]], list[float | None]]
 
 
-def load(
-    exp: config_rounds.Experiment,
-) -> tuple[list[list[Passage]], list[Passage]]:
+class Gaps(Protocol):
+    """How many judgements may be missing."""
+
+    @property
+    def max_missing(self) -> float: ...
+
+
+class Settings(Protocol):
+    """The groups of an experiment that the task reads."""
+
+    @property
+    def propose(self) -> generation_settings.Decoding: ...
+    @property
+    def edit(self) -> config.EditConfig: ...
+    @property
+    def inner(self) -> training_settings.InnerConfig: ...
+    @property
+    def answer(self) -> generation_settings.Decoding: ...
+    @property
+    def grade(self) -> Gaps: ...
+
+
+class Counts(Protocol):
+    """How many passages are learned from, and held out."""
+
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def passages(self) -> int: ...
+    @property
+    def heldout_passages(self) -> int: ...
+
+
+class Sources(Protocol):
+    """The groups that say which passages there are."""
+
+    @property
+    def task(self) -> config.TaskConfig: ...
+    @property
+    def scale(self) -> Counts: ...
+    @property
+    def ladder(self) -> tuple[str, ...]: ...
+
+
+def load(exp: Sources) -> tuple[list[list[Passage]], list[Passage]]:
     """Training passages of each round, disjoint, and the held-out ones.
 
     Raises:
@@ -53,12 +86,16 @@ def load(
 
 
 def make(
-    exp: config_rounds.Experiment,
-    blank: policy.Policy,
+    exp: Settings,
+    blank: Encoder,
     train: Sequence[Passage],
     heldout: Sequence[Passage],
+    *,
+    writes: bool = True,
 ) -> "Knowledge":
     """The task for these passages, without a grader.
+
+    `writes`: whether this model writes the self-edits; see `check_fit`.
 
     Raises:
       ValueError: a template that cannot be used, or see `check_fit`.
@@ -72,76 +109,27 @@ def make(
         _unconnected,
         _unconnected,
     )
-    check_fit(exp, blank, task, [*train, *heldout])
+    check_fit(exp, blank, task, [*train, *heldout], writes=writes)
     return task
 
 
-def _unconnected(items: Sequence[Any]) -> list[float | None]:
-    raise RuntimeError(f"{len(items)} answers and no grader: see `connect`")
-
-
-def connect(task: "Knowledge", workdir: Path) -> "Knowledge":
-    """The task with its grader; on several processes the first one grades for all.
-
-    Raises:
-      judge.JudgeError: the endpoint refuses.
-    """
-    exp, leads = task.exp, distributed.leads()
-    if leads and asks_rubric(exp):
-        judge.check(exp.grade.endpoint("label_free.rubric='judge'"))
-    score = scorer(exp.grade, workdir) if leads else list
-    judged = rubric_of(exp, workdir) if leads else list
-
-    def one_for_all(rule: Callable[..., list]) -> Callable[..., list]:
-        return lambda items: distributed.share(lambda: rule(items))
-
-    return dataclasses.replace(
-        task, grader=one_for_all(score), judged=one_for_all(judged)
-    )
-
-
-def asks_rubric(exp: Any) -> bool:
-    """Whether a judge is to be asked for rubrics."""
-    # Of the kinds of experiment that have passages only the rounds have rewards.
-    return isinstance(exp, config_rounds.Experiment) and exp.asks_rubric
-
-
-def rubric_of(exp: Any, workdir: Path) -> Callable[..., list]:
-    """The rubric as one function of (passage, lines) pairs."""
-    if asks_rubric(exp):
-        cfg = exp.grade.endpoint("label_free.rubric='judge'")
-        path = workdir / "rubric.jsonl"
-        return functools.partial(rubric.by_judge, cfg=cfg, cache_path=path)
-    return lambda items: [rubric.by_rules(*item) for item in items]
-
-
-def scorer(cfg: config.GradeConfig, workdir: Path) -> Callable[..., list]:
-    """The grader as one function of (question, gold, answer) triples.
-
-    Raises:
-      judge.JudgeError: the endpoint refuses.
-    """
-    if cfg.name == "judge":
-        endpoint = cfg.endpoint("grade.name='judge'")
-        judge.check(endpoint)
-        path = workdir / "judge.jsonl"
-        return functools.partial(judge.grade, cfg=endpoint, cache_path=path)
-    rule = grade.LOCAL[cfg.name]
-    if cfg.name == "recall":
-        rule = functools.partial(grade.by_recall, threshold=cfg.threshold)
-    return lambda items: [rule(*item) for item in items]
+def _unconnected(items: Sequence[object]) -> list[float | None]:
+    raise RuntimeError(f"{len(items)} answers and no grader: see `grading.connect`")
 
 
 @dataclasses.dataclass(frozen=True)
 class Knowledge:
-    """What the round asks of the task; see `trials.Task`."""
+    """What the round asks of the task; see `tasks.base.Task`.
 
-    exp: config_rounds.Experiment
-    blank: policy.Policy  # for its tokenizer
+    `rubric` is beside that: what an edit of a passage is worth as a text.
+    """
+
+    exp: Settings
+    blank: Encoder
     propose_template: str
     answer_template: str
     grader: Scorer
-    judged: Callable[[Sequence[tuple[str, Sequence[str]]]], list[float | None]]
+    judged: Rubric
 
     attempts = 1
 
@@ -158,12 +146,12 @@ class Knowledge:
     def propose_prompt(self, item: Passage) -> str:
         return self_edit.propose_prompt(self.propose_template, item)
 
-    def read(self, item: Passage, text: str) -> trials.Reading:
+    def read(self, item: Passage, text: str) -> Reading:
         """Every text is an edit."""
         del item, text
-        return trials.Reading()
+        return Reading()
 
-    def lines(self, item: Passage, edit: trials.Edit) -> tuple[str, ...]:
+    def lines(self, item: Passage, edit: Edit) -> tuple[str, ...]:
         """Training lines of a self-edit, the passage last.
 
         Of what no policy wrote, every line is a text: what a policy's text has to be
@@ -176,7 +164,7 @@ class Knowledge:
         rule, quirks = self.exp.edit.split, self.exp.edit.quirks
         return tuple(self_edit.train_lines(edit.text, item, rule=rule, quirks=quirks))
 
-    def job(self, item: Passage, edit: trials.Edit, seed: tuple[int, ...]) -> plan.Job:
+    def job(self, item: Passage, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
         inner, limit = self.exp.inner, longest_line(self.exp, self.blank)
         lines = self.lines(item, edit)
         return plan.Job(
@@ -219,9 +207,8 @@ class Knowledge:
             ]
         )
 
-    def rubric(
-        self, written: Sequence[tuple[Passage, trials.Edit]]
-    ) -> list[float | None]:
+    def rubric(self, written: Sequence[tuple[Passage, Edit]]) -> list[float | None]:
+        """What each edit's text is worth by itself, 0..1; None: could not be had."""
         rule, quirks = self.exp.edit.split, self.exp.edit.quirks
         return self.judged(
             [
@@ -233,7 +220,7 @@ class Knowledge:
     def item_row(self, item: Passage) -> None:
         del item
 
-    def row(self, item: Passage, edit: trials.Edit) -> dict[str, Any]:
+    def row(self, item: Passage, edit: Edit) -> dict[str, Any]:
         return {
             "passage_id": item.id,
             "title": item.title,
@@ -253,24 +240,28 @@ class Knowledge:
         ]
 
 
-def longest_line(exp: config_rounds.Experiment, learner: policy.Policy) -> int:
+def longest_line(exp: Settings, learner: Encoder) -> int:
     """Tokens of the longest training line the model and the packed rows can take."""
     longest = exp.inner.loss.longest(exp.inner.row_tokens)
-    return min(learner.arch.max_position, longest)
+    return min(learner.context, longest)
 
 
 def check_fit(
-    exp: config_rounds.Experiment,
-    base: policy.Policy,
+    exp: Settings,
+    base: Encoder,
     task: Knowledge,
     passages: Sequence[Passage],
+    *,
+    writes: bool = True,
 ) -> None:
     """Refuses passages that would not fit the model, before anything is compiled.
+
+    A self-edit prompt is only for a model that `writes` self-edits.
 
     Raises:
       ValueError: a prompt, a passage or a training line longer than its context.
     """
-    context, limit = base.arch.max_position, longest_line(exp, base)
+    context, limit = base.context, longest_line(exp, base)
 
     def fits(what: str, passage: Passage, text: str, room: int, fix: str) -> None:
         length = len(base.encode(text))
@@ -290,13 +281,14 @@ def check_fit(
             if limit < context
             else "leave it out of the data",
         )
-        fits(
-            "its self-edit prompt",
-            passage,
-            task.propose_prompt(passage),
-            context - exp.propose.max_tokens,
-            f"lower propose.max_tokens={exp.propose.max_tokens}",
-        )
+        if writes:
+            fits(
+                "its self-edit prompt",
+                passage,
+                task.propose_prompt(passage),
+                context - exp.propose.max_tokens,
+                f"lower propose.max_tokens={exp.propose.max_tokens}",
+            )
         for prompt in task.prompts(passage):
             fits(
                 "a question prompt",

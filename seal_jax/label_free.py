@@ -12,13 +12,45 @@ from typing import Any
 
 import numpy as np
 
-from seal_jax import policy, quiz, reward, trials
+from seal_jax import config_rounds, policy, quiz, reward, trials
+from seal_jax.experiment_base import Rounds
+from seal_jax.knowledge import Knowledge
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage
-from seal_jax.trials import Edit, Run
+from seal_jax.trials import Run
+from seal_jax.unit_key import UnitKey
+
+
+def settings[Item](run: Run[Rounds, Item]) -> config_rounds.LabelFreeConfig:
+    """The group `label_free`.
+
+    Raises:
+      ValueError: the experiment has none: its items are no passages.
+    """
+    if run.exp.label_free is None:
+        raise ValueError(
+            "a reward without labels is for edits that are texts; see config_few_shot"
+        )
+    return run.exp.label_free
+
+
+def passages(items: Sequence[object]) -> list[Passage]:
+    """The items, which must be passages.
+
+    Raises:
+      ValueError: some are not.
+    """
+    texts = [item for item in items if isinstance(item, Passage)]
+    if len(texts) < len(items):
+        raise ValueError(
+            f"{len(items) - len(texts)} of {len(items)} items are no passages, which "
+            "a reward without labels is for; see config_few_shot"
+        )
+    return texts
 
 
 def quizzes(
-    run: Run,
+    run: Run[Rounds, Passage],
     writer: policy.Policy,
     items: Sequence[Passage],
     *,
@@ -30,7 +62,7 @@ def quizzes(
     A question whose answer does not come out again when it is asked once more, greedily
     and with the passage still in view, is dropped; None where none is left.
     """
-    cfg = run.exp.label_free
+    cfg = settings(run)
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
@@ -48,7 +80,7 @@ def quizzes(
         }
 
     run.say(f"{phase}: ask {len(items)} quizzes")
-    found = run.journal.cached(f"{phase}/quiz", unit)["quizzes"]
+    found = run.journal.cached(str(UnitKey(phase, "quiz")), unit)["quizzes"]
     return [
         dataclasses.replace(item, questions=tuple(quiz.Question(*q) for q in own))
         if own
@@ -58,13 +90,13 @@ def quizzes(
 
 
 def _again(
-    run: Run,
+    run: Run[Rounds, Passage],
     writer: policy.Policy,
     items: Sequence[Passage],
     asked: Sequence[Sequence[quiz.Question]],
 ) -> list[list[str]]:
     """The same questions once more, greedily, the passage in view."""
-    cfg = run.exp.label_free.quiz
+    cfg = settings(run).quiz
     template = quiz.RECHECK_PROMPTS[cfg.prompt]
     greedy = dataclasses.replace(
         cfg, temperature=0.0, max_tokens=run.exp.answer.max_tokens
@@ -81,8 +113,8 @@ def _again(
     return [[next(texts) for _ in own] for own in asked]
 
 
-def rubric(
-    run: Run, items: Sequence[Passage], edits: Sequence[Edit], *, phase: str
+def rubric[Item](
+    run: Run[Rounds, Item], items: Sequence[Item], edits: Sequence[Edit], *, phase: str
 ) -> list[float | None]:
     """What the text of each edit is worth by a rubric, 0..1; no adapter is trained.
 
@@ -91,11 +123,15 @@ def rubric(
 
     Raises:
       reward.MissingJudgementsError: more than `grade.max_missing` of them.
+      ValueError: items that are no passages.
     """
+    task, texts = run.task, passages(items)
+    if not isinstance(task, Knowledge):
+        raise ValueError("a rubric is for edits that are texts; see config_few_shot")
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
-        values = run.task.rubric([(items[e.item], e) for e in edits])
+        values = task.rubric([(texts[e.item], e) for e in edits])
         missing = sum(value is None for value in values)
         if missing > run.task.max_missing * len(values):
             raise reward.MissingJudgementsError(
@@ -105,4 +141,4 @@ def rubric(
             )
         return {"values": values, "seconds": time.monotonic() - begin}
 
-    return run.journal.cached(f"{phase}/rubric", unit)["values"]
+    return run.journal.cached(str(UnitKey(phase, "rubric")), unit)["values"]

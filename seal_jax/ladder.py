@@ -26,17 +26,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from seal_jax import policy, proposals, reward, stats, trials
-from seal_jax.reward import Graded, mean
+from seal_jax.experiment_base import Experiment, Rounds
+from seal_jax.graded import Graded, counts, empty_rate, mean
+from seal_jax.ladder_rows import LadderRow, RowKind, kind_of
 from seal_jax.trials import Run
 
-# Rows without an adapter.
-NO_ADAPTER = ("base", "in_context")
 
-
-def arm(
-    run: Run,
+def arm[Item](
+    run: Run[Rounds, Item],
     learner: policy.Policy,
-    items: Sequence[Any],
+    items: Sequence[Item],
     *,
     name: str,
 ) -> list[Graded]:
@@ -65,94 +64,104 @@ def arm(
     return reward.reward(run, items, edits, outcomes, phase=phase, final=False)
 
 
-def row(
-    run: Run,
+def row[Item](
+    run: Run[Rounds, Item],
     learner: policy.Policy,
-    items: Sequence[Any],
+    items: Sequence[Item],
     *,
     name: str,
-) -> dict[str, Any]:
+) -> LadderRow:
     """One arm as a row: mean score per item, empty answers, the edits for reading."""
-    graded: list[Graded] = []
-    if name in NO_ADAPTER:
-        phase = f"ladder/{name}"
-        answers = trials.base_answers(run, learner, items, phase=phase)
-        scores = reward.score_answers(run, items, answers, phase=phase, final=False)
-        values = [mean(own) for own in scores]
-        texts = [a for own in answers for a in own]
-        shown = [
-            {
-                "arm": name,
-                "task_id": row["task_id"],
-                "answers": [run.task.answers_row(item, own, score)],
-            }
-            for item, own, score in zip(items, answers, scores, strict=True)
-            if (row := run.task.item_row(item))
-        ]
-    else:
-        graded = arm(run, learner, items, name=name)
-        scores = [own for g in graded for own in g.scores]
-        by_item: list[list[float | None]] = [[] for _ in items]
-        for g in graded:
-            # A policy that writes what cannot be trained has solved nothing with it.
-            nothing = [0.0] * run.exp.scale.heldout_seeds
-            by_item[g.edit.item] += [mean(own) for own in g.scores] or nothing
-        values = [mean(own) for own in by_item]
-        texts = [a for g in graded for t in g.trials for a in t.answers]
-        shown = [reward.edit_row(run, g, items, arm=name) for g in graded]
-    return {
-        "name": name,
-        "values": values,
-        "empty_rate": reward.empty_rate(texts),
-        "missing": sum(s is None for own in scores for s in own),
-        "failed": sum(bool(t.failed) for g in graded for t in g.trials),
-        "counts": reward.counts(graded),
-        "edits": shown,
-    }
+    if kind_of(name) is RowKind.NO_ADAPTER:
+        return _base_row(run, learner, items, name=name)
+    graded = arm(run, learner, items, name=name)
+    by_item: list[list[float | None]] = [[] for _ in items]
+    for g in graded:
+        # A policy that writes what cannot be trained has solved nothing with it.
+        nothing = [0.0] * run.exp.scale.heldout_seeds
+        by_item[g.edit.item] += [mean(scores) for scores in g.scores] or nothing
+    return LadderRow(
+        name,
+        values=tuple(mean(values) for values in by_item),
+        empty_rate=empty_rate([a for g in graded for t in g.trials for a in t.answers]),
+        missing=sum(s is None for g in graded for scores in g.scores for s in scores),
+        failed=sum(bool(t.failed) for g in graded for t in g.trials),
+        counts=counts(graded),
+        edits=[reward.edit_row(run, g, items, arm=name) for g in graded],
+    )
 
 
-def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _base_row[Item](
+    run: Run[Rounds, Item],
+    learner: policy.Policy,
+    items: Sequence[Item],
+    *,
+    name: str,
+) -> LadderRow:
+    """The row of the policy as it is, without any adapter."""
+    phase = f"ladder/{name}"
+    answers = trials.base_answers(run, learner, items, phase=phase)
+    scores = reward.score_answers(run, items, answers, phase=phase, final=False)
+    shown = [
+        {
+            "arm": name,
+            "task_id": item_row["task_id"],
+            "answers": [run.task.answers_row(item, texts, score)],
+        }
+        for item, texts, score in zip(items, answers, scores, strict=True)
+        if (item_row := run.task.item_row(item))
+    ]
+    return LadderRow(
+        name,
+        values=tuple(mean(score) for score in scores),
+        empty_rate=empty_rate([text for texts in answers for text in texts]),
+        missing=sum(s is None for score in scores for s in score),
+        failed=0,
+        counts=counts([]),
+        edits=shown,
+    )
+
+
+def table(rows: Sequence[LadderRow]) -> list[dict[str, Any]]:
     """The ladder: mean over items, its standard error, a bootstrap interval of 95 %.
 
     Both are over items, so that what was tried on one item several times counts once.
     """
-    made = []
+    lines = []
     for r in rows:
-        average, se = stats.mean_se(r["values"])
-        low, high = stats.interval(r["values"])
-        made.append(
+        average, se = stats.mean_se(r.values)
+        low, high = stats.interval(r.values)
+        lines.append(
             {
-                "name": r["name"],
+                "name": r.name,
                 "mean": average,
                 "se": se,
                 "low": low,
                 "high": high,
-                "n": sum(v is not None for v in r["values"]),
-                "empty_rate": r["empty_rate"],
-                "missing": r["missing"],
-                "failed": r["failed"],
-                **r["counts"],
+                "n": sum(v is not None for v in r.values),
+                "empty_rate": r.empty_rate,
+                "missing": r.missing,
+                "failed": r.failed,
+                **r.counts,
             }
         )
-    return made
+    return lines
 
 
-def by_item(
-    run: Run, rows: Sequence[dict[str, Any]], items: Sequence[Any]
+def by_item[Item](
+    run: Run[Experiment, Item], rows: Sequence[LadderRow], items: Sequence[Item]
 ) -> list[dict[str, Any]]:
     """For each item its name and its mean score in every row."""
     return [
-        {"item": run.task.name(item), **{r["name"]: r["values"][i] for r in rows}}
+        {"item": run.task.name(item), **{r.name: r.values[i] for r in rows}}
         for i, item in enumerate(items)
     ]
 
 
-def pairs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def pairs(rows: Sequence[LadderRow]) -> list[dict[str, Any]]:
     """Paired differences over the items: every later row minus every earlier one."""
-    made = []
+    lines = []
     for low, high in itertools.combinations(rows, 2):
-        diff, se, z = stats.paired(high["values"], low["values"])
-        made.append(
-            {"a": high["name"], "b": low["name"], "diff": diff, "se": se, "z": z}
-        )
-    return made
+        diff, se, z = stats.paired(high.values, low.values)
+        lines.append({"a": high.name, "b": low.name, "diff": diff, "se": se, "z": z})
+    return lines

@@ -20,17 +20,11 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import statistics
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax import files, formatting, ngrams, run_view, stats
-
-# Name in results, and digits shown.
-_SHARES = ("novel3", "cov3", "jaccard3", "distinct2")
-MEASURES = {"words": 0, **dict.fromkeys(_SHARES, 3), "zlib": 2}
+from seal_jax import files, formatting, ngrams, novelty_measures, run_view, stats
 
 _WANTED = "a workdir with an edits.jsonl, or a SEAL file of self-edits"
 
@@ -48,94 +42,17 @@ class Edits:
     # Kept, since comparing many files in pairs asks for them again and again.
     @functools.cached_property
     def measured(self) -> dict[Passage, dict[str, float | None]]:
-        """`measure` of each passage."""
-        return {p: measure(p[1], own) for p, own in self.by_passage.items()}
+        """`novelty_measures.measure` of each passage."""
+        return {
+            p: novelty_measures.measure(p[1], own) for p, own in self.by_passage.items()
+        }
 
     @functools.cached_property
     def trigrams(self) -> dict[Passage, list[set[ngrams.Gram]]]:
         """Of each completion of each passage that has three words."""
-        return {p: _trigram_sets(own) for p, own in self.by_passage.items()}
-
-
-# One passage
-
-
-def copy_share(passage: str, completion: str) -> float | None:
-    """cov3: share of a passage's distinct trigrams that the completion has.
-
-    0 for an empty completion; None for a passage of fewer than three words.
-    """
-    source = ngrams.trigrams(passage)
-    return len(source & ngrams.trigrams(completion)) / len(source) if source else None
-
-
-def jaccard(completions: Sequence[str]) -> float | None:
-    """Mean over all pairs of completions of the Jaccard index of their trigrams.
-
-    1 where all are the same. A completion of fewer than three words is left out, so
-    that empty ones do not pass for diversity; None if fewer than two are left.
-    """
-    sets = _trigram_sets(completions)
-    return _mean(ngrams.index(a, b) for a, b in itertools.combinations(sets, 2))
-
-
-def overlap(completions: Sequence[str], earlier: Sequence[str]) -> float | None:
-    """Mean Jaccard index over all pairs of a completion and an earlier one.
-
-    If nothing has changed between the two rounds, it is in expectation the `jaccard` of
-    either; None where a side has no completion of three words or more.
-    """
-    return _overlap(_trigram_sets(completions), _trigram_sets(earlier))
-
-
-def distinct(completions: Sequence[str], n: int = 2) -> float | None:
-    """distinct-n: different n-grams over all n-grams, of all completions together.
-
-    No n-gram spans two completions. None without any.
-    """
-    pooled = [gram for text in completions for gram in ngrams.grams(text, n)]
-    return len(set(pooled)) / len(pooled) if pooled else None
-
-
-def zlib_ratio(completions: Sequence[str]) -> float | None:
-    """Bytes of the completions, joined by a space, over their bytes in zlib (level 9).
-
-    The higher, the more they repeat. None where all are blank. Other builds of zlib may
-    differ from the third digit on.
-    """
-    data = (
-        " ".join(text.strip() for text in completions).strip().encode(errors="replace")
-    )
-    return len(data) / len(zlib.compress(data, 9)) if data else None
-
-
-def measure(passage: str, completions: Sequence[str]) -> dict[str, float | None]:
-    """All of MEASURES for the completions of one passage.
-
-    `words`, `novel3` and `cov3` are means over the completions; the rest are of all
-    completions together. What cannot be said is None.
-    """
-    return {
-        "words": _mean(len(ngrams.words(text)) for text in completions),
-        "novel3": _mean(ngrams.novel_share(passage, text) for text in completions),
-        "cov3": _mean(copy_share(passage, text) for text in completions),
-        "jaccard3": jaccard(completions),
-        "distinct2": distinct(completions),
-        "zlib": zlib_ratio(completions),
-    }
-
-
-def _trigram_sets(completions: Sequence[str]) -> list[set[ngrams.Gram]]:
-    return [own for text in completions if (own := ngrams.trigrams(text))]
-
-
-def _overlap(a: list[set[ngrams.Gram]], b: list[set[ngrams.Gram]]) -> float | None:
-    return _mean(ngrams.index(x, y) for x, y in itertools.product(a, b))
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+        return {
+            p: novelty_measures.trigram_sets(own) for p, own in self.by_passage.items()
+        }
 
 
 # Many passages
@@ -144,7 +61,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def summarize(edits: Edits) -> dict[str, tuple[float | None, float | None]]:
     """{measure: (mean, standard error) over passages}; None where not measured."""
     rows = edits.measured.values()
-    return {name: _mean_se([row[name] for row in rows]) for name in MEASURES}
+    return {
+        name: _mean_se([row[name] for row in rows])
+        for name in novelty_measures.MEASURES
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +87,14 @@ def compare(later: Edits, earlier: Edits) -> Change:
     if not shared:
         names = f"{later.name} and {earlier.name}"
         raise ValueError(f"{names} share no passage; compare edits of the same ones")
-    common = [_overlap(later.trigrams[p], earlier.trigrams[p]) for p in shared]
+    common = [
+        novelty_measures.overlap_of_sets(later.trigrams[p], earlier.trigrams[p])
+        for p in shared
+    ]
     a, b = ([side.measured[p] for p in shared] for side in (later, earlier))
     diffs = {
         name: _paired([row[name] for row in a], [row[name] for row in b])
-        for name in MEASURES
+        for name in novelty_measures.MEASURES
     }
     return Change(len(shared), _mean_se(common), diffs)
 
@@ -296,13 +219,16 @@ def _by_prompt(name: str, entries) -> list[Edits]:
 
 def summary_rows(groups: Sequence[Edits]) -> list[tuple[str, ...]]:
     """A heading and a row for each of `groups`: sizes, then mean ± standard error."""
-    heads = [f"{name} ± se" for name in MEASURES]
+    heads = [f"{name} ± se" for name in novelty_measures.MEASURES]
     rows: list[tuple[str, ...]] = [("", "passages", "edits each", *heads)]
     for edits in groups:
         sizes = {len(own) for own in edits.by_passage.values()}
         each = " to ".join(f"{size}" for size in sorted({min(sizes), max(sizes)}))
         means = summarize(edits)
-        cells = [plus_minus(*means[m], digits=d) for m, d in MEASURES.items()]
+        cells = [
+            plus_minus(*means[m], digits=d)
+            for m, d in novelty_measures.MEASURES.items()
+        ]
         rows.append((edits.name, formatting.count(len(edits.by_passage)), each, *cells))
     return rows
 
@@ -312,7 +238,7 @@ def change_rows(groups: Sequence[Edits]) -> list[tuple[str, ...]]:
 
     A pair without overlap to speak of (one side is blank) has no row.
     """
-    shown = [name for name in MEASURES if name != "words"]
+    shown = [name for name in novelty_measures.MEASURES if name != "words"]
     heads = [cell for name in shown for cell in (f"{name} diff", "z")]
     rows: list[tuple[str, ...]] = [("change", "passages", "overlap ± se", *heads)]
     for earlier, later in itertools.combinations(groups, 2):
@@ -324,7 +250,9 @@ def change_rows(groups: Sequence[Edits]) -> list[tuple[str, ...]]:
         cells, many = [], formatting.enough(change.passages)
         for name in shown:
             diff, _, z = change.diffs[name]
-            cells.append(formatting.signed(diff, digits=MEASURES[name]))
+            cells.append(
+                formatting.signed(diff, digits=novelty_measures.MEASURES[name])
+            )
             cells.append(formatting.signed(z if many else None, digits=1))
         common = plus_minus(*change.overlap, digits=3)
         title = f"{later.name} - {earlier.name}"

@@ -49,13 +49,34 @@ class Policy:
         """Token ids, nothing added."""
         return hf.encode(self.tokenizer, text)
 
-    def merged(self, delta: lora.Tree) -> "Policy":
-        """The policy with a delta added into its weights."""
+    @property
+    def context(self) -> int:
+        """Tokens that the model can take."""
+        return self.arch.max_position
+
+    def merged(self, delta: lora.Tree, *, consume: bool = False) -> "Policy":
+        """The policy with a delta added into its weights.
+
+        `consume`: the old weights' memory becomes the new ones'. This policy, and any
+        other that shares its weights, must not be used again: jax refuses its arrays
+        as deleted.
+        """
         placed = jax.tree.map(lambda leaf: leaf.sharding, self.params)
-        merge = jax.jit(lora.merge, out_shardings=placed)
+        merge = jax.jit(
+            lora.merge, out_shardings=placed, donate_argnums=(0,) if consume else ()
+        )
         # From the host: on a mesh the delta's device is only one of the params'.
         delta = jax.tree.map(np.asarray, delta)
         return dataclasses.replace(self, params=merge(self.params, delta))
+
+    def freed(self) -> "Policy":
+        """The policy without its weights, whose memory is given back at once.
+
+        As with `merged(consume=True)`, what shares them must not be used again.
+        """
+        for leaf in jax.tree.leaves(self.params):
+            leaf.delete()
+        return dataclasses.replace(self, params={})
 
 
 def describe(source: generation_settings.ModelSource, *, turn_end: str = "") -> Policy:

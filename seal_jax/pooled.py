@@ -38,11 +38,12 @@ from seal_jax import (
     runtime,
     trials,
 )
-from seal_jax.pooled_steps import Outcome
-from seal_jax.reward import mean
+from seal_jax.graded import empty_rate, mean
+from seal_jax.ladder_rows import LadderRow
+from seal_jax.pooled_steps import Outcome, PooledRun
 from seal_jax.tasks import sources
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage
-from seal_jax.trials import Edit, Run
 
 # What the experiment is about
 
@@ -85,18 +86,9 @@ def make(
         lacks some, a writer whose context is too short, or see `knowledge.make`.
       FileNotFoundError: a file is not there.
     """
-    # It asks of an experiment only what this one has too.
-    shared: Any = exp
-    task = knowledge.make(shared, blank, [], [])
     written = "self_edits" in exp.arms and not exp.pool.edits_file
-    if written and not exp.writer.path:
-        knowledge.check_fit(shared, blank, task, [*train, *heldout])
-    else:
-        # All but the self-edit prompt, which this model will not see.
-        short = dataclasses.replace(exp.propose, min_tokens=0, max_tokens=1)
-        brief: Any = dataclasses.replace(exp, propose=short)
-        silent = dataclasses.replace(task, propose_template="")
-        knowledge.check_fit(brief, blank, silent, [*train, *heldout])
+    own = written and not exp.writer.path
+    task = knowledge.make(exp, blank, train, heldout, writes=own)
     if exp.pool.how == "full" and exp.trained_arms:
         on = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
         limit = runtime.memory_limit(jax.local_devices()[0])
@@ -118,10 +110,13 @@ def make(
     return task
 
 
-connect = knowledge.connect
-
-
 # The run
+
+
+def knowledge_of(run: PooledRun) -> knowledge.Knowledge:
+    """The run's task, which knows how edits become texts."""
+    assert isinstance(run.task, knowledge.Knowledge)
+    return run.task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,35 +128,34 @@ class Material:
 
 
 def material(
-    run: Run, base: policy.Policy, passages: Sequence[Passage], arm: str
+    run: PooledRun, base: policy.Policy, passages: Sequence[Passage], arm: str
 ) -> Material:
     """What a row is trained on."""
-    exp: Any = run.exp
-    task: Any = run.task
+    task = knowledge_of(run)
     if arm == "self_edits":
         edits = pooled_steps.self_edits(run, base, passages)
     else:
         edits = proposals.fixed_edits(run, passages, arm)
     return Material(
-        edits, pooled_texts.texts(task, passages, edits, copies=exp.pool.copies)
+        edits, pooled_texts.texts(task, passages, edits, copies=run.exp.pool.copies)
     )
 
 
 def row(
-    run: Run,
+    run: PooledRun,
     passages: Sequence[Passage],
     asked: Sequence[Passage],
     outcomes: Sequence[Outcome],
     learned: Material,
     *,
     name: str,
-) -> dict[str, Any]:
+) -> LadderRow:
     """One arm as a row of the ladder (`ladder.row`), with all answers to read.
 
     A passage's value is the mean over trainings of the share of its questions that were
     answered; a training that failed answered none.
     """
-    task: Any = run.task
+    task = knowledge_of(run)
     scores: list[list[list[float | None]]] = []
     for s, outcome in enumerate(outcomes):
         phase = f"ladder/{name}/{s}"
@@ -201,13 +195,13 @@ def row(
         )
     said = [a for o in outcomes for group in o.answers or [] for a in group]
     known = [v for own in scores for group in own for v in group]
-    return {
-        "name": name,
-        "values": values,
-        "empty_rate": reward.empty_rate(said),
-        "missing": sum(v is None for v in known),
-        "failed": sum(o.answers is None for o in outcomes),
-        "counts": {
+    return LadderRow(
+        name,
+        values=tuple(values),
+        empty_rate=empty_rate(said),
+        missing=sum(v is None for v in known),
+        failed=sum(o.answers is None for o in outcomes),
+        counts={
             "edits": len(learned.edits),
             "texts": sum(map(len, learned.texts)),
             "cut": pooled_texts.cut(task, learned.texts),
@@ -215,12 +209,12 @@ def row(
             "by_question": mean(known),
             "loss": mean([o.loss for o in outcomes]),
         },
-        "edits": shown,
-    }
+        edits=shown,
+    )
 
 
 def walk(
-    run: Run,
+    run: PooledRun,
     base: policy.Policy,
     train: Sequence[Sequence[Passage]],
     heldout: Sequence[Passage],
@@ -228,7 +222,7 @@ def walk(
 ) -> dict[str, Any]:
     """The experiment proper: writes, trains, asks; returns the summary."""
     del heldout
-    exp: Any = run.exp
+    exp = run.exp
     (passages,) = train
     asked = pooled_texts.ask_some(passages, exp.pool.questions, seed=exp.seed)
     blank = dataclasses.replace(base, params={})
@@ -239,8 +233,8 @@ def walk(
         said = pooled_steps.answers(run, base, None, asked, name="ladder/base")
         outcomes["base"] = [Outcome(said, None)]
     every = [(arm, seed) for arm in exp.trained_arms for seed in range(exp.pool.seeds)]
-    task: Any = run.task
-    jobs = [pooled_texts.job(task, sets[arm].texts, seed) for arm, seed in every]
+    task = knowledge_of(run)
+    jobs = [pooled_texts.job(exp, task, sets[arm].texts, seed) for arm, seed in every]
     if exp.pool.how == "full":
         del base  # Each training loads weights of its own.
         for (arm, seed), one in zip(every, jobs, strict=True):
@@ -263,7 +257,7 @@ def walk(
         if arm in exp.arms
     ]
     if distributed.leads():
-        shown = [line for r in rows for line in r["edits"]]
+        shown = [line for r in rows for line in r.edits]
         records.write_jsonl(workdir / "heldout.jsonl", shown)
     made = ladder.table(rows)
     for i, r in enumerate(made):

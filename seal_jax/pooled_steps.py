@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -24,9 +24,12 @@ from seal_jax import (
     proposals,
     trials,
 )
-from seal_jax.reward import mean
+from seal_jax.graded import mean
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage
-from seal_jax.trials import Edit, Run
+from seal_jax.trials import Run
+
+type PooledRun = Run[config_pooled.Pooled, Passage]
 
 # Passages that are written about, or asked about, in one unit of work.
 CHUNK = 256
@@ -41,7 +44,7 @@ def writer_source(exp: config_pooled.Pooled) -> generation_settings.ModelSource:
 
 
 def self_edits(
-    run: Run, base: policy.Policy, passages: Sequence[Passage]
+    run: PooledRun, base: policy.Policy, passages: Sequence[Passage]
 ) -> list[Edit]:
     """`pool.edits` self-edits of every passage: written, or those of the file.
 
@@ -50,7 +53,7 @@ def self_edits(
     Raises:
       ValueError: the file, or a writer with chunks to write, is another than at first.
     """
-    exp: Any = run.exp
+    exp = run.exp
     if exp.pool.edits_file:
         made = pooled_texts.read_edits(
             exp.pool.edits_file, passages, count=exp.pool.edits
@@ -85,7 +88,7 @@ def self_edits(
     return edits
 
 
-def same_as_before(run: Run, digest: str, *, name: str, path: str) -> None:
+def same_as_before(run: PooledRun, digest: str, *, name: str, path: str) -> None:
     """Refuses what is no longer what the workdir began with; notes it at first.
 
     The config has paths alone: what is behind them may change between two runs.
@@ -118,7 +121,7 @@ class Outcome(NamedTuple):
 
 
 def answers(
-    run: Run,
+    run: PooledRun,
     learner: policy.Policy,
     adapter: lora.Tree | None,
     asked: Sequence[Passage],
@@ -144,7 +147,7 @@ def answers(
 
 
 def train_adapters(
-    run: Run,
+    run: PooledRun,
     base: policy.Policy,
     jobs: Sequence[plan.Job],
     seeds: Sequence[int],
@@ -232,7 +235,7 @@ class Checkpointed:
 
 
 def finetuned(
-    run: Run,
+    run: PooledRun,
     blank: policy.Policy,
     one: plan.Job,
     asked: Sequence[Passage],
@@ -245,7 +248,7 @@ def finetuned(
     The weights are loaded for it and belong to nobody else: there may not be memory for
     two sets of them beside AdamW's.
     """
-    exp: Any = run.exp
+    exp = run.exp
     unit = f"{name}/train"
     units = [f"{name}/answers/{i}" for i in range(-(-len(asked) // CHUNK))]
     learner = blank

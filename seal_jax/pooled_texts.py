@@ -5,12 +5,11 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from seal_jax import files, knowledge, plan, trials
+from seal_jax import config_pooled, files, knowledge, plan, trials
 from seal_jax.tasks import squad
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage
-from seal_jax.trials import Edit
 
 
 def read_edits(
@@ -103,10 +102,12 @@ def ask_some(passages: Sequence[Passage], count: int, *, seed: int) -> list[Pass
 
 
 def job(
-    task: knowledge.Knowledge, made: Sequence[Sequence[str]], seed: int
+    exp: config_pooled.Pooled,
+    task: knowledge.Knowledge,
+    made: Sequence[Sequence[str]],
+    seed: int,
 ) -> plan.Job:
     """The training of one model on all texts; of a full fine-tuning, too."""
-    exp: Any = task.exp
     cfg = exp.inner if exp.pool.how == "lora" else exp.full
     limit = knowledge.longest_line(exp, task.blank)
     lines = [tuple(task.blank.encode(text)[:limit]) for own in made for text in own]

@@ -1,5 +1,6 @@
 """Step 1 of a round: self-edits, as a policy writes them or as none does."""
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from seal_jax import distributed, policy, progress, trials
-from seal_jax.trials import Edit, Reading
+from seal_jax.experiment_base import Experiment
+from seal_jax.tasks.base import Edit, Reading
+from seal_jax.unit_key import UnitKey
 
 
-def propose(
-    run: trials.Run,
+def propose[Item](
+    run: trials.Run[Experiment, Item],
     writer: policy.Policy,
-    items: Sequence[Any],
+    items: Sequence[Item],
     *,
     phase: str,
     round_index: int,
@@ -30,7 +33,7 @@ def propose(
     read: list[list[Reading]] = [[] for _ in index]
     wanted = list(range(len(index)))
 
-    def unit() -> dict[str, Any]:
+    def unit(wanted: Sequence[int], attempt: int) -> dict[str, Any]:
         begin = time.monotonic()
         rows = np.array([index[i] for i in wanted])
         fixed = [np.full(len(rows), v) for v in (trials.PROPOSE, round_index)]
@@ -46,8 +49,9 @@ def propose(
 
     for attempt in range(run.task.attempts):
         run.say(f"{phase}: propose {len(wanted)} self-edits{' again' * bool(attempt)}")
-        name = f"{phase}/propose" + (f"/{attempt}" if attempt else "")
-        texts = run.journal.cached(name, unit)["texts"]
+        name = str(UnitKey(phase, "propose", attempt or None))
+        draw = functools.partial(unit, wanted, attempt)
+        texts = run.journal.cached(name, draw)["texts"]
         for i, text in zip(wanted, texts, strict=True):
             drawn[i].append(text)
             read[i].append(run.task.read(items[index[i][0]], text))
@@ -71,7 +75,9 @@ def propose(
     return edits
 
 
-def fixed_edits(run: trials.Run, items: Sequence[Any], arm: str) -> list[Edit]:
+def fixed_edits[Item](
+    run: trials.Run[Experiment, Item], items: Sequence[Item], arm: str
+) -> list[Edit]:
     """The edits of an arm that no policy writes; none of them is refused.
 
     Raises:

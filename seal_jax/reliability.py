@@ -20,9 +20,10 @@ from seal_jax import (
     files,
     formatting,
     halving,
+    rankings,
+    reward_names,
     run_view,
     seal_results,
-    select,
     stats,
     variance,
 )
@@ -72,7 +73,7 @@ def read(path: str | Path) -> list[Measured]:
                 f"{path}: a row of {run_view.EDITS_NAME} lacks its passage_id or "
                 "rewards; give a workdir that seal_jax wrote"
             )
-        rewards = [None if r == run_view.FLOOR else r for r in row["rewards"]]
+        rewards = [reward_names.measured(r) for r in row["rewards"]]
         number = row.get("round", formatting.MISSING)
         if row.get("out") and rewards:
             seeds[number] = min(len(rewards), seeds.get(number, len(rewards)))
@@ -108,7 +109,7 @@ def _others(row: dict) -> dict[str, list[float | None]]:
     if not isinstance(measured, dict):
         return {}
     return {
-        key: [None if v == run_view.FLOOR else v for v in own]
+        key: [reward_names.measured(v) for v in own]
         for key, own in measured.items()
         if key != "grade" and isinstance(own, list)
     }
@@ -160,7 +161,10 @@ def _ranking(path: Path) -> Rewards:
         )
     try:
         rewards = [
-            [select.accuracies(c["questions"], "adapter_correct") for c in completions]
+            [
+                rankings.accuracies(c["questions"], "adapter_correct")
+                for c in completions
+            ]
             for completions in (article["completions"] for article in value["articles"])
         ]
     except (KeyError, TypeError) as error:

@@ -17,6 +17,7 @@ from seal_jax import (
     few_shot_view,
     files,
     formatting,
+    ladder_rows,
     report_agreement,
     report_configs,
     report_continual,
@@ -186,7 +187,7 @@ def _header(name: str, summary: dict[str, Any]) -> Markup:
     means = {
         row.get("name"): row.get("mean") for row in run_view.rows(summary, "ladder")
     }
-    rounds = [n for n in means if str(n).startswith("round_")]
+    rounds = [n for n in means if ladder_rows.is_round(str(n))]
     tiles = []
     for row in ("base", few_shot_view.NO_ADAPTER, "self_edits", *rounds[-1:]):
         if row in means:

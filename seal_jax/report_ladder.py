@@ -5,7 +5,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from seal_jax import few_shot_view, formatting, report_parts, run_view, svg
+from seal_jax import (
+    few_shot_view,
+    formatting,
+    ladder_rows,
+    report_parts,
+    run_view,
+    svg,
+)
 
 # A longer list of items is folded away.
 _SHOWN_ITEMS = 12
@@ -14,7 +21,7 @@ _SHOWN_PAIRS = 36
 
 def _kind(name: str) -> str:
     """The CSS class of a ladder row."""
-    if name.startswith("round_"):
+    if ladder_rows.is_round(name):
         return "k-round"
     known = {"base": "k-base", "oracle": "k-oracle", "self_edits": "k-self"}
     known[few_shot_view.NO_ADAPTER] = "k-base"
@@ -163,7 +170,7 @@ def main_pairs(summary: dict[str, Any]) -> list[dict[str, Any]]:
 def _is_main(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
     """Whether a pair is of neighbouring rows of the ladder or of its last round."""
     names = [row.get("name") for row in run_view.rows(summary, "ladder")]
-    rounds = [name for name in names if str(name).startswith("round_")]
+    rounds = [name for name in names if ladder_rows.is_round(str(name))]
     ends = {pair.get("a"), pair.get("b")}
     if not ends <= set(names):
         return True

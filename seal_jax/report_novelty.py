@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from seal_jax import formatting, novelty, report_parts, run_view, svg, svg_charts
+from seal_jax import (
+    formatting,
+    novelty,
+    novelty_measures,
+    report_parts,
+    run_view,
+    svg,
+    svg_charts,
+)
 from seal_jax.formatting import Table
 from seal_jax.run_view import Workdir
 
@@ -102,7 +110,9 @@ def recorded(runs: Sequence[Workdir]) -> list[Table]:
             own = line.get("novelty")
             own = own if isinstance(own, dict) else {}
             if _has_passages(run):
-                own = {k: v for k, v in own.items() if k not in novelty.MEASURES}
+                own = {
+                    k: v for k, v in own.items() if k not in novelty_measures.MEASURES
+                }
             if own:
                 rows.append((run.name, line, own))
                 names += own
@@ -184,7 +194,7 @@ def intervals(groups: Sequence[novelty.Edits]) -> Markup:
     means = [(edits.name, novelty.summarize(edits)) for edits in groups]
     parts = []
     for measure in _CHARTS[:-1]:
-        digits = novelty.MEASURES[measure]
+        digits = novelty_measures.MEASURES[measure]
         points = []
         for name, own in means:
             mean, se = own[measure]

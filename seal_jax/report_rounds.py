@@ -8,6 +8,7 @@ from markupsafe import Markup
 from seal_jax import (
     few_shot_view,
     formatting,
+    ladder_rows,
     plateau,
     report_ladder,
     report_parts,
@@ -36,8 +37,7 @@ def scores(summary: dict[str, Any]) -> dict[int, dict[str, Any]]:
 def _number(name: Any) -> int | None:
     if name == _BEFORE:
         return 0
-    head, _, tail = str(name).partition("round_")
-    return int(tail) if not head and tail.isdecimal() else None
+    return ladder_rows.round_of(str(name))
 
 
 def has_rounds(summary: dict[str, Any]) -> bool:

@@ -1,60 +1,28 @@
 """Step 3 of a round: what each self-edit was worth, by the answers of its adapters."""
 
-import collections
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from seal_jax import judge, policy, run_view, trials, vote
-from seal_jax.trials import Edit, Run, Trial
+from seal_jax import judge, policy, reward_names, trials, vote
+from seal_jax.experiment_base import Experiment, Rounds
+from seal_jax.graded import Graded, Trial, decided, mean
+from seal_jax.tasks.base import Edit
+from seal_jax.trials import Run
+from seal_jax.unit_key import UnitKey
 
 
-@dataclasses.dataclass(frozen=True)
-class Graded:
-    """One edit with what its adapters scored.
-
-    `scores[seed][i]` (a question each, or one for a few-shot task) is None where no
-    judgement could be had. `measured` holds every reward that was taken, by name: a
-    value per seed, or a single one where no adapter is asked. `rewards` are those of
-    the one that decides, `reward` their mean over what there is. `out`: a race over the
-    edits went on without it.
-
-    An edit that was refused has no trials and no reward: it was not tried.
-    """
-
-    edit: Edit
-    trials: tuple[Trial, ...]
-    scores: tuple[tuple[float | None, ...], ...]
-    rewards: tuple[float | None, ...]
-    reward: float | None
-    measured: Mapping[str, tuple[float | None, ...]] = dataclasses.field(
-        default_factory=dict
-    )
-    out: bool = False
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Mean of the values that are there; None if none is."""
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
-
-
-def empty_rate(answers: Sequence[str]) -> float | None:
-    """Share of answers that are blank."""
-    return sum(not a.strip() for a in answers) / len(answers) if answers else None
-
-
-def reward(
-    run: Run,
-    items: Sequence[Any],
+def reward[Item](
+    run: Run[Rounds, Item],
+    items: Sequence[Item],
     edits: Sequence[Edit],
     outcomes: Sequence[Sequence[Trial]],
     *,
     phase: str,
     final: bool,
     before: Sequence[Graded] = (),
-    also: Sequence[Any] | None = None,
+    also: Sequence[Item | None] | None = None,
 ) -> list[Graded]:
     """Scores every trial; an adapter that failed scores 0.
 
@@ -86,36 +54,28 @@ def reward(
     for i, (edit, own) in enumerate(zip(edits, outcomes, strict=True)):
         old = before[i] if before else Graded(edit, (), (), (), None)
         trials_, scores = (*old.trials, *own), (*old.scores, *next(scored))
-        measured = {"grade": tuple(mean(s) for s in scores)}
-        if "log_likelihood" in run.exp.select.measured:
-            measured["log_likelihood"] = tuple(
-                run_view.FLOOR if t.failed else mean(t.log_likelihoods) for t in trials_
+        measured = {reward_names.GRADE: tuple(mean(s) for s in scores)}
+        if reward_names.LOG_LIKELIHOOD in run.exp.select.measured:
+            measured[reward_names.LOG_LIKELIHOOD] = tuple(
+                None if t.failed else mean(t.log_likelihoods) for t in trials_
             )
         if quizzed is not None:
-            known = old.measured.get("self_asked", ())
-            measured["self_asked"] = (*known, *next(quizzed))
+            known = old.measured.get(reward_names.SELF_ASKED, ())
+            measured[reward_names.SELF_ASKED] = (*known, *next(quizzed))
         made.append(Graded(edit, trials_, scores, (), None, measured, old.out))
-    if "majority" in run.exp.select.measured:
+    if reward_names.MAJORITY in run.exp.select.measured:
         made = _with_majority(made)
     return [decided(g, run.exp.select.reward) for g in made]
 
 
-def with_measured(
-    graded: Graded, name: str, values: tuple[float | None, ...], *, decides: str
-) -> Graded:
-    """With one more reward; `decides` names the one that counts."""
-    measured = {**graded.measured, name: values}
-    return decided(dataclasses.replace(graded, measured=measured), decides)
-
-
-def decided(graded: Graded, name: str) -> Graded:
-    """With the reward of that name as what counts; the grade, where it is not taken."""
-    rewards = graded.measured.get(name, graded.measured.get("grade", ()))
-    return dataclasses.replace(graded, rewards=rewards, reward=mean(rewards))
-
-
-def _graded(
-    run: Run, items: Sequence[Any], edits: Sequence[Edit], outcomes, *, phase, final
+def _graded[Item](
+    run: Run[Rounds, Item],
+    items: Sequence[Item],
+    edits: Sequence[Edit],
+    outcomes: Sequence[Sequence[Trial]],
+    *,
+    phase: str,
+    final: bool,
 ) -> list[list[tuple[float | None, ...]]]:
     """The scores of each edit's trials."""
     answered = [
@@ -139,15 +99,21 @@ def _graded(
     return made
 
 
-def _quizzed(
-    run: Run, also: Sequence[Any], edits: Sequence[Edit], outcomes, *, phase, final
+def _quizzed[Item](
+    run: Run[Rounds, Item],
+    also: Sequence[Item | None],
+    edits: Sequence[Edit],
+    outcomes: Sequence[Sequence[Trial]],
+    *,
+    phase: str,
+    final: bool,
 ) -> list[list[float | None]]:
     """Each trial's share of right answers to what it was asked beside its item."""
     asked = [
-        (also[edit.item], trial.also)
+        (item, trial.also)
         for edit, own in zip(edits, outcomes, strict=True)
         for trial in own
-        if also[edit.item] is not None and not trial.failed
+        if (item := also[edit.item]) is not None and not trial.failed
     ]
     scored = iter(grade(run, asked, phase=f"{phase}/self_asked", final=final))
     made: list[list[float | None]] = []
@@ -182,7 +148,7 @@ def _with_majority(graded: Sequence[Graded]) -> list[Graded]:
         for i in own:
             taken = tuple(next(values) for _ in graded[i].trials)
             made[i] = dataclasses.replace(
-                graded[i], measured={**graded[i].measured, "majority": taken}
+                graded[i], measured={**graded[i].measured, reward_names.MAJORITY: taken}
             )
     return made
 
@@ -191,8 +157,12 @@ class MissingJudgementsError(judge.JudgeError):
     """Too many judgements could not be had to go on."""
 
 
-def grade(
-    run: Run, answered: Sequence[tuple[Any, Sequence[str]]], *, phase: str, final: bool
+def grade[Item](
+    run: Run[Experiment, Item],
+    answered: Sequence[tuple[Item, Sequence[str]]],
+    *,
+    phase: str,
+    final: bool,
 ) -> list[float | None]:
     """Scores of (item, answers); None where no judgement could be had.
 
@@ -202,7 +172,7 @@ def grade(
     Raises:
       MissingJudgementsError: more than `grade.max_missing` of them are missing.
     """
-    name = f"{phase}/grade"
+    name = str(UnitKey(phase, "grade"))
     if name in run.journal:
         return run.journal.get(name)["scores"]
     begin = time.monotonic()
@@ -220,8 +190,8 @@ def grade(
     return scores
 
 
-def baselines(
-    run: Run, pupil: policy.Policy, items: Sequence[Any], *, phase: str
+def baselines[Item](
+    run: Run[Rounds, Item], pupil: policy.Policy, items: Sequence[Item], *, phase: str
 ) -> list[float | None]:
     """Mean score per item of the policy without any adapter."""
     answers = trials.base_answers(run, pupil, items, phase=phase)
@@ -229,9 +199,9 @@ def baselines(
     return [mean(own) for own in scores]
 
 
-def score_answers(
-    run: Run,
-    items: Sequence[Any],
+def score_answers[Item](
+    run: Run[Experiment, Item],
+    items: Sequence[Item],
     answers: Sequence[Sequence[str]],
     *,
     phase: str,
@@ -243,24 +213,9 @@ def score_answers(
     return [[next(scored) for _ in range(run.task.scores_of(i))] for i in items]
 
 
-def counts(graded: Sequence[Graded]) -> dict[str, Any]:
-    """How many edits, texts drawn, edits trained; their mean score; refusals."""
-    edits = [g.edit for g in graded]
-    reasons = collections.Counter(
-        reason
-        for e in edits
-        for reason in (*e.redrawn, *([e.refused] if e.refused else ()))
-    )
-    return {
-        "edits": len(edits),
-        "drawn": sum(len(e.redrawn) + 1 for e in edits),
-        "trained": sum(e.refused is None for e in edits),
-        "trained_mean": mean([mean(own) for g in graded for own in g.scores]),
-        "refused": dict(sorted(reasons.items())),
-    }
-
-
-def edit_row(run: Run, graded: Graded, items: Sequence[Any], **extra: Any) -> dict:
+def edit_row[Item](
+    run: Run[Experiment, Item], graded: Graded, items: Sequence[Item], **extra: Any
+) -> dict[str, Any]:
     """One edit as a row of edits.jsonl."""
     edit, item = graded.edit, items[graded.edit.item]
     answers = [

@@ -5,107 +5,150 @@ by its own row on the held-out items.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from seal_jax import (
     config_rounds,
+    control,
     distributed,
     ladder,
+    ladder_rows,
+    learn,
     plateau,
     policy,
     records,
     rest_em,
-    trials,
+    summary,
 )
+from seal_jax.experiment_base import Rounds
+from seal_jax.ladder_rows import LadderRow, RowKind
+from seal_jax.tasks.base import Edit
+from seal_jax.trials import Run
+from seal_jax.unit_key import UnitKey
+
+type RowOf = Callable[[policy.Policy, str], LadderRow]
 
 
-def walk(
-    state: trials.Run,
+def walk[Item](
+    run: Run[Rounds, Item],
     base: policy.Policy,
-    train: Sequence[Sequence[Any]],
-    heldout: Sequence[Any],
+    train: Sequence[Sequence[Item]],
+    heldout: Sequence[Item],
     workdir: Path,
 ) -> dict[str, Any]:
-    """The experiment proper; everything before it was preparation."""
-    row = functools.partial(ladder.row, state, items=heldout)
-    wanted = state.exp.ladder
-    rows = [
-        row(base, name=name)
-        for name in state.exp.base_arms
-        if name in wanted and name != "oracle"
-    ]
-    last = [row(base, name="oracle")] if "oracle" in wanted else []
-    if "random_kept" in wanted:
-        control = rest_em.control(state, base, train, workdir)
-        rows.append(row(control, name="random_kept"))
-        del control
-    lines, past, edits, stopped = [], [], [], None
-    start = base if state.exp.imitate.start == "base" else None
-    # Handed over in a list: on a large model two sets of weights are one too many.
-    handed = [base]
-    del base
-    for index, items in enumerate(train, start=1):
-        done = rest_em.one_round(
-            state,
-            handed,
-            items,
-            base=start,
-            past=past,
-            round_index=index,
-            workdir=workdir,
-        )
-        handed = [done.policy]
-        edits += done.rows
-        lines.append(done.line)
-        past.append(done.kept)
-        rest_em.save_policy(state, done.policy, workdir, round_index=index)
-        if distributed.leads():
-            records.write_jsonl(workdir / "edits.jsonl", edits)
-        state.metrics.log(index, numbers(done.line))
-        rows.append(row(done.policy, name=f"round_{index}"))
-        del done
-        # As it was decided: a judgement that comes in later does not undo a round.
-        stopped = state.journal.cached(
-            f"stop/{index}", functools.partial(stop, state.exp.stop, rows)
-        )
-        if stopped:
-            state.say(f"stopped after round {index} of {len(train)}: {stopped}")
-            break
-    rows += [row(handed[0], name=n) for n in state.exp.last_arms if n in wanted]
+    """The experiment proper; everything before it was preparation.
+
+    It consumes `base`, unless all rounds start from it.
+    """
+
+    def row_of(learner: policy.Policy, name: str) -> LadderRow:
+        return ladder.row(run, learner, heldout, name=name)
+
+    exp, wanted = run.exp, run.exp.ladder
+    before = [arm for arm in exp.base_arms if arm in wanted and arm != "oracle"]
+    rows = [row_of(base, arm) for arm in before]
+    last = [row_of(base, "oracle")] if "oracle" in wanted else []
+    if ladder_rows.CONTROL in wanted:
+        pupil = control.random_kept(run, base, train, workdir)
+        rows.append(row_of(pupil, ladder_rows.CONTROL))
+        del pupil
+    final, lines, stopped = all_rounds(run, base, train, rows, row_of, workdir)
+    rows += [row_of(final, arm) for arm in exp.last_arms if arm in wanted]
     rows += last
-    heldout_edits = [edit for r in rows for edit in r["edits"]]
-    every = {state.task.name(i): i for own in (*train, heldout) for i in own}
-    shown = [row for i in every.values() if (row := state.task.item_row(i))]
     if distributed.leads():
-        records.write_jsonl(workdir / "heldout.jsonl", heldout_edits)
-        if shown:
-            records.write_jsonl(workdir / "items.jsonl", shown)
-    for i, r in enumerate(ladder.table(rows)):
-        state.metrics.log(i, {f"ladder/{r['name']}": r["mean"]})
+        write_heldout(run, rows, [*train, heldout], workdir)
+    table = ladder.table(rows)
+    for i, line in enumerate(table):
+        run.metrics.log(i, {f"ladder/{line['name']}": line["mean"]})
     return {
-        "ladder": ladder.table(rows),
+        "ladder": table,
         "paired": ladder.pairs(rows),
-        "items": ladder.by_item(state, rows, heldout),
+        "items": ladder.by_item(run, rows, heldout),
         "rounds": lines,
         "stopped": stopped,
     }
 
 
-def numbers(line: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a round's line, by the names that metrics.jsonl has for them."""
-    known = {f"round/{k}": v for k, v in line.items() if isinstance(v, (int, float))}
-    texts = line.get("novelty", {}).items()
-    return known | {f"novelty/{k}": v for k, v in texts if v is not None}
+def all_rounds[Item](
+    run: Run[Rounds, Item],
+    base: policy.Policy,
+    train: Sequence[Sequence[Item]],
+    rows: list[LadderRow],
+    row_of: RowOf,
+    workdir: Path,
+) -> tuple[policy.Policy, list[dict[str, Any]], str | None]:
+    """The rounds one after another, each followed by its row, until one is the last.
+
+    Args:
+      run: the experiment.
+      base: the policy to begin with; consumed, unless all rounds start from it.
+      train: items of each round.
+      rows: of the ladder so far; gains one for each round.
+      row_of: measures a policy as a row of that name.
+      workdir: where checkpoints, the policy and edits.jsonl go.
+
+    Returns:
+      the last policy, the rounds' lines of the summary, and why they ended early.
+    """
+    start = base if run.exp.imitate.start == "base" else None
+    pupil, lines, stopped = base, [], None
+    past: list[list[Edit]] = []
+    edits: list[dict[str, Any]] = []
+    for index, items in enumerate(train, start=1):
+        done = rest_em.one_round(
+            run,
+            pupil,
+            items,
+            start=start,
+            past=past,
+            round_index=index,
+            workdir=workdir,
+        )
+        pupil, name = done.policy, ladder_rows.round_name(index)
+        if not done.kept:
+            run.say(summary.nothing_kept(name, done.graded))
+        edits += summary.edit_rows(run, items, done, index)
+        lines.append(summary.round_line(run, items, done, index))
+        past.append(done.kept_edits)
+        learn.save_policy(run, pupil, workdir, round_index=index)
+        if distributed.leads():
+            records.write_jsonl(workdir / "edits.jsonl", edits)
+        run.metrics.log(index, summary.metrics_of(lines[-1]))
+        rows.append(row_of(pupil, name))
+        # As it was decided: a judgement that comes in later does not undo a round.
+        stopped = run.journal.cached(
+            str(UnitKey("", "stop", index)),
+            functools.partial(stop, run.exp.stop, rows),
+        )
+        if stopped:
+            run.say(f"stopped after round {index} of {len(train)}: {stopped}")
+            break
+    return pupil, lines, stopped
 
 
-def stop(cfg: config_rounds.StopConfig, rows: Sequence[dict[str, Any]]) -> str | None:
+def write_heldout[Item](
+    run: Run[Rounds, Item],
+    rows: Sequence[LadderRow],
+    lists: Sequence[Sequence[Item]],
+    workdir: Path,
+) -> None:
+    """Writes heldout.jsonl, and items.jsonl where items have rows of their own."""
+    records.write_jsonl(
+        workdir / "heldout.jsonl", [edit for row in rows for edit in row.edits]
+    )
+    by_name = {run.task.name(item): item for items in lists for item in items}
+    shown = [row for item in by_name.values() if (row := run.task.item_row(item))]
+    if shown:
+        records.write_jsonl(workdir / "items.jsonl", shown)
+
+
+def stop(cfg: config_rounds.StopConfig, rows: Sequence[LadderRow]) -> str | None:
     """Why no further round is worth it, by the ladder's rows so far; None: go on."""
-    values = {r["name"]: r["values"] for r in rows}
-    rounds = [own for name, own in values.items() if name.startswith("round_")]
-    first = [values["self_edits"]] if "self_edits" in values else []
-    found = plateau.verdict(
+    first = [row.values for row in rows if row.name == "self_edits"]
+    rounds = [row.values for row in rows if row.kind is RowKind.ROUND]
+    verdict = plateau.verdict(
         [*first, *rounds], rule=cfg.rule, patience=cfg.patience, z=cfg.z
     )
-    return None if found is None else found.reason
+    return None if verdict is None else verdict.reason

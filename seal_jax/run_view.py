@@ -15,9 +15,6 @@ EDITS_NAME = "edits.jsonl"
 HELDOUT_NAME = "heldout.jsonl"
 ITEMS_NAME = "items.jsonl"
 
-# The log-likelihood reward of an adapter that failed: below any that was measured, a
-# mark and no measurement.
-FLOOR = -1e6
 # Of summary.json: a run over sequences of passages, and one over passages together.
 CONTINUAL, POOLED = "continual", "pooled"
 

@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from seal_jax import files, select, stats
+from seal_jax import files, rankings, stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _article(article: dict[str, Any]) -> Article:
             adapter.append(completion["stats"]["adapter_mean"])
             continue
         for which, means in (("baseline", baseline), ("adapter", adapter)):
-            repeats = select.accuracies(questions, f"{which}_correct")
+            repeats = rankings.accuracies(questions, f"{which}_correct")
             means.append(statistics.fmean(repeats))
     passage = (article["title"], article["context"])
     if not adapter:

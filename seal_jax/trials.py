@@ -9,7 +9,7 @@ most the pool it was in (`pools`).
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,11 +20,14 @@ from seal_jax import (
     lora,
     mesh,
     metrics,
-    plan,
     policy,
     pools,
+    unit_key,
 )
+from seal_jax.experiment_base import Experiment, Rounds
+from seal_jax.graded import Trial
 from seal_jax.journal import Journal
+from seal_jax.tasks.base import Edit, Task
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
 PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ = range(6)
@@ -33,132 +36,18 @@ FAILED = "weights, loss or log-likelihoods became non-finite"
 
 
 @dataclasses.dataclass(frozen=True)
-class Edit:
-    """One self-edit: `item` is an index into the phase's items.
+class Run[Exp: Experiment, Item]:
+    """What every phase needs: the experiment, and where finished work is kept.
 
-    `fixed`: no policy wrote it. `redrawn`: why each text that was drawn before it was
-    thrown away. `refused`: why it cannot be trained, or None.
+    It is generic in the experiment and in the task's items.
     """
 
-    item: int
-    edit: int
-    prompt: str
-    text: str
-    fixed: bool = False
-    redrawn: tuple[str, ...] = ()
-    refused: str | None = None
-
-
-class Reading(NamedTuple):
-    """What a text is worth as a self-edit.
-
-    `refused`: why it cannot be trained, or None; `again`: whether to draw another.
-    """
-
-    refused: str | None = None
-    again: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One adapter's outcome. `failed` says why there are no answers, or is None.
-
-    `also`: its answers about what it was asked beside its item.
-    """
-
-    edit: int
-    seed: int
-    answers: tuple[str, ...]
-    also: tuple[str, ...]
-    log_likelihoods: tuple[float, ...]
-    loss: float
-    failed: str | None
-
-
-class Task(Protocol):
-    """What the round has to know of a kind of task (`knowledge`, `few_shot`).
-
-    `attempts`: texts drawn for one edit, at most. `max_missing`: share of a phase's
-    scores that may be missing.
-    """
-
-    @property
-    def attempts(self) -> int: ...
-
-    @property
-    def max_missing(self) -> float: ...
-
-    def name(self, item: Any) -> str:
-        """The item, for people."""
-        ...
-
-    def text(self, item: Any) -> str | None:
-        """What self-edits are compared with, for their novelty; None: nothing."""
-        ...
-
-    def propose_prompt(self, item: Any) -> str:
-        """What the policy continues with a self-edit."""
-        ...
-
-    def read(self, item: Any, text: str) -> Reading:
-        """Whether a self-edit can be trained."""
-        ...
-
-    def job(self, item: Any, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
-        """The training that a self-edit asks for."""
-        ...
-
-    def fixed(self, arm: str, item: Any) -> list[str] | None:
-        """Edits that no policy wrote; None: those of `arm` a policy does."""
-        ...
-
-    def prompts(self, item: Any) -> list[str]:
-        """What an adapter is asked about an item."""
-        ...
-
-    def gold(self, item: Any) -> list[str]:
-        """The right answer to each of the prompts."""
-        ...
-
-    def scores_of(self, item: Any) -> int:
-        """How many scores an adapter gets for its answers about an item."""
-        ...
-
-    def score(
-        self, answered: Sequence[tuple[Any, Sequence[str]]]
-    ) -> list[float | None]:
-        """The scores of each item's answers, in one list; None: could not be had."""
-        ...
-
-    def rubric(self, written: Sequence[tuple[Any, "Edit"]]) -> list[float | None]:
-        """What each edit's text is worth by itself, 0..1; None: could not be had."""
-        ...
-
-    def item_row(self, item: Any) -> dict[str, Any] | None:
-        """The item by itself, for items.jsonl; None: `row` holds all of it."""
-        ...
-
-    def row(self, item: Any, edit: Edit) -> dict[str, Any]:
-        """The item and the edit, for edits.jsonl."""
-        ...
-
-    def answers_row(
-        self, item: Any, answers: Sequence[str], scores: Sequence[float | None]
-    ) -> list[dict[str, Any]]:
-        """One adapter's answers, for edits.jsonl."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What every phase needs: the experiment, and where finished work is kept."""
-
-    exp: Any  # One of `experiment.KINDS`.
+    exp: Exp
     inner: inner.EngineConfig
     mesh: Mesh | None
     journal: Journal
     metrics: metrics.Log
-    task: Task
+    task: Task[Item]
     say: Callable[[str], None]
 
     @property
@@ -171,17 +60,17 @@ class Run:
         return jax.random.key(self.exp.seed)
 
 
-def adapt_and_answer(
-    run: Run,
+def adapt_and_answer[Item](
+    run: Run[Rounds, Item],
     learner: policy.Policy,
-    items: Sequence[Any],
+    items: Sequence[Item],
     edits: Sequence[Edit],
     *,
     phase: str,
     round_index: int,
     seeds: Sequence[int],
     among: Collection[int] | None = None,
-    also: Sequence[Any] | None = None,
+    also: Sequence[Item | None] | None = None,
 ) -> list[list[Trial]]:
     """Trains an adapter per edit and seed, and has each answer about its item.
 
@@ -223,7 +112,7 @@ def adapt_and_answer(
 
     def log(measured: dict[str, float]) -> None:
         # A position among all pools of the run, the same when it resumes.
-        step = sum("/adapt/" in key for key in run.journal.keys())  # noqa: SIM118
+        step = unit_key.count(run.journal.keys(), unit_key.ADAPT)
         run.metrics.log(step, {f"adapt/{k}": v for k, v in measured.items()})
 
     units = pools.train(
@@ -257,14 +146,14 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _asked(
-    run: Run,
+def _asked[Item](
+    run: Run[Rounds, Item],
     learner: policy.Policy,
-    items: Sequence[Any],
+    items: Sequence[Item],
     pool: pools.Pool,
     chunk: Sequence[tuple[int, int]],
     ids: Sequence[tuple[int, ...]],
-    also: Sequence[Any] | None,
+    also: Sequence[Item | None] | None,
 ) -> dict[str, Any]:
     """A trained pool as a unit of the journal: what each of its adapters answers.
 
@@ -301,13 +190,13 @@ def _asked(
     }
 
 
-def _answer(
-    run: Run,
+def _answer[Item](
+    run: Run[Rounds, Item],
     learner: policy.Policy,
     adapters: lora.Tree | None,
-    asked: Sequence[Any],
+    asked: Sequence[Item],
     ids: Sequence[tuple[int, ...]],
-    also: Sequence[Any],
+    also: Sequence[Item | None],
 ) -> tuple[list[list[str]], list[list[str]], list[list[float]]]:
     """Answers about each item and about the one beside it, log-likelihoods of gold.
 
@@ -330,8 +219,8 @@ def _answer(
     return own, others, scores
 
 
-def base_answers(
-    run: Run, learner: policy.Policy, items: Sequence[Any], *, phase: str
+def base_answers[Item](
+    run: Run[Rounds, Item], learner: policy.Policy, items: Sequence[Item], *, phase: str
 ) -> list[list[str]]:
     """Answers without any adapter, once per item."""
 

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from seal_jax import rounds_data
+from seal_jax import select
 
 D, ROWS, SIGMA, GENERATIONS, REPETITIONS = 4, 30, 0.7, 8, 4000
 
@@ -31,7 +31,7 @@ def simulate(policy: str, *, seed: int) -> np.ndarray:
             x = rng.normal(size=(ROWS, D))
             y = x @ teacher + SIGMA * rng.normal(size=ROWS)
             new = [(x, y)]
-            blocks = rounds_data.training_set(past, new, policy)
+            blocks = select.training_set(past, new, policy)
             past.append(new)
             xs = np.concatenate([block[0] for block in blocks])
             ys = np.concatenate([block[1] for block in blocks])

@@ -22,7 +22,7 @@ from seal_jax import (
     continual_stack,
     continual_step,
     continual_table,
-    knowledge,
+    grading,
     lora,
     metrics,
     model,
@@ -69,7 +69,7 @@ def model_path(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def coin(monkeypatch):
-    monkeypatch.setattr(knowledge, "scorer", lambda cfg, workdir: tiny_model.toss)
+    monkeypatch.setattr(grading, "scorer", lambda cfg, workdir: tiny_model.toss)
 
 
 class Walked:
@@ -85,7 +85,7 @@ class Walked:
         blank = policy.describe(exp.model)
         every = [p for own in self.sequences for p in own]
         task = continual.make(exp, blank, every, self.probes)
-        task = continual.connect(task, workdir)
+        task = grading.connect(exp, task, workdir)
         cfg, _ = capacity.choose(
             blank.arch,
             exp.inner,
@@ -133,7 +133,7 @@ class Walked:
 @pytest.fixture(scope="module")
 def walked(model_path, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knowledge, "scorer", lambda cfg, workdir: tiny_model.toss)
+        patch.setattr(grading, "scorer", lambda cfg, workdir: tiny_model.toss)
         return Walked(model_path, tmp_path_factory.mktemp("runs") / "whole")
 
 

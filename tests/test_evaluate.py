@@ -1,27 +1,18 @@
 """Seeds go where they can decide: a race over the edits of each item."""
 
+import functools
 import itertools
 
+import make_run as run_maker
 import numpy as np
 import pytest
-import tiny_model
+from make_run import BLANK
 
-from seal_jax import (
-    capacity,
-    config_rounds,
-    config_rules,
-    evaluate,
-    halving,
-    knowledge,
-    label_free,
-    metrics,
-    policy,
-    trials,
-)
-from seal_jax.journal import Journal
+from seal_jax import evaluate, halving, label_free, reward, trials
+from seal_jax.graded import Trial
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage, Question
 
-BLANK = policy.Policy(None, {}, None, (0,), None)
 EDITS = 4
 
 
@@ -31,36 +22,21 @@ def passages(count):
 
 
 def edits(count):
-    return [trials.Edit(p, e, "", f"{p} {e}") for p in range(count) for e in range(4)]
+    return [Edit(p, e, "", f"{p} {e}") for p in range(count) for e in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def no_base(monkeypatch):
+    """Stands in for the policy without an adapter: it knows nothing."""
+    monkeypatch.setattr(
+        reward, "baselines", lambda run, pupil, items, phase: [0.0] * len(items)
+    )
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    with (
-        Journal(tmp_path / "journal.jsonl") as journal,
-        metrics.Metrics(tmp_path) as log,
-    ):
-
-        def make(**changes):
-            changes = {"scale__edits": EDITS, "scale__seeds": 4} | changes
-            exp = config_rules.build(
-                config_rounds.Experiment, tiny_model.values("model", **changes)
-            )
-
-            def right(items):
-                return [float(answer == gold) for _, gold, answer in items]
-
-            return trials.Run(
-                exp=exp,
-                inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
-                mesh=None,
-                journal=journal,
-                metrics=log,
-                task=knowledge.Knowledge(exp, BLANK, "", "", right, right),
-                say=lambda line: None,
-            )
-
-        yield make
+    with run_maker.opened(tmp_path) as make:
+        yield functools.partial(make, scale__edits=EDITS, scale__seeds=4)
 
 
 @pytest.fixture
@@ -78,7 +54,7 @@ def adapters(monkeypatch):
         def trial(i, s):
             right = table[i, s]
             answers = ("yes",) * right + ("no",) * (8 - right)
-            return trials.Trial(i, s, answers, (), (), 1.0, None)
+            return Trial(i, s, answers, (), (), 1.0, None)
 
         return [
             [trial(i, s) for s in seeds] if i in among else [] for i in range(len(own))
@@ -88,10 +64,20 @@ def adapters(monkeypatch):
     return table, calls
 
 
-def graded(run, count=3):
-    return evaluate.evaluate(
-        run, BLANK, passages(count), edits(count), phase="round_1", round_index=1
+def evaluated(run, items, own):
+    """The edits with their rewards, as a round has them."""
+    adapt = functools.partial(
+        trials.adapt_and_answer, run, BLANK, items, own, round_index=1
     )
+    made, baseline = evaluate.evaluate(
+        run, BLANK, items, own, adapt, phase="round_1", round_index=1
+    )
+    assert baseline == [0.0] * len(items)
+    return made
+
+
+def graded(run, count=3):
+    return evaluated(run, passages(count), edits(count))
 
 
 def test_without_a_race_every_edit_gets_all_seeds(make_run, adapters):
@@ -132,15 +118,9 @@ def test_refused_edits_take_no_part(make_run, adapters, monkeypatch):
         return [[] if e.refused else t for e, t in zip(given, outcomes, strict=True)]
 
     monkeypatch.setattr(trials, "adapt_and_answer", adapt)
-    own[0] = trials.Edit(0, 0, "", "0 0", refused="too long")
-    found = evaluate.evaluate(
-        make_run(select__halving=((1, 2), (4, 1))),
-        BLANK,
-        passages(1),
-        own,
-        phase="round_1",
-        round_index=1,
-    )
+    own[0] = Edit(0, 0, "", "0 0", refused="too long")
+    run = make_run(select__halving=((1, 2), (4, 1)))
+    found = evaluated(run, passages(1), own)
     assert found[0].reward is None and found[0].out
     assert sum(not g.out for g in found) == 1
 
@@ -164,16 +144,14 @@ def test_majority_is_the_vote_of_the_other_edits(make_run, monkeypatch):
 
     def adapt(run, learner, items, own, *, seeds, among, **rest):
         return [
-            [trials.Trial(i, s, tuple(answers[i]), (), (), 1.0, None) for s in seeds]
+            [Trial(i, s, tuple(answers[i]), (), (), 1.0, None) for s in seeds]
             for i in among
         ]
 
     monkeypatch.setattr(trials, "adapt_and_answer", adapt)
     item = Passage("p", "t", "text", (Question("1?", "yes"), Question("2?", "yes")))
     run = make_run(select__reward="majority", select__compare=("grade",))
-    found = evaluate.evaluate(
-        run, BLANK, [item], edits(1), phase="round_1", round_index=1
-    )
+    found = evaluated(run, [item], edits(1))
     # Question 1: the others say a, a, y or x-wards; 2: b, x, x against b, b, x ...
     expected = [
         sum(_elected(answers, e, q) == answers[e][q] for q in range(2)) / 2

@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing import event_file_loader
 from seal_jax import (
     checkpoint,
     files,
+    grading,
     hf,
-    knowledge,
     lora,
     packed,
     policy,
@@ -48,7 +48,7 @@ def model_path(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def coin(monkeypatch):
-    monkeypatch.setattr(knowledge, "scorer", lambda cfg, workdir: tiny_model.toss)
+    monkeypatch.setattr(grading, "scorer", lambda cfg, workdir: tiny_model.toss)
 
 
 class Finished:
@@ -66,7 +66,7 @@ class Finished:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(packed, "train", counted)
-            patch.setattr(knowledge, "scorer", lambda cfg, at: tiny_model.toss)
+            patch.setattr(grading, "scorer", lambda cfg, at: tiny_model.toss)
             self.summary = train.run(self.values, workdir, say=self.said.append)
         self.edits = files.read_jsonl(workdir / "edits.jsonl")
         self.heldout = files.read_jsonl(workdir / "heldout.jsonl")

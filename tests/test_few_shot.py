@@ -25,6 +25,7 @@ from seal_jax import (
 )
 from seal_jax.journal import Journal
 from seal_jax.tasks import arc_data, arc_edit, arc_text, grids
+from seal_jax.tasks.base import Edit, Reading
 
 TASKS = grids.tasks("train", seed=3, start=0, count=12)
 TWO_TESTS = next(task for task in TASKS if len(task.tests) == 2)
@@ -52,8 +53,8 @@ def edit_text(switches=NO_DATA, *, output_only=True, rate=1e-2, epochs=2) -> str
     return arc_edit.SelfEdit(switches, output_only, rate, epochs).json()
 
 
-def edit(text: str) -> trials.Edit:
-    return trials.Edit(0, 0, "prompt", text)
+def edit(text: str) -> Edit:
+    return Edit(0, 0, "prompt", text)
 
 
 # What is loaded
@@ -185,14 +186,14 @@ def test_the_longest_line_of_any_configuration_decides_whether_it_fits(blank):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (edit_text(), trials.Reading()),
-        (f" \n{edit_text()} ", trials.Reading()),
-        ("", trials.Reading("not json", again=True)),
-        ("Sure: " + edit_text(), trials.Reading("not json", again=True)),
-        (edit_text(rate=5.0), trials.Reading("learning rate", again=True)),
-        (edit_text(epochs=51), trials.Reading("epochs", again=True)),
-        (edit_text(ALL_DATA, epochs=4), trials.Reading("over budget")),
-        (edit_text(ALL_DATA, epochs=3), trials.Reading()),
+        (edit_text(), Reading()),
+        (f" \n{edit_text()} ", Reading()),
+        ("", Reading("not json", again=True)),
+        ("Sure: " + edit_text(), Reading("not json", again=True)),
+        (edit_text(rate=5.0), Reading("learning rate", again=True)),
+        (edit_text(epochs=51), Reading("epochs", again=True)),
+        (edit_text(ALL_DATA, epochs=4), Reading("over budget")),
+        (edit_text(ALL_DATA, epochs=3), Reading()),
     ],
 )
 def test_what_a_text_is_worth(blank, text, expected):
@@ -256,7 +257,7 @@ def test_baselines_write_valid_configurations_within_the_budget(blank):
         texts = task.fixed("random", item)
         assert texts is not None and len(set(texts)) == 20
         assert texts == few_shot.make(exp, blank, [], [item]).fixed("random", item)
-        assert all(task.read(item, text) == trials.Reading() for text in texts)
+        assert all(task.read(item, text) == Reading() for text in texts)
         seen += [arc_edit.parse(text, exp.edit) for text in texts]
     assert {e.switches for e in seen} >= {NO_DATA, ALL_DATA}
     assert {e.output_only for e in seen} == {True, False}

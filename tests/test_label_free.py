@@ -2,24 +2,14 @@
 
 import dataclasses
 
+import make_run as run_maker
 import pytest
-import tiny_model
 
-from seal_jax import (
-    capacity,
-    config_rounds,
-    config_rules,
-    knowledge,
-    label_free,
-    metrics,
-    policy,
-    reward,
-    trials,
-)
-from seal_jax.journal import Journal
+from seal_jax import label_free, policy, reward
+from seal_jax.graded import Trial
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage, Question
 
-BLANK = policy.Policy(None, {}, None, (0,), None)
 ITEMS = [
     Passage("p0", "Karsk", "rye bread is the dish of Ada.", (Question("x?", "y"),)),
     Passage("p1", "Marl", "Bo plays cello.", (Question("x?", "y"),)),
@@ -28,27 +18,8 @@ ITEMS = [
 
 @pytest.fixture
 def run(tmp_path):
-    values = tiny_model.values("model", select__compare=("self_asked", "rubric"))
-    exp = config_rules.build(config_rounds.Experiment, values)
-
-    def right(items):
-        return [float(answer == gold) for _, gold, answer in items]
-
-    with (
-        Journal(tmp_path / "journal.jsonl") as journal,
-        metrics.Metrics(tmp_path) as log,
-    ):
-        yield trials.Run(
-            exp=exp,
-            inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
-            mesh=None,
-            journal=journal,
-            metrics=log,
-            task=knowledge.Knowledge(
-                exp, BLANK, "{title} {passage}", "{title} {question}", right, right
-            ),
-            say=lambda line: None,
-        )
+    with run_maker.opened(tmp_path) as make:
+        yield make(select__compare=("self_asked", "rubric"))
 
 
 @pytest.fixture
@@ -65,7 +36,9 @@ def written(monkeypatch):
 
 
 def quizzes(run):
-    return label_free.quizzes(run, BLANK, ITEMS, phase="round_1", round_index=1)
+    return label_free.quizzes(
+        run, run_maker.BLANK, ITEMS, phase="round_1", round_index=1
+    )
 
 
 def test_a_quiz_keeps_what_comes_out_twice(run, written):
@@ -102,11 +75,11 @@ def test_adapters_are_rewarded_for_the_answers_of_the_quiz(run):
     quiz = dataclasses.replace(
         ITEMS[0], questions=(Question("a?", "A"), Question("b?", "B"))
     )
-    edits = [trials.Edit(0, e, "", "") for e in range(2)]
-    edits.append(trials.Edit(1, 0, "", ""))
+    edits = [Edit(0, e, "", "") for e in range(2)]
+    edits.append(Edit(1, 0, "", ""))
 
     def trial(e, also, failed=None):
-        return trials.Trial(e, 0, ("y",), also, (), 1.0, failed)
+        return Trial(e, 0, ("y",), also, (), 1.0, failed)
 
     outcomes = [
         [trial(0, ("A", "no")), trial(0, (), failed="broke")],
@@ -122,7 +95,7 @@ def test_adapters_are_rewarded_for_the_answers_of_the_quiz(run):
 
 
 def test_rubrics_that_could_not_be_had_stop_the_run(run):
-    edits = [trials.Edit(p, 0, "", "text") for p in (0, 1)]
+    edits = [Edit(p, 0, "", "text") for p in (0, 1)]
     object.__setattr__(run.task, "judged", lambda pairs: [0.5, None])
     with pytest.raises(reward.MissingJudgementsError, match="1 of 2 rubrics"):
         label_free.rubric(run, ITEMS, edits, phase="round_1")
@@ -133,6 +106,6 @@ def test_rubrics_that_could_not_be_had_stop_the_run(run):
 def test_a_rubric_sees_lines_without_their_title(run):
     seen = []
     object.__setattr__(run.task, "judged", lambda pairs: seen.extend(pairs) or [0.0])
-    edit = trials.Edit(0, 0, "", "Ada cooks rye bread.\n\nIt is good.")
+    edit = Edit(0, 0, "", "Ada cooks rye bread.\n\nIt is good.")
     label_free.rubric(run, ITEMS, [edit], phase="round_1")
     assert seen == [(ITEMS[0].text, ["Ada cooks rye bread.", "It is good."])]

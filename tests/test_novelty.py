@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal_jax import files, ngrams, novelty
+from seal_jax import files, ngrams, novelty, novelty_measures
 
 # Trigrams of PASSAGE: abc bcd cde.
 PASSAGE = "A b, c. D e!"
@@ -39,7 +39,7 @@ SHARES = {
 def test_shares(case):
     passage, completion, novel, copied = SHARES[case]
     assert ngrams.novel_share(passage, completion) == novel
-    assert novelty.copy_share(passage, completion) == copied
+    assert novelty_measures.copy_share(passage, completion) == copied
 
 
 JACCARDS = {
@@ -60,7 +60,9 @@ JACCARDS = {
 @pytest.mark.parametrize("case", JACCARDS)
 def test_jaccard(case):
     completions, want = JACCARDS[case]
-    assert novelty.jaccard(completions) == (want if want is None else approx(want))
+    assert novelty_measures.jaccard(completions) == (
+        want if want is None else approx(want)
+    )
 
 
 OVERLAPS = {
@@ -77,8 +79,8 @@ OVERLAPS = {
 @pytest.mark.parametrize("case", OVERLAPS)
 def test_overlap(case):
     later, earlier, want = OVERLAPS[case]
-    assert novelty.overlap(later, earlier) == want
-    assert novelty.overlap(earlier, later) == want
+    assert novelty_measures.overlap(later, earlier) == want
+    assert novelty_measures.overlap(earlier, later) == want
 
 
 DISTINCT = {
@@ -97,25 +99,25 @@ DISTINCT = {
 @pytest.mark.parametrize("case", DISTINCT)
 def test_distinct(case):
     completions, n, want = DISTINCT[case]
-    assert novelty.distinct(completions, n) == want
+    assert novelty_measures.distinct(completions, n) == want
 
 
 def test_zlib_ratio():
     def of(data):
         return len(data) / len(zlib.compress(data, 9))
 
-    assert novelty.zlib_ratio([]) is None
-    assert novelty.zlib_ratio(["", " \n"]) is None
-    assert novelty.zlib_ratio([" ab\n", "cd"]) == of(b"ab cd")
-    assert novelty.zlib_ratio(["é東"]) == of(b"\xc3\xa9\xe6\x9d\xb1")  # bytes
+    assert novelty_measures.zlib_ratio([]) is None
+    assert novelty_measures.zlib_ratio(["", " \n"]) is None
+    assert novelty_measures.zlib_ratio([" ab\n", "cd"]) == of(b"ab cd")
+    assert novelty_measures.zlib_ratio(["é東"]) == of(b"\xc3\xa9\xe6\x9d\xb1")  # bytes
     text = "the quick brown fox jumps over the lazy dog"
-    once, often = (novelty.zlib_ratio([text] * k) for k in (1, 9))
+    once, often = (novelty_measures.zlib_ratio([text] * k) for k in (1, 9))
     assert once is not None and often is not None and often > 4 * once
 
 
 def test_measure_puts_means_over_completions_beside_what_all_share():
-    got = novelty.measure(PASSAGE, ["a b c x", "x y z", "a b"])
-    assert list(got) == list(novelty.MEASURES)
+    got = novelty_measures.measure(PASSAGE, ["a b c x", "x y z", "a b"])
+    assert list(got) == list(novelty_measures.MEASURES)
     del got["zlib"]
     assert got == approx(
         {
@@ -126,12 +128,12 @@ def test_measure_puts_means_over_completions_beside_what_all_share():
             "distinct2": 5 / 6,  # ab bc cx xy yz ab
         }
     )
-    assert novelty.measure(PASSAGE, [""]) == {
-        **dict.fromkeys(novelty.MEASURES, None),
+    assert novelty_measures.measure(PASSAGE, [""]) == {
+        **dict.fromkeys(novelty_measures.MEASURES, None),
         "words": 0.0,
         "cov3": 0.0,
     }
-    assert set(novelty.measure(PASSAGE, []).values()) == {None}
+    assert set(novelty_measures.measure(PASSAGE, []).values()) == {None}
 
 
 texts = st.lists(st.sampled_from("abcd"), max_size=8).map(" ".join)
@@ -151,7 +153,7 @@ def test_against_brute_force(passage, completions):
     long = [s for s in sets if s]
     pairs = [(a, b) for i, a in enumerate(long) for b in long[:i]]
     bigrams = [g for c in completions for g in runs(c, 2)]
-    got = novelty.measure(passage, completions)
+    got = novelty_measures.measure(passage, completions)
     assert got["novel3"] == mean(
         [sum(g not in source for g in s) / len(s) for s in long]
     )
@@ -164,10 +166,10 @@ def test_against_brute_force(passage, completions):
         [bigrams.index(g) == i for i, g in enumerate(bigrams)]
     )
     # Over k completions of k: the k identical pairs, and every other pair twice.
-    k, within = len(long), novelty.jaccard(completions) or 0.0
+    k, within = len(long), novelty_measures.jaccard(completions) or 0.0
     if k:
         want = (k + k * (k - 1) * within) / k**2
-        assert novelty.overlap(completions, completions) == approx(want)
+        assert novelty_measures.overlap(completions, completions) == approx(want)
 
 
 # Many passages
@@ -277,12 +279,12 @@ def test_the_command_prints_rows_and_changes(workdir, capsys):
     assert novelty.main([str(workdir)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["passages", "edits", "each", "words"]
-    ratio = novelty.zlib_ratio(["a b c", "x y z"])
+    ratio = novelty_measures.zlib_ratio(["a b c", "x y z"])
     assert lines[1].split() == [
         *"run round 1 1 2 3 0.500 0.167 0.000 1.000".split(),
         f"{ratio:.2f}",
     ]
-    ratio = novelty.zlib_ratio(["x y z"])
+    ratio = novelty_measures.zlib_ratio(["x y z"])
     assert lines[2].split() == [
         *"run round 2 1 1 3 1.000 0.000 - 1.000".split(),
         f"{ratio:.2f}",
@@ -375,10 +377,12 @@ def test_released_files_recompute(seal_data, name):
         pytest.skip(f"SEAL_DATA has no {name}.json; add it to check its row")
     (edits,) = novelty.read(found[0])
     got = novelty.summarize(edits)
-    for key, want in zip(novelty.MEASURES, RELEASED[name].split(), strict=True):
+    for key, want in zip(
+        novelty_measures.MEASURES, RELEASED[name].split(), strict=True
+    ):
         mean, se = got[key]
         assert mean is not None and se is not None and 0 < se < mean / 10
-        digits = novelty.MEASURES[key]
+        digits = novelty_measures.MEASURES[key]
         # Builds of zlib, and ways to join the texts, differ by about as much.
         slack = 0.01 if key == "zlib" else 1e-9
         assert abs(mean - float(want)) <= 0.5 * 10**-digits + slack, key

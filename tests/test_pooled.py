@@ -15,7 +15,7 @@ from seal_jax import (
     config_pooled,
     files,
     finetune,
-    knowledge,
+    grading,
     metrics,
     packed,
     policy,
@@ -82,8 +82,8 @@ def start(path, workdir, **changes) -> Started:
     assert heldout == []
     blank = policy.describe(exp.model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knowledge, "scorer", lambda cfg, at: tiny_model.toss)
-        task = pooled.connect(pooled.make(exp, blank, train[0], []), workdir)
+        patch.setattr(grading, "scorer", lambda cfg, at: tiny_model.toss)
+        task = grading.connect(exp, pooled.make(exp, blank, train[0], []), workdir)
     tokens = exp.inner.step_tokens
     said: list[str] = []
     workdir.mkdir(exist_ok=True)

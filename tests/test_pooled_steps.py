@@ -165,7 +165,9 @@ def jobs_of(started):
     for arm in ("passage_only", "oracle"):
         edits = proposals.fixed_edits(started.state, passages, arm)
         sets.append(pooled_texts.texts(task, passages, edits, copies="once"))
-    return [pooled_texts.job(task, own, seed) for own in sets for seed in (0, 1)]
+    return [
+        pooled_texts.job(task.exp, task, own, seed) for own in sets for seed in (0, 1)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import test_config_pooled
 
 from seal_jax import knowledge, policy, pooled, pooled_texts
 from seal_jax.tasks import squad
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage, Question
-from seal_jax.trials import Edit
 
 A = Passage("a", "Karsk", "Old. New.", (Question("Who?", "Ada"), Question("Why?", "x")))
 B = Passage("b", "Dolmen", "Big.", tuple(Question(f"{i}?", "y") for i in range(5)))
@@ -83,7 +83,7 @@ def test_a_job_takes_all_texts(how, count, steps):
         inner__warmup_share=0.3,
     )
     texts = [[f"Karsk\nAda {'cooks ' * i}" for i in range(count - 2)], ["x", "y"]]
-    job = pooled_texts.job(task, texts, 1)
+    job = pooled_texts.job(task.exp, task, texts, 1)
     assert job.total == steps and job.batch == 8
     assert job.warmup == {6: 2, 3: 1}[steps]
     exp: Any = task.exp
@@ -91,13 +91,13 @@ def test_a_job_takes_all_texts(how, count, steps):
     assert (job.learning_rate, job.clip) == (cfg.learning_rate, cfg.clip)
     flat = [text for own in texts for text in own]
     assert job.lines == tuple(tuple(task.blank.encode(text)) for text in flat)
-    assert job.seed != pooled_texts.job(task, texts, 2).seed
+    assert job.seed != pooled_texts.job(task.exp, task, texts, 2).seed
 
 
 def test_long_texts_are_cut():
     task = task_of(inner__row_tokens=8, inner__step_tokens=64)
     texts = [["Karsk\n" + "Ada " * 40], ["Karsk\nAda"]]
-    job = pooled_texts.job(task, texts, 0)
+    job = pooled_texts.job(task.exp, task, texts, 0)
     assert [len(line) for line in job.lines] == [8, len(job.lines[1])]
     assert len(job.lines[1]) < 8 and pooled_texts.cut(task, texts) == 1
 
@@ -214,5 +214,5 @@ def test_released_edits_give_the_counted_sequences(seal_data, name, arm, sequenc
         edits = [Edit(p, 0, "", "", fixed=True) for p in range(len(passages))]
     made = pooled_texts.texts(task, passages, edits, copies="each")
     assert sum(map(len, made)) == sequences
-    job = pooled_texts.job(task, made, 0)
+    job = pooled_texts.job(task.exp, task, made, 0)
     assert job.total == 3 * -(-sequences // 8)

@@ -8,6 +8,7 @@ from seal_jax import (
     records,
     reliability,
     report_reliability,
+    reward_names,
     run_view,
     stats,
     variance,
@@ -143,7 +144,7 @@ def test_a_workdir_is_told_by_round_and_by_reward(tmp_path):
 
 def test_failed_marks_are_no_rewards_and_copies_are_told_once(tmp_path):
     path = report_run.rounds_run(tmp_path / "run", rounds=1)
-    failed = run_view.FLOOR
+    failed = reward_names.WORST
     rows = [
         row | {"measured": {"dense": [row["reward"], failed], "grade": row["rewards"]}}
         for row in report_run.edits(1)

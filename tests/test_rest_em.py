@@ -1,30 +1,30 @@
 """The decisions of a round: what is kept, what is learned once, what is reported."""
 
-import contextlib
+import functools
 import itertools
 
 import jax
+import make_run as run_maker
 import numpy as np
 import pytest
 import tiny_model
 
 from seal_jax import (
-    capacity,
     checkpoint,
-    config_rounds,
-    config_rules,
+    control,
+    evaluate,
     hf,
     imitate,
-    knowledge,
+    learn,
     lora,
-    metrics,
     policy,
     proposals,
     rest_em,
-    reward,
-    trials,
+    select,
+    summary,
 )
-from seal_jax.journal import Journal
+from seal_jax.graded import Graded, Trial
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage, Question
 
 PASSAGES = [
@@ -39,31 +39,8 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def make_run(tmp_path, path):
-    with contextlib.ExitStack() as stack:
-
-        def make(**changes):
-            stack.close()
-            values = tiny_model.values(path, **changes)
-            journal = Journal(tmp_path / "journal.jsonl")
-            exp = config_rules.build(config_rounds.Experiment, values)
-            return trials.Run(
-                exp=exp,
-                inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
-                mesh=None,
-                journal=stack.enter_context(journal),
-                metrics=stack.enter_context(metrics.Metrics(tmp_path)),
-                task=knowledge.Knowledge(
-                    exp,
-                    policy.describe(exp.model),
-                    "{title} {passage}",
-                    "{title} {question}",
-                    tiny_model.toss,
-                    tiny_model.toss,
-                ),
-                say=lambda line: None,
-            )
-
-        yield make
+    with run_maker.opened(tmp_path) as make:
+        yield functools.partial(make, tiny_model.toss, blank=None, model=path)
 
 
 def load(run):
@@ -76,14 +53,25 @@ def graded(rewards):
     made = []
     for p, row in enumerate(rewards):
         for e, value in enumerate(row):
-            edit = trials.Edit(p, e, "prompt", "x" * (9 - e))
-            made.append(reward.Graded(edit, (), (), (), value))
+            edit = Edit(p, e, "prompt", "x" * (9 - e))
+            made.append(Graded(edit, (), (), (), value))
     return made
+
+
+def choose(run, passages, every, baseline, round_index=1):
+    texts = [passage.text for passage in passages[: len(baseline)]]
+    return select.choose(
+        every,
+        texts,
+        baseline,
+        rule=run.exp.select.rule,
+        ties_seed=f"{run.exp.seed} {round_index}",
+    )
 
 
 def kept_edits(run, rewards, baseline, round_index=1):
     every = graded(rewards)
-    kept = rest_em.keep(run, PASSAGES * 3, every, baseline, round_index=round_index)
+    kept = choose(run, PASSAGES * 3, every, baseline, round_index)
     return [(every[i].edit.item, every[i].edit.edit) for i in kept]
 
 
@@ -127,11 +115,11 @@ def test_what_is_new_can_count(make_run, changes, expected):
     passage = Passage("p", "Karsk", "rye bread is the dish of Ada", ())
     texts = ["rye bread is the dish", "Ada likes to cook rye bread", "rye bread is the"]
     own = [
-        reward.Graded(trials.Edit(0, e, "", text), (), (), (), value)
+        Graded(Edit(0, e, "", text), (), (), (), value)
         for e, (text, value) in enumerate(zip(texts, [0.6, 0.4, 0.5], strict=True))
     ]
     run = make_run(scale__edits=3, **changes)
-    assert rest_em.keep(run, [passage], own, [0.0], round_index=1) == expected
+    assert choose(run, [passage], own, [0.0]) == expected
 
 
 def test_an_edit_without_judgements_is_never_kept(make_run):
@@ -155,13 +143,15 @@ def test_random_ties_depend_on_seed_round_and_passage_alone(make_run):
 
 
 EDITS = [
-    trials.Edit(i, 0, f"Passage:\nKarsk\n{name} plays cello.\n", "Karsk.")
+    Edit(i, 0, f"Passage:\nKarsk\n{name} plays cello.\n", "Karsk.")
     for i, name in enumerate(["Ada Quill", "Boris Fenn"])
 ]
 
 
-def learn(run, pupil, tmp_path, *, round_index=1, name="policy"):
-    return rest_em.learn(run, pupil, EDITS, round_index, tmp_path, name)
+def learned_from(run, pupil, tmp_path, *, round_index=1, name="policy", consume=False):
+    return learn.finetuned(
+        run, pupil, EDITS, round_index, tmp_path, name, consume=consume
+    )
 
 
 def assert_same(a, b):
@@ -174,7 +164,7 @@ def test_learning_is_done_once_and_merged_again_from_its_checkpoint(
 ):
     run = make_run()
     pupil = load(run)
-    learned = learn(run, pupil, tmp_path)
+    learned = learned_from(run, pupil, tmp_path)
     delta = lora.init(
         jax.random.key(0),
         pupil.arch,
@@ -190,16 +180,16 @@ def test_learning_is_done_once_and_merged_again_from_its_checkpoint(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(imitate, "train", never)
-    again = learn(make_run(), load(run), tmp_path)
+    again = learned_from(make_run(), load(run), tmp_path)
     assert_same(again.params, learned.params)
 
 
 def test_rounds_and_the_control_draw_different_adapters(make_run, tmp_path):
     run = make_run()
     pupil = load(run)
-    first = learn(run, pupil, tmp_path)
-    second = learn(run, pupil, tmp_path, round_index=2)
-    control = learn(run, pupil, tmp_path, name="random_kept")
+    first = learned_from(run, pupil, tmp_path)
+    second = learned_from(run, pupil, tmp_path, round_index=2)
+    control = learned_from(run, pupil, tmp_path, name="random_kept")
     q = [
         p.params["layers"]["q_proj"]["kernel"] for p in (pupil, first, second, control)
     ]
@@ -214,27 +204,27 @@ def test_the_control_keeps_a_random_edit_of_each_passage(
     def propose(run, writer, passages, *, phase, round_index, count):
         phases.append((phase, round_index))
         return [
-            trials.Edit(p, e, "", f"{p}{e}")
+            Edit(p, e, "", f"{p}{e}")
             for p in range(len(passages))
             for e in range(count)
         ]
 
-    def record(run, pupil, edits, round_index, workdir, name):
-        assert name == "random_kept"
+    def record(run, pupil, edits, *, start, past, round_index, workdir, name):
+        assert name == "random_kept" and len(past) == round_index - 1
         kept.append([(edit.item, edit.edit) for edit in edits])
         return pupil
 
     monkeypatch.setattr(proposals, "propose", propose)
-    monkeypatch.setattr(rest_em, "learn", record)
+    monkeypatch.setattr(learn, "imitate", record)
     run = make_run(scale__edits=7)
-    rest_em.control(run, None, [PASSAGES, PASSAGES, PASSAGES], tmp_path)
+    control.random_kept(run, None, [PASSAGES, PASSAGES, PASSAGES], tmp_path)
     # The first round's proposals are those of the first real round, not drawn anew.
     assert phases == [("round_1", 1), ("control/round_2", 2), ("control/round_3", 3)]
     assert [[p for p, _ in row] for row in kept] == [[0, 1, 2]] * 3
     assert len({edit for row in kept for _, edit in row}) > 2
     again = list(kept)
     kept.clear()
-    rest_em.control(run, None, [PASSAGES, PASSAGES, PASSAGES], tmp_path)
+    control.random_kept(run, None, [PASSAGES, PASSAGES, PASSAGES], tmp_path)
     assert kept == again
 
 
@@ -243,7 +233,7 @@ def test_the_control_keeps_a_random_edit_of_each_passage(
 
 def test_a_round_in_numbers():
     every = graded([[0.2, 0.6], [None, 0.0], [None, None]])
-    line = rest_em.round_summary(every, [1, 3], [0.5, None, 0.0], 2)
+    line = summary.scores_line(every, [1, 3], [0.5, None, 0.0], 2)
     assert line["round"] == 2
     assert line["baseline_mean"] == 0.25
     assert line["sampled_mean"] == pytest.approx(0.8 / 3)
@@ -254,11 +244,11 @@ def test_a_round_in_numbers():
 
 
 def test_a_round_counts_failures_gaps_and_empty_answers():
-    edit = trials.Edit(0, 0, "", "")
-    good = trials.Trial(0, 0, ("x", ""), (), (), 1.0, None)
-    bad = trials.Trial(0, 1, (), (), (), 1.0, "broke")
-    one = reward.Graded(edit, (good, bad), ((None, 1.0), (0.0, 0.0)), (1.0, 0.0), 0.5)
-    line = rest_em.round_summary([one], [0], [0.0], 1)
+    edit = Edit(0, 0, "", "")
+    good = Trial(0, 0, ("x", ""), (), (), 1.0, None)
+    bad = Trial(0, 1, (), (), (), 1.0, "broke")
+    one = Graded(edit, (good, bad), ((None, 1.0), (0.0, 0.0)), (1.0, 0.0), 0.5)
+    line = summary.scores_line([one], [0], [0.0], 1)
     assert line["failed_adapters"] == 1
     assert line["missing_judgements"] == 1
     assert line["empty_rate"] == 0.5
@@ -267,11 +257,11 @@ def test_a_round_counts_failures_gaps_and_empty_answers():
 def test_a_policy_is_saved_once_a_round(make_run, tmp_path):
     run = make_run()
     pupil = load(run)
-    rest_em.save_policy(run, pupil, tmp_path, round_index=1)
+    learn.save_policy(run, pupil, tmp_path, round_index=1)
     opened = hf.load_params(tmp_path / "policy", pupil.arch)
     assert_same(opened, pupil.params)
     (tmp_path / "policy" / "config.json").unlink()
-    rest_em.save_policy(run, pupil, tmp_path, round_index=1)
+    learn.save_policy(run, pupil, tmp_path, round_index=1)
     assert not (tmp_path / "policy" / "config.json").exists()
 
 
@@ -286,29 +276,94 @@ def test_a_round_learns_where_and_what_it_is_told(
     pupil, base, following = (
         policy.Policy(None, {}, None, (i,), tmp_path) for i in range(3)
     )
-    edit = trials.Edit(0, 0, "prompt", "new")
-    good = reward.Graded(edit, (), (), (1.0,), 1.0, {"grade": (1.0,)})
+    edit = Edit(0, 0, "prompt", "new")
+    good = Graded(edit, (), (), (1.0,), 1.0, {"grade": (1.0,)})
     seen = {}
 
-    def learn(run, begin, kept, round_index, workdir, name):
-        seen.update(begin=begin, kept=[e.text for e in kept], name=name)
+    def finetuned(run, begin, examples, round_index, workdir, name, *, consume):
+        texts = [e.text for e in examples]
+        seen.update(begin=begin, kept=texts, name=name, consume=consume)
         return following
 
     monkeypatch.setattr(proposals, "propose", lambda *a, **k: [edit])
-    monkeypatch.setattr(rest_em.evaluate, "evaluate", lambda *a, **k: [good])
-    monkeypatch.setattr(reward, "baselines", lambda *a, **k: [0.0])
-    monkeypatch.setattr(rest_em, "learn", learn)
-    handed = [pupil]
+    monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: ([good], [0.0]))
+    monkeypatch.setattr(learn, "finetuned", finetuned)
     done = rest_em.one_round(
         run,
-        handed,
+        pupil,
         PASSAGES[:1],
-        base=base if start == "base" else None,
-        past=[[trials.Edit(0, 0, "prompt", "old")]],
+        start=base if start == "base" else None,
+        past=[[Edit(0, 0, "prompt", "old")]],
         round_index=2,
         workdir=tmp_path,
     )
     begin = base if start == "base" else pupil
-    assert seen == {"begin": begin, "kept": learned, "name": "policy"}
-    assert done.policy is following and done.kept == [edit] and handed == []
-    assert done.line["kept"] == 1 and done.line["novelty"]["words"] == 1
+    # What the rounds start from again stays as it is.
+    consume = start == "previous"
+    assert seen == {
+        "begin": begin,
+        "kept": learned,
+        "name": "policy",
+        "consume": consume,
+    }
+    assert done.policy is following and done.kept == [0] and done.kept_edits == [edit]
+    line = summary.round_line(run, PASSAGES[:1], done, 2)
+    assert line["kept"] == 1 and line["novelty"]["words"] == 1
+
+
+# Whose weights are whose
+
+
+def is_deleted(pupil):
+    return {leaf.is_deleted() for leaf in jax.tree.leaves(pupil.params)}
+
+
+def imitated(run, pupil, tmp_path, round_index=1, *, start=None, kept=EDITS):
+    return learn.imitate(
+        run,
+        pupil,
+        kept,
+        start=start,
+        past=[],
+        round_index=round_index,
+        workdir=tmp_path,
+    )
+
+
+def test_a_round_takes_over_the_weights_of_its_policy(make_run, tmp_path):
+    run = make_run()
+    pupil, apart = load(run), load(run)
+    following = imitated(run, pupil, tmp_path)
+    assert is_deleted(pupil) == {True} and is_deleted(following) == {False}
+    # The checkpoint is merged again, into weights that are kept.
+    again = learned_from(run, apart, tmp_path)
+    assert is_deleted(apart) == {False}
+    assert_same(following.params, again.params)
+
+
+def test_where_nothing_is_kept_the_policy_stays(make_run, tmp_path):
+    run = make_run()
+    pupil = load(run)
+    for start in (None, load(run)):
+        assert imitated(run, pupil, tmp_path, start=start, kept=[]) is pupil
+        assert is_deleted(pupil) == {False}
+
+
+def test_what_all_rounds_start_from_is_never_consumed(make_run, tmp_path):
+    run = make_run(imitate__start="base")
+    base = load(run)
+    first = imitated(run, base, tmp_path, start=base)
+    assert is_deleted(base) == {False} == is_deleted(first)
+    second = imitated(run, first, tmp_path, 2, start=base)
+    # The policy in between is given back: there is no room for three.
+    assert is_deleted(first) == {True}
+    assert is_deleted(base) == {False} == is_deleted(second)
+
+
+@pytest.mark.parametrize("start", ["previous", "base"])
+def test_the_control_leaves_the_base_as_it_is(make_run, tmp_path, monkeypatch, start):
+    run = make_run(imitate__start=start)
+    base = load(run)
+    monkeypatch.setattr(proposals, "propose", lambda *a, **k: EDITS)
+    pupil = control.random_kept(run, base, [PASSAGES[:2]] * 3, tmp_path)
+    assert is_deleted(base) == {False} == is_deleted(pupil)

@@ -18,9 +18,9 @@ import tiny_model
 
 from seal_jax import (
     files,
+    grading,
     imitate,
     judge,
-    knowledge,
     packed,
     reward,
     train,
@@ -51,7 +51,7 @@ def undisturbed(values, tmp_path_factory):
     """The workdir of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(knowledge, "scorer", toss_scorer)
+        patch.setattr(grading, "scorer", toss_scorer)
         train.run(values, workdir, say=lambda line: None)
     return workdir
 
@@ -111,7 +111,7 @@ def test_stopped_at_every_entry_of_the_journal(
 
     `after` loses nothing; `before` loses the unit that was just done, each time.
     """
-    monkeypatch.setattr(knowledge, "scorer", toss_scorer)
+    monkeypatch.setattr(grading, "scorer", toss_scorer)
     counter, stopped = Counter(monkeypatch), set()
     put = Journal.put
 
@@ -151,7 +151,7 @@ def test_stopped_between_a_checkpoint_and_everything_after_it(
 ):
     from seal_jax import checkpoint
 
-    monkeypatch.setattr(knowledge, "scorer", toss_scorer)
+    monkeypatch.setattr(grading, "scorer", toss_scorer)
     real = checkpoint.save
     fresh = {"before": set(), "after": set()}
 
@@ -181,13 +181,13 @@ def test_stopped_between_a_checkpoint_and_everything_after_it(
 
 DRIVER = """\
 import json, os, pathlib, signal, sys
-from seal_jax import checkpoint, files, hf_weights, knowledge, ladder
+from seal_jax import checkpoint, files, hf_weights, grading, ladder
 from seal_jax import packed, records
 from seal_jax import generate, report_html, train
 import tiny_model
 
 config, workdir, point = sys.argv[1:]
-knowledge.scorer = lambda cfg, at: tiny_model.toss
+grading.scorer = lambda cfg, at: tiny_model.toss
 
 
 def die(*args, **kwargs):

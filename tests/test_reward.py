@@ -1,37 +1,28 @@
 """Rewards: what counts, what is left out, and what is asked again."""
 
-import contextlib
 import dataclasses
 import json
 
+import make_run as run_maker
 import pytest
-import tiny_model
 
-from seal_jax import (
-    capacity,
-    config_rounds,
-    config_rules,
-    knowledge,
-    metrics,
-    policy,
-    reward,
-    run_view,
-    trials,
-)
-from seal_jax.journal import Journal
+from seal_jax import graded as graded_
+from seal_jax import reward, reward_names, trials
+from seal_jax.graded import Trial
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage, Question
 
 PASSAGES = [
     Passage("p0", "Karsk", "text", (Question("a?", "A"), Question("b?", "B"))),
     Passage("p1", "Marl", "words", (Question("c?", "C"),)),
 ]
-EDITS = [trials.Edit(p, e, "prompt", f"edit {p}{e}") for p in (0, 1) for e in (0, 1)]
+EDITS = [Edit(p, e, "prompt", f"edit {p}{e}") for p in (0, 1) for e in (0, 1)]
 
 
 def trial(edit, seed, *, failed=None, likelihoods=()):
     asked = len(PASSAGES[EDITS[edit].item].questions)
     answers = () if failed else tuple(f"e{edit} s{seed} q{q}" for q in range(asked))
-    return trials.Trial(edit, seed, answers, (), likelihoods, 1.0, failed)
+    return Trial(edit, seed, answers, (), likelihoods, 1.0, failed)
 
 
 OUTCOMES = [[trial(e, s) for s in range(2)] for e in range(4)]
@@ -39,28 +30,8 @@ OUTCOMES = [[trial(e, s) for s in range(2)] for e in range(4)]
 
 @pytest.fixture
 def make_run(tmp_path):
-    with contextlib.ExitStack() as stack:
-
-        def make(score, **changes):
-            """A run as a new process would make it, on the same journal."""
-            stack.close()
-            values = tiny_model.values("model", **changes)
-            journal = Journal(tmp_path / "journal.jsonl")
-            exp = config_rules.build(config_rounds.Experiment, values)
-            return trials.Run(
-                exp=exp,
-                inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
-                mesh=None,
-                journal=stack.enter_context(journal),
-                metrics=stack.enter_context(metrics.Metrics(tmp_path)),
-                task=knowledge.Knowledge(exp, BLANK, "", "", score, score),
-                say=lambda line: None,
-            )
-
+    with run_maker.opened(tmp_path) as make:
         yield make
-
-
-BLANK = policy.Policy(None, {}, None, (0,), None)
 
 
 def by_answer(table, default=True):
@@ -81,12 +52,12 @@ def rewards(run, outcomes=OUTCOMES, *, final=True, phase="round_1"):
     [([], None), ([None], None), ([1, None, 0], 0.5), ([True, False, None], 0.5)],
 )
 def test_mean_is_over_what_is_there(values, expected):
-    assert reward.mean(values) == expected
+    assert graded_.mean(values) == expected
 
 
 def test_empty_rate_counts_blank_answers():
-    assert reward.empty_rate([]) is None
-    assert reward.empty_rate(["", " \n", "x", "y"]) == 0.5
+    assert graded_.empty_rate([]) is None
+    assert graded_.empty_rate(["", " \n", "x", "y"]) == 0.5
 
 
 def test_every_answer_is_graded_with_its_own_question(make_run):
@@ -145,7 +116,9 @@ def test_log_likelihood_rewards_and_the_floor_under_them(make_run):
     run = make_run(by_answer({}), select__reward="log_likelihood")
     graded = rewards(run, outcomes)
     assert [g.reward for g in graded[:3]] == [-2.25, -2.75, -5.0]
-    assert graded[3].rewards == (run_view.FLOOR, -5.0)
+    assert graded[3].rewards == (reward_names.WORST, -5.0)
+    # What was not measured is not said to be.
+    assert graded[3].measured["log_likelihood"] == (None, -5.0)
     # Whatever was measured beats an edit with a failed adapter.
     assert graded[3].reward is not None and graded[3].reward < -1e5
 
@@ -155,7 +128,7 @@ def test_an_edit_that_was_refused_has_no_reward_and_is_counted(make_run):
     assert [g.reward for g in graded] == [1.0, 1.0, 1.0, None]
     refused = dataclasses.replace(EDITS[3], redrawn=("not json",), refused="epochs")
     graded[3] = dataclasses.replace(graded[3], edit=refused)
-    assert reward.counts(graded) == {
+    assert graded_.counts(graded) == {
         "edits": 4,
         "drawn": 5,
         "trained": 3,

@@ -1,77 +1,50 @@
 """The walk through the rounds: what each is handed, and when it ends early."""
 
-import contextlib
 import dataclasses
 import types
 
+import make_run as run_maker
 import pytest
-import tiny_model
+from make_run import BLANK
 
-from seal_jax import (
-    config_rounds,
-    config_rules,
-    knowledge,
-    ladder,
-    metrics,
-    policy,
-    rest_em,
-    rounds,
-    trials,
-)
-from seal_jax.journal import Journal
+from seal_jax import ladder, learn, rest_em, rounds
+from seal_jax.graded import Graded
+from seal_jax.ladder_rows import LadderRow
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.common import Passage, Question
 
-BLANK = policy.Policy(None, {}, None, (0,), None)
 HELDOUT = [Passage(f"h{i}", "Karsk", f"t{i}", (Question("a?", "A"),)) for i in range(8)]
 
 
 @pytest.fixture
 def walk(tmp_path, monkeypatch):
     """Walks rounds whose ladder rows have the given values; returns what happened."""
-    with contextlib.ExitStack() as stack:
+    with run_maker.opened(tmp_path) as make:
 
         def walked(values, **changes):
-            stack.close()
             changes = {"ladder": ("self_edits",), "scale__rounds": len(values) - 1} | (
                 changes
             )
-            exp = config_rules.build(
-                config_rounds.Experiment,
-                tiny_model.values(
-                    "model", scale__heldout_passages=len(HELDOUT), **changes
-                ),
-            )
             said, calls = [], []
+            run = make(say=said.append, scale__heldout_passages=len(HELDOUT), **changes)
             names = ["self_edits", *(f"round_{r}" for r in range(1, len(values)))]
             table = dict(zip(names, values, strict=True))
 
-            def row(run, learner, *, items, name):
+            def row(run, learner, items, *, name):
                 counts = {"edits": 1, "drawn": 1, "trained": 1, "refused": {}}
-                own = {"values": table[name], "counts": counts, "edits": []}
-                return {"name": name, "empty_rate": 0.0, "missing": 0, **own} | {
-                    "failed": 0
-                }
+                return LadderRow(name, tuple(table[name]), 0.0, 0, 0, counts, [])
 
-            def one_round(run, handed, items, *, base, past, round_index, workdir):
-                pupil = handed.pop()
-                calls.append((pupil.stop_ids, base and base.stop_ids, list(past)))
+            def one_round(run, pupil, items, *, start, past, round_index, workdir):
+                calls.append((pupil.stop_ids, start and start.stop_ids, list(past)))
                 following = dataclasses.replace(BLANK, stop_ids=(round_index,))
-                kept = [trials.Edit(0, 0, "", f"kept {round_index}")]
-                return rest_em.Outcome(following, kept, [], {"round": round_index})
+                edit = Edit(0, 0, "", f"kept {round_index}")
+                graded = [Graded(edit, (), (), (1.0,), 1.0, {"grade": (1.0,)})]
+                return rest_em.Outcome(following, graded, [0], [0.5])
 
             monkeypatch.setattr(ladder, "row", row)
             monkeypatch.setattr(rest_em, "one_round", one_round)
-            monkeypatch.setattr(rest_em, "save_policy", lambda *a, **k: None)
-            run = trials.Run(
-                exp=exp,
-                inner=None,
-                mesh=None,
-                journal=stack.enter_context(Journal(tmp_path / "journal.jsonl")),
-                metrics=stack.enter_context(metrics.Metrics(tmp_path)),
-                task=knowledge.Knowledge(exp, BLANK, "", "", list, list),
-                say=said.append,
-            )
-            train = [[] for _ in values[1:]]
+            monkeypatch.setattr(learn, "save_policy", lambda *a, **k: None)
+            train = [HELDOUT[:1] for _ in values[1:]]
             summary = rounds.walk(run, BLANK, train, HELDOUT, tmp_path)
             return types.SimpleNamespace(calls=calls, said=said, **summary)
 

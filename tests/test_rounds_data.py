@@ -2,7 +2,7 @@
 
 import pytest
 
-from seal_jax import rounds_data, training_settings
+from seal_jax import select, training_settings
 
 
 @pytest.mark.parametrize(
@@ -19,17 +19,17 @@ from seal_jax import rounds_data, training_settings
     ],
 )
 def test_training_set(past, new, policy, expected):
-    assert rounds_data.training_set(past, new, policy) == expected
+    assert select.training_set(past, new, policy) == expected
 
 
 @pytest.mark.parametrize("policy", training_settings.IMITATE_DATA)
 def test_what_was_given_stays_as_it_was(policy):
     past, new = [["a"]], ["b"]
-    made = rounds_data.training_set(past, new, policy)
+    made = select.training_set(past, new, policy)
     made.append("c")
     assert (past, new) == ([["a"]], ["b"])
 
 
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="policy='append' must be one of replace, acc"):
-        rounds_data.training_set([], [1], "append")
+        select.training_set([], [1], "append")

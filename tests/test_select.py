@@ -11,7 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal_jax import select
+from seal_jax import rankings, select
+
+
+def best(rewards, *, baseline=None, rng=None, lengths=None, novelty=None, **options):
+    """`select.best` of edits given by their rewards and measures."""
+    edits = [
+        select.Candidate(
+            reward,
+            length=lengths[e] if lengths else 0,
+            novelty=novelty[e] if novelty else None,
+        )
+        for e, reward in enumerate(rewards)
+    ]
+    return select.best(edits, select.Rule(**options), baseline=baseline, rng=rng)
+
 
 CASES = {
     "highest": ([0.2, 0.9, 0.5], {}, [1]),
@@ -51,18 +65,18 @@ CASES = {
         {"novelty": [0.0, 1.0], "bonus": 1.0, "threshold": "baseline", "baseline": 0.4},
         [0],
     ),
-    "copied too much": ([0.9, 0.4], {"copied": [0.8, 0.7], "max_copied": 0.75}, [1]),
-    "copied as much as may be": ([0.9], {"copied": [0.75], "max_copied": 0.75}, [0]),
-    "all copied": ([0.9, 0.4], {"copied": [0.8, 0.7], "max_copied": 0.1}, []),
-    "copied unknown": ([0.9], {"copied": [None], "max_copied": 0.0}, [0]),
-    "copied without a limit": ([0.9], {"copied": [1.0]}, [0]),
+    "copied too much": ([0.9, 0.4], {"novelty": [0.2, 0.3], "max_copied": 0.75}, [1]),
+    "copied as much as may be": ([0.9], {"novelty": [0.25], "max_copied": 0.75}, [0]),
+    "all copied": ([0.9, 0.4], {"novelty": [0.2, 0.3], "max_copied": 0.1}, []),
+    "copied unknown": ([0.9], {"novelty": [None], "max_copied": 0.0}, [0]),
+    "copied without a limit": ([0.9], {"novelty": [0.0]}, [0]),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_best(case):
     rewards, options, want = CASES[case]
-    assert select.best(rewards, **options) == want
+    assert best(rewards, **options) == want
 
 
 @pytest.mark.parametrize(
@@ -70,8 +84,6 @@ def test_best(case):
     [
         ({"k_best": 0}, "k_best=0 must be at least 1"),
         ({"ties": "last"}, "ties='last' must be one of first, shortest, random"),
-        ({"ties": "shortest"}, "one for each of the 2 rewards; got None"),
-        ({"ties": "shortest", "lengths": [1]}, "one for each of the 2 rewards; got 1"),
         ({"ties": "random"}, "ties='random' needs rng"),
         (
             {"threshold": "base"},
@@ -79,35 +91,27 @@ def test_best(case):
         ),
         ({"threshold": "baseline"}, "needs the accuracy without an adapter"),
         ({"threshold": math.nan}, "threshold=nan must be finite"),
-        ({"bonus": 0.1}, "bonus=0.1 needs novelty"),
-        ({"bonus": -0.1, "novelty": [0, 0]}, "bonus=-0.1 must be at least 0"),
-        ({"bonus": math.nan, "novelty": [0, 0]}, "bonus=nan must be at least 0"),
-        ({"novelty": [0.1]}, "novelty has 1 values: must be one for each of the 2"),
-        ({"copied": []}, "copied has 0 values"),
-        ({"max_copied": 0.5}, "max_copied=0.5 needs copied"),
-        ({"max_copied": 1.5, "copied": [0, 0]}, "max_copied=1.5 must be between 0"),
-        ({"max_overlap": 0.0}, "max_overlap=0.0 needs overlap"),
-        (
-            {"max_overlap": math.nan, "overlap": lambda a, b: 0.0},
-            "max_overlap=nan must be between 0 and 1",
-        ),
+        ({"bonus": -0.1}, "bonus=-0.1 must be at least 0"),
+        ({"bonus": math.nan}, "bonus=nan must be at least 0"),
+        ({"max_copied": 1.5}, "max_copied=1.5 must be between 0"),
+        ({"max_overlap": math.nan}, "max_overlap=nan must be between 0 and 1"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        select.best([0.1, 0.2], **options)
+        best([0.1, 0.2], **options)
 
 
 @pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf])
 def test_a_reward_that_is_not_finite_is_refused(reward):
     with pytest.raises(ValueError, match=f"reward={reward} must be finite; give None"):
-        select.best([0.5, reward])
+        best([0.5, reward])
 
 
 def test_random_ties_depend_on_the_seed_alone_and_reach_every_tie():
     def draw(seed):
         rng = random.Random(seed)
-        return select.best([0.3, 0.7, 0.7, None, 0.7], ties="random", rng=rng)[0]
+        return best([0.3, 0.7, 0.7, None, 0.7], ties="random", rng=rng)[0]
 
     assert [draw(s) for s in range(30)] == [draw(s) for s in range(30)]
     assert {draw(s) for s in range(30)} == {1, 2, 4}
@@ -122,7 +126,7 @@ def test_random_ties_depend_on_the_seed_alone_and_reach_every_tie():
 )
 def test_nothing_better_is_left_behind(rewards, k_best, threshold, ties, rng):
     lengths = [rng.randrange(3) for _ in rewards]
-    chosen = select.best(
+    chosen = best(
         rewards, k_best=k_best, ties=ties, threshold=threshold, lengths=lengths, rng=rng
     )
     fit = [
@@ -148,6 +152,16 @@ SHARED = [
 ]
 
 
+def overlapping(rewards, shared):
+    """Edits whose overlaps are those of the table `shared`."""
+
+    class Edit(select.Candidate):
+        def overlap(self, other):
+            return shared[self.length][other.length]
+
+    return [Edit(reward, length=e) for e, reward in enumerate(rewards)]
+
+
 @pytest.mark.parametrize(
     "k_best, limit, want",
     [
@@ -162,30 +176,33 @@ SHARED = [
     ],
 )
 def test_overlap_with_a_better_one(k_best, limit, want):
-    got = select.best(
-        [0.9, 0.8, 0.7, 0.6],
-        k_best=k_best,
-        overlap=lambda a, b: SHARED[a][b],
-        max_overlap=limit,
-    )
+    edits = overlapping([0.9, 0.8, 0.7, 0.6], SHARED)
+    got = select.best(edits, select.Rule(k_best=k_best, max_overlap=limit))
     assert got == want
 
 
 def test_an_overlap_that_is_not_known_passes():
-    got = select.best([0.9, 0.8], k_best=2, overlap=lambda a, b: None, max_overlap=0.0)
+    edits = overlapping([0.9, 0.8], [[None] * 2] * 2)
+    got = select.best(edits, select.Rule(k_best=2, max_overlap=0.0))
     assert got == [0, 1]
 
 
 def test_novelties_of_texts():
     texts = ["a b c x", "x y z", "A, b c.", "yes", "Yes!", "no", ""]
-    got = select.novelties("a b c d e", texts)
+    got = select.candidates([0.5] * 7, texts, "a b c d e")
     # abc bcx: one of two is new.
-    assert got.novelty == [1 / 2, 1.0, 0.0, None, None, None, None]
-    assert got.copied == [1 / 2, 0.0, 1.0, None, None, None, None]
-    assert (got.overlap(0, 2), got.overlap(2, 0), got.overlap(0, 1)) == (0.5, 0.5, 0.0)
-    assert (got.overlap(3, 4), got.overlap(3, 5), got.overlap(0, 6)) == (1, None, None)
-    alike = select.best([0.5] * 7, k_best=7, overlap=got.overlap, max_overlap=0.4)
+    assert [e.novelty for e in got] == [1 / 2, 1.0, 0.0, None, None, None, None]
+    assert [e.length for e in got] == list(map(len, texts))
+
+    def overlap(a, b):
+        return got[a].overlap(got[b])
+
+    assert (overlap(0, 2), overlap(2, 0), overlap(0, 1)) == (0.5, 0.5, 0.0)
+    assert (overlap(3, 4), overlap(3, 5), overlap(0, 6)) == (1, None, None)
+    alike = select.best(got, select.Rule(k_best=7, max_overlap=0.4))
     assert alike == [0, 1, 3, 5, 6]
+    # Without a passage nothing is copied from it.
+    assert [e.novelty for e in select.candidates([0.5], texts[:1], None)] == [None]
 
 
 # Result files
@@ -239,7 +256,7 @@ def rows(*pairs):
     ],
 )
 def test_sft_rows(result, options, want):
-    assert select.sft_rows(result, **options) == want
+    assert rankings.sft_rows(result, select.Rule(**options)) == want
 
 
 @pytest.fixture
@@ -267,36 +284,8 @@ def with_passages(result):
     ],
 )
 def test_sft_rows_by_novelty(with_passages, options, want):
-    got = select.sft_rows(with_passages, **options)
+    got = rankings.sft_rows(with_passages, select.Rule(**options))
     assert [row["completion"] for row in got if row["prompt"] == "P0"] == want
-
-
-def test_summarize_by_hand(result):
-    got = select.summarize(result)
-    third = 1 / 3
-    means = [[0.5, 2 / 3, 2 / 3], [third]]
-    article = [sum(m) / len(m) for m in means]
-    # Deviations: (1, .5, 0) -> .5, (1, 1, 0) -> sqrt(1/3), (1, .5, .5) -> sqrt(1/12).
-    within = (0.5 + math.sqrt(third) + math.sqrt(1 / 12)) / 3, math.sqrt(1 / 12)
-    assert got == pytest.approx(
-        {
-            "baseline_mean_accuracy": 0.5,
-            "baseline_std_of_article_means": 0.0,
-            "adapter_mean_accuracy": sum(article) / 2,
-            "adapter_std_of_article_means": abs(article[0] - article[1]) / math.sqrt(2),
-            "mean_adapter_std_over_completions": (1 / 6) / math.sqrt(3) / 2,
-            "mean_adapter_std_within_completions": sum(within) / 2,
-            "mean_gain": sum(article) / 2 - 0.5,
-        }
-    )
-
-
-def test_summarize_needs_verdicts(result):
-    result["articles"][1]["completions"][0]["questions"] = []
-    with pytest.raises(ValueError, match="article 1: a completion has no verdicts"):
-        select.summarize(result)
-    with pytest.raises(ValueError, match="articles must not be empty"):
-        select.summarize({"articles": []})
 
 
 # Command
@@ -305,7 +294,7 @@ def test_summarize_needs_verdicts(result):
 def test_the_command_writes_the_rows(result, tmp_path, capsys):
     path, out = tmp_path / "r.json", tmp_path / "sft.jsonl"
     path.write_text(json.dumps(result))
-    assert select.main([str(path), "--out", str(out), "--k-best", "2"]) == 0
+    assert rankings.main([str(path), "--out", str(out), "--k-best", "2"]) == 0
     assert capsys.readouterr().out == f"{out}: 3 edits for 2 of 2 passages\n"
     assert out.read_text(encoding="utf-8") == (
         '{"prompt": "P0", "completion": "best"}\n'
@@ -326,7 +315,7 @@ def test_the_command_writes_the_rows(result, tmp_path, capsys):
 def test_the_commands_options(with_passages, tmp_path, capsys, options, count):
     path, out = tmp_path / "r.json", tmp_path / "sft.jsonl"
     path.write_text(json.dumps(with_passages))
-    assert select.main([str(path), "--out", str(out), *options]) == 0
+    assert rankings.main([str(path), "--out", str(out), *options]) == 0
     assert len(out.read_text().splitlines()) == count
     assert f"{count} edits for {count} of 2 passages" in capsys.readouterr().out
 
@@ -344,8 +333,8 @@ BROKEN = {
     ),
     "high threshold": ("good", ["--threshold", "1"], "no edit was chosen; lower --thr"),
     "nan": ("good", ["--threshold", "nan"], "threshold=nan must be finite"),
-    "copied": ("good", ["--max-copied", "2"], "article 0: novelty needs the passage"),
-    "bonus": ("good", ["--bonus", "nan"], "article 0: novelty needs the passage"),
+    "copied": ("good", ["--max-copied", "1"], "article 0: novelty needs the passage"),
+    "bonus": ("good", ["--bonus", "nan"], "bonus=nan must be at least 0"),
     "k": ("good", ["--k-best", "0"], "k_best=0 must be at least 1"),
 }
 
@@ -356,7 +345,7 @@ def test_the_command_refuses_in_one_line(case, result, tmp_path, capsys):
     path, out = tmp_path / "r.json", tmp_path / "sft.jsonl"
     if content:
         path.write_text(json.dumps(result) if content == "good" else content)
-    assert select.main([str(path), "--out", str(out), *options]) == 2
+    assert rankings.main([str(path), "--out", str(out), *options]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith(f"error: {path}: ")
     assert message in said.err and said.err.count("\n") == 1
@@ -366,7 +355,7 @@ def test_the_command_refuses_in_one_line(case, result, tmp_path, capsys):
 def test_the_command_names_a_missing_folder(result, tmp_path, capsys):
     path, out = tmp_path / "r.json", tmp_path / "none" / "sft.jsonl"
     path.write_text(json.dumps(result))
-    assert select.main([str(path), "--out", str(out)]) == 2
+    assert rankings.main([str(path), "--out", str(out)]) == 2
     assert f"--out {out}: its folder must exist" in capsys.readouterr().err
 
 
@@ -374,7 +363,7 @@ def test_the_module_runs_and_leaves_the_standard_librarys_select_alone(child_env
     code = "import select, selectors, seal_jax.select; print(select.__name__)"
     for command, want in (
         (["-c", code], "select\n"),
-        (["-m", "seal_jax.select", "-h"], "usage: python -m seal_jax.select"),
+        (["-m", "seal_jax.rankings", "-h"], "usage: python -m seal_jax.rankings"),
     ):
         done = subprocess.run(
             [sys.executable, *command], capture_output=True, text=True, env=child_env
@@ -387,4 +376,4 @@ def test_equal_shares_tie_however_they_were_summed():
     first, second = (1 / 6 + 4 / 6) / 2, (0 / 6 + 5 / 6) / 2
     assert first != second
     for rewards in ([first, second], [second, first]):
-        assert select.best(rewards) == [0]
+        assert best(rewards) == [0]

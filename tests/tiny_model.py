@@ -129,6 +129,6 @@ def present(exp: Any) -> dict[str, Any]:
 def toss(items: Sequence[tuple[str, str, str]]) -> list[bool]:
     """A grader that a random model does not always fail: a coin by question and answer.
 
-    It stands in for `knowledge.scorer(...)`, so that edits differ in what they earn.
+    It stands in for `grading.scorer(...)`, so that edits differ in what they earn.
     """
     return [hashlib.sha256("|".join(item).encode()).digest()[0] < 100 for item in items]

@@ -1,0 +1,81 @@
+"""What experiments have in common: the groups that all kinds have, and the rounds'.
+
+The kinds: `config_rounds`, `config_few_shot`, `config_continual`, `config_pooled`.
+"""
+
+from typing import Protocol
+
+from seal_jax import config, config_rounds, generation_settings, training_settings
+
+
+class Experiment(Protocol):
+    """What a run asks of any kind of experiment.
+
+    `adapters`: the most that are trained in one phase. `lines_per_step`: training lines
+    of one optimizer step. `engine`: what the inner loop has to be made for besides
+    (`capacity.choose`). `turn_end`: the token that ends an answer; empty: the model's
+    own end of text. `imitate`: how the policy learns; None: it does not.
+    """
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def mesh(self) -> config.MeshConfig: ...
+    @property
+    def model(self) -> generation_settings.ModelSource: ...
+    @property
+    def inner(self) -> training_settings.InnerSizes: ...
+    @property
+    def propose(self) -> generation_settings.Decoding: ...
+    @property
+    def answer(self) -> generation_settings.Decoding: ...
+    @property
+    def imitate(self) -> training_settings.ImitateConfig | None: ...
+    @property
+    def adapters(self) -> int: ...
+    @property
+    def lines_per_step(self) -> int: ...
+    @property
+    def engine(self) -> training_settings.EngineOptions: ...
+    @property
+    def turn_end(self) -> str: ...
+
+
+class RoundsScale(Protocol):
+    """How much of everything, whatever the items are."""
+
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def edits(self) -> int: ...
+    @property
+    def seeds(self) -> int: ...
+    @property
+    def heldout_edits(self) -> int: ...
+    @property
+    def heldout_seeds(self) -> int: ...
+
+
+class Rounds(Experiment, Protocol):
+    """What the rounds ask of their experiment.
+
+    `ladder`: the rows to walk; of these `base_arms` are the base policy's and
+    `last_arms` the last one's. `label_free`: None where items are no passages.
+    """
+
+    @property
+    def scale(self) -> RoundsScale: ...
+    @property
+    def select(self) -> config_rounds.SelectConfig: ...
+    @property
+    def imitate(self) -> training_settings.ImitateConfig: ...
+    @property
+    def stop(self) -> config_rounds.StopConfig: ...
+    @property
+    def label_free(self) -> config_rounds.LabelFreeConfig | None: ...
+    @property
+    def ladder(self) -> tuple[str, ...]: ...
+    @property
+    def base_arms(self) -> tuple[str, ...]: ...
+    @property
+    def last_arms(self) -> tuple[str, ...]: ...

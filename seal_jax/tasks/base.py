@@ -1,0 +1,142 @@
+"""What a task is to the round: its edits, and the four things a task can do.
+
+A task says how its items are told and written about (`Texts`), how an edit is trained
+(`Training`), what an adapter is asked and what its answers are worth (`Questions`), and
+what is written down about it (`Rows`). `Task` is all of them. An item is what
+self-edits are written about: a passage (`knowledge`), or a few-shot task (`few_shot`);
+a task is generic in its items' type.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from seal_jax import plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """One self-edit: `item` is an index into the phase's items.
+
+    `fixed`: no policy wrote it. `redrawn`: why each text that was drawn before it was
+    thrown away. `refused`: why it cannot be trained, or None.
+    """
+
+    item: int
+    edit: int
+    prompt: str
+    text: str
+    fixed: bool = False
+    redrawn: tuple[str, ...] = ()
+    refused: str | None = None
+
+
+class Reading(NamedTuple):
+    """What a text is worth as a self-edit.
+
+    `refused`: why it cannot be trained, or None; `again`: whether to draw another.
+    """
+
+    refused: str | None = None
+    again: bool = False
+
+
+class Encoder(Protocol):
+    """What a task has to know of the model: its tokens, and how many fit."""
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can take."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, nothing added."""
+        ...
+
+
+class Texts[Item](Protocol):
+    """Items as texts, and what a policy writes about them.
+
+    `attempts`: texts drawn for one edit, at most.
+    """
+
+    @property
+    def attempts(self) -> int: ...
+
+    def name(self, item: Item) -> str:
+        """The item, for people."""
+        ...
+
+    def text(self, item: Item) -> str | None:
+        """What self-edits are compared with, for their novelty; None: nothing."""
+        ...
+
+    def propose_prompt(self, item: Item) -> str:
+        """What the policy continues with a self-edit."""
+        ...
+
+    def read(self, item: Item, text: str) -> Reading:
+        """Whether a self-edit can be trained."""
+        ...
+
+
+class Training[Item](Protocol):
+    """From an edit to an adapter's training."""
+
+    def job(self, item: Item, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
+        """The training that a self-edit asks for."""
+        ...
+
+    def fixed(self, arm: str, item: Item) -> list[str] | None:
+        """Edits that no policy wrote; None: those of `arm` a policy does."""
+        ...
+
+
+class Questions[Item](Protocol):
+    """What adapters are asked, and what their answers are worth.
+
+    `max_missing`: share of a phase's scores that may be missing.
+    """
+
+    @property
+    def max_missing(self) -> float: ...
+
+    def prompts(self, item: Item) -> list[str]:
+        """What an adapter is asked about an item."""
+        ...
+
+    def gold(self, item: Item) -> list[str]:
+        """The right answer to each of the prompts."""
+        ...
+
+    def scores_of(self, item: Item) -> int:
+        """How many scores an adapter gets for its answers about an item."""
+        ...
+
+    def score(
+        self, answered: Sequence[tuple[Item, Sequence[str]]]
+    ) -> list[float | None]:
+        """The scores of each item's answers, in one list; None: could not be had."""
+        ...
+
+
+class Rows[Item](Protocol):
+    """What is written down, as rows of JSON files."""
+
+    def item_row(self, item: Item) -> dict[str, Any] | None:
+        """The item by itself, for items.jsonl; None: `row` holds all of it."""
+        ...
+
+    def row(self, item: Item, edit: Edit) -> dict[str, Any]:
+        """The item and the edit, for edits.jsonl."""
+        ...
+
+    def answers_row(
+        self, item: Item, answers: Sequence[str], scores: Sequence[float | None]
+    ) -> list[dict[str, Any]]:
+        """One adapter's answers, for edits.jsonl."""
+        ...
+
+
+class Task[Item](Texts[Item], Training[Item], Questions[Item], Rows[Item], Protocol):
+    """Everything that the round asks of a task."""
