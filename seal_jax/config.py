@@ -7,25 +7,9 @@ defaults below it (`config_rules.build`). The experiments themselves: `config_ro
 
 import dataclasses
 
-from seal_jax import config_rules, grade, self_edit
-from seal_jax.judge import JudgeConfig
+from seal_jax import config_rules, self_edit
 
 TASKS = ("squad", "world")
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """Devices: `data` shards of adapters and rows, each with the base over `model`.
-
-    `data = 0`: as many as the devices allow.
-    """
-
-    data: int
-    model: int
-
-    def __post_init__(self):
-        config_rules.at_least("mesh.data", self.data, 0)
-        config_rules.at_least("mesh.model", self.model, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,36 +55,3 @@ class EditConfig:
     def __post_init__(self):
         config_rules.one_of("edit.split", self.split, self_edit.RULES)
         config_rules.one_of("edit.quirks", self.quirks, self_edit.QUIRKS)
-
-
-@dataclasses.dataclass(frozen=True)
-class GradeConfig:
-    """`name`: a local rule of `grade.LOCAL`, or "judge" for the endpoint `judge`.
-
-    `judge` may be left out where none is asked.
-
-    `max_missing`: share of a phase's judgements that may be missing before the run
-    stops, to be continued later. Missing ones stay out of every mean. Those of the
-    ladder are asked for again by a later run; a round's are not, once the policy has
-    learned from its selection.
-    """
-
-    name: str
-    threshold: float
-    max_missing: float
-    judge: JudgeConfig | None
-
-    def __post_init__(self):
-        config_rules.one_of("grade.name", self.name, (*grade.LOCAL, "judge"))
-        config_rules.within("grade.threshold", self.threshold, 0.0, 1.0)
-        config_rules.within("grade.max_missing", self.max_missing, 0.0, 1.0)
-        if self.name == "judge":
-            self.endpoint("grade.name='judge'")
-
-    def endpoint(self, why: str) -> JudgeConfig:
-        """The judge, which a setting (`why`) asks for.
-
-        Raises:
-          ValueError: the group was left out.
-        """
-        return config_rules.needs_group(self.judge, "grade.judge", why)

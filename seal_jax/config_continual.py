@@ -6,7 +6,14 @@ See `config`; `continual` runs it.
 import dataclasses
 import functools
 
-from seal_jax import config, config_rules, generation_settings, training_settings
+from seal_jax import (
+    config,
+    config_rules,
+    generation_settings,
+    grade_settings,
+    mesh_settings,
+    training_settings,
+)
 
 # What an arm may add to merging one self-edit after the other, or do instead.
 MERGE = "merge"
@@ -86,7 +93,7 @@ class Continual:
     """
 
     seed: int
-    mesh: config.MeshConfig
+    mesh: mesh_settings.MeshConfig
     model: generation_settings.ModelSource
     task: config.TaskConfig
     sequence: SequenceConfig
@@ -94,7 +101,7 @@ class Continual:
     edit: config.EditConfig
     inner: training_settings.InnerConfig
     answer: generation_settings.Decoding
-    grade: config.GradeConfig
+    grade: grade_settings.GradeConfig
     retain: RetainConfig
     arms: tuple[str, ...]
 

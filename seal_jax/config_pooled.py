@@ -5,7 +5,14 @@
 
 import dataclasses
 
-from seal_jax import config, config_rules, generation_settings, training_settings
+from seal_jax import (
+    config,
+    config_rules,
+    generation_settings,
+    grade_settings,
+    mesh_settings,
+    training_settings,
+)
 
 HOW = ("lora", "full")
 COPIES = ("once", "each")
@@ -92,7 +99,7 @@ class Pooled:
     """
 
     seed: int
-    mesh: config.MeshConfig
+    mesh: mesh_settings.MeshConfig
     model: generation_settings.ModelSource
     writer: WriterConfig
     task: config.TaskConfig
@@ -102,7 +109,7 @@ class Pooled:
     inner: PooledInner
     full: training_settings.FullConfig
     answer: generation_settings.Decoding
-    grade: config.GradeConfig
+    grade: grade_settings.GradeConfig
     arms: tuple[str, ...]
 
     def __post_init__(self):

@@ -7,7 +7,9 @@ from seal_jax import (
     config,
     config_rules,
     generation_settings,
+    grade_settings,
     halving,
+    mesh_settings,
     plateau,
     quiz,
     reward_names,
@@ -213,7 +215,7 @@ class Experiment:
     """Everything that decides a run's result."""
 
     seed: int
-    mesh: config.MeshConfig
+    mesh: mesh_settings.MeshConfig
     model: generation_settings.ModelSource
     task: config.TaskConfig
     scale: Scale
@@ -221,7 +223,7 @@ class Experiment:
     edit: config.EditConfig
     inner: training_settings.InnerConfig
     answer: generation_settings.Decoding
-    grade: config.GradeConfig
+    grade: grade_settings.GradeConfig
     label_free: LabelFreeConfig | None
     select: SelectConfig
     imitate: training_settings.ImitateConfig

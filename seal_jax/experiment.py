@@ -25,6 +25,7 @@ from seal_jax import (
     continual,
     distributed,
     few_shot,
+    few_shot_task_settings,
     grading,
     inner,
     knowledge,
@@ -128,9 +129,9 @@ def read(values: Mapping[str, Any]) -> Experiment:
         return config_rules.build(config_pooled.Pooled, values)
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:
-        known = (*config.TASKS, *config_few_shot.TASKS)
+        known = (*config.TASKS, *few_shot_task_settings.TASKS)
         config_rules.one_of("config.task.name", task["name"], known)
-        if task["name"] in config_few_shot.TASKS:
+        if task["name"] in few_shot_task_settings.TASKS:
             return config_rules.build(config_few_shot.FewShot, values)
     return config_rules.build(config_rounds.Experiment, values)
 

@@ -5,7 +5,12 @@ The kinds: `config_rounds`, `config_few_shot`, `config_continual`, `config_poole
 
 from typing import Protocol
 
-from seal_jax import config, config_rounds, generation_settings, training_settings
+from seal_jax import (
+    config_rounds,
+    generation_settings,
+    mesh_settings,
+    training_settings,
+)
 
 
 class Experiment(Protocol):
@@ -20,7 +25,7 @@ class Experiment(Protocol):
     @property
     def seed(self) -> int: ...
     @property
-    def mesh(self) -> config.MeshConfig: ...
+    def mesh(self) -> mesh_settings.MeshConfig: ...
     @property
     def model(self) -> generation_settings.ModelSource: ...
     @property

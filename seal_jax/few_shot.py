@@ -10,9 +10,14 @@ protocol is Akyürek et al., arXiv 2411.07279).
 import functools
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from seal_jax import config_few_shot, plan, training_settings
+from seal_jax import (
+    few_shot_task_settings,
+    generation_settings,
+    plan,
+    training_settings,
+)
 from seal_jax.tasks import arc, arc_data, arc_edit, arc_text, arc_vote, grids
 from seal_jax.tasks.base import Edit, Encoder, Reading
 
@@ -20,7 +25,45 @@ _EVERYTHING = arc_data.Switches(True, True, True, True)
 _NOTHING = arc_data.Switches(False, False, False, False)
 
 
-def load(exp: config_few_shot.FewShot) -> tuple[list[list[arc.Task]], list[arc.Task]]:
+class Counts(Protocol):
+    """How many tasks are learned from and held out, and edits of each held-out one."""
+
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def tasks(self) -> int: ...
+    @property
+    def heldout_tasks(self) -> int: ...
+    @property
+    def heldout_edits(self) -> int: ...
+
+
+class Settings(Protocol):
+    """The groups of an experiment that the task reads."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def task(self) -> few_shot_task_settings.FewShotTaskConfig: ...
+    @property
+    def scale(self) -> Counts: ...
+    @property
+    def propose(self) -> generation_settings.Decoding: ...
+    @property
+    def edit(self) -> arc_edit.EditLimits: ...
+    @property
+    def data(self) -> arc_data.DataConfig: ...
+    @property
+    def inner(self) -> few_shot_task_settings.FewShotInner: ...
+    @property
+    def views(self) -> arc_vote.ViewsConfig: ...
+    @property
+    def answer(self) -> generation_settings.Decoding: ...
+    @property
+    def ladder(self) -> tuple[str, ...]: ...
+
+
+def load(exp: Settings) -> tuple[list[list[arc.Task]], list[arc.Task]]:
     """Training tasks of each round, and the held-out ones.
 
     Generated tasks are new ones in every round. Files have so few that one can solve:
@@ -78,7 +121,7 @@ def _some(name: str, source: str, split: str, ids: Sequence[str]) -> list[arc.Ta
 
 
 def make(
-    exp: config_few_shot.FewShot,
+    exp: Settings,
     blank: Encoder,
     train: Sequence[arc.Task],
     heldout: Sequence[arc.Task],
@@ -121,7 +164,7 @@ class FewShotTask:
 
     max_missing = 0.0
 
-    def __init__(self, exp: config_few_shot.FewShot, blank: Encoder):
+    def __init__(self, exp: Settings, blank: Encoder):
         self.exp = exp
         self.blank = blank
         self.attempts = exp.task.attempts

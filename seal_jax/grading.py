@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from seal_jax import config, config_rounds, distributed, grade, judge, rubric
+from seal_jax import (
+    config_rounds,
+    distributed,
+    grade,
+    grade_settings,
+    judge,
+    rubric,
+)
 from seal_jax.knowledge import Knowledge, Rubric, Scorer
 
 # Why an endpoint is needed, for the error where the config has none.
@@ -21,7 +28,7 @@ class Graded(Protocol):
     """An experiment whose answers are graded."""
 
     @property
-    def grade(self) -> config.GradeConfig: ...
+    def grade(self) -> grade_settings.GradeConfig: ...
 
 
 def connect(exp: Graded, task: Knowledge, workdir: Path) -> Knowledge:
@@ -69,7 +76,7 @@ def rubric_of(exp: config_rounds.Experiment, workdir: Path) -> Rubric:
     return lambda items: [rubric.by_rules(*item) for item in items]
 
 
-def scorer(cfg: config.GradeConfig, workdir: Path) -> Scorer:
+def scorer(cfg: grade_settings.GradeConfig, workdir: Path) -> Scorer:
     """The grader as one function of (question, gold, answer) triples.
 
     Raises:
