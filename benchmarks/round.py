@@ -153,7 +153,7 @@ def compared(
     return {**made, "ratio_vs_floor": least / seconds}
 
 
-def is_published(exp: config_rounds.Experiment, *, shape: str, scale: float) -> bool:
+def is_published(exp: config_rounds.PassageRounds, *, shape: str, scale: float) -> bool:
     """Whether this is the reference's round, whole."""
     asked = (exp.scale.passages, exp.scale.edits, exp.scale.seeds, exp.inner.epochs)
     full = workload.ARTICLES, workload.EDITS, workload.SEEDS, workload.EPOCHS

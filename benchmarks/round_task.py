@@ -15,13 +15,13 @@ CONFIG = common.ROOT / "configs" / "squad.py"
 SEED = 0
 
 
-def settings(overrides: Mapping[str, Any]) -> config_rounds.Experiment:
+def settings(overrides: Mapping[str, Any]) -> config_rounds.PassageRounds:
     """configs/squad.py with some of its values replaced.
 
     Raises:
       ValueError: see `values`, or a value that it refuses.
     """
-    return config_rules.build(config_rounds.Experiment, values(CONFIG, overrides))
+    return config_rules.build(config_rounds.PassageRounds, values(CONFIG, overrides))
 
 
 def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lengths(
-    whole: workload.Workload, exp: config_rounds.Experiment, *, scale: float = 1.0
+    whole: workload.Workload, exp: config_rounds.PassageRounds, *, scale: float = 1.0
 ) -> tuple[workload.Article, ...]:
     """The articles of a round, as many and as long as the settings allow.
 
@@ -119,7 +119,7 @@ class Task:
     `trials` are its adapters, those with the most lines first.
     """
 
-    exp: config_rounds.Experiment
+    exp: config_rounds.PassageRounds
     articles: tuple[workload.Article, ...]
     prompts: tuple[Tokens, ...]
     questions: tuple[tuple[Tokens, ...], ...]
@@ -140,7 +140,10 @@ class Task:
 
 
 def task(
-    exp: config_rounds.Experiment, articles: tuple[workload.Article, ...], *, vocab: int
+    exp: config_rounds.PassageRounds,
+    articles: tuple[workload.Article, ...],
+    *,
+    vocab: int,
 ) -> Task:
     """The round with these lengths, of random tokens."""
 

@@ -211,7 +211,7 @@ class StopConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class PassageRounds:
     """Everything that decides a run's result."""
 
     seed: int

@@ -84,7 +84,7 @@ def unconnected[T](exp: Experiment, task: T, workdir: Path) -> T:
 
 KINDS: tuple[Kind[Any, Any, Any], ...] = (
     Kind(
-        config_rounds.Experiment,
+        config_rounds.PassageRounds,
         knowledge.load,
         knowledge.make,
         grading.connect_rounds,
@@ -133,7 +133,7 @@ def read(values: Mapping[str, Any]) -> Experiment:
         config_rules.one_of("config.task.name", task["name"], known)
         if task["name"] in few_shot_task_settings.TASKS:
             return config_rules.build(config_few_shot.FewShot, values)
-    return config_rules.build(config_rounds.Experiment, values)
+    return config_rules.build(config_rounds.PassageRounds, values)
 
 
 @dataclasses.dataclass(frozen=True)

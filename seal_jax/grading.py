@@ -42,7 +42,7 @@ def connect(exp: Graded, task: Knowledge, workdir: Path) -> Knowledge:
 
 
 def connect_rounds(
-    exp: config_rounds.Experiment, task: Knowledge, workdir: Path
+    exp: config_rounds.PassageRounds, task: Knowledge, workdir: Path
 ) -> Knowledge:
     """The task with its grader, and with the rubric for its edits.
 
@@ -68,7 +68,7 @@ def _silent(items: Sequence[object]) -> list[float | None]:
     raise RuntimeError(f"{len(items)} answers for a process that does not grade")
 
 
-def rubric_of(exp: config_rounds.Experiment, workdir: Path) -> Rubric:
+def rubric_of(exp: config_rounds.PassageRounds, workdir: Path) -> Rubric:
     """The rubric as one function of (passage, lines) pairs."""
     if exp.asks_rubric:
         cfg, path = exp.grade.endpoint(_RUBRIC), workdir / "rubric.jsonl"

@@ -368,13 +368,13 @@ def train(
             lambda *leaves: np.concatenate(leaves),
             *((block.steps, block.extras) for block in blocks),
         )
-        counts = np.array([block.count for block in blocks], np.int32)
+        counts = np.array([block.length for block in blocks], np.int32)
         steps, counts, extras = mesh.put((steps, counts, extras), on, "data")
         more = (extras, frozen) if cfg.extended else ()
         state = run(params, state, keys_A, steps, counts, *more)
         tokens += sum(block.tokens for block in blocks)
         updates += sum(block.updates for block in blocks)
-        count += sum(block.count for block in blocks)
+        count += sum(block.length for block in blocks)
     results = state[1]
     if on is not None:
         results = mesh.gather(results, on)

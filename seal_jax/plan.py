@@ -176,7 +176,7 @@ class Placement(NamedTuple):
 
     job: int
     slot: int
-    index: int
+    step: int
     tiles: tuple[int, ...]
 
 

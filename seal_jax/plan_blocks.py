@@ -179,14 +179,14 @@ def empty_extras(
 
 
 class Block(NamedTuple):
-    """`count` steps for the device, and what they hold.
+    """`length` steps for the device, and what they hold.
 
     `updates` optimizer steps are taken in them. `tokens` positions are needed for that:
     those that carry loss, be it divergence, and those of their lines before them.
     """
 
     steps: Steps
-    count: int
+    length: int
     updates: int
     tokens: int
     extras: Extras = Extras()
@@ -234,14 +234,14 @@ def blocks(
                 tokens += _put((steps, extras), i, k, segment, tile, row, cfg)
                 segment += 1
             steps.slots[i, k] = place.slot
-            steps.rates[i, k] = rates[place.job][place.index]
+            steps.rates[i, k] = rates[place.job][place.step]
             steps.clips[i, k] = jobs[place.job].clip
             if frozen_of is not None:
                 extras.frozen[i, k] = frozen_of[place.job]
-            if place.index == 0:
+            if place.step == 0:
                 steps.starts[i, steps.start_count[i]] = place.slot, place.job
                 steps.start_count[i] += 1
-            if place.index == len(needs[place.job]) - 1:
+            if place.step == len(needs[place.job]) - 1:
                 steps.ends[i, steps.end_count[i]] = place.slot, place.job
                 steps.end_count[i] += 1
                 # The rows that it keeps are not needed any more.

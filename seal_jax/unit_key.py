@@ -5,13 +5,15 @@ to, the kind of work, and a number where there are many, such as "round_1/adapt/
 "ladder/base/grade" or "stop/2".
 """
 
+import dataclasses
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import Self
 
 ADAPT = "adapt"
 
 
-class UnitKey(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class UnitKey:
     """`phase` may itself be a path, or empty; `index` is None for a single unit."""
 
     phase: str
@@ -25,7 +27,7 @@ class UnitKey(NamedTuple):
     @property
     def stage(self) -> str:
         """The phase and the kind: what all units of one piece of work share."""
-        return str(self._replace(index=None))
+        return str(dataclasses.replace(self, index=None))
 
     @classmethod
     def parse(cls, text: str) -> Self:

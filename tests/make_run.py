@@ -22,7 +22,7 @@ from seal_jax.tasks.common import Passage
 # A policy of which only its stop token is looked at.
 BLANK = policy.Policy(None, {}, None, (0,), None)  # pyright: ignore
 
-type RoundsRun = trials.Run[config_rounds.Experiment, Passage]
+type RoundsRun = trials.Run[config_rounds.PassageRounds, Passage]
 
 
 def right(items: list[tuple[str, str, str]]) -> list[float]:
@@ -51,7 +51,7 @@ def opened(workdir: pathlib.Path) -> Iterator[Callable[..., RoundsRun]]:
         ) -> RoundsRun:
             stack.close()
             values = tiny_model.values(model, **changes)
-            exp = config_rules.build(config_rounds.Experiment, values)
+            exp = config_rules.build(config_rounds.PassageRounds, values)
             journal = records.Journal(workdir / "journal.jsonl")
             return trials.Run(
                 exp=exp,

@@ -25,7 +25,7 @@ def wanted(**changes) -> training_settings.InnerConfig:
     values = tiny_model.values("model")
     values["inner"] |= {"tile": 4, "row_tokens": 64} | OPEN | changes
     values["inner"]["lora"]["rank"] = 8
-    return config_rules.build(config_rounds.Experiment, values).inner
+    return config_rules.build(config_rounds.PassageRounds, values).inner
 
 
 def choose(limit, adapters=200, **changes):

@@ -36,8 +36,8 @@ def test_every_config_file_is_checked_here():
 
 
 EXPERIMENTS = {
-    ("squad", config_rounds.Experiment): (None, "", "debug"),
-    ("tiny", config_rounds.Experiment): (None, "", "rounds", "rewards", "debug"),
+    ("squad", config_rounds.PassageRounds): (None, "", "debug"),
+    ("tiny", config_rounds.PassageRounds): (None, "", "rounds", "rewards", "debug"),
     ("continual", config_continual.Continual): (None, "", "tiny", "debug"),
     ("squad_cpt", config_pooled.Pooled): (None, "", "tiny", "debug"),
 }
@@ -72,7 +72,7 @@ def test_every_few_shot_experiment_builds(arg):
 def test_the_task_tells_the_kind_of_experiment(name):
     values = tiny_model.load_config(name, "debug").to_dict()
     exp = experiment.read(values)
-    assert isinstance(exp, config_rounds.Experiment) and exp.turn_end == ""
+    assert isinstance(exp, config_rounds.PassageRounds) and exp.turn_end == ""
     for task in (None, {}, {"name": 3}):
         with pytest.raises(ValueError, match=r"config\.task"):
             experiment.read(values | {"task": task})
@@ -153,7 +153,8 @@ def test_one_seed_draws_the_generated_passages_as_well():
 
 def test_lists_and_whole_numbers_are_taken_for_tuples_and_floats():
     exp = config_rules.build(
-        config_rounds.Experiment, changed(inner__lora__alpha=8) | {"ladder": ["base"]}
+        config_rounds.PassageRounds,
+        changed(inner__lora__alpha=8) | {"ladder": ["base"]},
     )
     assert exp.ladder == ("base",)
     assert type(exp.inner.lora.alpha) is float
@@ -177,7 +178,7 @@ def test_a_mistyped_value_is_refused_by_key(key, value, parts):
 
 def refused(values, parts):
     with pytest.raises(ValueError) as caught:
-        config_rules.build(config_rounds.Experiment, values)
+        config_rules.build(config_rounds.PassageRounds, values)
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
@@ -312,12 +313,12 @@ def test_a_bad_combination_is_refused(changes, parts):
 @pytest.mark.parametrize("threshold", ["none", "baseline", "0.5", "-3"])
 def test_thresholds_that_build(threshold):
     values = changed(select__reward="grade", select__threshold=threshold)
-    exp = config_rules.build(config_rounds.Experiment, values)
+    exp = config_rules.build(config_rounds.PassageRounds, values)
     assert exp.select.threshold == threshold
 
 
 def test_a_directory_stands_for_itself(tmp_path: pathlib.Path):
-    exp = config_rules.build(config_rounds.Experiment, tiny_model.values(tmp_path))
+    exp = config_rules.build(config_rounds.PassageRounds, tiny_model.values(tmp_path))
     assert exp.model.path == str(tmp_path)
 
 
@@ -326,8 +327,8 @@ def test_a_directory_stands_for_itself(tmp_path: pathlib.Path):
 
 @pytest.mark.parametrize("path", [("grade", "judge"), ("label_free",)])
 def test_a_group_that_nothing_uses_may_be_left_out(path):
-    whole = config_rules.build(config_rounds.Experiment, changed())
-    exp = config_rules.build(config_rounds.Experiment, without(changed(), *path))
+    whole = config_rules.build(config_rounds.PassageRounds, changed())
+    exp = config_rules.build(config_rounds.PassageRounds, without(changed(), *path))
     assert exp.grade.judge is None or exp.label_free is None
     # One that is there and not used changes nothing else.
     assert tiny_model.present(exp) == without(tiny_model.present(whole), *path)

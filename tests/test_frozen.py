@@ -381,7 +381,7 @@ def test_sizes_are_chosen_for_what_is_asked(monkeypatch):
     monkeypatch.setattr(capacity, "measure", lambda *args: memory)
     values = tiny_model.values("model")
     values["inner"] |= {"tile": 4, "row_tokens": 4096, "step_tokens": 0}
-    wanted = config_rules.build(config_rounds.Experiment, values).inner
+    wanted = config_rules.build(config_rounds.PassageRounds, values).inner
     options = training_settings.EngineOptions(6, 9, orthogonal=0.5, divergence=True)
     pick = functools.partial(capacity.choose, ARCH, wanted, adapters=4)
     plain, _ = pick(limit=310)

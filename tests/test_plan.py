@@ -45,7 +45,7 @@ class Walk:
         self.check_room(placed, by_left)
         for place in placed:
             job, slot = place.job, place.slot
-            assert place.index == self.at[job]
+            assert place.step == self.at[job]
             assert 0 <= slot < self.cfg.slots
             span = self.spans.setdefault(job, [slot, self.steps, self.steps])
             assert span[0] == slot
@@ -153,7 +153,7 @@ def test_a_schedule_keeps_its_rules(needs, rows, slots, active):
 
 def test_one_adapter_at_a_time_takes_a_step_each():
     steps = walk(ones([[1, 2], [3, 4, 5], [6]]), tiny(slots=1, active=1))
-    order = [(p.job, p.index) for placed in steps for p in placed]
+    order = [(p.job, p.step) for placed in steps for p in placed]
     assert order == [(1, 0), (1, 1), (1, 2), (0, 0), (0, 1), (2, 0)]
 
 
@@ -303,7 +303,7 @@ def test_the_published_workload_fills_its_steps(
     ]
     steps = lines = tokens = 0
     for block in plan_blocks.blocks(jobs, cfg, eos=0):
-        steps, lines = steps + block.count, lines + block.updates
+        steps, lines = steps + block.length, lines + block.updates
         tokens += block.tokens
     assert (len(jobs), lines) == (750, 65_490)
     assert tokens == 10 * sum(map(sum, published))

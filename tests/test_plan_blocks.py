@@ -77,7 +77,7 @@ def steps_of(jobs, cfg) -> list[plan_blocks.Steps]:
     return [
         plan_blocks.Steps(*(leaf[i] for leaf in block.steps))
         for block in plan_blocks.blocks(jobs, cfg, eos=EOS)
-        for i in range(block.count)
+        for i in range(block.length)
     ]
 
 
@@ -236,25 +236,27 @@ def test_a_step_in_which_nobody_trains():
 def test_blocks_cut_the_steps_and_fill_the_last(monkeypatch):
     jobs = make_jobs([[3, 12, 8, 1], [20], [5, 5, 2], [9, 4]], loss=SAMPLED)
     (whole,) = plan_blocks.blocks(jobs, SMALL, eos=EOS)
-    assert 7 < whole.count < plan_blocks.BLOCK and whole.count % 7
+    assert 7 < whole.length < plan_blocks.BLOCK and whole.length % 7
     monkeypatch.setattr(plan_blocks, "BLOCK", 7)
     cut = list(plan_blocks.blocks(jobs, SMALL, eos=EOS))
-    assert [block.count for block in cut[:-1]] == [7] * (len(cut) - 1)
-    assert sum(block.count for block in cut) == whole.count
+    assert [block.length for block in cut[:-1]] == [7] * (len(cut) - 1)
+    assert sum(block.length for block in cut) == whole.length
     assert sum(block.updates for block in cut) == whole.updates
     assert sum(block.tokens for block in cut) == whole.tokens
     empty = plan_blocks.empty_steps(SMALL, eos=EOS, count=1)
     for n, leaf in enumerate(whole.steps):
         # All blocks have the same shapes, those of one compiled program.
         assert {block.steps[n].shape for block in cut} == {leaf.shape}
-        joined = [block.steps[n][: block.count] for block in cut]
-        np.testing.assert_array_equal(np.concatenate(joined), leaf[: whole.count])
+        joined = [block.steps[n][: block.length] for block in cut]
+        np.testing.assert_array_equal(np.concatenate(joined), leaf[: whole.length])
         for block in (whole, *cut):
-            for filler in block.steps[n][block.count :]:
+            for filler in block.steps[n][block.length :]:
                 np.testing.assert_array_equal(filler, empty[n][0])
     # A plan that ends with a block has no empty one after it.
-    monkeypatch.setattr(plan_blocks, "BLOCK", whole.count)
-    assert [b.count for b in plan_blocks.blocks(jobs, SMALL, eos=EOS)] == [whole.count]
+    monkeypatch.setattr(plan_blocks, "BLOCK", whole.length)
+    assert [b.length for b in plan_blocks.blocks(jobs, SMALL, eos=EOS)] == [
+        whole.length
+    ]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -349,7 +351,7 @@ def test_lines_of_one_step_that_do_not_fit_together_are_refused(
     (job,) = make_jobs([lengths])
     job = dataclasses.replace(job, batch=batch)
     if fits:
-        assert sum(block.count for block in plan_blocks.blocks([job], SMALL, eos=EOS))
+        assert sum(block.length for block in plan_blocks.blocks([job], SMALL, eos=EOS))
         return
     message = rf"which one step trains, .*step_tokens=48 .*row_tokens=24; use {instead}"
     with pytest.raises(ValueError, match=message) as refused:
