@@ -17,7 +17,7 @@ export UV_PYTHON := 3.12
 export PYENV_VERSION := 3.12
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test test-slow test-aot docs lint format clean
+.PHONY: help setup demo test test-slow test-aot docs lint format clean graph
 
 help:
 	@echo "make demo       set up, then run $(CONFIG) in $(WORKDIR)"
@@ -27,10 +27,15 @@ help:
 	@echo "make docs       set up .venv-docs, then build the pages into build/site"
 	@echo "make lint       set up, then ruff and pyright"
 	@echo "make format     set up, then let ruff rewrite the sources"
+	@echo "make graph      set up, then write the module graph into docs/architecture.md"
 	@echo "make setup      set up only"
 	@echo "make clean      remove .venv, .tools and caches; runs/ is kept"
 
 setup: $(STAMP)
+
+# The module graph in docs/architecture.md.
+graph: $(STAMP)
+	.venv/bin/python tests/support/module_graph.py --write
 
 demo: $(STAMP)
 	.venv/bin/python -m seal_jax.train --config=$(CONFIG) --workdir=$(WORKDIR)

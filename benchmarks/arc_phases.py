@@ -6,7 +6,9 @@ import arc_task
 import round_phases
 import workload
 
-from seal_jax import generate, inner, packed, policy, select
+from seal_jax.generation import generate, policies
+from seal_jax.rounds import select
+from seal_jax.training import inner, packed
 
 SETS = ("train", "heldout")
 # Those of a set, and those between the two.
@@ -44,7 +46,7 @@ class Outcome:
 
 
 def run_round(
-    learner: policy.Policy,
+    policy: policies.Policy,
     task: arc_task.Round,
     cfg: inner.EngineConfig,
     *,
@@ -52,7 +54,7 @@ def run_round(
 ) -> Outcome:
     """Runs a round; to warm up, with empty texts and one step of each adapter."""
     clock, done = round_phases.Clock(PHASES), {}
-    done["train"] = _adapted(learner, task.train, cfg, clock, "train", warm_up)
+    done["train"] = _adapted(policy, task.train, cfg, clock, "train", warm_up)
     with clock("select"):
         kept = choose(task.train)
     texts = iter(done["train"].proposed.tokens)
@@ -63,14 +65,14 @@ def run_round(
     }
     pairs = [(task.train.prompts[t], written[t, e]) for t, e in kept]
     with clock("imitate"):
-        learner, losses = round_phases.learn(learner, task.exp.imitate, pairs)
-    done["heldout"] = _adapted(learner, task.heldout, cfg, clock, "heldout", warm_up)
+        policy, losses = round_phases.learn(policy, task.exp.imitate, pairs)
+    done["heldout"] = _adapted(policy, task.heldout, cfg, clock, "heldout", warm_up)
     lengths = [(len(prompt), len(text)) for prompt, text in pairs]
     return Outcome(clock, done, lengths, losses)
 
 
 def _adapted(
-    learner: policy.Policy,
+    policy: policies.Policy,
     part: arc_task.Part,
     cfg: inner.EngineConfig,
     clock: round_phases.Clock,
@@ -86,14 +88,14 @@ def _adapted(
     ]
     with clock(propose):
         proposed = round_phases.write(
-            learner, None, wanted, exp.propose, warm_up=warm_up
+            policy, None, wanted, exp.propose, warm_up=warm_up
         )
     trained, answered = [], []
     for first in range(0, len(part.trials), cfg.pool):
         chunk = part.trials[first : first + cfg.pool]
         with clock(adapt):
             done = round_phases.train(
-                learner,
+                policy,
                 [part.job(trial, first_step_only=warm_up) for trial in chunk],
                 chunk,
                 cfg,
@@ -102,7 +104,7 @@ def _adapted(
         with clock(evaluate):
             answered.append(
                 round_phases.write(
-                    learner,
+                    policy,
                     done.adapters,
                     part.asked(chunk),
                     exp.answer,

@@ -13,7 +13,10 @@ import arc_task
 import common
 import floor
 
-from seal_jax import generate, model, plan, policy, training_settings
+from seal_jax.generation import generate, policies
+from seal_jax.models import decoder
+from seal_jax.training import plan
+from seal_jax.training.settings import PlanConfig
 
 
 class Work(NamedTuple):
@@ -49,9 +52,7 @@ def work(jobs: Sequence[plan.Job]) -> Work:
     )
 
 
-def planned(
-    jobs: Sequence[plan.Job], cfg: training_settings.PlanConfig, *, pool: int
-) -> dict[str, Any]:
+def planned(jobs: Sequence[plan.Job], cfg: PlanConfig, *, pool: int) -> dict[str, Any]:
     """What training packed takes: global steps, and how full they are.
 
     `attention_efficiency` is the share of the pairs of query and key whose scores are
@@ -68,7 +69,7 @@ def planned(
         job.epochs * sum(len(line) * (len(line) + 1) // 2 for line in job.lines)
         for job in jobs
     )
-    row, block = cfg.row_tokens, model.BLOCK
+    row, block = cfg.row_tokens, decoder.BLOCK
     of_row = sum(
         min(block, row - first) * min(first + block, row)
         for first in range(0, row, block)
@@ -86,21 +87,21 @@ def planned(
 def answering(part: arc_task.Part, *, prompt_multiple: int) -> dict[str, int]:
     """What the adapters read and write; prompts are read in pages of equal width."""
     wanted = part.asked(part.trials)
-    pages = generate.paged([request for request, _ in wanted], policy.PER_PAGE)
+    pages = generate.paged([request for request, _ in wanted], policies.PER_PAGE)
     width = generate.padded_width((page.width for page in pages), prompt_multiple)
     return {
         "prompts": len(wanted),
         "prompt_tokens": sum(len(request.prompt) for request, _ in wanted),
-        "computed_prompt_tokens": len(pages) * policy.PER_PAGE * width,
+        "computed_prompt_tokens": len(pages) * policies.PER_PAGE * width,
         "answer_tokens": sum(answer for _, answer in wanted),
     }
 
 
 def least(
-    shape: common.Shape, whole: arc_task.Round, on: floor.Machine
+    shape: common.Shape, whole: arc_task.Round, mesh: floor.Machine
 ) -> dict[str, float]:
     """The floor of every phase, in seconds."""
-    exp, parts = whole.exp, floor.Parts(shape, on)
+    exp, parts = whole.exp, floor.Parts(shape, mesh)
     inner, imitated = (
         floor.Lora(wanted.rank, wanted.targets)
         for wanted in (exp.inner.lora, exp.imitate.lora)
@@ -145,8 +146,8 @@ def flop(shape: common.Shape, own: Work, part: arc_task.Part) -> int:
 def describe(
     shape: common.Shape,
     whole: arc_task.Round,
-    sizes: training_settings.PlanConfig,
-    on: floor.Machine,
+    sizes: PlanConfig,
+    mesh: floor.Machine,
     *,
     pool: int,
 ) -> dict[str, Any]:
@@ -164,11 +165,11 @@ def describe(
             **answering(part, prompt_multiple=part.exp.answer.prompt_multiple),
             "flop": flop(shape, own, part),
         }
-    seconds = least(shape, whole, on)
+    seconds = least(shape, whole, mesh)
     made["imitated"] = len(arc_phases.choose(whole.train))
     made["floor"] = {
         "seconds": sum(seconds.values()),
         "seconds_by_phase": seconds,
-        **on._asdict(),
+        **mesh._asdict(),
     }
     return made

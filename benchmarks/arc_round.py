@@ -42,16 +42,11 @@ import floor
 import jax
 import round as whole_round
 
-from seal_jax import (
-    capacity,
-    config_few_shot,
-    hf_config,
-    lora,
-    model,
-    policy,
-    rates,
-    runtime,
-)
+from seal_jax.generation import policies
+from seal_jax.models import decoder, hf_config, lora
+from seal_jax.rounds.few_shot_settings import FewShot
+from seal_jax.runtime import backend
+from seal_jax.training import capacity, throughput
 
 REFERENCE_SECONDS = 9_000
 REFERENCE_SHAPE = "llama-3.2-1b"
@@ -107,22 +102,22 @@ def compared(
     seconds: float,
     task: arc_task.Round,
     shape: common.Shape,
-    on: floor.Machine | None,
+    mesh: floor.Machine | None,
     *,
     published: bool,
 ) -> dict[str, Any]:
     """The round against its floor, and against the reference if it is `published`."""
     reference = REFERENCE_SECONDS / seconds if published else None
     made = {"floor": None, "ratio_vs_floor": None, "ratio_vs_reference": reference}
-    if on is None:
+    if mesh is None:
         return made
-    by_phase = arc_plan.least(shape, task, on)
+    by_phase = arc_plan.least(shape, task, mesh)
     least = sum(by_phase.values())
-    made["floor"] = {"seconds": least, "seconds_by_phase": by_phase, **on._asdict()}
+    made["floor"] = {"seconds": least, "seconds_by_phase": by_phase, **mesh._asdict()}
     return {**made, "ratio_vs_floor": least / seconds}
 
 
-def is_published(exp: config_few_shot.FewShot, *, shape: str, scale: float) -> bool:
+def is_published(exp: FewShot, *, shape: str, scale: float) -> bool:
     """Whether this is SEAL's setting, whole."""
     own = arc_task.settings({})
     same = all(
@@ -216,12 +211,12 @@ def _plan(
         step_tokens=exp.inner.step_tokens or exp.inner.row_tokens * exp.lines_per_step,
         adapters=exp.scale.adapters,
     )
-    peak = runtime.PEAK_FLOPS[PLANNED_FOR]
-    on = floor.machine(PLANNED_FOR, peak)
-    assert on is not None
+    peak = backend.PEAK_FLOPS[PLANNED_FOR]
+    mesh = floor.machine(PLANNED_FOR, peak)
+    assert mesh is not None
     return {
         "benchmark": "arc_plan",
-        **arc_plan.describe(shape, task, cfg.plan, on, pool=cfg.pool),
+        **arc_plan.describe(shape, task, cfg.plan, mesh, pool=cfg.pool),
         "planned_for": PLANNED_FOR,
         "sizes": {**dataclasses.asdict(cfg.plan), "pool": cfg.pool},
     }
@@ -238,33 +233,33 @@ def _measure(
     for name, wanted in (("inner", exp.inner.lora), ("imitate", exp.imitate.lora)):
         lora.check(arch, targets=wanted.targets, rank=wanted.rank, name=f"{name}.lora")
     begin = time.perf_counter()
-    with runtime.compile_times() as times:
+    with backend.compile_times() as times:
         cfg, memory = capacity.choose(
             arch,
             exp.inner,
-            limit=runtime.memory_limit(device),
+            limit=backend.memory_limit(device),
             adapters=exp.scale.adapters,
             lines=exp.lines_per_step,
         )
-        params = jax.jit(model.init_params, static_argnums=1)(
+        params = jax.jit(decoder.init_params, static_argnums=1)(
             jax.random.key(args.seed), arch
         )
         # Its stop token is none of the vocabulary: a drawn one would end a text early.
-        learner = policy.Policy(arch, params, None, (arch.vocab,), Path())
-        arc_phases.run_round(learner, task, cfg, warm_up=True)
+        policy = policies.Policy(arch, params, None, (arch.vocab,), Path())
+        arc_phases.run_round(policy, task, cfg, warm_up=True)
     warming = time.perf_counter() - begin
-    outcome = arc_phases.run_round(learner, task, cfg)
+    outcome = arc_phases.run_round(policy, task, cfg)
     stats = device.memory_stats() or {}
-    peak = runtime.peak_flops(device)
-    on = floor.machine(device.device_kind, peak) if dtype == "bfloat16" else None
+    peak = backend.peak_flops(device)
+    mesh = floor.machine(device.device_kind, peak) if dtype == "bfloat16" else None
     made = figures(
-        outcome, task, flops_per_token=rates.flops_per_token(arch, cfg), peak=peak
+        outcome, task, flops_per_token=throughput.flops_per_token(arch, cfg), peak=peak
     )
     published = is_published(exp, shape=args.shape, scale=args.scale_lengths)
     return {
         "benchmark": "arc_round",
         **made,
-        **compared(made["seconds"], task, shape, on, published=published),
+        **compared(made["seconds"], task, shape, mesh, published=published),
         "warm_up_seconds": warming,
         "compile_seconds": times.cold + times.warm,
         "compile": dataclasses.asdict(times),

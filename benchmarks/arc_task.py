@@ -12,8 +12,12 @@ import arc_workload
 import round_task
 import workload
 
-from seal_jax import config_few_shot, config_rules, generate, plan, training_settings
-from seal_jax.tasks import arc_edit
+from seal_jax.generation import generate
+from seal_jax.rounds.few_shot_settings import FewShot
+from seal_jax.runtime import config_rules
+from seal_jax.tasks.arc import self_edit as arc_edit
+from seal_jax.training import plan
+from seal_jax.training.settings import LossConfig
 
 CONFIGURATIONS = ("random", "oracle")
 
@@ -23,21 +27,21 @@ _IDS = 2**15
 type Tokens = tuple[int, ...]
 
 
-def settings(overrides: Mapping[str, Any]) -> config_few_shot.FewShot:
+def settings(overrides: Mapping[str, Any]) -> FewShot:
     """configs/arc.py with some of its values replaced.
 
     Raises:
       ValueError: see `round_task.values`, or a value that it refuses.
     """
     values = round_task.values(arc_workload.CONFIG, overrides)
-    return config_rules.build(config_few_shot.FewShot, values)
+    return config_rules.build(FewShot, values)
 
 
 # Lengths
 
 
 def lengths(
-    whole: arc_workload.Workload, exp: config_few_shot.FewShot, *, scale: float = 1.0
+    whole: arc_workload.Workload, exp: FewShot, *, scale: float = 1.0
 ) -> arc_workload.Workload:
     """The tasks of a round, as many and as long as the settings allow.
 
@@ -111,7 +115,7 @@ class Part:
       trials: the adapters, those with the most steps first.
     """
 
-    exp: config_few_shot.FewShot
+    exp: FewShot
     tasks: tuple[arc_workload.Task, ...]
     edits: tuple[tuple[arc_edit.SelfEdit, ...], ...]
     texts: tuple[tuple[int, ...], ...]
@@ -138,9 +142,7 @@ class Part:
             epochs=1 if first_step_only else edit.epochs,
             learning_rate=self.exp.edit.min_learning_rate,
             clip=inner.clip,
-            loss=training_settings.LossConfig(
-                inner.padding, longest, inner.pad_samples
-            ),
+            loss=LossConfig(inner.padding, longest, inner.pad_samples),
             batch=self.exp.edit.batch,
             given=given if edit.output_only else (),
             warmup=inner.warmup,
@@ -166,13 +168,13 @@ class Part:
 class Round:
     """A round to run: the tasks that it learns from, and those held out."""
 
-    exp: config_few_shot.FewShot
+    exp: FewShot
     train: Part
     heldout: Part
 
 
 def make(
-    exp: config_few_shot.FewShot,
+    exp: FewShot,
     tasks: arc_workload.Workload,
     *,
     configuration: str,
@@ -198,7 +200,7 @@ def make(
 
 
 def _part(
-    exp: config_few_shot.FewShot,
+    exp: FewShot,
     configuration: str,
     vocab: int,
     seed: int,

@@ -73,7 +73,7 @@ class Workload:
 
 def key(switches: Sequence[bool]) -> str:
     """Four switches as the file names them: "1000" is the basic family alone."""
-    return "".join(str(int(on)) for on in switches)
+    return "".join(str(int(mesh)) for mesh in switches)
 
 
 KEYS = tuple(map(key, itertools.product((False, True), repeat=4)))
@@ -158,12 +158,14 @@ def measure(seal: Path) -> dict[str, list[dict[str, Any]]]:
     # Here, so that the lengths can be read without seal_jax at hand.
     import runpy
 
-    from seal_jax import config_few_shot, config_rules, few_shot
+    from seal_jax.rounds.few_shot_settings import FewShot
+    from seal_jax.runtime import config_rules
+    from seal_jax.tasks import few_shot
 
     values = runpy.run_path(str(CONFIG))["get_config"]()
     for name, file in FILES.items():
         values.task[name] = str(seal / FOLDER / file)
-    exp = config_rules.build(config_few_shot.FewShot, values.to_dict())
+    exp = config_rules.build(FewShot, values.to_dict())
     # Nothing but `encode` is asked of it.
     counter: Any = _Counter()
     task = few_shot.FewShotTask(exp, counter)
@@ -175,12 +177,13 @@ def measure(seal: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _measure_task(task: Any, item: Any) -> dict[str, Any]:
-    from seal_jax import trials
-    from seal_jax.tasks import arc_data, arc_edit
+    from seal_jax.rounds import trials
+    from seal_jax.tasks.arc import examples as arc_data
+    from seal_jax.tasks.arc import self_edit as arc_edit
 
     datasets = {}
     for name in KEYS:
-        switches = arc_data.Switches(*(on == "1" for on in name))
+        switches = arc_data.Switches(*(mesh == "1" for mesh in name))
         edit = arc_edit.SelfEdit(switches, True, 1e-4, 1)
         job = task.job(item, trials.Edit(0, 0, "", edit.json()), ())
         datasets[name] = _triples(

@@ -21,7 +21,8 @@ from typing import Any
 
 import common
 
-from seal_jax import formatting, run_view
+from seal_jax.report import run_view
+from seal_jax.runtime import formatting
 
 # This process imports no jax: a child's peak memory is at least its parent's.
 

@@ -22,7 +22,10 @@ from typing import Any
 
 import common
 
-from seal_jax import formatting, plateau, records, run_view, stats, train
+from seal_jax import train
+from seal_jax.analysis import plateau, stats
+from seal_jax.report import run_view
+from seal_jax.runtime import formatting, records
 
 CONFIG = common.ROOT / "configs" / "tiny.py"
 BEFORE = "self_edits"  # The row of the policy before any round.

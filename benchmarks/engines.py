@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from seal_jax import inner, lora, model, packed, plan, plan_blocks, training_settings
+from seal_jax.models import decoder, lora
+from seal_jax.training import inner, packed, plan, plan_arrays
+from seal_jax.training.settings import PlanConfig
 
 # Widths that lines are padded to; each that occurs is a program of its own.
 CLASSES = (16, 32, 64, 128, 256, 512)
@@ -61,7 +63,7 @@ def one_per_class(job: plan.Job, classes: Sequence[int]) -> plan.Job:
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "cfg"))
-def _fresh(keys_A: Array, arch: model.ModelConfig, cfg: inner.EngineConfig):
+def _fresh(keys_A: Array, arch: decoder.Arch, cfg: inner.EngineConfig):
     def one(key: Array) -> inner.Slot:
         fresh = lora.init(key, arch, targets=cfg.targets, rank=cfg.rank)
         return inner.init_slot(fresh)
@@ -77,7 +79,7 @@ def _advance(
     rows: dict,
     rates_K: Array,
     clips_K: Array,
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     cfg: inner.EngineConfig,
 ) -> inner.Slot:
     """The slots named by `index_K` each train their row; one past the last is none."""
@@ -96,7 +98,7 @@ def _advance_one(
     row: dict,
     rate: Array,
     clip: Array,
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     cfg: inner.EngineConfig,
 ) -> inner.Slot:
     batch = jax.tree.map(lambda leaf: leaf[None], row)
@@ -104,7 +106,7 @@ def _advance_one(
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "cfg"))
-def _finish(slots: inner.Slot, arch: model.ModelConfig, cfg: inner.EngineConfig):
+def _finish(slots: inner.Slot, arch: decoder.Arch, cfg: inner.EngineConfig):
     adapters = lora.scaled(slots.adapter, cfg.alpha / cfg.rank)
     finite_A = jnp.isfinite(slots.loss_sum)
     for leaf in jax.tree.leaves(adapters):
@@ -175,7 +177,7 @@ def length_classes(
     jobs: Sequence[plan.Job],
     keys_A: Array,
     *,
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     cfg: inner.EngineConfig,
     eos: int,
     classes: Sequence[int] = CLASSES,
@@ -212,7 +214,7 @@ def length_classes(
 
 def _class_steps(
     jobs: Sequence[plan.Job],
-    cfg: training_settings.PlanConfig,
+    cfg: PlanConfig,
     classes: Sequence[int],
     *,
     eos: int,
@@ -247,7 +249,7 @@ def _queue(job: plan.Job, classes: Sequence[int], *, eos: int) -> list[dict]:
     """A job's rows, each as wide as its class, the next one last."""
     positions = job.positions()
     widths = [width_of(positions[i], classes) for i in job.order()]
-    steps = plan_blocks.rows(job, eos=eos, multiple=1)
+    steps = plan_arrays.rows(job, eos=eos, multiple=1)
     return [_pad(row, w, eos) for (row,), w in zip(steps, widths, strict=True)][::-1]
 
 
@@ -265,7 +267,7 @@ def rectangular(
     jobs: Sequence[plan.Job],
     keys_A: Array,
     *,
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     cfg: inner.EngineConfig,
     eos: int,
     wave: int = 32,
@@ -302,7 +304,7 @@ def rectangular(
 
 
 def waves(
-    jobs: Sequence[plan.Job], cfg: training_settings.PlanConfig, *, wave: int
+    jobs: Sequence[plan.Job], cfg: PlanConfig, *, wave: int
 ) -> list[tuple[list[int], int]]:
     """(jobs, positions computed) of each wave of `rectangular`."""
     made = []
@@ -314,7 +316,7 @@ def waves(
     return made
 
 
-def _widest(jobs: Sequence[plan.Job], cfg: training_settings.PlanConfig) -> int:
+def _widest(jobs: Sequence[plan.Job], cfg: PlanConfig) -> int:
     return cfg.tiles(max(max(job.positions()) for job in jobs)) * cfg.tile
 
 
@@ -323,7 +325,7 @@ def one_by_one(
     jobs: Sequence[plan.Job],
     keys_A: Array,
     *,
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     cfg: inner.EngineConfig,
     eos: int,
     classes: Sequence[int] = CLASSES,

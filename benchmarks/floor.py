@@ -67,7 +67,7 @@ def machine(kind: str, peak_flops: float | None) -> Machine | None:
 
     Args:
       kind: jax's `device_kind`.
-      peak_flops: `runtime.peak_flops` of it.
+      peak_flops: `backend.peak_flops` of it.
     """
     kinds = [name for name in PEAK_BYTES if kind.startswith(name)]
     if peak_flops is None or not kinds:
@@ -112,7 +112,7 @@ class Parts:
     """What a round consists of, in seconds, for a model's shape on a machine."""
 
     shape: common.Shape
-    on: Machine
+    mesh: Machine
 
     @property
     def head(self) -> int:
@@ -174,9 +174,9 @@ class Parts:
         return self.trained(tokens, targets, steps, lora) + merge
 
 
-def by_phase(shape: common.Shape, work: Round, on: Machine) -> dict[str, float]:
+def by_phase(shape: common.Shape, work: Round, mesh: Machine) -> dict[str, float]:
     """Seconds of each phase."""
-    parts = Parts(shape, on)
+    parts = Parts(shape, mesh)
     asked = [a.question_prompts for a in work.articles]
     answers = [e.answers for a in work.articles for e in a.edits]
     by_adapter = [

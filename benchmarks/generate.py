@@ -26,7 +26,9 @@ import common
 import jax
 import jax.numpy as jnp
 
-from seal_jax import formatting, hf_config, lora, model, policy, sample
+from seal_jax.generation import policies, sample
+from seal_jax.models import decoder, hf_config, lora
+from seal_jax.runtime import formatting
 
 TARGETS = ("q_proj", "v_proj")
 
@@ -53,7 +55,7 @@ class Work:
             )
 
 
-def step_bytes(arch: model.ModelConfig, work: Work, adapters: int) -> dict[str, float]:
+def step_bytes(arch: decoder.Arch, work: Work, adapters: int) -> dict[str, float]:
     """Bytes that a step must read, the mean over the steps.
 
     Args:
@@ -98,7 +100,7 @@ def settings(work: Work) -> sample.SampleConfig:
 
 
 def begin(
-    arch: model.ModelConfig, cfg: sample.SampleConfig, work: Work, adapters: int
+    arch: decoder.Arch, cfg: sample.SampleConfig, work: Work, adapters: int
 ) -> sample.Rows:
     """Rows in the middle of their texts; page g is under adapter `g % adapters`."""
     key = jax.random.key(1)
@@ -136,7 +138,7 @@ def restarted(rows: sample.Rows, work: Work) -> sample.Rows:
 
 def case(
     params: dict,
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     work: Work,
     adapters: int,
     *,
@@ -201,7 +203,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--adapters", type=int, nargs="+", default=[0, 1, 64])
     add("--rank", type=int, default=32)
     add("--rows", type=int, default=384, help="that decode together")
-    add("--per-page", type=int, default=policy.PER_PAGE, help="rows under one adapter")
+    add(
+        "--per-page", type=int, default=policies.PER_PAGE, help="rows under one adapter"
+    )
     add("--prompt", type=int, default=128, help="tokens before the first")
     add("--tokens", type=int, default=64, help="that are made in each row")
     add("--repeats", type=int, default=5)
@@ -221,7 +225,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     arch = hf_config.parse(common.shape(args.shape).config(), dtype=args.dtype)
     arch = dataclasses.replace(arch, kernel=args.kernel)
     lora.check(arch, targets=TARGETS, rank=args.rank, name="lora")
-    make = jax.jit(lambda key: sample.by_layer(model.init_params(key, arch)))
+    make = jax.jit(lambda key: sample.by_layer(decoder.init_params(key, arch)))
     params = make(jax.random.key(0))
     bandwidth = copy_rate(args.copy_mib << 20, repeats=args.repeats)
     cases = [

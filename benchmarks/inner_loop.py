@@ -6,7 +6,7 @@ The work is that of workload.json: the published self-edits' real lengths, in ra
 tokens for a model of random weights. What is compared (`engines.py` has the first
 four baselines):
 
-    packed              seal_jax.packed.train
+    packed              seal_jax.training.packed.train
     length_classes      vmap over lines of one class of lengths
     rectangular         vmap over adapters, waves in the workload's order
     rectangular_sorted  the same, adapters of about as many steps in a wave
@@ -48,7 +48,9 @@ import numpy as np
 import training
 import workload
 
-from seal_jax import model, packed, plan, rates, runtime
+from seal_jax.models import decoder
+from seal_jax.runtime import backend
+from seal_jax.training import packed, plan, throughput
 
 PACKED, ONE_BY_ONE = "packed", "one_by_one"
 BASELINES = ("length_classes", "rectangular", "rectangular_sorted", ONE_BY_ONE)
@@ -93,7 +95,7 @@ def figures(
       seconds: one per repeat.
       trained: what a repeat returned.
       task: what it trained; with `whole`, seconds are scaled up by positions.
-      flops_per_token: of training (`rates.flops_per_token`).
+      flops_per_token: of training (`throughput.flops_per_token`).
       peak: FLOP/s of the devices, or None where it is not known.
 
     Raises:
@@ -145,7 +147,7 @@ def compared_by(name: str) -> str:
 
 
 def tasks(
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     sizes: training.Sizes,
     names: Sequence[str],
     *,
@@ -203,7 +205,7 @@ def spread(costs: Sequence[int], count: int) -> list[int]:
 
 
 def benchmark(
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     sizes: training.Sizes,
     work: Mapping[str, Task],
     *,
@@ -220,7 +222,7 @@ def benchmark(
     Raises:
       ValueError: see `figures`, `plan.blocks` and `engines.width_of`.
     """
-    params = jax.jit(model.init_params, static_argnums=1)(
+    params = jax.jit(decoder.init_params, static_argnums=1)(
         jax.random.key(training.SEED), arch
     )
     results: dict[str, packed.TrainedAdapters] = {}
@@ -236,15 +238,15 @@ def benchmark(
     widths = engines.classes_to(sizes.row_tokens)
     for name, task in work.items():
         small = [engines.one_per_class(job, widths) for job in task.jobs]
-        with runtime.compile_times() as times:
+        with backend.compile_times() as times:
             run(name, small)
         compiling[name] = times.cold + times.warm
     for _ in range(repeats):
         for name, task in work.items():
             once = functools.partial(run, name, task.jobs)
             seconds[name] += common.time_repeats(once, repeats=1)
-    peak = runtime.peak_flops(jax.devices()[0])
-    per_token = rates.flops_per_token(arch, sizes.inner(pool=1))
+    peak = backend.peak_flops(jax.devices()[0])
+    per_token = throughput.flops_per_token(arch, sizes.inner(pool=1))
     return {
         name: {
             **figures(

@@ -28,7 +28,9 @@ from typing import Any
 import common
 import eight_rounds
 
-from seal_jax import formatting, halving, run_view, stats, variance
+from seal_jax.analysis import halving, stats, variance
+from seal_jax.report import run_view
+from seal_jax.runtime import formatting
 
 type Pairs = tuple[tuple[int, int], ...]
 type Row = Mapping[str, Any]

@@ -35,18 +35,12 @@ import round_phases
 import round_task
 import workload
 
-from seal_jax import (
-    capacity,
-    config_rounds,
-    generate,
-    hf_config,
-    lora,
-    model,
-    policy,
-    rates,
-    runtime,
-    training_settings,
-)
+from seal_jax.generation import generate, policies
+from seal_jax.models import decoder, hf_config, lora
+from seal_jax.rounds.settings import PassageRounds
+from seal_jax.runtime import backend
+from seal_jax.training import capacity, throughput
+from seal_jax.training.settings import MASKED, REFERENCE
 
 # Six hours of two H100s.
 REFERENCE_GPU_SECONDS = 43_200
@@ -72,7 +66,7 @@ def figures(
     Args:
       outcome: of a round that was not a warm-up.
       task: what it ran.
-      flops_per_token: of training (`rates.flops_per_token`).
+      flops_per_token: of training (`throughput.flops_per_token`).
       peak: FLOP/s of the device, or None where it is not known.
     """
     seconds, trained = outcome.clock.seconds, outcome.trained
@@ -123,7 +117,7 @@ def compared(
     outcome: round_phases.Outcome,
     task: round_task.Task,
     shape: common.Shape,
-    on: floor.Machine | None,
+    mesh: floor.Machine | None,
     *,
     published: bool,
 ) -> dict[str, Any]:
@@ -131,7 +125,7 @@ def compared(
     seconds = sum(outcome.clock.seconds.values())
     reference = REFERENCE_GPU_SECONDS / seconds if published else None
     made = {"floor": None, "ratio_vs_floor": None, "ratio_vs_reference": reference}
-    if on is None:
+    if mesh is None:
         return made
     inner_lora, imitate_lora = (
         floor.Lora(wanted.rank, wanted.targets)
@@ -147,13 +141,13 @@ def compared(
         imitate_epochs=task.exp.imitate.epochs,
         imitate_steps=len(outcome.losses),
     )
-    by_phase = floor.by_phase(shape, work, on)
+    by_phase = floor.by_phase(shape, work, mesh)
     least = sum(by_phase.values())
-    made["floor"] = {"seconds": least, "seconds_by_phase": by_phase, **on._asdict()}
+    made["floor"] = {"seconds": least, "seconds_by_phase": by_phase, **mesh._asdict()}
     return {**made, "ratio_vs_floor": least / seconds}
 
 
-def is_published(exp: config_rounds.PassageRounds, *, shape: str, scale: float) -> bool:
+def is_published(exp: PassageRounds, *, shape: str, scale: float) -> bool:
     """Whether this is the reference's round, whole."""
     asked = (exp.scale.passages, exp.scale.edits, exp.scale.seeds, exp.inner.epochs)
     full = workload.ARTICLES, workload.EDITS, workload.SEEDS, workload.EPOCHS
@@ -178,7 +172,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--epochs", type=int, help=f"of the inner loop; {of_config}")
     add(
         "--loss",
-        choices=(training_settings.MASKED, training_settings.REFERENCE),
+        choices=(MASKED, REFERENCE),
         help=of_config,
     )
     add("--scale-lengths", type=float, default=1.0, help="factor on every length")
@@ -242,31 +236,34 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     articles = round_task.lengths(workload.load(), exp, scale=scale)
     task = round_task.task(exp, articles, vocab=arch.vocab)
     begin = time.perf_counter()
-    with runtime.compile_times() as times:
-        limit, adapters = runtime.memory_limit(device), len(task.trials)
+    with backend.compile_times() as times:
+        limit, adapters = backend.memory_limit(device), len(task.trials)
         cfg, memory = capacity.choose(arch, exp.inner, limit=limit, adapters=adapters)
-        params = jax.jit(model.init_params, static_argnums=1)(
+        params = jax.jit(decoder.init_params, static_argnums=1)(
             jax.random.key(round_task.SEED), arch
         )
         # Its stop token is none of the vocabulary: a drawn one would end a text early.
-        learner = policy.Policy(arch, params, None, (arch.vocab,), Path())
-        round_phases.run_round(learner, task, cfg, warm_up=True)
+        policy = policies.Policy(arch, params, None, (arch.vocab,), Path())
+        round_phases.run_round(policy, task, cfg, warm_up=True)
     warming = time.perf_counter() - begin
-    outcome = round_phases.run_round(learner, task, cfg)
+    outcome = round_phases.run_round(policy, task, cfg)
     stats = device.memory_stats() or {}
-    peak = runtime.peak_flops(device)
+    peak = backend.peak_flops(device)
     known = dtype == "bfloat16"
-    on = floor.machine(device.device_kind, peak) if known else None
+    mesh = floor.machine(device.device_kind, peak) if known else None
     return {
         "benchmark": "round",
         **figures(
-            outcome, task, flops_per_token=rates.flops_per_token(arch, cfg), peak=peak
+            outcome,
+            task,
+            flops_per_token=throughput.flops_per_token(arch, cfg),
+            peak=peak,
         ),
         **compared(
             outcome,
             task,
             shape,
-            on,
+            mesh,
             published=is_published(exp, shape=args.shape, scale=scale),
         ),
         "warm_up_seconds": warming,

@@ -10,19 +10,13 @@ import jax
 import round_task
 import workload
 
-from seal_jax import (
-    generate,
-    generation_settings,
-    imitate,
-    inner,
-    lora,
-    packed,
-    plan,
-    policy,
-    runtime,
-    select,
-    training_settings,
-)
+from seal_jax.generation import generate, policies
+from seal_jax.generation.settings import Decoding
+from seal_jax.models import lora
+from seal_jax.rounds import select
+from seal_jax.runtime import backend
+from seal_jax.training import imitate, inner, packed, plan
+from seal_jax.training.settings import ImitateConfig
 
 PHASES = ("propose", "adapt", "evaluate", "select", "imitate")
 
@@ -38,7 +32,7 @@ class Clock:
     def __call__(self, phase: str) -> Iterator[None]:
         """Counts the block, which must wait for the device itself."""
         begin = time.perf_counter()
-        with runtime.compile_times() as times:
+        with backend.compile_times() as times:
             yield
         self.seconds[phase] += time.perf_counter() - begin
         self.compiling[phase] += times.cold + times.warm
@@ -60,7 +54,7 @@ class Outcome:
 
 
 def run_round(
-    learner: policy.Policy,
+    policy: policies.Policy,
     task: round_task.Task,
     cfg: inner.EngineConfig,
     *,
@@ -69,20 +63,20 @@ def run_round(
     """Runs a round; to warm up, with empty texts and one step of each adapter."""
     clock, trained, answered = Clock(), [], []
     with clock("propose"):
-        proposed = propose(learner, task, warm_up=warm_up)
+        proposed = propose(policy, task, warm_up=warm_up)
     for first in range(0, len(task.trials), cfg.pool):
         chunk = task.trials[first : first + cfg.pool]
         with clock("adapt"):
-            done = adapt(learner, task, chunk, cfg, warm_up=warm_up)
+            done = adapt(policy, task, chunk, cfg, warm_up=warm_up)
         with clock("evaluate"):
             answered.append(
-                evaluate(learner, task, chunk, done.adapters, warm_up=warm_up)
+                evaluate(policy, task, chunk, done.adapters, warm_up=warm_up)
             )
         # Only the counts: the next chunk's adapters need the memory.
         trained.append(done._replace(adapters={}))
         del done
     with clock("evaluate"):
-        answered.append(answer_base(learner, task, warm_up=warm_up))
+        answered.append(answer_base(policy, task, warm_up=warm_up))
     with clock("select"):
         kept = choose(task)
     texts = iter(proposed.tokens)
@@ -97,7 +91,7 @@ def run_round(
         }
     pairs = [(task.prompts[p], written[p, e]) for p, e in kept]
     with clock("imitate"):
-        _, losses = learn(learner, task.exp.imitate, pairs)
+        _, losses = learn(policy, task.exp.imitate, pairs)
     return Outcome(
         clock,
         {"propose": [proposed], "evaluate": answered},
@@ -108,30 +102,30 @@ def run_round(
 
 
 def write(
-    learner: policy.Policy,
+    policy: policies.Policy,
     adapters: lora.Tree | None,
     asked: Sequence[tuple[generate.Request, int]],
-    decoding: generation_settings.Decoding,
+    decoding: Decoding,
     *,
     warm_up: bool,
 ) -> generate.Generated:
     """Continues each request for so many tokens; to warm up, for none."""
     return generate.run(
-        learner.params,
+        policy.params,
         adapters,
         [request for request, _ in asked],
         jax.random.split(jax.random.key(round_task.SEED), len(asked)),
-        arch=learner.arch,
-        cfg=policy.sample_config(decoding, learner),
+        arch=policy.arch,
+        cfg=policies.sample_config(decoding, policy),
         batch=decoding.batch,
-        per_page=policy.PER_PAGE,
+        per_page=policies.PER_PAGE,
         prompt_multiple=decoding.prompt_multiple,
         limits=[0 if warm_up else limit for _, limit in asked],
     )
 
 
 def propose(
-    learner: policy.Policy, task: round_task.Task, *, warm_up: bool
+    policy: policies.Policy, task: round_task.Task, *, warm_up: bool
 ) -> generate.Generated:
     """A text for every edit, by article."""
     asked = [
@@ -139,11 +133,11 @@ def propose(
         for prompt, article in zip(task.prompts, task.articles, strict=True)
         for edit in article.edits
     ]
-    return write(learner, None, asked, task.exp.propose, warm_up=warm_up)
+    return write(policy, None, asked, task.exp.propose, warm_up=warm_up)
 
 
 def adapt(
-    learner: policy.Policy,
+    policy: policies.Policy,
     task: round_task.Task,
     chunk: Sequence[round_task.Trial],
     cfg: inner.EngineConfig,
@@ -156,11 +150,11 @@ def adapt(
       ValueError: one does not stay finite.
     """
     jobs = [task.job(trial, first_step_only=warm_up) for trial in chunk]
-    return train(learner, jobs, chunk, cfg, what="article, edit, seed")
+    return train(policy, jobs, chunk, cfg, what="article, edit, seed")
 
 
 def train(
-    learner: policy.Policy,
+    policy: policies.Policy,
     jobs: Sequence[plan.Job],
     names: Sequence[tuple[int, ...]],
     cfg: inner.EngineConfig,
@@ -173,10 +167,10 @@ def train(
       ValueError: one does not stay finite; `names` and `what` they are say which.
     """
     trained = packed.train(
-        learner.params,
+        policy.params,
         jobs,
         jax.random.split(jax.random.key(round_task.SEED), len(jobs)),
-        arch=learner.arch,
+        arch=policy.arch,
         cfg=cfg,
         eos=workload.EOS,
     )
@@ -192,7 +186,7 @@ def train(
 
 
 def evaluate(
-    learner: policy.Policy,
+    policy: policies.Policy,
     task: round_task.Task,
     chunk: Sequence[round_task.Trial],
     adapters: lora.Tree,
@@ -205,11 +199,11 @@ def evaluate(
         limits = task.articles[p].edits[e].answers[s]
         for prompt, limit in zip(task.questions[p], limits, strict=True):
             asked.append((generate.Request(prompt, number), limit))
-    return write(learner, adapters, asked, task.exp.answer, warm_up=warm_up)
+    return write(policy, adapters, asked, task.exp.answer, warm_up=warm_up)
 
 
 def answer_base(
-    learner: policy.Policy, task: round_task.Task, *, warm_up: bool
+    policy: policies.Policy, task: round_task.Task, *, warm_up: bool
 ) -> generate.Generated:
     """The base answers every question, once."""
     asked = [
@@ -217,7 +211,7 @@ def answer_base(
         for prompts, article in zip(task.questions, task.articles, strict=True)
         for prompt, limit in zip(prompts, article.base_answers, strict=True)
     ]
-    return write(learner, None, asked, task.exp.answer, warm_up=warm_up)
+    return write(policy, None, asked, task.exp.answer, warm_up=warm_up)
 
 
 def choose(task: round_task.Task) -> list[tuple[int, int]]:
@@ -235,19 +229,19 @@ def choose(task: round_task.Task) -> list[tuple[int, int]]:
 
 
 def learn(
-    learner: policy.Policy,
-    wanted: training_settings.ImitateConfig,
+    policy: policies.Policy,
+    wanted: ImitateConfig,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
-) -> tuple[policy.Policy, list[float]]:
+) -> tuple[policies.Policy, list[float]]:
     """Fine-tunes on the pairs and merges; the policy that comes of it, and losses."""
     tuned = imitate.train(
-        learner.params,
+        policy.params,
         pairs,
         jax.random.key(round_task.SEED),
-        arch=learner.arch,
+        arch=policy.arch,
         cfg=wanted,
         eos=workload.EOS,
     )
-    merged = learner.merged(tuned.delta)
+    merged = policy.merged(tuned.delta)
     jax.block_until_ready(merged.params)
     return merged, tuned.losses

@@ -9,19 +9,21 @@ from typing import Any, NamedTuple
 import common
 import workload
 
-from seal_jax import config_rounds, config_rules, plan
+from seal_jax.rounds.settings import PassageRounds
+from seal_jax.runtime import config_rules
+from seal_jax.training import plan
 
 CONFIG = common.ROOT / "configs" / "squad.py"
 SEED = 0
 
 
-def settings(overrides: Mapping[str, Any]) -> config_rounds.PassageRounds:
+def settings(overrides: Mapping[str, Any]) -> PassageRounds:
     """configs/squad.py with some of its values replaced.
 
     Raises:
       ValueError: see `values`, or a value that it refuses.
     """
-    return config_rules.build(config_rounds.PassageRounds, values(CONFIG, overrides))
+    return config_rules.build(PassageRounds, values(CONFIG, overrides))
 
 
 def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def values(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lengths(
-    whole: workload.Workload, exp: config_rounds.PassageRounds, *, scale: float = 1.0
+    whole: workload.Workload, exp: PassageRounds, *, scale: float = 1.0
 ) -> tuple[workload.Article, ...]:
     """The articles of a round, as many and as long as the settings allow.
 
@@ -119,7 +121,7 @@ class Task:
     `trials` are its adapters, those with the most lines first.
     """
 
-    exp: config_rounds.PassageRounds
+    exp: PassageRounds
     articles: tuple[workload.Article, ...]
     prompts: tuple[Tokens, ...]
     questions: tuple[tuple[Tokens, ...], ...]
@@ -140,7 +142,7 @@ class Task:
 
 
 def task(
-    exp: config_rounds.PassageRounds,
+    exp: PassageRounds,
     articles: tuple[workload.Article, ...],
     *,
     vocab: int,

@@ -27,7 +27,9 @@ import jax
 import training
 import workload
 
-from seal_jax import mesh, model, packed, runtime
+from seal_jax.models import decoder
+from seal_jax.runtime import backend, meshes
+from seal_jax.training import packed
 
 AXES = ("adapters", "length", "rank", "devices")
 
@@ -76,16 +78,16 @@ def points(
 
 
 def measure(
-    point: Point, sizes: training.Sizes, arch: model.ModelConfig, *, repeats: int
+    point: Point, sizes: training.Sizes, arch: decoder.Arch, *, repeats: int
 ) -> dict[str, Any]:
     """The rates at a point."""
     sizes = dataclasses.replace(sizes, rank=point.rank)
-    on = mesh.of_devices(data=point.devices, model=1)
-    params = jax.jit(model.init_params, static_argnums=1)(
+    mesh = meshes.of_devices(data=point.devices, model=1)
+    params = jax.jit(decoder.init_params, static_argnums=1)(
         jax.random.key(training.SEED), arch
     )
-    if on is not None:
-        params = jax.device_put(params, mesh.replicated(on))
+    if mesh is not None:
+        params = jax.device_put(params, meshes.replicated(mesh))
     jobs = sizes.jobs([[point.length] * point.lines] * point.adapters, vocab=arch.vocab)
     keys = jax.random.split(jax.random.key(training.SEED + 1), len(jobs))
     train = functools.partial(
@@ -94,9 +96,9 @@ def measure(
         arch=arch,
         cfg=sizes.inner(pool=point.pool),
         eos=workload.EOS,
-        on=on,
+        mesh=mesh,
     )
-    with runtime.compile_times() as times:
+    with backend.compile_times() as times:
         train(jobs[:1], keys[:1])
         trained = train(jobs, keys)
     seconds = common.time_repeats(functools.partial(train, jobs, keys), repeats=repeats)

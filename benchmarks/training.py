@@ -8,7 +8,9 @@ import common
 import jax
 import workload
 
-from seal_jax import hf_config, inner, model, plan, training_settings
+from seal_jax.models import decoder, hf_config
+from seal_jax.training import inner, plan
+from seal_jax.training.settings import MASKED, REFERENCE, LossConfig, PlanConfig
 
 SEED = 0
 
@@ -18,7 +20,7 @@ class Sizes:
     """What is trained, and how the packed engine lays it out."""
 
     epochs: int
-    loss: training_settings.LossConfig
+    loss: LossConfig
     targets: tuple[str, ...]
     rank: int
     tile: int
@@ -29,7 +31,7 @@ class Sizes:
 
     def inner(self, *, pool: int) -> inner.EngineConfig:
         """The engine's sizes; alpha is twice the rank, as in the reference."""
-        layout = training_settings.PlanConfig(
+        layout = PlanConfig(
             self.tile, self.row_tokens, self.step_tokens, self.slots, self.active
         )
         return inner.EngineConfig(
@@ -61,7 +63,7 @@ def lengths(
     return [jobs[i] for i in sorted(workload.spread(jobs, adapters))]
 
 
-def arch_of(shape: common.Shape, *, dtype: str, kernel: str) -> model.ModelConfig:
+def arch_of(shape: common.Shape, *, dtype: str, kernel: str) -> decoder.Arch:
     """The decoder of a named shape."""
     parsed = hf_config.parse(shape.config(), dtype=dtype)
     return dataclasses.replace(parsed, kernel=kernel)
@@ -81,8 +83,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--targets", default="q_proj,v_proj", help="separated by commas")
     add(
         "--loss",
-        choices=(training_settings.MASKED, training_settings.REFERENCE),
-        default=training_settings.MASKED,
+        choices=(MASKED, REFERENCE),
+        default=MASKED,
     )
     add("--pad-to", type=int, default=2048, help="of the reference loss, and of PEFT")
     add("--pad-samples", type=int, default=8, help="of the reference loss")
@@ -115,11 +117,11 @@ def sizes_of(args: argparse.Namespace) -> Sizes:
         raise ValueError(f"--targets={args.targets} must be of {', '.join(known)}")
     names = [field.name for field in dataclasses.fields(Sizes)]
     given = {name: getattr(args, name) for name in names}
-    loss = training_settings.LossConfig(args.loss, args.pad_to, args.pad_samples)
+    loss = LossConfig(args.loss, args.pad_to, args.pad_samples)
     return Sizes(**(given | {"loss": loss, "targets": targets}))
 
 
-def arch_from(args: argparse.Namespace) -> model.ModelConfig:
+def arch_from(args: argparse.Namespace) -> decoder.Arch:
     """The decoder that the flags name."""
     shape = common.shape(args.shape)
     return arch_of(shape, dtype=args.dtype, kernel=args.kernel)

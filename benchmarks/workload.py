@@ -201,8 +201,8 @@ def _measure_article(
     record: dict[str, Any], ranking: dict[str, Any], *, where: str
 ) -> dict[str, Any]:
     # Here, because the PyTorch baseline reads the file without seal_jax at hand.
-    from seal_jax import self_edit
-    from seal_jax.tasks.common import Passage
+    from seal_jax.tasks import self_edit
+    from seal_jax.tasks.passage import Passage
 
     passage = Passage("", record["title"], record["context"], ())
     asked = [q["question"] for q in record["questions"]]

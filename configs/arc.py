@@ -11,8 +11,8 @@ lists of tasks because the base solves them under the oracle's configuration.
     python -m seal_jax.train --config=configs/arc.py:tiny --workdir=runs/arc-tiny
 
 is the same on generated tasks with a small model that ships with the package
-(`seal_jax/assets/grids`, pretrained by `configs/tiny_pretrain.py:arc`): three to five
-minutes on 2 CPU cores. Expected, on 20 held-out tasks: in_context 0.00, self_edits
+(`embedded:grids`, pretrained by `configs/tiny_pretrain.py:arc`): three to five minutes
+on 2 CPU cores. Expected, on 20 held-out tasks: in_context 0.00, self_edits
 0.13, round_1 0.35 to 0.45, oracle 0.7 to 0.9. And
 
     python -m seal_jax.train --config=configs/arc.py:debug --workdir=runs/arc-debug

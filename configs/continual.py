@@ -15,7 +15,7 @@ is the same on the generated world with the embedded model, and all controls: wa
 not forgetting, each a row. `:debug` runs three rows on two sequences of two passages,
 in about a minute.
 
-`config.arms` names the rows: "merge" alone, or controls, also several joined by "+":
+`arms` names the rows: "merge" alone, or controls, also several joined by "+":
 
     merge       each edit is added to all that was learned before
     gate        ... at a smaller scale, or not, if earlier questions are lost by it

@@ -3,8 +3,8 @@
     make demo
     python -m seal_jax.train --config=configs/tiny.py --workdir=runs/tiny
 
-A 0.9M-parameter model that ships with the package (`seal_jax/assets/tiny`, pretrained
-by `configs/tiny_pretrain.py`) reads passages about people and firms it has never met,
+A 0.9M-parameter model that ships with the package (`embedded:tiny`, pretrained by
+`configs/tiny_pretrain.py`) reads passages about people and firms it has never met,
 and learns to write self-edits that its own adapters learn from. Learning rates,
 ranks and epochs are this model's own, not those of `configs/squad.py`.
 
@@ -13,7 +13,7 @@ ranks and epochs are this model's own, not those of `configs/squad.py`.
 
 `:rounds` goes on for eight rounds of 24 passages (`benchmarks/eight_rounds.py` runs it
 in variants). `:rewards` is one round with 8 seeds for each edit in which every other
-reward is measured beside the true one (`python -m seal_jax.agreement runs/rewards`).
+reward is measured beside the true one (`python -m seal_jax agreement runs/rewards`).
 
 On 2 CPU cores the first takes between two and four minutes. Expected, on 96 held-out
 passages: base 0.07, passage_only 0.28, self_edits 0.46, round_1 0.66, round_2 0.77,

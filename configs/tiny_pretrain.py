@@ -1,16 +1,16 @@
 """Pretraining of the embedded models on generated worlds.
 
-    python -m seal_jax.pretrain --config=configs/tiny_pretrain.py --workdir=DIR
+    python -m seal_jax pretrain --config=configs/tiny_pretrain.py --workdir=DIR
 
 12,000 steps, 21.5 million tokens: about 20 minutes on 2 CPU cores. The loss, a weighted
 mean in which answers dominate, ends near 0.38; every probe ends at 0.99 or above. The
-result, `DIR/model`, is what `seal_jax/assets/tiny` holds.
+result, `DIR/model`, is what `seal_jax/embedded/assets/tiny` holds.
 
-    python -m seal_jax.pretrain --config=configs/tiny_pretrain.py:arc --workdir=DIR
+    python -m seal_jax pretrain --config=configs/tiny_pretrain.py:arc --workdir=DIR
 
 4,000 steps, 7.2 million tokens: about 14 minutes on 2 CPU cores shared with other work.
 The loss ends near 0.09, most of it the author's choices in self-edits; the probe `copy`
-ends at 1.00. The result is what `seal_jax/assets/grids` holds.
+ends at 1.00. The result is what `seal_jax/embedded/assets/grids` holds.
 """
 
 from ml_collections import ConfigDict

@@ -14,40 +14,32 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from seal_jax import (
-    capacity,
-    config,
-    config_continual,
-    config_few_shot,
-    config_pooled,
-    config_rounds,
+from seal_jax.continual import sequences as continual
+from seal_jax.continual.settings import Continual
+from seal_jax.generation import policies
+from seal_jax.models import decoder, lora
+from seal_jax.pooled import arms as pooled
+from seal_jax.pooled.settings import Pooled
+from seal_jax.report import console, html_page
+from seal_jax.rounds import grading, loop, trials, unit_key
+from seal_jax.rounds.experiment import Experiment
+from seal_jax.rounds.few_shot_settings import FewShot
+from seal_jax.rounds.settings import PassageRounds
+from seal_jax.rounds.unit_key import UnitKey
+from seal_jax.runtime import (
+    backend,
     config_rules,
-    continual,
     distributed,
-    few_shot,
-    few_shot_task_settings,
-    grading,
-    inner,
-    knowledge,
-    lora,
-    mesh,
+    meshes,
     metrics,
-    model,
-    policy,
-    pooled,
     records,
-    report,
-    report_html,
-    rounds,
-    runtime,
-    training_settings,
-    trials,
-    unit_key,
 )
-from seal_jax.experiment_base import Experiment
-from seal_jax.journal import Journal
+from seal_jax.runtime.journal import Journal
+from seal_jax.tasks import few_shot, few_shot_settings, knowledge
+from seal_jax.tasks import settings as tasks_settings
 from seal_jax.tasks.base import Task
-from seal_jax.unit_key import UnitKey
+from seal_jax.training import capacity, inner
+from seal_jax.training.settings import PlanConfig
 
 SUMMARY = "summary.json"
 
@@ -62,12 +54,12 @@ class Kind[Exp: Experiment, Item, T: Task]:
 
     config: type[Exp]
     load: Callable[[Exp], tuple[list[list[Item]], list[Item]]]
-    make: Callable[[Exp, policy.Policy, Sequence[Item], Sequence[Item]], T]
+    make: Callable[[Exp, policies.Policy, Sequence[Item], Sequence[Item]], T]
     connect: Callable[[Exp, T, Path], T]
     walk: Callable[
         [
             trials.Run[Exp, Item],
-            policy.Policy,
+            policies.Policy,
             Sequence[Sequence[Item]],
             Sequence[Item],
             Path,
@@ -84,28 +76,28 @@ def unconnected[T](exp: Experiment, task: T, workdir: Path) -> T:
 
 KINDS: tuple[Kind[Any, Any, Any], ...] = (
     Kind(
-        config_rounds.PassageRounds,
+        PassageRounds,
         knowledge.load,
         knowledge.make,
         grading.connect_rounds,
-        rounds.walk,
+        loop.walk,
     ),
     Kind(
-        config_few_shot.FewShot,
+        FewShot,
         few_shot.load,
         few_shot.make,
         unconnected,
-        rounds.walk,
+        loop.walk,
     ),
     Kind(
-        config_continual.Continual,
+        Continual,
         continual.load,
         continual.make,
         grading.connect,
         continual.walk,
     ),
     Kind(
-        config_pooled.Pooled,
+        Pooled,
         pooled.load,
         pooled.make,
         grading.connect,
@@ -124,16 +116,16 @@ def read(values: Mapping[str, Any]) -> Experiment:
       ValueError: see `config_rules.build`.
     """
     if "sequence" in values:
-        return config_rules.build(config_continual.Continual, values)
+        return config_rules.build(Continual, values)
     if "pool" in values:
-        return config_rules.build(config_pooled.Pooled, values)
+        return config_rules.build(Pooled, values)
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:
-        known = (*config.TASKS, *few_shot_task_settings.TASKS)
+        known = (*tasks_settings.TASKS, *few_shot_settings.TASKS)
         config_rules.one_of("config.task.name", task["name"], known)
-        if task["name"] in few_shot_task_settings.TASKS:
-            return config_rules.build(config_few_shot.FewShot, values)
-    return config_rules.build(config_rounds.PassageRounds, values)
+        if task["name"] in few_shot_settings.TASKS:
+            return config_rules.build(FewShot, values)
+    return config_rules.build(PassageRounds, values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +135,7 @@ class Checked[Item]:
     kind: Kind[Any, Item, Any]
     train: list[list[Item]]
     heldout: list[Item]
-    blank: policy.Policy
+    blank: policies.Policy
     task: Task[Item]
     devices: Mesh | None
 
@@ -164,10 +156,10 @@ def run(
         say = _silent
     checked = check(exp, values)
     with contextlib.ExitStack() as stack:
-        times = stack.enter_context(runtime.compile_times())
+        times = stack.enter_context(backend.compile_times())
         finished = claim(workdir, values, stack)
         if finished:
-            say(report.summary_table(finished))
+            say(console.summary_table(finished))
             say(f"{workdir} holds a finished run; give another --workdir for a new one")
             return finished
         state, base = open_run(exp, values, checked, workdir, stack, say=say)
@@ -180,9 +172,9 @@ def run(
         summary = distributed.share(lambda: summary)
         if distributed.leads():
             records.write_json(workdir / SUMMARY, summary)
-            report_html.write_html(workdir)
-    say(report.summary_table(summary))
-    say(report.seconds_line(summary))
+            html_page.write_html(workdir)
+    say(console.summary_table(summary))
+    say(console.seconds_line(summary))
     say(times.line())
     say(f"report: {workdir / 'report.html'}")
     return summary
@@ -197,16 +189,16 @@ def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
     check_same(values)
     kind = next(k for k in KINDS if isinstance(exp, k.config))
     train, heldout = kind.load(exp)
-    blank = policy.describe(exp.model, turn_end=exp.turn_end)
+    blank = policies.describe(exp.model, turn_end=exp.turn_end)
     adapters = {"inner": exp.inner.lora}
     if exp.imitate is not None:
         adapters["imitate"] = exp.imitate.lora
     for name, cfg in adapters.items():
         lora.check(blank.arch, targets=cfg.targets, rank=cfg.rank, name=f"{name}.lora")
     task = kind.make(exp, blank, list(itertools.chain(*train)), heldout)
-    runtime.cache_programs()
+    backend.cache_programs()
     distributed.keep_cache_if_shared()
-    devices = mesh.of_devices(data=exp.mesh.data, model=exp.mesh.model)
+    devices = meshes.of_devices(data=exp.mesh.data, model=exp.mesh.model)
     if devices is not None and exp.model.kernel.startswith("mosaic"):
         raise ValueError(
             f"model.kernel={exp.model.kernel!r} runs on one device; use 'auto' or "
@@ -232,7 +224,7 @@ def claim(
     finished = distributed.share(lambda: finished_summary(workdir))
     if finished and leads:
         # Again, because a kill may have come between the two files.
-        report_html.write_html(workdir)
+        html_page.write_html(workdir)
     return finished
 
 
@@ -244,7 +236,7 @@ def open_run[Item](
     stack: contextlib.ExitStack,
     *,
     say: Callable[[str], None],
-) -> tuple[trials.Run[Experiment, Item], policy.Policy]:
+) -> tuple[trials.Run[Experiment, Item], policies.Policy]:
     """What every phase needs, and the base; files are open until the stack ends.
 
     Raises:
@@ -253,14 +245,14 @@ def open_run[Item](
     leads, devices = distributed.leads(), checked.devices
     task = checked.kind.connect(exp, checked.task, workdir)
     sizes = size(exp, checked.blank.arch, devices, say=say)
-    base = policy.load(exp.model, checked.blank, seed=exp.seed, on=devices)
+    base = policies.load(exp.model, checked.blank, seed=exp.seed, mesh=devices)
     # Not before: a config that cannot run must not claim the workdir.
     if leads:
         records.open_workdir(workdir, values)
     journal = stack.enter_context(distributed.open_journal(workdir / "journal.jsonl"))
     state = trials.Run(
         exp=exp,
-        inner=first_sizes(journal, sizes, shards=mesh.shards(devices)),
+        inner=first_sizes(journal, sizes, shards=meshes.shards(devices)),
         mesh=devices,
         journal=journal,
         metrics=stack.enter_context(
@@ -274,7 +266,7 @@ def open_run[Item](
 
 def size(
     exp: Experiment,
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     devices: Mesh | None,
     *,
     say: Callable[[str], None],
@@ -311,7 +303,7 @@ def check_same(values: dict[str, Any]) -> None:
 
 def fitting(
     exp: Experiment,
-    arch: model.ModelConfig,
+    arch: decoder.Arch,
     devices: Mesh | None,
     *,
     say: Callable[[str], None],
@@ -321,7 +313,7 @@ def fitting(
     Raises:
       ValueError: see `capacity.choose`.
     """
-    own = runtime.memory_limit(jax.local_devices()[0])
+    own = backend.memory_limit(jax.local_devices()[0])
     limit = min(distributed.everyone(own))
     if exp.imitate is not None and exp.imitate.start == "base":
         # It is kept beside the policy, for every round to start from.
@@ -332,7 +324,7 @@ def fitting(
         limit=limit,
         adapters=exp.adapters,
         lines=exp.lines_per_step,
-        on=devices,
+        mesh=devices,
         options=exp.engine,
     )
     say(
@@ -358,7 +350,7 @@ def first_sizes(
             f"{shards}; use as many devices as then, or another --workdir"
         )
     return dataclasses.replace(
-        cfg, plan=training_settings.PlanConfig(**first["plan"]), pool=first["pool"]
+        cfg, plan=PlanConfig(**first["plan"]), pool=first["pool"]
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from seal_jax import judge
+from seal_jax.rewards import judge
 
 
 def run(
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     # jax takes three quarters of a GPU unless told otherwise, and reads this once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
     # Imported here, like all that brings jax: see `run`.
-    from seal_jax import distributed
+    from seal_jax.runtime import distributed
 
     values, workdir = flags.FLAGS.config.to_dict(), flags.FLAGS.workdir
     names = ("coordinator", "processes", "process")

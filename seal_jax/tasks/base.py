@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from seal_jax import plan
+from seal_jax.training import plan
 
 
 @dataclasses.dataclass(frozen=True)

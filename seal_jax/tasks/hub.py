@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from seal_jax import files
+from seal_jax.runtime import files
 
 
 def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:

@@ -1,15 +1,15 @@
 """Passages as a config names them: of the generated world, or of SQuAD's kind of files.
 
-The one place that turns `config.TaskConfig` into passages, for all kinds of experiments
+The one place that turns `TaskConfig` into passages, for all kinds of experiments
 on passages.
 """
 
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from seal_jax.config import TaskConfig
 from seal_jax.tasks import squad, world
-from seal_jax.tasks.common import Passage
+from seal_jax.tasks.passage import Passage
+from seal_jax.tasks.settings import TaskConfig
 
 TRAIN, HELDOUT = "train", "heldout"
 

@@ -21,9 +21,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from seal_jax import files
+from seal_jax.runtime import files
 from seal_jax.tasks import hub
-from seal_jax.tasks.common import Passage, Question
+from seal_jax.tasks.passage import Passage, Question
 
 # The seed whose shuffle the SEAL authors took their passages from.
 SEAL_SEED = 42

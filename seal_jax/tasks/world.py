@@ -19,7 +19,7 @@ Passages are about residents that pretraining (`world_docs.py`) never saw; those
 import dataclasses
 import random
 
-from seal_jax.tasks.common import Passage, Question
+from seal_jax.tasks.passage import Passage, Question
 
 FIRST_NAMES = (
     "Ada Boris Carla Dmitri Edda Felix Greta Henrik Ines Jonas Karin Lukas Mira Nils "

@@ -21,11 +21,13 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from seal_jax import inner, model, packed, training_settings
+from seal_jax.models import decoder
+from seal_jax.training import inner, packed
+from seal_jax.training.settings import PlanConfig
 
 TARGET = pathlib.Path(__file__).parent / "h200.txtpb"
 MODELS = {
-    "qwen2.5-7b": model.ModelConfig(
+    "qwen2.5-7b": decoder.Arch(
         "qwen2",
         vocab=152064,
         width=3584,
@@ -39,7 +41,7 @@ MODELS = {
         qkv_bias=True,
         dtype="bfloat16",
     ),
-    "llama-3.2-1b": model.ModelConfig(
+    "llama-3.2-1b": decoder.Arch(
         "llama",
         vocab=128256,
         width=2048,
@@ -50,7 +52,7 @@ MODELS = {
         ff=8192,
         max_position=131072,
         rope_theta=5e5,
-        rope_scaling=model.RopeScaling(32.0, 1.0, 4.0, 8192),
+        rope_scaling=decoder.RopeScaling(32.0, 1.0, 4.0, 8192),
         norm_eps=1e-5,
         tied=True,
         dtype="bfloat16",
@@ -60,7 +62,7 @@ MODELS = {
 
 def main(name: str, fields: str) -> dict[str, float]:
     arch, raw = MODELS[name], json.loads(fields)
-    sizes = training_settings.PlanConfig(**raw.pop("plan"))
+    sizes = PlanConfig(**raw.pop("plan"))
     cfg = inner.EngineConfig(targets=tuple(raw.pop("targets")), plan=sizes, **raw)
     topology = topologies.get_topology_desc(
         platform="cuda", target_config=TARGET.read_text(), topology="1x1x1"

@@ -1,0 +1,105 @@
+"""How new the self-edits of a passage are, and how alike: measures of texts.
+
+Texts are compared as lower-cased runs of word characters (`\\w+`), and trigrams as sets
+within one completion. The measures are the usual ones of text diversity: n-gram novelty
+and coverage, the Jaccard index (Jaccard 1912), distinct-n (Li et al. 2016,
+arXiv 1510.03055) and compressibility (Shaib et al. 2024, arXiv 2403.00553). A measure
+that a text is too short for is None, never 0.
+
+Distinct-2 falls and zlib rises with the words there are: compare sets of as many edits
+per passage, and note their lengths.
+"""
+
+import itertools
+import statistics
+import zlib
+from collections.abc import Iterable, Sequence
+
+from seal_jax.analysis import ngrams
+
+# Name in results, and digits shown.
+_SHARES = ("novel3", "cov3", "jaccard3", "distinct2")
+MEASURES = {"words": 0, **dict.fromkeys(_SHARES, 3), "zlib": 2}
+
+
+def copy_share(passage: str, completion: str) -> float | None:
+    """cov3: share of a passage's distinct trigrams that the completion has.
+
+    0 for an empty completion; None for a passage of fewer than three words.
+    """
+    source = ngrams.trigrams(passage)
+    return len(source & ngrams.trigrams(completion)) / len(source) if source else None
+
+
+def jaccard(completions: Sequence[str]) -> float | None:
+    """Mean over all pairs of completions of the Jaccard index of their trigrams.
+
+    1 where all are the same. A completion of fewer than three words is left out, so
+    that empty ones do not pass for diversity; None if fewer than two are left.
+    """
+    sets = trigram_sets(completions)
+    return mean(ngrams.index(a, b) for a, b in itertools.combinations(sets, 2))
+
+
+def overlap(completions: Sequence[str], earlier: Sequence[str]) -> float | None:
+    """Mean Jaccard index over all pairs of a completion and an earlier one.
+
+    If nothing has changed between the two rounds, it is in expectation the `jaccard` of
+    either; None where a side has no completion of three words or more.
+    """
+    return overlap_of_sets(trigram_sets(completions), trigram_sets(earlier))
+
+
+def distinct(completions: Sequence[str], n: int = 2) -> float | None:
+    """distinct-n: different n-grams over all n-grams, of all completions together.
+
+    No n-gram spans two completions. None without any.
+    """
+    pooled = [gram for text in completions for gram in ngrams.grams(text, n)]
+    return len(set(pooled)) / len(pooled) if pooled else None
+
+
+def zlib_ratio(completions: Sequence[str]) -> float | None:
+    """Bytes of the completions, joined by a space, over their bytes in zlib (level 9).
+
+    The higher, the more they repeat. None where all are blank. Other builds of zlib may
+    differ from the third digit on.
+    """
+    data = (
+        " ".join(text.strip() for text in completions).strip().encode(errors="replace")
+    )
+    return len(data) / len(zlib.compress(data, 9)) if data else None
+
+
+def measure(passage: str, completions: Sequence[str]) -> dict[str, float | None]:
+    """All of MEASURES for the completions of one passage.
+
+    `words`, `novel3` and `cov3` are means over the completions; the rest are of all
+    completions together. What cannot be said is None.
+    """
+    return {
+        "words": mean(len(ngrams.words(text)) for text in completions),
+        "novel3": mean(ngrams.novel_share(passage, text) for text in completions),
+        "cov3": mean(copy_share(passage, text) for text in completions),
+        "jaccard3": jaccard(completions),
+        "distinct2": distinct(completions),
+        "zlib": zlib_ratio(completions),
+    }
+
+
+def trigram_sets(completions: Sequence[str]) -> list[set[ngrams.Gram]]:
+    """Trigrams of each completion that has three words."""
+    return [own for text in completions if (own := ngrams.trigrams(text))]
+
+
+def overlap_of_sets(
+    a: list[set[ngrams.Gram]], b: list[set[ngrams.Gram]]
+) -> float | None:
+    """Mean Jaccard index over all pairs of a set of `a` and one of `b`."""
+    return mean(ngrams.index(x, y) for x, y in itertools.product(a, b))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there; None if none is."""
+    there = [value for value in values if value is not None]
+    return statistics.fmean(there) if there else None

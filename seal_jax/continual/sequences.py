@@ -1,0 +1,257 @@
+"""Continual self-edits: many sequences of passages, learned one after the other.
+
+For each arm (a way of not forgetting, `CONTROLS`):
+
+    for t in 1 .. n, all sequences side by side:
+        edits    = propose(current models, passage t)   with the passage in context
+        adapters = train(edits)                         on top of what was learned
+        commit   = decide(adapters)                     choose, gate
+        stack    = stack with the committed block       what was learned
+        scores   = ask(passages 1 .. t, probes)         without the passages
+
+Row 0 of a sequence's matrix is the un-edited model on all its passages, row t the model
+after t of them (SEAL, arXiv 2506.10943, the forgetting experiment). The probes are
+about what no edit touches; no control ever sees them.
+
+What the kept adapters of "keep" cost: all of them are held, a block for each passage of
+each sequence, as many bytes as the stacks of the other arms; and a question has to be
+sent to one of them (`controls.route`).
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from seal_jax.analysis.forgetting import Matrix
+from seal_jax.continual import ask as continual_ask
+from seal_jax.continual import files as continual_files
+from seal_jax.continual import step as continual_step
+from seal_jax.continual import table as continual_table
+from seal_jax.continual.settings import MERGE, Continual
+from seal_jax.continual.stack import ContinualRun, Setting
+from seal_jax.generation import policies
+from seal_jax.models import lora
+from seal_jax.runtime import checkpoint, distributed, meshes
+from seal_jax.tasks import knowledge, sources
+from seal_jax.tasks.passage import Passage
+
+
+def load(
+    exp: Continual,
+) -> tuple[list[list[Passage]], list[Passage]]:
+    """The sequences, and the passages whose questions probe the general ability.
+
+    Of the world: sequences of the residents on whom the ladder of `configs/tiny.py` is
+    walked, so that a policy trained there has met none of them; probes about residents
+    that the base knows from pretraining. Of SQuAD: sequences from `task.train`, which
+    share no passage, and probes from `task.heldout`.
+
+    Raises:
+      ValueError: too few passages, one in both sets, or one without questions.
+    """
+    task, size = exp.task, exp.sequence
+    of_world = task.name == "world"
+    by = f"sequence.passages={size.passages}"
+    if not of_world:
+        by = f"task.train, for sequence.count={size.count} of {by}"
+    with sources.wanted_by(by):
+        sequences = sources.sequences(
+            task, group="heldout", count=size.count, length=size.passages
+        )
+    by = f"sequence.probes={size.probes}"
+    with sources.wanted_by(by if of_world else f"task.heldout, for {by}"):
+        probes = sources.probes(task, count=size.probes)
+    if not of_world:  # There they have no text, and tell of others.
+        train = [passage for own in sequences for passage in own]
+        sources.check_apart(train, probes, "probes are in a sequence too")
+    return sequences, probes
+
+
+def make(
+    exp: Continual,
+    blank: policies.Policy,
+    train: Sequence[Passage],
+    heldout: Sequence[Passage],
+) -> knowledge.Knowledge:
+    """The task, which reads no more of an experiment than this one has.
+
+    Raises:
+      ValueError, FileNotFoundError: see `knowledge.make`.
+    """
+    return knowledge.make(exp, blank, train, heldout)
+
+
+def walk(
+    state: ContinualRun,
+    base: policies.Policy,
+    sequences: Sequence[Sequence[Passage]],
+    probes: Sequence[Passage],
+    workdir: Path,
+) -> dict[str, Any]:
+    """All arms over the same sequences; returns the summary.
+
+    Each arm's matrices go to `continual/ARM` of the workdir, a run for each sequence,
+    so that what is averaged over runs is averaged over sequences.
+    """
+    exp = state.exp
+
+    def setting(arm: str, generic: Sequence[Sequence[int]] = ()) -> Setting:
+        return Setting(state, base, arm, sequences, probes, tuple(map(tuple, generic)))
+
+    before = state.journal.cached("continual/base", lambda: unedited(setting(MERGE)))
+    generic = []
+    if "kl" in exp.controls:
+        generic = state.journal.cached(
+            "continual/generic", lambda: continual_step.generic_texts(state, base)
+        )
+    rows = []
+    for arm in exp.arms:
+        steps = walk_arm(setting(arm, generic), before, workdir)
+        rows.append(continual_table.row(arm, before, steps))
+        matrices = [
+            Matrix(
+                tuple(map(tuple, cells)),
+                dataset=exp.task.name,
+                base_model=exp.model.path,
+            )
+            for cells in rows[-1]["cells"]
+        ]
+        if distributed.leads():
+            continual_files.write(workdir / "continual" / arm, matrices)
+    return {
+        "kind": "continual",
+        "arms": [continual_table.table_row(r, before) for r in rows],
+        "paired": continual_table.pairs(rows, before),
+    }
+
+
+def unedited(setting: Setting) -> dict[str, Any]:
+    """What the base answers about all passages and probes: the rows 0."""
+    begin = time.monotonic()
+    asked = [p for own in setting.sequences for p in own] + list(setting.probes)
+    setting.run.say(f"un-edited: ask about {len(asked)} passages")
+    (answers,), (scores,) = continual_ask.ask(setting, None, [asked], 0)
+    n = setting.exp.sequence.passages
+    cut = len(setting.sequences) * n
+    return {
+        "answers": answers,
+        "scores": [scores[i : i + n] for i in range(0, cut, n)],
+        "general": scores[cut:],
+        "asked": sum(map(len, answers)),
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def walk_arm(
+    setting: Setting, before: dict[str, Any], workdir: Path
+) -> list[dict[str, Any]]:
+    """One arm's steps, as they are in the journal; goes on where a killed run ended."""
+    run, arm = setting.run, setting.arm
+    folder = workdir / "checkpoints" / "continual" / arm
+    stack, done = setting.empty, []
+    for t in range(1, setting.exp.sequence.passages + 1):
+        name = f"continual/{arm}/{t}"
+        block, meta = learn(setting, stack, t, done, folder)
+        stack = setting.written(stack, block, t)
+        if name not in run.journal:
+            run.journal.put(name, {**meta, **asked(setting, stack, t, done, meta)})
+            line = continual_table.report(run.journal.get(name), before)
+            run.metrics.log(t, {f"{arm}/{k}": v for k, v in line.items()})
+            words = ", ".join(f"{k} {v:.3f}" for k, v in line.items())
+            run.say(f"{arm}: passage {t}: {words}")
+        done.append(run.journal.get(name))
+    return done
+
+
+def learn(
+    setting: Setting,
+    stack: lora.Tree,
+    t: int,
+    done: Sequence[dict[str, Any]],
+    folder: Path,
+) -> tuple[lora.Tree, dict[str, Any]]:
+    """The block that each sequence adds for its passage t, and how it came about.
+
+    The block is checkpointed with its story: a later run reads it instead.
+    """
+    run = setting.run
+    if distributed.share(lambda: checkpoint.latest(folder) or 0) < t:
+        begin = time.monotonic()
+        scores = [entry["scores"] for entry in done[-1:]]
+        before = scores[0] if scores else [[] for _ in setting.sequences]
+        earlier = [
+            [line for lines in own for line in lines]
+            for own in learned_lines(setting, done)
+        ]
+        texts = continual_step.propose(setting, stack, t)
+        made = continual_step.train(setting, stack, texts, t, earlier)
+        commit = continual_step.decide(setting, stack, made, t, before)
+        block = continual_step.block(made, commit.chosen, commit.scales)
+        meta = {
+            "texts": texts,
+            "lines": [
+                list(own[e]) if scale else []
+                for own, e, scale in zip(
+                    made.lines, commit.chosen, commit.scales, strict=True
+                )
+            ],
+            **commit._asdict(),
+            "losses": [x if f else None for x, f in _finite(made)],
+            "failed": int((~made.finite).sum()),
+            "adapters": len(made.finite),
+            "tokens": made.tokens,
+            "learn_seconds": time.monotonic() - begin,
+        }
+        block = distributed.readable(block)
+        if distributed.leads():
+            checkpoint.save(folder, t, block, meta)
+    # Read back even if it was just written: both ways must give the same bits.
+    block, meta = distributed.share_arrays(
+        lambda: checkpoint.restore(folder, t, setting.block), setting.block
+    )
+    # Off the device where it was put: with arrays that are bound to one, all programs
+    # would be compiled again.
+    return meshes.put(jax.tree.map(np.asarray, block), run.mesh), meta
+
+
+def _finite(made: continual_step.Candidates) -> list[tuple[float, bool]]:
+    return list(zip(made.losses.tolist(), made.finite.tolist(), strict=True))
+
+
+def learned_lines(
+    setting: Setting, done: Sequence[dict[str, Any]]
+) -> list[list[list[str]]]:
+    """Each sequence's training lines of each passage so far; none of one rejected."""
+    return [
+        [entry["lines"][s] for entry in done] for s in range(len(setting.sequences))
+    ]
+
+
+def asked(
+    setting: Setting,
+    stack: lora.Tree,
+    t: int,
+    done: Sequence[dict[str, Any]],
+    meta: dict[str, Any],
+) -> dict[str, Any]:
+    """What each sequence's model answers after passage t."""
+    begin = time.monotonic()
+    about = [[*own[:t], *setting.probes] for own in setting.sequences]
+    if "keep" in setting.controls:
+        learned = learned_lines(setting, [*done, meta])
+        answers, scores = continual_ask.ask_kept(setting, stack, about, learned, t)
+    else:
+        answers, scores = continual_ask.ask(setting, stack, about, t)
+    seconds = time.monotonic() - begin
+    return {
+        "answers": answers,
+        "scores": [own[:t] for own in scores],
+        "general": [own[t:] for own in scores],
+        "asked": sum(len(a) for own in answers for a in own),
+        "ask_seconds": seconds,
+        "seconds": seconds + meta["learn_seconds"],
+    }

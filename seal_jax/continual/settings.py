@@ -1,0 +1,211 @@
+"""A continual experiment as frozen dataclasses, built once from a config file.
+
+See `config`; `continual` runs it.
+"""
+
+import dataclasses
+import functools
+
+from seal_jax.generation.settings import Decoding, ModelSource
+from seal_jax.rewards.settings import GradeConfig
+from seal_jax.runtime import config_rules
+from seal_jax.runtime.settings import MeshConfig
+from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.training.settings import MASKED, EngineOptions, InnerConfig
+
+# What an arm may add to merging one self-edit after the other, or do instead.
+MERGE = "merge"
+CONTROLS = ("gate", "replay", "kl", "orthogonal", "keep", "best", "penalty")
+
+# Of these one alone can be in an arm.
+_APART = (
+    ("keep", "gate"),
+    ("keep", "replay"),
+    ("keep", "orthogonal"),
+    ("keep", "penalty"),
+    ("best", "penalty"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceConfig:
+    """`count` sequences of `passages` each, and passages in none of them as probes."""
+
+    count: int
+    passages: int
+    probes: int
+
+    def __post_init__(self):
+        config_rules.at_least("sequence.count", self.count, 1)
+        config_rules.at_least("sequence.passages", self.passages, 2)
+        config_rules.at_least("sequence.probes", self.probes, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RetainConfig:
+    """Strengths of the controls; an arm reads those of its own.
+
+    Attributes:
+      replay: earlier training lines of the sequence, mixed into those of an edit.
+      kl: weight of the mean divergence from the un-edited base per token, nats.
+      kl_texts, kl_tokens: texts that the base writes for it, and their longest.
+      orthogonal: weight of the overlap with the frozen A's (O-LoRA).
+      gate_budget: the most forgetting of earlier questions, a share of them.
+      gate_steps, gate_least: halvings, and the smallest scale (`controls.gate`).
+      keep_floor: the share of a question's words that sends it to a kept adapter.
+      candidates: self-edits per passage of which `best` and `penalty` commit one.
+      penalty: weight of forgetting in their reward (`controls.penalized`).
+    """
+
+    replay: int
+    kl: float
+    kl_texts: int
+    kl_tokens: int
+    orthogonal: float
+    gate_budget: float
+    gate_steps: int
+    gate_least: float
+    keep_floor: float
+    candidates: int
+    penalty: float
+
+    def __post_init__(self):
+        for name in ("replay", "kl_texts", "kl_tokens"):
+            config_rules.at_least(f"retain.{name}", getattr(self, name), 1)
+        for name in ("kl", "orthogonal", "penalty", "gate_least"):
+            config_rules.positive(f"retain.{name}", getattr(self, name))
+        config_rules.within("retain.gate_budget", self.gate_budget, 0.0, 1.0)
+        config_rules.at_least("retain.gate_steps", self.gate_steps, 0)
+        config_rules.within("retain.gate_least", self.gate_least, 0.0, 1.0)
+        config_rules.within("retain.keep_floor", self.keep_floor, 0.0, 1.0)
+        config_rules.at_least("retain.candidates", self.candidates, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Continual:
+    """The whole experiment: every field that can matter.
+
+    `arms` are rows of the result, walked over the same sequences with the same random
+    numbers: "merge", or controls joined by "+", such as "replay+gate". Spaces between
+    them are dropped, since an arm's name is also that of its files.
+    """
+
+    seed: int
+    mesh: MeshConfig
+    model: ModelSource
+    task: TaskConfig
+    sequence: SequenceConfig
+    propose: Decoding
+    edit: EditConfig
+    inner: InnerConfig
+    answer: Decoding
+    grade: GradeConfig
+    retain: RetainConfig
+    arms: tuple[str, ...]
+
+    def __post_init__(self):
+        config_rules.within("seed", self.seed, 0, 2**32 - 1)
+        if not self.arms:
+            raise ValueError(f"arms=() must hold at least one arm; use ({MERGE!r},)")
+        names = tuple("+".join(_parts(arm)) for arm in self.arms)
+        object.__setattr__(self, "arms", names)
+        seen: dict[frozenset[str], str] = {}
+        for arm in self.arms:
+            parts = controls(arm)
+            if parts in seen:
+                raise ValueError(
+                    f"arms: {arm!r} and {seen[parts]!r} must differ; leave one out"
+                )
+            seen[parts] = arm
+            if "kl" in parts and self.inner.loss.mode != MASKED:
+                raise ValueError(
+                    f"arms: {arm!r} reads texts beside the training lines, which needs "
+                    f"inner.loss.mode={MASKED!r}, not "
+                    f"{self.inner.loss.mode!r}"
+                )
+            if "kl" in parts and self.retain.kl_tokens > self.inner.row_tokens:
+                raise ValueError(
+                    f"retain.kl_tokens={self.retain.kl_tokens} must be at most "
+                    f"inner.row_tokens={self.inner.row_tokens}, since a text of arm "
+                    f"{arm!r} lies in one row; use {self.inner.row_tokens} or less"
+                )
+
+    @property
+    def controls(self) -> frozenset[str]:
+        """Those of any arm."""
+        return frozenset().union(*map(controls, self.arms))
+
+    @property
+    def imitate(self) -> None:
+        """None: no policy learns to write."""
+
+    @property
+    def turn_end(self) -> str:
+        """The token that ends an answer; empty: the model's own end of text."""
+        return ""
+
+    @property
+    def candidates(self) -> int:
+        """The most self-edits of one passage that any arm tries."""
+        return self.retain.candidates if self.controls & {"best", "penalty"} else 1
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return self.sequence.count * self.candidates
+
+    @property
+    def lines_per_step(self) -> int:
+        """Training lines of one optimizer step."""
+        return 1
+
+    @property
+    def engine(self) -> EngineOptions:
+        """What the inner loop has to be made for: the most that any arm needs."""
+        every = [self.engine_of(arm) for arm in self.arms]
+        return functools.reduce(EngineOptions.joined, every)
+
+    def engine_of(self, arm: str) -> EngineOptions:
+        """What one arm's inner loop is made for.
+
+        Kept adapters train on the base; all others on what their sequence has learned,
+        of which there is most before the last passage.
+        """
+        parts = controls(arm)
+        before = (self.sequence.passages - 1) * self.inner.lora.rank
+        return EngineOptions(
+            frozen_rank=0 if "keep" in parts else before,
+            frozen_rows=0 if "keep" in parts else self.sequence.count,
+            orthogonal=self.retain.orthogonal if "orthogonal" in parts else 0.0,
+            divergence="kl" in parts,
+        )
+
+
+def _parts(arm: str) -> list[str]:
+    return [part.strip() for part in arm.split("+")]
+
+
+def controls(arm: str) -> frozenset[str]:
+    """The controls of an arm; none of "merge".
+
+    Raises:
+      ValueError: an unknown one, one said twice, or some that exclude each other.
+    """
+    parts = _parts(arm)
+    if parts == [MERGE]:
+        return frozenset()
+    for part in parts:
+        if part not in CONTROLS:
+            raise ValueError(
+                f"arms: {part!r} in {arm!r} must be one of {CONTROLS}; {MERGE!r} "
+                "stands alone"
+            )
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"arms: {arm!r} must name each control once")
+    for one, other in _APART:
+        if {one, other} <= set(parts):
+            raise ValueError(
+                f"arms: {one!r} and {other!r} exclude each other in {arm!r}; make two "
+                "arms of them"
+            )
+    return frozenset(parts)

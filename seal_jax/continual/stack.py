@@ -1,0 +1,138 @@
+"""What many sequences have learned, side by side, over one base.
+
+A sequence is an axis of the batch. What it has learned is a *stack*: deltas side by
+side along the rank, one block for each passage, over the one base that all sequences
+share. With n blocks of rank r the sum of the blocks' A^T B is one delta of rank n r, so
+nothing is lost against merging them into the weights.
+
+Merged weights for each sequence would not do: 64 copies of a 7B model do not fit any
+device, and the matmul with the base, which all tokens of all sequences now go through
+together, would fall apart into 64. The stack is the cheaper one until
+k r (D + F) > D F for k edits: of rank 32 on a 7B model that is 56 edits for q_proj and
+14 for v_proj.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from seal_jax.continual.settings import Continual, controls
+from seal_jax.generation import policies
+from seal_jax.models import lora
+from seal_jax.rounds import trials
+from seal_jax.runtime import meshes
+from seal_jax.tasks import knowledge
+from seal_jax.tasks.passage import Passage
+from seal_jax.training import inner
+
+type ContinualRun = trials.Run[Continual, Passage]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What every step of one arm needs.
+
+    `generic`: token ids of texts on which the model shall not change, for "kl".
+    """
+
+    run: ContinualRun
+    base: policies.Policy
+    arm: str
+    sequences: Sequence[Sequence[Passage]]
+    probes: Sequence[Passage]
+    generic: tuple[tuple[int, ...], ...]
+
+    @property
+    def exp(self) -> Continual:
+        return self.run.exp
+
+    @property
+    def controls(self) -> frozenset[str]:
+        return controls(self.arm)
+
+    @property
+    def task(self) -> knowledge.Knowledge:
+        assert isinstance(self.run.task, knowledge.Knowledge)
+        return self.run.task
+
+    @property
+    def candidates(self) -> int:
+        """Self-edits that are tried for a passage, of which one is committed."""
+        chooses = self.controls & {"best", "penalty"}
+        return self.exp.retain.candidates if chooses else 1
+
+    @property
+    def empty(self) -> lora.Tree:
+        """Stacks with room for all passages, nothing learned yet."""
+        passages = self.exp.sequence.passages
+        return meshes.put(self._zeros(passages), self.run.mesh)
+
+    @property
+    def block(self) -> lora.Tree:
+        """Shapes and dtypes of one passage's block of every sequence."""
+        return jax.eval_shape(lambda: self._zeros(1))
+
+    def _zeros(self, passages: int) -> lora.Tree:
+        arch, cfg = self.base.arch, self.exp.inner.lora
+        return lora.empty(
+            arch,
+            targets=cfg.targets,
+            rank=passages * cfg.rank,
+            adapters=len(self.sequences),
+            dtype=arch.dtype,
+        )
+
+    @property
+    def engine(self) -> inner.EngineConfig:
+        """The arm's inner loop."""
+        options = self.exp.engine_of(self.arm)
+        return dataclasses.replace(self.run.inner, **dataclasses.asdict(options))
+
+    def written(self, stack: lora.Tree, block: lora.Tree, t: int) -> lora.Tree:
+        """The stacks after passage t = 1, 2, ...: `block` in its place."""
+        return _write(stack, block, (t - 1) * self.exp.inner.lora.rank)
+
+
+_write = jax.jit(lora.write)
+select = jax.jit(lora.select)
+
+
+@jax.jit
+def weakened(block: lora.Tree, scale_S: Array) -> lora.Tree:
+    """Each sequence's block with B times its scale; zeros where that is 0.
+
+    Zeros all through, so that a block that is not finite leaves nothing behind.
+    """
+
+    def one(leaf: Array, factor_S: Array) -> Array:
+        shape = (1, len(factor_S), 1, 1)
+        used = (scale_S > 0).reshape(shape)
+        factor = factor_S.reshape(shape).astype(leaf.dtype)
+        return jnp.where(used, leaf * factor, 0)
+
+    ones_S = jnp.ones_like(scale_S)
+    return {
+        "layers": {
+            name: {"a": one(ab["a"], ones_S), "b": one(ab["b"], scale_S)}
+            for name, ab in block["layers"].items()
+        }
+    }
+
+
+@functools.partial(jax.jit, static_argnames="rank")
+def kept_apart(stack: lora.Tree, *, rank: int) -> lora.Tree:
+    """The blocks of all stacks as adapters of their own, and one of zeros at the end.
+
+    Block j of sequence s is adapter s n + j; the last one, s n, is the base.
+    """
+
+    def one(leaf: Array) -> Array:
+        layers, _, _, width = leaf.shape
+        rows = leaf.reshape(layers, -1, rank, width)
+        return jnp.pad(rows, ((0, 0), (0, 1), (0, 0), (0, 0)))
+
+    return jax.tree.map(one, stack)

@@ -1,0 +1,280 @@
+"""One step of all sequences at once: each learns its next passage."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seal_jax.continual import ask as continual_ask
+from seal_jax.continual import controls
+from seal_jax.continual import stack as continual_stack
+from seal_jax.continual.ask import Scores
+from seal_jax.continual.stack import ContinualRun, Setting
+from seal_jax.generation import generate, policies, sample
+from seal_jax.models import hf, lora
+from seal_jax.rounds import pools, trials
+from seal_jax.rounds.graded import mean
+from seal_jax.tasks import knowledge
+from seal_jax.tasks.base import Edit
+from seal_jax.training import plan
+
+# First column of the keys of texts that the base writes without a prompt; apart from
+# those of `trials`.
+GENERIC = 64
+
+# Writing
+
+
+def generic_texts(run: ContinualRun, base: policies.Policy) -> list[list[int]]:
+    """Token ids of texts that the base writes of itself: its own idea of any text.
+
+    They start from end-of-text alone, so they are about nothing that is asked here.
+    """
+    exp = run.exp
+    count = exp.retain.kl_texts
+    keys = policies.fold(run.key, np.full(count, GENERIC), range(count))
+    generated = generate.run(
+        base.params,
+        None,
+        [generate.Request((base.eos,))] * count,
+        keys,
+        arch=base.arch,
+        cfg=sample.SampleConfig(
+            max_tokens=exp.retain.kl_tokens,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=0,
+            min_tokens=1,
+            stop_ids=base.stop_ids,
+        ),
+        batch=exp.propose.batch,
+        per_page=1,
+        prompt_multiple=1,
+    )
+    return generated.tokens
+
+
+def propose(setting: Setting, stack: lora.Tree, t: int) -> list[list[str]]:
+    """Each sequence's self-edits of its passage t, by its current model.
+
+    Kept adapters are for questions: there the base writes, as it reads the passage.
+    """
+    exp, count = setting.exp, setting.candidates
+    index = [(s, e) for s in range(len(setting.sequences)) for e in range(count)]
+    rows = np.array(index)
+    fixed = [np.full(len(rows), v) for v in (trials.PROPOSE, t)]
+    keys = policies.fold(setting.run.key, *fixed, rows[:, 0], rows[:, 1])
+    prompts = [setting.task.propose_prompt(own[t - 1]) for own in setting.sequences]
+    base = setting.base
+    apart = "keep" in setting.controls
+    generated = generate.run(
+        base.params,
+        None if apart else stack,
+        [
+            generate.Request(
+                tuple(base.encode(prompts[s])), generate.NO_ADAPTER if apart else s
+            )
+            for s, _ in index
+        ],
+        keys,
+        arch=base.arch,
+        cfg=policies.sample_config(exp.propose, base),
+        batch=exp.propose.batch,
+        per_page=count,
+        prompt_multiple=exp.propose.prompt_multiple,
+    )
+    texts = [hf.decode(base.tokenizer, ids).strip() for ids in generated.tokens]
+    return [texts[s * count : (s + 1) * count] for s in range(len(prompts))]
+
+
+# Training
+
+
+class Candidates(NamedTuple):
+    """Trained adapters: that of sequence s and self-edit e is row s E + e.
+
+    `lines` are the training lines of each, without replayed ones.
+    """
+
+    adapters: lora.Tree
+    finite: np.ndarray
+    losses: np.ndarray
+    lines: list[list[tuple[str, ...]]]
+    tokens: int
+
+    def rows(self, chosen: Sequence[int]) -> np.ndarray:
+        """Where the adapters of each sequence's chosen self-edit are."""
+        tries = len(self.finite) // len(chosen)
+        return np.arange(len(chosen)) * tries + np.array(chosen)
+
+
+def train(
+    setting: Setting,
+    stack: lora.Tree,
+    texts: Sequence[Sequence[str]],
+    t: int,
+    earlier: Sequence[Sequence[str]],
+) -> Candidates:
+    """An adapter for every self-edit, each on top of what its sequence has learned.
+
+    Args:
+      setting: the arm.
+      stack: what each sequence has learned.
+      texts: each sequence's self-edits of its passage t.
+      t: which passage.
+      earlier: each sequence's training lines so far, for replay.
+    """
+    run, base = setting.run, setting.base
+    index = [(s, e) for s, own in enumerate(texts) for e in range(len(own))]
+    edits = {(s, e): Edit(s, e, "", texts[s][e]) for s, e in index}
+    jobs = [job(setting, edits[i], t, earlier[i[0]]) for i in index]
+    cfg = setting.engine
+    frozen = None
+    if cfg.frozen_rank:
+        frozen = jax.tree.map(lambda leaf: leaf[:, :, : cfg.frozen_rank], stack)
+    trained = pools.train(
+        base,
+        pools.Work(
+            jobs,
+            [(trials.ADAPT, t, *row) for row in index],
+            frozen,
+            [s for s, _ in index] if frozen else None,
+        ),
+        pools.Held(),
+        key=run.key,
+        cfg=cfg,
+        mesh=run.mesh,
+        phase=f"{setting.arm}: passage {t}",
+        say=run.say,
+    )
+    parts = [pool.trained for pool in trained]
+    adapters = jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves, axis=1), *(p.adapters for p in trained)
+    )
+    return Candidates(
+        adapters,
+        np.concatenate([p.finite_A for p in parts]),
+        np.concatenate([p.loss_A for p in parts]),
+        [
+            [setting.task.lines(own[t - 1], edits[s, e]) for e in range(len(texts[s]))]
+            for s, own in enumerate(setting.sequences)
+        ],
+        sum(p.tokens for p in parts),
+    )
+
+
+def job(setting: Setting, edit: Edit, t: int, earlier: Sequence[str]) -> plan.Job:
+    """The training of one self-edit, with what the arm's controls put beside it."""
+    exp, s = setting.exp, edit.item
+    seed = (exp.seed, trials.ADAPT, t, s, edit.edit)
+    made = setting.task.job(setting.sequences[s][t - 1], edit, seed)
+    if "replay" in setting.controls:
+        view = setting.task.exp
+        limit = knowledge.longest_line(view, setting.base)
+        again = controls.replayed(earlier, exp.retain.replay, (*seed, 3))
+        more = tuple(tuple(setting.base.encode(line)[:limit]) for line in again)
+        made = dataclasses.replace(made, lines=made.lines + more)
+    if "kl" in setting.controls:
+        made = dataclasses.replace(
+            made, beside=setting.generic, beside_weight=exp.retain.kl
+        )
+    return made
+
+
+# Committing
+
+
+class Commit(NamedTuple):
+    """What each sequence does with its passage.
+
+    `chosen`: which self-edit; `rewards`: of each of them, where it was chosen by them;
+    `scales`: 0.0 rejects; `gates`: (scale, forgetting) of those the gate tried.
+    """
+
+    chosen: list[int]
+    rewards: list[list[float | None]]
+    scales: list[float]
+    gates: list[list[tuple[float, float | None]]]
+
+
+def decide(
+    setting: Setting,
+    stack: lora.Tree,
+    made: Candidates,
+    t: int,
+    before: Sequence[Scores],
+) -> Commit:
+    """Which self-edit each sequence commits, and at what scale.
+
+    Args:
+      setting: the arm.
+      stack: what each sequence has learned.
+      made: its adapters of passage t.
+      t: which passage.
+      before: the scores of each sequence's earlier passages, before this edit.
+    """
+    count = len(setting.sequences)
+    rewards: list[list[float | None]] = [[] for _ in range(count)]
+    if setting.candidates > 1:
+        rewards = candidates_rewards(setting, stack, made, t, before)
+    chosen = [controls.best(own) if own else 0 for own in rewards]
+    finite = made.finite[made.rows(chosen)]
+    gates: list[list[tuple[float, float | None]]] = [[] for _ in range(count)]
+    if "gate" not in setting.controls:
+        return Commit(chosen, rewards, finite.astype(float).tolist(), gates)
+    cfg = setting.exp.retain
+    choose = functools.partial(
+        controls.gate, cfg.gate_budget, least=cfg.gate_least, steps=cfg.gate_steps
+    )
+    while True:
+        verdicts = [
+            choose(history=own) if ok else controls.GateStep(0.0, done=True)
+            for own, ok in zip(gates, finite, strict=True)
+        ]
+        open_ = [s for s, verdict in enumerate(verdicts) if not verdict.done]
+        scales = [verdict.scale for verdict in verdicts]
+        if not open_:
+            return Commit(chosen, rewards, scales, gates)
+        tried = setting.written(stack, block(made, chosen, scales), t)
+        lost = continual_ask.forgotten(setting, tried, t, before, open_)
+        for s in open_:
+            gates[s].append((scales[s], lost[s]))
+
+
+def candidates_rewards(
+    setting: Setting,
+    stack: lora.Tree,
+    made: Candidates,
+    t: int,
+    before: Sequence[Scores],
+) -> list[list[float | None]]:
+    """What each sequence's self-edits are worth: one after the other, all sequences."""
+    weight = setting.exp.retain.penalty if "penalty" in setting.controls else 0.0
+    count = len(setting.sequences)
+    rewards: list[list[float | None]] = [[] for _ in range(count)]
+    for e in range(setting.candidates):
+        finite = made.finite[made.rows([e] * count)]
+        tried = block(made, [e] * count, finite.astype(float))
+        if "keep" not in setting.controls:
+            tried = setting.written(stack, tried, t)
+        asked = [
+            [*(own[: t - 1] if weight else ()), own[t - 1]] for own in setting.sequences
+        ]
+        _, scores = continual_ask.ask(setting, tried, asked, t)
+        for s, own in enumerate(scores):
+            lost = continual_ask.lost(before[s], own[:-1]) if weight else 0.0
+            value = controls.penalized(mean(own[-1]), lost, weight)
+            rewards[s].append(value if finite[s] else None)
+    return rewards
+
+
+def block(
+    made: Candidates, chosen: Sequence[int], scales: Sequence[float] | np.ndarray
+) -> lora.Tree:
+    """What each sequence adds to its stack: one of its adapters, at its scale."""
+    adapters = continual_stack.select(made.adapters, made.rows(chosen))
+    return continual_stack.weakened(adapters, jnp.asarray(scales, jnp.float32))

@@ -1,0 +1,251 @@
+"""A language model that reads and writes text: weights, tokenizer, batched decoding.
+
+Strings go in and come out; `generate` queues their tokens, and `sample` does the work
+on arrays.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from seal_jax.generation import generate, sample
+from seal_jax.generation.settings import Decoding, ModelSource
+from seal_jax.models import decoder, hf, lora, placement
+from seal_kernels.lora_matmul import api as lora_op
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The model that writes self-edits and learns from them.
+
+    `eos` is the end-of-text id that training appends; `stop_ids` all ids that end a
+    generation. `source` is the directory its tokenizer came from.
+    """
+
+    arch: decoder.Arch
+    params: dict
+    tokenizer: Any
+    stop_ids: tuple[int, ...]
+    source: Path
+
+    @property
+    def eos(self) -> int:
+        return self.stop_ids[0]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, nothing added."""
+        return hf.encode(self.tokenizer, text)
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can take."""
+        return self.arch.max_position
+
+    def merged(self, delta: lora.Tree, *, consume: bool = False) -> "Policy":
+        """The policy with a delta added into its weights.
+
+        `consume`: the old weights' memory becomes the new ones'. This policy, and any
+        other that shares its weights, must not be used again: jax refuses its arrays
+        as deleted.
+        """
+        placed = jax.tree.map(lambda leaf: leaf.sharding, self.params)
+        merge = jax.jit(
+            lora.merge, out_shardings=placed, donate_argnums=(0,) if consume else ()
+        )
+        # From the host: on a mesh the delta's device is only one of the params'.
+        delta = jax.tree.map(np.asarray, delta)
+        return dataclasses.replace(self, params=merge(self.params, delta))
+
+    def freed(self) -> "Policy":
+        """The policy without its weights, whose memory is given back at once.
+
+        As with `merged(consume=True)`, what shares them must not be used again.
+        """
+        for leaf in jax.tree.leaves(self.params):
+            leaf.delete()
+        return dataclasses.replace(self, params={})
+
+
+def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
+    """The policy without its weights (`params` is empty): quick to open, to check with.
+
+    `turn_end`: a token that ends what the policy writes, before the model's own ones.
+
+    Raises:
+      ValueError: the model has no such token, or see `hf`.
+    """
+    path = hf.resolve(source.path)
+    if source.kernel not in lora_op.IMPLEMENTATIONS:
+        raise ValueError(
+            f"model.kernel={source.kernel!r} must be one of {lora_op.IMPLEMENTATIONS}"
+        )
+    arch = hf.read_config(path, dtype=source.dtype)
+    arch = dataclasses.replace(arch, kernel=source.kernel)
+    tokenizer = hf.load_tokenizer(path)
+    stop_ids = hf.eos_id(tokenizer, path)
+    if turn_end:
+        first = hf.encode(tokenizer, turn_end)
+        if len(first) != 1:
+            raise ValueError(
+                f"model.path={source.path!r} has no token {turn_end!r}, which ends a "
+                "turn of task.chat; give the chat that the model was trained with"
+            )
+        stop_ids = (*first, *(i for i in stop_ids if i != first[0]))
+    return Policy(arch, {}, tokenizer, stop_ids, path)
+
+
+def load(
+    source: ModelSource,
+    blank: Policy,
+    *,
+    seed: int,
+    mesh: Mesh | None = None,
+) -> Policy:
+    """The weights of a described policy.
+
+    With `random_weights` they are drawn from `seed`. On a mesh they lie as
+    `placement.param_shardings` says.
+    """
+    sharding = None if mesh is None else placement.param_shardings(blank.arch, mesh)
+    if source.random_weights:
+        draw = jax.jit(decoder.init_params, static_argnums=1, out_shardings=sharding)
+        params = draw(jax.random.key(seed), blank.arch)
+    else:
+        params = hf.load_params(blank.source, blank.arch, sharding=sharding)
+    return dataclasses.replace(blank, params=params)
+
+
+def fold(key: Array, *columns: Sequence[int] | np.ndarray) -> Array:
+    """One key per row of the columns: `key` folded with each column in turn."""
+    arrays = [jnp.asarray(np.asarray(column, np.uint32)) for column in columns]
+    return _fold(key, tuple(arrays))
+
+
+@jax.jit
+def _fold(key: Array, columns: tuple[Array, ...]) -> Array:
+    keys = jnp.broadcast_to(key, columns[0].shape)  # one key for all, or one each
+    for column in columns:
+        keys = jax.vmap(jax.random.fold_in)(keys, column)
+    return keys
+
+
+# Questions that share a page of one adapter: SQuAD has five to a passage on average.
+PER_PAGE = 6
+
+
+def _continue(
+    policy: Policy,
+    adapters: lora.Tree | None,
+    prompts: Sequence[Sequence[str]],
+    keys: Array,
+    decoding: Decoding,
+    tick: Callable[[int], None],
+) -> list[str]:
+    """Continues `prompts[a][q]` under adapter a; one key for each, one flat list."""
+    requests = [
+        generate.Request(tuple(policy.encode(prompt)), adapter)
+        for adapter, group in enumerate(prompts)
+        for prompt in group
+    ]
+    generated = generate.run(
+        policy.params,
+        adapters,
+        requests,
+        keys,
+        arch=policy.arch,
+        cfg=sample_config(decoding, policy),
+        batch=decoding.batch,
+        per_page=PER_PAGE,
+        prompt_multiple=decoding.prompt_multiple,
+        tick=tick,
+    )
+    return [hf.decode(policy.tokenizer, ids).strip() for ids in generated.tokens]
+
+
+def sample_config(decoding: Decoding, policy: Policy) -> sample.SampleConfig:
+    """The decoding settings with this policy's stop tokens."""
+    return sample.SampleConfig(
+        max_tokens=decoding.max_tokens,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        top_k=decoding.top_k,
+        min_tokens=decoding.min_tokens,
+        stop_ids=policy.stop_ids,
+    )
+
+
+def write(
+    policy: Policy,
+    prompts: Sequence[str],
+    keys: Array,
+    decoding: Decoding,
+    *,
+    tick: Callable[[int], None] = lambda count: None,
+) -> list[str]:
+    """Continues each prompt, without adapters; whitespace at the ends is stripped.
+
+    About `decoding.batch` rows decode together; `tick` is told how many are done
+    whenever some are.
+    """
+    return _continue(policy, None, [prompts], keys, decoding, tick)
+
+
+def answer(
+    policy: Policy,
+    adapters: lora.Tree | None,
+    prompts: Sequence[Sequence[str]],
+    keys_A: Array,
+    decoding: Decoding,
+) -> list[list[str]]:
+    """Continues `prompts[a][q]` under adapter a, or all of them under the base.
+
+    Args:
+      policy: the model.
+      adapters: stacked on A with their scale folded in (more than there are prompt
+        lists is fine), or None.
+      prompts: one list per adapter.
+      keys_A: typed PRNG keys, one per prompt list (for temperatures above 0).
+      decoding: settings; about `batch` rows decode together, in pages of `PER_PAGE`.
+    """
+    places = [(a, q) for a, group in enumerate(prompts) for q in range(len(group))]
+    index = np.array(places, int).reshape(-1, 2)
+    keys = fold(keys_A[index[:, 0]], index[:, 1])
+    texts = _continue(policy, adapters, prompts, keys, decoding, lambda count: None)
+    flat = iter(texts)
+    return [[next(flat) for _ in group] for group in prompts]
+
+
+def log_likelihood(
+    policy: Policy,
+    adapters: lora.Tree | None,
+    requests: Sequence[Sequence[tuple[str, str]]],
+    decoding: Decoding,
+) -> list[list[float]]:
+    """Mean log-probability per token (nats) of `(prompt, continuation)` pairs.
+
+    The end-of-text token after the continuation counts as one of its tokens.
+    """
+    pairs = [
+        (a, policy.encode(prompt), [*policy.encode(tail), policy.eos])
+        for a, group in enumerate(requests)
+        for prompt, tail in group
+    ]
+    totals = generate.log_likelihoods(
+        policy.params,
+        adapters,
+        [generate.Request((*prompt, *tail), a) for a, prompt, tail in pairs],
+        [len(prompt) for _, prompt, _ in pairs],
+        arch=policy.arch,
+        batch=decoding.batch,
+        per_page=PER_PAGE,
+        prompt_multiple=decoding.prompt_multiple,
+    )
+    means = iter(t / len(tail) for t, (*_, tail) in zip(totals, pairs, strict=True))
+    return [[next(means) for _ in group] for group in requests]

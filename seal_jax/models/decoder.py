@@ -1,0 +1,411 @@
+"""One decoder for Qwen2, Qwen2.5, Qwen3 and Llama 3, with functional LoRA deltas.
+
+    hidden_BTD, _ = model.hidden(base, delta, cfg, tokens_BT, positions_BT, mask_BTS)
+    logits_BTV = model.logits(base, cfg, hidden_BTD)
+
+`delta` is data (see `lora.py`); without it the base model runs. Layers are stacked on
+a leading axis and scanned, so compile time does not grow with depth.
+
+Dimension key, used as a suffix of array names throughout the project:
+
+    A adapters   B rows          T tokens of a row (queries)   S keys
+    D width      F feed-forward or output width                L layers
+    N query heads                K key/value heads             H head dim
+    R LoRA rank  V vocabulary    P passages   E edits per passage   Q questions
+    M packed tokens              G tiles of packed tokens, one adapter each
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from seal_kernels.lora_matmul import api as lora_op
+
+FAMILIES = ("qwen2", "qwen3", "llama")
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's frequency rescaling (`rope_type: llama3` of a config.json)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Arch:
+    """What distinguishes one decoder from another; built from a config.json by `hf`.
+
+    `dtype` and `kernel` (the implementation of the low-rank matmul, a name of
+    `lora_matmul.api`) are how it runs, not what it is.
+    """
+
+    family: str
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ff: int
+    max_position: int
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    norm_eps: float = 1e-6
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tied: bool = False
+    dtype: str = "float32"
+    kernel: str = "auto"
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Input and output width of every linear layer that can carry a LoRA delta."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (self.width, q),
+            "k_proj": (self.width, kv),
+            "v_proj": (self.width, kv),
+            "o_proj": (q, self.width),
+            "gate_proj": (self.width, self.ff),
+            "up_proj": (self.width, self.ff),
+            "down_proj": (self.ff, self.width),
+        }
+
+    def matmul_params(self) -> int:
+        """Weights that multiply every token (linears and head, without the embedding).
+
+        A forward pass costs twice this many FLOP a token; so does a backward pass
+        through a frozen base.
+        """
+        per_layer = sum(d * f for d, f in self.linears().values())
+        return self.layers * per_layer + self.width * self.vocab
+
+
+class Linear(nn.Module):
+    """`x W (+ bias)`, plus the low-rank delta if the `lora` collection holds one.
+
+    It may hold a stack of adapters, for equal runs of consecutive tokens: with `slots`
+    each run names its own (`lora.assign`), without it there is one for each run.
+    """
+
+    features: int
+    bias: bool
+    dtype: jnp.dtype
+    kernel: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        w_DF = self.param(
+            "kernel",
+            nn.initializers.normal(0.02),
+            (x.shape[-1], self.features),
+            self.dtype,
+        )
+        delta = [self.get_variable("lora", name) for name in ("a", "b", "slots")]
+        if delta[0] is None:
+            y = x @ w_DF
+        elif delta[2] is None and delta[0].ndim == 3:
+            op = functools.partial(lora_op.lora_matmul, implementation=self.kernel)
+            x_ATD = x.reshape(len(delta[0]), -1, x.shape[-1])
+            y_ATF = jax.vmap(op, in_axes=(0, None, 0, 0))(x_ATD, w_DF, *delta[:2])
+            y = y_ATF.reshape(*x.shape[:-1], self.features)
+        elif delta[2] is None:
+            y = lora_op.lora_matmul(x, w_DF, *delta[:2], implementation=self.kernel)
+        else:
+            x_MD = x.reshape(-1, x.shape[-1])
+            y = lora_op.lora_matmul_packed(
+                x_MD, w_DF, *delta, implementation=self.kernel
+            ).reshape(*x.shape[:-1], self.features)
+        if self.bias:
+            zeros = nn.initializers.zeros
+            bias = self.param("bias", zeros, (self.features,), self.dtype)
+            y = y + jnp.broadcast_to(bias, y.shape)
+        return y
+
+
+# Elementwise work and attention are cheap to do again in the backward pass and dear to
+# keep: at 7B, float32 norms and the probabilities of all layers would take more memory
+# than every matmul input together. No barrier against common subexpressions is needed
+# inside a scan: its two passes are separate loops.
+recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis, statistics in float32."""
+
+    eps: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.dtype)
+
+        @recomputed
+        def norm(x: Array, scale: Array) -> Array:
+            x_f32 = x.astype(jnp.float32)
+            mean_square = jnp.mean(x_f32 * x_f32, axis=-1, keepdims=True)
+            normed = (x_f32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
+            return normed * jnp.broadcast_to(scale, normed.shape)
+
+        return norm(x, scale)
+
+
+def rope_frequencies(cfg: Arch) -> Array:
+    """Angular frequency of each rotary pair, `[H/2]`, rescaled for Llama 3.
+
+    Llama 3's rule: wavelengths beyond `original_max_position / low_freq_factor` are
+    stretched by `factor`, those below `.../high_freq_factor` are kept, and those
+    between are interpolated linearly in the inverse wavelength.
+    """
+    half = cfg.head_dim // 2
+    freq = 1.0 / cfg.rope_theta ** (jnp.arange(half, dtype=jnp.float32) / half)
+    s = cfg.rope_scaling
+    if s is None:
+        return freq
+    turns = s.original_max_position * freq / (2 * math.pi)
+    keep = (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
+    keep = jnp.clip(keep, 0.0, 1.0)
+    return keep * freq + (1.0 - keep) * freq / s.factor
+
+
+def rotate(x_BTNH: Array, cos_BTH: Array, sin_BTH: Array) -> Array:
+    """Applies rotary position embedding, first half paired with second half."""
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    cos, sin = cos_BTH[:, :, None, :], sin_BTH[:, :, None, :]
+    out = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+    return out.astype(x_BTNH.dtype)
+
+
+def _finite(x: Array) -> Array:
+    return jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype))
+
+
+@jax.custom_vjp
+def _finite_gradient(x: Array) -> Array:
+    return x
+
+
+_finite_gradient.defvjp(lambda x: (x, None), lambda _, dx: (_finite(dx),))
+
+
+# Queries that attend together where rows are long.
+BLOCK = 256
+
+
+@recomputed
+def attend(q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, mask_BTS: Array) -> Array:
+    """Attention over rows that several adapters' lines may share, `[B, T, N, H]`.
+
+    A masked weight is exactly zero, but zero times NaN is NaN: one diverged adapter
+    would spoil the other lines of its rows. What is not finite is therefore taken as
+    zero, forwards and backwards, and marked where it occurred: a position whose own
+    query, key or value is not finite comes out as NaN.
+    """
+    q, k, v = _finite(q_BTNH), _finite(k_BTKH), _finite(v_BTKH)
+    blocks = []
+    for first in range(0, q.shape[1], BLOCK):
+        # The mask is causal: a block of queries needs no keys that come after it.
+        rows, seen = slice(first, first + BLOCK), slice(0, first + BLOCK)
+        mask = mask_BTS[:, None, rows, seen]
+        blocks.append(
+            jax.nn.dot_product_attention(q[:, rows], k[:, seen], v[:, seen], mask=mask)
+        )
+    y_BTNH = jnp.concatenate(blocks, axis=1)
+    sound_BT = jnp.ones(q_BTNH.shape[:2], bool)
+    for x in (q_BTNH, k_BTKH, v_BTKH):
+        sound_BT &= jnp.isfinite(x).all((-2, -1))
+    nan = jnp.full((), jnp.nan, y_BTNH.dtype)
+    return jnp.where(sound_BT[:, :, None, None], _finite_gradient(y_BTNH), nan)
+
+
+def attend_cached(
+    q_B1NH: Array, kv: dict[str, Array], cache: dict[str, Array], slots_B: Array
+) -> tuple[Array, dict[str, Array]]:
+    """One token a row attends to its slot of the cache and all before it.
+
+    It is written there first: nothing else then reads the old cache, and XLA updates a
+    donated one in place. `kv` holds the token's `{"k", "v"}`, `[B, 1, K, H]`.
+    """
+    k_BKSH, v_BKSH = (
+        cache[name].at[jnp.arange(len(slots_B)), :, slots_B].set(kv[name][:, 0])
+        for name in ("k", "v")
+    )
+    q_BKnH = einops.rearrange(q_B1NH, "B 1 (K n) H -> B K n H", K=k_BKSH.shape[1])
+    scores_BKnS = jnp.einsum(
+        "BKnH,BKSH->BKnS", q_BKnH, k_BKSH, preferred_element_type=jnp.float32
+    )
+    seen_BS = jnp.arange(k_BKSH.shape[2])[None, :] <= slots_B[:, None]
+    scores_BKnS = jnp.where(seen_BS[:, None, None, :], scores_BKnS, -jnp.inf)
+    weights_BKnS = jax.nn.softmax(scores_BKnS / math.sqrt(q_BKnH.shape[-1]))
+    y_BKnH = jnp.einsum("BKnS,BKSH->BKnH", weights_BKnS.astype(v_BKSH.dtype), v_BKSH)
+    return y_BKnH.reshape(q_B1NH.shape), {"k": k_BKSH, "v": v_BKSH}
+
+
+@recomputed
+def swiglu(gate: Array, up: Array) -> Array:
+    """`silu(gate) * up`, elementwise."""
+    return nn.silu(gate) * up
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; the unit that `nn.scan` repeats."""
+
+    cfg: Arch
+
+    @nn.compact
+    def __call__(self, x_BTD, rope, mask_BTS, cache, slots_B: Any = None):
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+
+        def linear(name: str, bias: bool = False) -> Linear:
+            return Linear(cfg.linears()[name][1], bias, dtype, cfg.kernel, name=name)
+
+        def heads(x: Array, n: int) -> Array:
+            return einops.rearrange(x, "B T (n H) -> B T n H", n=n)
+
+        h_BTD = RMSNorm(cfg.norm_eps, dtype, name="input_norm")(x_BTD)
+        q_BTNH = heads(linear("q_proj", cfg.qkv_bias)(h_BTD), cfg.heads)
+        k_BTKH = heads(linear("k_proj", cfg.qkv_bias)(h_BTD), cfg.kv_heads)
+        v_BTKH = heads(linear("v_proj", cfg.qkv_bias)(h_BTD), cfg.kv_heads)
+        if cfg.qk_norm:
+            q_BTNH = RMSNorm(cfg.norm_eps, dtype, name="q_norm")(q_BTNH)
+            k_BTKH = RMSNorm(cfg.norm_eps, dtype, name="k_norm")(k_BTKH)
+        q_BTNH, k_BTKH = rotate(q_BTNH, *rope), rotate(k_BTKH, *rope)
+        kv = {"k": k_BTKH, "v": v_BTKH}
+        if cache:
+            y_BTNH, cache = attend_cached(q_BTNH, kv, cache, slots_B)
+        else:
+            y_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS)
+            if cache is not None:
+                cache = jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), kv)
+        y_BTF = einops.rearrange(y_BTNH, "B T N H -> B T (N H)")
+        x_BTD = x_BTD + linear("o_proj")(y_BTF)
+        h_BTD = RMSNorm(cfg.norm_eps, dtype, name="post_norm")(x_BTD)
+        h_BTF = swiglu(linear("gate_proj")(h_BTD), linear("up_proj")(h_BTD))
+        return x_BTD + linear("down_proj")(h_BTF), cache
+
+
+class Decoder(nn.Module):
+    """The stack: embedding, scanned blocks, final norm; `unembed` gives logits."""
+
+    cfg: Arch
+
+    def setup(self):
+        cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
+        init = nn.initializers.normal(0.02)
+        self.embed = self.param("embed", init, (cfg.vocab, cfg.width), dtype)
+        if not cfg.tied:
+            self.lm_head = self.param("lm_head", init, (cfg.width, cfg.vocab), dtype)
+        # Any: the annotation flax infers from its default, int, is too narrow.
+        in_axes: Any = (nn.broadcast, nn.broadcast, 0)
+        self.layers = nn.scan(
+            Block,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            in_axes=in_axes,
+            length=cfg.layers,
+        )(cfg)
+        self.final_norm = RMSNorm(cfg.norm_eps, dtype)
+
+    def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None):
+        """Runs the stack.
+
+        Args:
+          tokens_BT: int32 token ids.
+          positions_BT: int32 rotary positions.
+          mask_BTS: bool, which keys each query may see, none after it; `S == T`.
+          cache: None, or `()` to be given the keys and values of these tokens.
+
+        Returns:
+          `(hidden_BTD, cache)`: hidden states after the final norm, and None or
+          `{"k", "v"}` of `[L, B, K, T, H]` (see `kv_cache`).
+        """
+        x_BTD, rope = self.embedded(tokens_BT, positions_BT)
+        x_BTD, cache = self.layers(x_BTD, rope, mask_BTS, cache)
+        return self.final_norm(x_BTD), cache
+
+    def embedded(self, tokens_BT, positions_BT):
+        """What the first layer takes: `x_BTD`, and the rotary cosines and sines."""
+        x_BTD = jnp.take(self.embed, tokens_BT, axis=0)
+        angles = positions_BT[..., None].astype(jnp.float32) * rope_frequencies(
+            self.cfg
+        ).reshape(1, 1, -1)
+        return x_BTD, (jnp.cos(angles), jnp.sin(angles))
+
+    def unembed(self, hidden_BTD: Array) -> Array:
+        """Vocabulary logits of hidden states, float32, `[..., V]`."""
+        head_DV = self.embed.T if self.cfg.tied else self.lm_head
+        return jnp.einsum(
+            "...d,dv->...v", hidden_BTD, head_DV, preferred_element_type=jnp.float32
+        )
+
+
+def init_params(key: Array, cfg: Arch) -> dict:
+    """Random parameters, normal(0.02), in `cfg.dtype`."""
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    mask = jnp.ones((1, 2, 2), bool)
+    return dict(Decoder(cfg).init(key, tokens, tokens, mask)["params"])
+
+
+def hidden(
+    params: dict,
+    delta: dict | None,
+    cfg: Arch,
+    tokens_BT: Array,
+    positions_BT: Array,
+    mask_BTS: Array,
+    cache: tuple[()] | None = None,
+) -> tuple[Array, dict[str, Array] | None]:
+    """Hidden states after the final norm, `[B, T, D]`, and keys and values if asked.
+
+    Args:
+      params: base parameters.
+      delta: one adapter as applied (`lora.scaled`), many that runs of tokens name
+        (`lora.assign`), or None for the base alone.
+      cfg: the decoder.
+      tokens_BT, positions_BT, mask_BTS, cache: see `Decoder.__call__`.
+    """
+    variables = {"params": params} | ({} if delta is None else {"lora": delta})
+    out: Any = Decoder(cfg).apply(variables, tokens_BT, positions_BT, mask_BTS, cache)
+    return out
+
+
+def logits(params: dict, cfg: Arch, hidden: Array) -> Array:
+    """Vocabulary logits of hidden states `[..., D]`, float32, `[..., V]`."""
+    out: Any = Decoder(cfg).apply({"params": params}, hidden, method="unembed")
+    return out
+
+
+def head(params: dict, cfg: Arch) -> Array:
+    """The output head `[D, V]`, for `cross_entropy`."""
+    return params["embed"].T if cfg.tied else params["lm_head"]
+
+
+def segment_mask(segments_BT: Array, is_key_BT: Array) -> Array:
+    """`causal_mask` within each of the lines that share a row, bool `[B, T, T]`.
+
+    Args:
+      segments_BT: which line a position belongs to; lines are contiguous.
+      is_key_BT: as in `causal_mask`.
+    """
+    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+    return causal_mask(is_key_BT) & same_BTT
+
+
+def causal_mask(is_key_BT: Array) -> Array:
+    """Causal mask among the positions marked as keys, bool `[B, T, T]`.
+
+    A query always sees itself only if it is a key; positions that are not keys may
+    still query (the sampled pads of `plan_arrays.make_row` do).
+    """
+    t = is_key_BT.shape[-1]
+    causal_TT = jnp.tril(jnp.ones((t, t), bool))
+    return causal_TT[None, :, :] & is_key_BT[:, None, :]

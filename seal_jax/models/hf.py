@@ -1,0 +1,260 @@
+"""Hugging Face model directories: config, tokenizer, weights, read and written.
+
+A directory that `save` writes is opened by transformers and vLLM; what they write is
+opened here. `hf_config` knows the fields, `hf_weights` the tensors.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import huggingface_hub.errors
+
+from seal_jax.models import hf_config, hf_weights
+from seal_jax.models.decoder import Arch
+from seal_jax.runtime import files
+
+load_params = hf_weights.load_params
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+_TOKENIZER_CORE = ("tokenizer.json", "vocab.json", "tokenizer.model")
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_DOWNLOADED = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt"]
+
+
+# Finding
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The local directory of a model: itself, or a snapshot of a hub repository.
+
+    "embedded:NAME" is a model that ships with the package.
+
+    Raises:
+      FileNotFoundError: neither a directory nor a repository that can be had (the
+        network and the hub's answer count).
+      DiskFullError: no room for the download.
+    """
+    name = str(name_or_path)
+    if name.startswith("embedded:"):
+        inside = (
+            Path(__file__).parents[1]
+            / "embedded"
+            / "assets"
+            / name.removeprefix("embedded:")
+        )
+        if not (inside / "config.json").is_file():
+            known = sorted(p.parent.name for p in inside.parent.glob("*/config.json"))
+            raise FileNotFoundError(f"model={name!r}: must be one of {known}")
+        return inside
+    local = Path(name).expanduser()
+    if name and local.is_dir():
+        return local
+    fix = "give a local model directory, or run configs/tiny.py, which needs no network"
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise FileNotFoundError(
+            f"model={name!r}: must be an existing directory or a hub name; {fix}"
+        )
+    try:
+        with files.disk_errors(name):
+            return Path(
+                huggingface_hub.snapshot_download(
+                    name,
+                    allow_patterns=_DOWNLOADED,
+                    ignore_patterns=["original/*", "onnx/*", "consolidated*"],
+                )
+            )
+    except files.DiskFullError:
+        raise
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileNotFoundError(
+            f"model={name!r}: no such directory, and the hub did not provide it "
+            f"({reason}); {fix}"
+        ) from None
+
+
+# Configuration
+
+
+def read_config(path: str | Path, *, dtype: str) -> Arch:
+    """The model a config.json describes, as transformers 4 or 5 writes it.
+
+    Args:
+      path: model directory.
+      dtype: of the parameters as they are to be loaded, not as they were saved.
+
+    Raises:
+      FileNotFoundError: no config.json.
+      ValueError: a field is missing, or asks for what the decoder does not do.
+    """
+    file = Path(path) / "config.json"
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{file}: absent; a model directory holds config.json beside its weights"
+        )
+    raw = files.read_json(file)
+    if not isinstance(raw, dict):
+        raise ValueError(f"{file}: must hold one JSON object; download it again")
+    try:
+        return hf_config.parse(raw, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+# Tokenizer
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The transformers tokenizer of a model directory.
+
+    Raises:
+      FileNotFoundError: no tokenizer files.
+      ValueError: transformers cannot open them.
+    """
+    path = Path(path)
+    if not any((path / n).exists() for n in _TOKENIZER_CORE):
+        raise FileNotFoundError(
+            f"{path}: no tokenizer (tokenizer.json, or vocab.json with merges.txt); "
+            "copy the tokenizer files of the model into it"
+        )
+    # transformers advises to install torch when it is imported; here it never is.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path}: its tokenizer does not open ({reason}); copy the tokenizer files "
+            "of the model again"
+        ) from None
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of `text`, nothing added in front or behind."""
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def decode(tokenizer: Any, ids: list[int]) -> str:
+    """Text of token ids; special tokens and ids without a token are left out."""
+    return tokenizer.decode(
+        [int(i) for i in ids],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def eos_id(tokenizer: Any, path: str | Path) -> tuple[int, ...]:
+    """Ids that end a generation: generation_config, else config.json, else tokenizer.
+
+    The tokenizer's own end token comes first where it is one of them: it is the one to
+    train on.
+
+    Raises:
+      ValueError: none of the three names one.
+    """
+    found: Any = None
+    for name in ("generation_config.json", "config.json"):
+        file = Path(path) / name
+        if found is None and file.exists():
+            raw = files.read_json(file)
+            found = raw.get("eos_token_id") if isinstance(raw, dict) else None
+    own = tokenizer.eos_token_id
+    if found is None:
+        found = own
+    if found is None:
+        raise ValueError(
+            f"{path}: no end token; set eos_token_id in its generation_config.json"
+        )
+    ids = [found] if isinstance(found, int) else list(found)
+    return tuple(dict.fromkeys([own, *ids] if own in ids else ids))
+
+
+# Writing
+
+
+def save(
+    path: str | Path,
+    cfg: Arch,
+    params: dict,
+    *,
+    source: str | Path | None = None,
+) -> None:
+    """Writes a model directory whole: readers find the old one or the new one.
+
+    Args:
+      path: the directory; an earlier model there is replaced.
+      cfg: its config; config.json states the dtype of `cfg`.
+      params: as `load_params` returns them.
+      source: directory of the model this one came from; its tokenizer,
+        generation_config.json and token ids are carried over.
+
+    Raises:
+      ValueError: `params` does not fit `cfg`, or `path` holds something else.
+      DiskFullError: no room; an earlier model is untouched and nothing is left behind.
+    """
+    config = hf_config.to_json(cfg)
+    with replacing(path, marker="config.json") as here:
+        if source is not None:
+            for name in (*TOKENIZER_FILES, "generation_config.json"):
+                if (Path(source) / name).exists():
+                    shutil.copyfile(Path(source) / name, here / name)
+            file = Path(source) / "config.json"
+            raw = files.read_json(file) if file.exists() else {}
+            if isinstance(raw, dict):
+                config |= {k: raw[k] for k in _TOKEN_IDS if raw.get(k) is not None}
+        files.write_json(here / "config.json", config)
+        hf_weights.save_params(here, cfg, params)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, marker: str) -> Iterator[Path]:
+    """A new directory to fill, which takes the place of `path` if the block succeeds.
+
+    Raises:
+      ValueError: `path` exists and is not empty, and holds no `marker`: it was not
+        written by this program.
+      DiskFullError: no room; the new directory is gone, `path` is as it was.
+    """
+    path = Path(path)
+    if (
+        path.exists()
+        and not (path / marker).exists()
+        and (not path.is_dir() or any(path.iterdir()))
+    ):
+        raise ValueError(
+            f"{path}: exists and holds no {marker}, so it is not replaced; choose "
+            "another path"
+        )
+    # Fixed names: what a kill left behind is cleared here, not collected.
+    new, old = (path.with_name(f".{path.name}.{s}") for s in ("new", "old"))
+    if old.exists() and not path.exists():
+        old.rename(path)  # killed between the two renames below
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        with files.disk_errors(path):
+            new.mkdir(parents=True)
+            yield new
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,328 @@
+"""Weights of a Hugging Face directory, streamed into our tree and back.
+
+A leaf of our tree stacks one tensor of every layer, with kernels `[in, out]` where
+torch keeps `[out, in]`. Leaves are filled one at a time, straight from the mapped files
+and only with the slices a device needs, so that the host never holds the model.
+"""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jax.sharding import Sharding
+
+from seal_jax.models.decoder import Arch
+from seal_jax.models.parameters import Leaf, flat, leaf_shapes, nested
+from seal_jax.runtime import files
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SOURCE_DTYPES = ("F32", "BF16", "F16")
+MAX_SHARD_BYTES = 5_000_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Where one kind of tensor lives: its name in the files, its path in our tree."""
+
+    name: str  # with "{}" for the layer, if there is one tensor per layer
+    path: Leaf
+    transpose: bool = False
+
+    @property
+    def stacked(self) -> bool:
+        return "{}" in self.name
+
+    def names(self, layers: int) -> list[str]:
+        return (
+            [self.name.format(i) for i in range(layers)]
+            if self.stacked
+            else [self.name]
+        )
+
+
+def _rules() -> tuple[Rule, ...]:
+    block = "model.layers.{}."
+    attention = [f"{n}_proj" for n in "qkvo"]
+    mlp = ["gate_proj", "up_proj", "down_proj"]
+    rules = [
+        Rule("model.embed_tokens.weight", ("embed",)),
+        Rule("model.norm.weight", ("final_norm", "scale")),
+        Rule("lm_head.weight", ("lm_head",), transpose=True),
+    ]
+    for name, ours in (
+        ("input_layernorm", "input_norm"),
+        ("post_attention_layernorm", "post_norm"),
+        ("self_attn.q_norm", "q_norm"),
+        ("self_attn.k_norm", "k_norm"),
+    ):
+        rules.append(Rule(f"{block}{name}.weight", ("layers", ours, "scale")))
+    for part, linears in (("self_attn", attention), ("mlp", mlp)):
+        for name in linears:
+            stem = f"{block}{part}.{name}"
+            rules.append(Rule(f"{stem}.weight", ("layers", name, "kernel"), True))
+            rules.append(Rule(f"{stem}.bias", ("layers", name, "bias")))
+    return tuple(rules)
+
+
+RULES = _rules()
+# Buffers that old exports saved beside the weights; they are computed, not learnt.
+_IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
+
+
+# Reading
+
+
+def load_params(path: str | Path, cfg: Arch, *, sharding: Any = None) -> dict:
+    """Reads the parameters of a model directory, in `cfg.dtype`.
+
+    A tied model whose files hold `lm_head.weight` all the same is accepted if that
+    tensor equals the embedding, which is when transformers ties the two; where they
+    differ, transformers would run the untied head, and this raises.
+
+    Args:
+      path: directory with model.safetensors, or with shards and their index.
+      cfg: what the directory's config.json says (`hf.read_config`).
+      sharding: None for the default device, one Sharding for every leaf, or a tree of
+        them in the shape of the parameters (`placement.param_shardings`).
+
+    Returns:
+      The tree `Decoder` expects.
+
+    Raises:
+      FileNotFoundError: no weights there, or a shard of the index is absent.
+      ValueError: a tensor that is missing, surplus, misshapen, unmapped or of a dtype
+        other than float32, bfloat16 and float16; a damaged file.
+    """
+    path, leaves = Path(path), leaf_shapes(cfg)
+    one_for_all = dict.fromkeys(leaves, sharding)
+    shardings = flat(sharding) if isinstance(sharding, dict) else one_for_all
+    out = {}
+    with contextlib.ExitStack() as stack:
+        tensors = _open(path, stack)
+        if cfg.tied and "lm_head.weight" in tensors:
+            _check_tied(path, tensors)
+        _check_names(path, cfg, tensors, leaves)
+        for rule in RULES:
+            if rule.path in leaves:
+                slices = [tensors[name] for name in rule.names(cfg.layers)]
+                _check_slices(path, rule, slices, leaves[rule.path].shape)
+                out[rule.path] = _place(
+                    rule, slices, leaves[rule.path], shardings[rule.path]
+                )
+    return nested(out)
+
+
+def _open(path: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Every tensor of the directory as an unread slice, by name."""
+    if (path / SINGLE).exists():
+        names = [SINGLE]
+    elif (path / INDEX).exists():
+        index = files.read_json(path / INDEX)
+        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+            raise ValueError(f"{path / INDEX}: must hold a weight_map; copy it again")
+        names = sorted(set(index["weight_map"].values()))
+    else:
+        raise FileNotFoundError(
+            f"{path}: no {SINGLE} and no {INDEX}; weights are read from safetensors "
+            "only: convert other formats with transformers' save_pretrained"
+        )
+    tensors = {}
+    for name in names:
+        if not (path / name).exists():
+            raise FileNotFoundError(
+                f"{path / name}: listed in {INDEX} and absent; download it again"
+            )
+        try:
+            file = stack.enter_context(safetensors.safe_open(path / name, "np"))
+        except safetensors.SafetensorError as error:
+            raise ValueError(
+                f"{path / name}: not a whole safetensors file ({error}); download it "
+                "again"
+            ) from None
+        keys = file.keys()
+        tensors |= {key: file.get_slice(key) for key in keys}
+    return {k: v for k, v in tensors.items() if not _IGNORED.fullmatch(k)}
+
+
+def _check_tied(path: Path, tensors: dict[str, Any]) -> None:
+    """Drops the head if it repeats the embedding."""
+    head, embed = (
+        tensors.pop("lm_head.weight"),
+        tensors.get("model.embed_tokens.weight"),
+    )
+    if embed is None:
+        return  # missing, which is reported as such
+    rows, block = head.get_shape()[0], 4096
+    same = head.get_shape() == embed.get_shape() and all(
+        np.array_equal(head[i : min(i + block, rows)], embed[i : min(i + block, rows)])
+        for i in range(0, rows, block)
+    )
+    if not same:
+        raise ValueError(
+            f"{path}: lm_head.weight differs from the embedding while config.json says "
+            "tie_word_embeddings=true; set it to false"
+        )
+
+
+def _check_names(path: Path, cfg: Arch, tensors, leaves) -> None:
+    known = [re.compile(re.escape(r.name).replace(r"\{\}", r"\d+")) for r in RULES]
+    wanted = {
+        name: None
+        for rule in RULES
+        if rule.path in leaves
+        for name in rule.names(cfg.layers)
+    }
+    unmapped, surplus = [], []
+    for name in tensors:
+        if not any(pattern.fullmatch(name) for pattern in known):
+            unmapped.append(name)
+        elif name not in wanted:
+            surplus.append(name)
+    missing = [name for name in wanted if name not in tensors]
+    what = f"a {cfg.family} decoder of {cfg.layers} layers"
+    for kind, names, rule in (
+        ("unmapped", unmapped, f"{what} has no place for it; use a supported model"),
+        ("surplus", surplus, f"{what} has none; config.json and weights must agree"),
+        ("missing", missing, f"{what} needs it; download the weights again"),
+    ):
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise ValueError(f"{path}: {kind} tensor {names[0]}{more}: {rule}")
+
+
+def _check_slices(path: Path, rule: Rule, slices: list, shape) -> None:
+    inner = shape[1:] if rule.stacked else shape
+    want = list(reversed(inner) if rule.transpose else inner)
+    for name, part in zip(rule.names(len(slices)), slices, strict=True):
+        if part.get_shape() != want:
+            raise ValueError(
+                f"{path}: tensor {name} has shape {part.get_shape()}, and config.json "
+                f"implies {want}; the two must belong to the same model"
+            )
+        if part.get_dtype() not in SOURCE_DTYPES:
+            raise ValueError(
+                f"{path}: tensor {name} is {part.get_dtype()}, and must be one of "
+                f"{list(SOURCE_DTYPES)}; use the unquantized release of the model"
+            )
+
+
+def _place(rule: Rule, slices: list, leaf, sharding: Sharding | None) -> jax.Array:
+    """One leaf on its devices; equal shards are read once."""
+    cache: dict[tuple, np.ndarray] = {}
+
+    def read(index: Any) -> np.ndarray:
+        bounds = tuple(s.indices(n)[:2] for s, n in zip(index, leaf.shape, strict=True))
+        if bounds not in cache:
+            cache[bounds] = _read(rule, slices, bounds, leaf.dtype)
+        return cache[bounds]
+
+    if sharding is None:
+        return jnp.asarray(read((slice(None),) * len(leaf.shape)))
+    return jax.make_array_from_callback(leaf.shape, sharding, read)
+
+
+def _read(rule: Rule, slices: list, bounds, dtype) -> np.ndarray:
+    out = np.empty([stop - start for start, stop in bounds], dtype)
+    if rule.stacked:
+        first, last = bounds[0]
+        parts, targets, inner = slices[first:last], out, bounds[1:]
+    else:
+        parts, targets, inner = slices, out[None], bounds
+    region = tuple(slice(*pair) for pair in inner)
+    for part, target in zip(parts, targets, strict=True):
+        if rule.transpose:
+            target.T[...] = part[region[::-1]]
+        else:
+            target[...] = part[region]
+    return out
+
+
+# Writing
+
+
+def save_params(
+    path: Path,
+    cfg: Arch,
+    params: dict,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes the parameters into the directory `path`, in the dtype they have.
+
+    One file, or from `max_shard_bytes` on several and an index. The host holds one
+    leaf and one shard at a time.
+
+    Raises:
+      ValueError: `params` is not the tree of a model of this config.
+      DiskFullError: no room.
+    """
+    ours, leaves = flat(params), leaf_shapes(cfg)
+    given, wanted = ({p: tuple(x.shape) for p, x in t.items()} for t in (ours, leaves))
+    if given != wanted:
+        odd = min({p for p, _ in given.items() ^ wanted.items()})
+        raise ValueError(
+            f"params[{'/'.join(odd)}]: shape {given.get(odd)}, and the config implies "
+            f"{wanted.get(odd)}; save a model under its own config"
+        )
+    groups = _shards(cfg, ours, max_shard_bytes)
+    tensors = _tensors(cfg, ours)
+    weight_map, total = {}, 0
+    for number, names in enumerate(groups, start=1):
+        file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        shard = {name: next(tensors) for name in names}
+        weight_map |= dict.fromkeys(names, file)
+        total += sum(x.nbytes for x in shard.values())
+        write_safetensors(path / (SINGLE if len(groups) == 1 else file), shard)
+    if len(groups) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        files.write_json(path / INDEX, index)
+
+
+def _shards(cfg: Arch, flat: dict, limit: int) -> list[list[str]]:
+    """The names of each file, in the order in which `_tensors` yields them."""
+    groups, used = [[]], 0
+    for rule in RULES:
+        if rule.path in flat:
+            names = rule.names(cfg.layers)
+            size = flat[rule.path].nbytes // len(names)
+            for name in names:
+                if used + size > limit and groups[-1]:
+                    groups.append([])
+                    used = 0
+                groups[-1].append(name)
+                used += size
+    return groups
+
+
+def _tensors(cfg: Arch, flat: dict) -> Iterator[np.ndarray]:
+    for rule in RULES:
+        if rule.path in flat:
+            leaf = np.asarray(flat[rule.path])
+            for part in leaf if rule.stacked else leaf[None]:
+                yield np.ascontiguousarray(part.T if rule.transpose else part)
+
+
+def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes one safetensors file that torch readers accept.
+
+    Raises:
+      DiskFullError: no room.
+    """
+    with files.disk_errors(path):
+        try:
+            safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:
+            # The library reports a failed write as text.
+            code = re.search(r"os error (\d+)", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), str(error)) from None

@@ -1,0 +1,98 @@
+"""The decoder with its keys and values kept: prompts are read, then single tokens.
+
+A cache is a tuple with each layer's `{"k", "v"}` in its place, `[B, K, S, H]`. Slot and
+position are the same number in every row, however long its prompt.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from seal_jax.models import decoder, lora
+
+type Cache = tuple[dict[str, Array], ...]
+
+
+def init(cfg: decoder.Arch, *, rows: int, slots: int) -> Cache:
+    """An empty cache."""
+    shape = (rows, cfg.kv_heads, slots, cfg.head_dim)
+    return tuple(
+        {name: jnp.zeros(shape, jnp.dtype(cfg.dtype)) for name in ("k", "v")}
+        for _ in range(cfg.layers)
+    )
+
+
+def read(
+    params: dict,
+    delta: lora.Tree | None,
+    cfg: decoder.Arch,
+    tokens_BT: Array,
+    length_B: Array,
+) -> tuple[Array, Cache]:
+    """Reads prompts: hidden states of their last tokens `[B, D]`, and their cache.
+
+    Args:
+      params, delta, cfg: as of `decoder.hidden`.
+      tokens_BT: prompts, padded on the right.
+      length_B: their lengths; 0 marks a row to skip.
+    """
+    b, t = tokens_BT.shape
+    is_key_BT = jnp.arange(t)[None, :] < length_B[:, None]
+    hidden_BTD, stacked = decoder.hidden(
+        params,
+        delta,
+        cfg,
+        tokens_BT,
+        jnp.broadcast_to(jnp.arange(t), (b, t)),
+        decoder.causal_mask(is_key_BT),
+        (),
+    )
+    return hidden_BTD[jnp.arange(b), jnp.maximum(length_B - 1, 0)], unstack(stacked)
+
+
+def unstack(layers: Any) -> tuple[Any, ...]:
+    """A tree stacked on L as one tree for each layer."""
+    leaves, structure = jax.tree.flatten(layers)
+    return tuple(structure.unflatten(one) for one in zip(*leaves, strict=True))
+
+
+def step(
+    params: dict,
+    delta: tuple[dict, ...] | None,
+    cfg: decoder.Arch,
+    token_B: Array,
+    length_B: Array,
+    cache: Cache,
+) -> tuple[Array, Cache]:
+    """One more token in every row: its hidden state `[B, D]`, and the cache with it.
+
+    The layers are not scanned: a scan copies each one's weights and cache out of their
+    stacks before it uses them, and decoding does little else than read them once.
+
+    Args:
+      params: base parameters with `layers` as a tuple (`unstack`).
+      delta: None, or each layer's adapters, for equal runs of consecutive rows.
+      cfg: the decoder.
+      token_B: the tokens.
+      length_B: the slots they go to; they attend to these and all before.
+      cache: what lies before. It is updated in place if the caller donated it.
+    """
+    net, variables = decoder.Decoder(cfg), {"params": params}
+    embedded: Any = net.apply(
+        variables, token_B[:, None], length_B[:, None], method="embedded"
+    )
+    x_B1D, rope = embedded
+    made = []
+    for i, layer in enumerate(params["layers"]):
+        one = {"params": layer} | ({} if delta is None else {"lora": delta[i]})
+        applied: Any = decoder.Block(cfg).apply(
+            one, x_B1D, rope, None, cache[i], length_B
+        )
+        x_B1D, kv = applied
+        made.append(kv)
+    hidden_BD: Any = net.apply(
+        variables, x_B1D[:, 0], method=lambda net, x_BD: net.final_norm(x_BD)
+    )
+    return hidden_BD, tuple(made)

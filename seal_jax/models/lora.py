@@ -1,0 +1,156 @@
+"""LoRA deltas as plain trees (Hu et al. 2021), mirroring the paths they modify.
+
+    {"layers": {"q_proj": {"a": [L, R, D], "b": [L, R, F]}, ...}}
+
+`b` is stored `[R, F]` so that forward and backward share one kernel layout. Many
+adapters are stacked on a second axis, `[L, A, R, D]`, since the model scans over L.
+Adapters are float32 over any base dtype. The scale alpha / R is folded into `b` by
+`scaled` when a delta is applied, so that the model knows nothing of it.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from seal_jax.models.decoder import Arch
+
+type Tree = dict
+
+
+def check(
+    cfg: Arch, *, targets: tuple[str, ...], rank: int, name: str = "lora"
+) -> None:
+    """Refuses an adapter the model cannot carry; `name` is the config's.
+
+    Raises:
+      ValueError: a target the model does not have, none at all, or a bad rank.
+    """
+    linears = cfg.linears()
+    if not targets or any(t not in linears for t in targets):
+        raise ValueError(
+            f"{name}.targets={list(targets)}: each must be one of {list(linears)}"
+        )
+    widest = min(min(linears[t]) for t in targets)
+    if not 1 <= rank <= widest:
+        raise ValueError(
+            f"{name}.rank={rank} must lie in 1..{widest}, the narrowest target's width"
+        )
+
+
+def init(key: Array, cfg: Arch, *, targets: tuple[str, ...], rank: int) -> Tree:
+    """A fresh adapter: A kaiming-uniform with a = sqrt(5), as PEFT draws it; B zero.
+
+    Raises:
+      ValueError: see `check`.
+    """
+    check(cfg, targets=targets, rank=rank)
+    linears = cfg.linears()
+
+    def one(index: int, name: str) -> dict[str, Array]:
+        d, f = linears[name]
+        bound = d**-0.5
+        a_LRD = jax.random.uniform(
+            jax.random.fold_in(key, index),
+            (cfg.layers, rank, d),
+            jnp.float32,
+            -bound,
+            bound,
+        )
+        return {"a": a_LRD, "b": jnp.zeros((cfg.layers, rank, f), jnp.float32)}
+
+    # fold_in by the layer's place in the model, so that adding a target leaves the
+    # draws of the others as they were.
+    names = list(linears)
+    return {"layers": {t: one(names.index(t), t) for t in targets}}
+
+
+def empty(
+    cfg: Arch, *, targets: tuple[str, ...], rank: int, adapters: int, dtype: str
+) -> Tree:
+    """Stacked deltas of zeros, `[L, A, R, .]`, which add nothing until written to."""
+
+    def one(name: str) -> dict[str, Array]:
+        lead = (cfg.layers, adapters, rank)
+        d, f = cfg.linears()[name]
+        return {"a": jnp.zeros((*lead, d), dtype), "b": jnp.zeros((*lead, f), dtype)}
+
+    return {"layers": {name: one(name) for name in targets}}
+
+
+def join(first: Tree, second: Tree) -> Tree:
+    """The sum of two deltas, as one: their ranks side by side, in `first`'s dtype.
+
+    All axes but the rank's are equal; so are the targets. Scales are folded in.
+    """
+    return jax.tree.map(
+        lambda x, y: jnp.concatenate([x, y.astype(x.dtype)], axis=-2), first, second
+    )
+
+
+def write(stack: Tree, block: Tree, at: int | Array) -> Tree:
+    """`stack` with the ranks `at`, `at + 1`, ... taken by those of `block`.
+
+    So a stack with room for n deltas, `[..., n R, .]`, is filled one after the other.
+    What would lie beyond the last rank is moved back to end there; only a number is
+    checked, since an `at` on the device is not known here.
+
+    Raises:
+      ValueError: a number `at` that leaves too few ranks.
+    """
+
+    def one(old: Array, new: Array) -> Array:
+        room, rank = old.shape[-2], new.shape[-2]
+        if isinstance(at, int) and not 0 <= at <= room - rank:
+            raise ValueError(
+                f"{rank} ranks at={at} do not fit a stack of {room}; at must lie in "
+                f"0..{room - rank}"
+            )
+        new = new.astype(old.dtype)
+        return jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=old.ndim - 2)
+
+    return jax.tree.map(one, stack, block)
+
+
+def scaled(delta: Tree, scale: float) -> Tree:
+    """The delta as the model applies it: `b` times alpha / R."""
+    return {
+        "layers": {
+            name: {"a": ab["a"], "b": ab["b"] * scale}
+            for name, ab in delta["layers"].items()
+        }
+    }
+
+
+def merge(params: Tree, delta: Tree) -> Tree:
+    """Adds a scaled delta into the weights: `W + A^T B`, summed in float32."""
+    layers = dict(params["layers"])
+    for name, ab in delta["layers"].items():
+        kernel = layers[name]["kernel"]
+        update = jnp.einsum("lrd,lrf->ldf", ab["a"], ab["b"])
+        merged = (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
+        layers[name] = {**layers[name], "kernel": merged}
+    return {**params, "layers": layers}
+
+
+def stack(adapters: list[Tree]) -> Tree:
+    """Many adapters as one tree, A after L."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *adapters)
+
+
+def select(adapters: Tree, index: int | Array) -> Tree:
+    """One adapter (or, with an index array, several) out of a stacked tree."""
+    return jax.tree.map(lambda leaf: leaf[:, index], adapters)
+
+
+def assign(adapters: Tree, slots_G: Array) -> Tree:
+    """A stack as a delta of packed tokens: run g of them is under `slots_G[g]`.
+
+    The tokens of a batch `[B, T]`, row by row, are cut into G runs of equal length. A
+    slot outside the stack is no adapter at all.
+    """
+
+    def one(ab: dict[str, Array]) -> dict[str, Array]:
+        slots_LG = jnp.broadcast_to(slots_G, (ab["a"].shape[0], *slots_G.shape))
+        return {**ab, "slots": slots_LG}
+
+    return {"layers": {name: one(ab) for name, ab in adapters["layers"].items()}}

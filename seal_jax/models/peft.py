@@ -1,0 +1,235 @@
+"""LoRA adapters as PEFT writes them: adapter_model.safetensors + adapter_config.json.
+
+PEFT keeps `lora_A` `[R, in]`, which is our `a`, and `lora_B` `[out, R]`, our `b`
+transposed. The scale alpha / R is in neither: it is `lora_alpha` in the config here and
+an argument of `lora.scaled` there.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+
+from seal_jax.models import hf, hf_weights
+from seal_jax.models.decoder import Arch
+from seal_jax.runtime import files
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_KEY = re.compile(
+    r"base_model\.model\.model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)\.lora_([AB])\.weight"
+)
+# Options that change what the tensors mean, with the values under which they do not.
+_PLAIN: dict[str, tuple] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    # The rest of PEFT's initialisations change the base weights too.
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", None),
+    "use_dora": (False, None),
+    "use_rslora": (False, None),
+    "use_qalora": (False, None),
+    "use_bdlora": (False, None),
+    "lora_bias": (False, None),
+    "fan_in_fan_out": (False, None),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "modules_to_save": ([], None),
+    "layers_to_transform": ([], None),
+    "layer_replication": ([], None),
+    "trainable_token_indices": ([], {}, None),
+    "target_parameters": ([], None),
+    "alora_invocation_tokens": ([], None),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
+}
+
+
+def save(
+    path: str | Path, delta: dict, *, cfg: Arch, alpha: float, base_name: str
+) -> None:
+    """Writes one adapter as a PEFT directory; the old one stays until it is whole.
+
+    Args:
+      path: the directory; an earlier adapter there is replaced.
+      delta: unscaled, `{"layers": {target: {"a": [L, R, D], "b": [L, R, F]}}}`.
+      cfg: of the base model.
+      alpha: LoRA's alpha.
+      base_name: hub name or path of the base, recorded for the reader.
+
+    Raises:
+      ValueError: `delta` does not fit the model, or `path` holds something else.
+      DiskFullError: no room.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    rank = _check_delta(delta, cfg)
+    for target, ab in delta["layers"].items():
+        a_LRD, b_LRF = np.asarray(ab["a"]), np.asarray(ab["b"])
+        for layer in range(cfg.layers):
+            stem = _stem(layer, target)
+            tensors[f"{stem}.lora_A.weight"] = np.ascontiguousarray(a_LRD[layer])
+            tensors[f"{stem}.lora_B.weight"] = np.ascontiguousarray(b_LRF[layer].T)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "r": rank,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
+        "lora_dropout": 0.0,
+        "target_modules": list(delta["layers"]),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "use_dora": False,
+        "use_rslora": False,
+    }
+    with hf.replacing(path, marker=CONFIG) as here:
+        files.write_json(here / CONFIG, config)
+        hf_weights.write_safetensors(here / WEIGHTS, tensors)
+
+
+def load(path: str | Path, cfg: Arch) -> tuple[dict, float]:
+    """Reads a PEFT directory as `(delta, alpha)`, float32, unscaled.
+
+    Raises:
+      FileNotFoundError: one of the two files is absent.
+      ValueError: an option this project does not have, a target or tensor the model
+        does not have, a tensor that is missing or of another shape.
+    """
+    path = Path(path)
+    config = _read_config(path)
+    tensors = _read_tensors(path / WEIGHTS)
+    targets: dict[str, None] = {}
+    for key in tensors:
+        match = _KEY.fullmatch(key)
+        if (
+            match is None
+            or match[3] not in cfg.linears()
+            or int(match[1]) >= cfg.layers
+            or not key.startswith(_stem(int(match[1]), match[3]))
+        ):
+            raise ValueError(
+                f"{path}: tensor {key} has no place in a {cfg.family} model of "
+                f"{cfg.layers} layers (targets {list(cfg.linears())}); load the "
+                "adapter on the model it was trained on"
+            )
+        targets[match[3]] = None
+    _check_targets(path, config, targets)
+    layers = {}
+    for target in (name for name in cfg.linears() if name in targets):
+        d, f = cfg.linears()[target]
+        shapes = {"A": (config["r"], d), "B": (f, config["r"])}
+        parts = {
+            side: np.stack(
+                [
+                    _take(
+                        path, tensors, f"{_stem(i, target)}.lora_{side}.weight", shape
+                    )
+                    for i in range(cfg.layers)
+                ]
+            )
+            for side, shape in shapes.items()
+        }
+        layers[target] = {
+            "a": jnp.asarray(parts["A"]),
+            "b": jnp.asarray(parts["B"].transpose(0, 2, 1)),
+        }
+    return {"layers": layers}, float(config["lora_alpha"])
+
+
+def _stem(layer: int, target: str) -> str:
+    part = "self_attn" if target in ("q_proj", "k_proj", "v_proj", "o_proj") else "mlp"
+    return f"base_model.model.model.layers.{layer}.{part}.{target}"
+
+
+def _check_delta(delta: dict, cfg: Arch) -> int:
+    """The rank, if every leaf has the shape the model implies."""
+    linears, rank = cfg.linears(), 0
+    for target, ab in delta["layers"].items():
+        rank = rank or ab["a"].shape[1]
+        d, f = linears.get(target, (0, 0))
+        want = (cfg.layers, rank, d), (cfg.layers, rank, f)
+        got = tuple(ab["a"].shape), tuple(ab["b"].shape)
+        if got != want:
+            raise ValueError(
+                f"delta[{target}]: a, b have shapes {got}, and the model implies "
+                f"{want}; save one adapter (lora.select) under its own model's config"
+            )
+    if not delta["layers"]:
+        raise ValueError(f"delta has no target; give one of {list(linears)}")
+    return rank
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not (path / CONFIG).exists():
+        raise FileNotFoundError(
+            f"{path / CONFIG}: absent; a PEFT adapter is {CONFIG} with {WEIGHTS}"
+        )
+    config = files.read_json(path / CONFIG)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path / CONFIG}: must hold one JSON object; copy it again")
+    for key, plain in _PLAIN.items():
+        value = config.get(key, plain[-1])
+        if value not in plain:
+            raise ValueError(
+                f"{path / CONFIG}: {key}={value!r} is not supported, only "
+                f"{plain[0]!r}; merge the adapter with PEFT (merge_and_unload) and "
+                "load the model"
+            )
+    for key in ("r", "lora_alpha"):
+        value = config.get(key)
+        if not isinstance(value, int | float) or value <= 0:
+            raise ValueError(
+                f"{path / CONFIG}: {key}={value!r} must be a positive number; copy the "
+                "adapter again"
+            )
+    return config
+
+
+def _read_tensors(file: Path) -> dict[str, np.ndarray]:
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{file}: absent; adapters are read from safetensors only: save it again "
+            "with PEFT's safe_serialization=True"
+        )
+    try:
+        with safetensors.safe_open(file, "np") as opened:
+            names = opened.keys()
+            return {k: opened.get_tensor(k).astype(np.float32) for k in names}
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{file}: not a whole safetensors file ({error}); copy it again"
+        ) from None
+
+
+def _check_targets(path: Path, config: dict[str, Any], found: dict[str, None]) -> None:
+    stated = config.get("target_modules")
+    # A string is a pattern or "all-linear"; then the tensors say what was trained.
+    named = (
+        {str(name).split(".")[-1] for name in stated}
+        if isinstance(stated, list)
+        else set(found)
+    )
+    if not found or named != set(found):
+        raise ValueError(
+            f"{path}: target_modules={stated} and the tensors are of {sorted(found)}; "
+            "both files must come from one adapter"
+        )
+
+
+def _take(path: Path, tensors: dict, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    if key not in tensors:
+        raise ValueError(
+            f"{path}: tensor {key} is missing; every layer must carry the adapter"
+        )
+    if tensors[key].shape != shape:
+        raise ValueError(
+            f"{path}: tensor {key} has shape {tensors[key].shape}, and r and the model "
+            f"imply {shape}; load the adapter on the model it was trained on"
+        )
+    return tensors[key]

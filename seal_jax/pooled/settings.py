@@ -1,0 +1,158 @@
+"""The experiment on many passages at once as frozen dataclasses (`pooled`).
+
+`configs/squad_cpt.py` is one; `config` has the groups that are shared.
+"""
+
+import dataclasses
+
+from seal_jax.generation.settings import Decoding, ModelSource
+from seal_jax.rewards.settings import GradeConfig
+from seal_jax.runtime import config_rules
+from seal_jax.runtime.settings import MeshConfig
+from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.training.settings import (
+    MASKED,
+    PLAIN,
+    EngineOptions,
+    FullConfig,
+    InnerConfig,
+)
+
+HOW = ("lora", "full")
+COPIES = ("once", "each")
+
+# The rows: those that train on more than nothing are trained `pool.seeds` times.
+ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
+
+
+@dataclasses.dataclass(frozen=True)
+class WriterConfig:
+    """Who writes the self-edits: the model at `path`, or if that is empty `model`.
+
+    It is loaded to write and freed before anything is trained; dtype and kernel are
+    those of `model`.
+    """
+
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolConfig:
+    """What is trained on together, and how.
+
+    The training set is `edits` self-edits for each of `passages` passages. `copies`:
+    each passage itself is in it "once", or once for "each" edit, as SEAL's first code
+    had it. `edits_file`: the self-edits are the first completions of this file in
+    SEAL's format, and none are written; empty: they are.
+
+    `how`: "lora" trains one adapter, "full" all weights. `questions`: so many of all
+    passages' are asked, drawn at random; 0: all, and more than there are is refused.
+    `seeds`: trainings of every row.
+    """
+
+    passages: int
+    edits: int
+    how: str
+    copies: str
+    questions: int
+    seeds: int
+    edits_file: str
+
+    def __post_init__(self):
+        for name in ("passages", "edits", "seeds"):
+            config_rules.at_least(f"pool.{name}", getattr(self, name), 1)
+        config_rules.at_least("pool.questions", self.questions, 0)
+        config_rules.one_of("pool.how", self.how, HOW)
+        config_rules.one_of("pool.copies", self.copies, COPIES)
+
+
+@dataclasses.dataclass(frozen=True)
+class PooledInner(InnerConfig):
+    """The one adapter's training: `batch` texts a step.
+
+    The rate climbs over the share `warmup_share` of the steps, then falls linearly to
+    zero.
+    """
+
+    batch: int
+    warmup_share: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        config_rules.at_least("inner.batch", self.batch, 1)
+        config_rules.within("inner.warmup_share", self.warmup_share, 0.0, 1.0)
+        # Others cost a pad's forward pass for each text, or take one text a step.
+        config_rules.one_of("inner.loss.mode", self.loss.mode, (MASKED,))
+        least = self.batch * self.row_tokens
+        if 0 < self.step_tokens < least:
+            raise ValueError(
+                f"inner.step_tokens={self.step_tokens} must have room for inner.batch="
+                f"{self.batch} rows of inner.row_tokens={self.row_tokens}; use {least} "
+                "or 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled:
+    """Everything that decides the result of a run on many passages at once.
+
+    The passages are those of `task.train`; nothing is held out, since the questions are
+    about what was trained on.
+    """
+
+    seed: int
+    mesh: MeshConfig
+    model: ModelSource
+    writer: WriterConfig
+    task: TaskConfig
+    pool: PoolConfig
+    propose: Decoding
+    edit: EditConfig
+    inner: PooledInner
+    full: FullConfig
+    answer: Decoding
+    grade: GradeConfig
+    arms: tuple[str, ...]
+
+    def __post_init__(self):
+        config_rules.at_least("seed", self.seed, 0)
+        for arm in self.arms:
+            config_rules.one_of("arms", arm, ARMS)
+        if not self.arms or len(set(self.arms)) < len(self.arms):
+            raise ValueError(f"arms={self.arms} must differ; name at least one, once")
+        if self.writer.path and self.pool.edits_file:
+            raise ValueError(
+                f"writer.path={self.writer.path!r} has nothing to write with "
+                f"pool.edits_file={self.pool.edits_file!r}; leave one of them empty"
+            )
+
+    @property
+    def trained_arms(self) -> tuple[str, ...]:
+        """Rows that something is trained for, in the order of `ARMS`."""
+        return tuple(arm for arm in ARMS if arm in self.arms and arm != "base")
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained at a time; of full fine-tuning there are none."""
+        if self.pool.how == "full":
+            return 0
+        return len(self.trained_arms) * self.pool.seeds
+
+    @property
+    def lines_per_step(self) -> int:
+        """Training lines of one adapter's optimizer step."""
+        return 1 if self.pool.how == "full" else self.inner.batch
+
+    @property
+    def imitate(self) -> None:
+        """None: no policy learns to write."""
+
+    @property
+    def turn_end(self) -> str:
+        """The token that ends an answer; empty: the model's own end of text."""
+        return ""
+
+    @property
+    def engine(self) -> EngineOptions:
+        """What the inner loop has to be made for besides (`capacity.choose`)."""
+        return PLAIN

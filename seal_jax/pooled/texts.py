@@ -1,0 +1,133 @@
+"""What a pooled training is made of: self-edits, their texts, and who is asked what."""
+
+import dataclasses
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from seal_jax.pooled.settings import Pooled
+from seal_jax.rounds import trials
+from seal_jax.runtime import files
+from seal_jax.tasks import knowledge, squad
+from seal_jax.tasks.base import Edit
+from seal_jax.tasks.passage import Passage
+from seal_jax.training import plan
+
+
+def read_edits(
+    path: str | Path, passages: Sequence[Passage], *, count: int
+) -> list[Edit]:
+    """The first `count` completions of each passage in a file of self-edits.
+
+    Args:
+      path: JSON in the format of SEAL's synthetic data, a list of {"title", "context",
+        "questions", "completions"}, for these passages and perhaps others.
+      passages: to be found in it by title and text.
+      count: completions of each.
+
+    Raises:
+      ValueError: not in that format, a passage that is not in it, or one with fewer
+        completions.
+      FileNotFoundError: no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"pool.edits_file={str(path)!r}: no such file")
+    records_ = files.read_json(path)
+    found = {
+        passage.id: record.get("completions")
+        for passage, record in zip(
+            squad.parse(records_, str(path)), records_, strict=True
+        )
+    }
+    edits = []
+    for p, passage in enumerate(passages):
+        own = found.get(passage.id)
+        if not isinstance(own, list) or len(own) < count:
+            have = len(own) if isinstance(own, list) else 0
+            fix = "lower pool.edits, or take" if have else "take"
+            raise ValueError(
+                f"pool.edits_file={str(path)!r}: must have pool.edits={count} "
+                f"completions about passage {passage.text[:40]!r} of {passage.title!r},"
+                f" has {have or 'none'}; {fix} the file that belongs to task.train"
+            )
+        for e, text in enumerate(own[:count]):
+            if not isinstance(text, str):
+                raise ValueError(f"{path}: completion {text!r:.40} must be text")
+            edits.append(Edit(p, e, "", text.strip()))
+    return edits
+
+
+def texts(
+    task: knowledge.Knowledge,
+    passages: Sequence[Passage],
+    edits: Sequence[Edit],
+    *,
+    copies: str,
+) -> list[list[str]]:
+    """What is trained on about each passage, the passage itself among it.
+
+    Args:
+      task: says how an edit becomes texts.
+      passages: all of them.
+      edits: of any of them, at least one of each.
+      copies: "each" edit brings the passage along; or it comes "once", last.
+    """
+    made: list[list[str]] = [[] for _ in passages]
+    for edit in edits:
+        lines = task.lines(passages[edit.item], edit)
+        own = made[edit.item]
+        if copies == "once" and own:
+            own.pop()  # The passage, which is the last of these too.
+        own += lines
+    return made
+
+
+def ask_some(passages: Sequence[Passage], count: int, *, seed: int) -> list[Passage]:
+    """The passages with `count` of all their questions, drawn at random; 0: all.
+
+    A passage of which none is drawn is left out.
+    """
+    places = [
+        (p, q) for p, own in enumerate(passages) for q in range(len(own.questions))
+    ]
+    if not 0 < count < len(places):
+        return list(passages)
+    chosen = set(random.Random(f"questions {seed}").sample(places, count))
+    asked = [
+        dataclasses.replace(
+            own,
+            questions=tuple(q for i, q in enumerate(own.questions) if (p, i) in chosen),
+        )
+        for p, own in enumerate(passages)
+    ]
+    return [passage for passage in asked if passage.questions]
+
+
+def job(
+    exp: Pooled,
+    task: knowledge.Knowledge,
+    made: Sequence[Sequence[str]],
+    seed: int,
+) -> plan.Job:
+    """The training of one model on all texts; of a full fine-tuning, too."""
+    cfg = exp.inner if exp.pool.how == "lora" else exp.full
+    limit = knowledge.longest_line(exp, task.blank)
+    lines = [tuple(task.blank.encode(text)[:limit]) for own in made for text in own]
+    total = cfg.epochs * -(-len(lines) // cfg.batch)
+    return plan.Job(
+        tuple(lines),
+        (exp.seed, trials.ADAPT, seed),
+        epochs=cfg.epochs,
+        learning_rate=cfg.learning_rate,
+        clip=cfg.clip,
+        loss=exp.inner.loss,
+        batch=cfg.batch,
+        warmup=math.ceil(cfg.warmup_share * total),
+    )
+
+
+def cut(task: knowledge.Knowledge, made: Sequence[Sequence[str]]) -> int:
+    """How many of the texts are longer than `job` takes them."""
+    limit = knowledge.longest_line(task.exp, task.blank)
+    return sum(len(task.blank.encode(text)) > limit for own in made for text in own)

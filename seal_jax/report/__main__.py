@@ -1,0 +1,6 @@
+"""`python -m seal_jax.report PATH...`: see `console`."""
+
+from seal_jax.report import console
+
+if __name__ == "__main__":
+    raise SystemExit(console.main())

@@ -1,0 +1,157 @@
+"""Result files of the SEAL reference: their fine-tuning set, and accuracies.
+
+    python -m seal_jax select RESULT.json --out FILE.jsonl
+
+makes the fine-tuning set, rows of prompt and completion, from a ranking result of the
+SEAL reference (results/query_server/train/*.json). The default is the reference's rule
+(`select`).
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_jax.rounds import select
+from seal_jax.runtime import files
+
+
+def sft_rows(
+    result: dict[str, Any], rule: select.Rule, *, rng: random.Random | None = None
+) -> list[dict[str, str]]:
+    """{"prompt", "completion"} of the chosen edits in a ranking result.
+
+    The reward is the stated mean accuracy of the edit's adapters.
+
+    Args:
+      result: a result file's value.
+      rule: how to choose, the same for all articles.
+      rng: for random ties.
+
+    Raises:
+      ValueError: an article or completion without the fields of a ranking result, or
+        without its passage where that is asked for; or as `select.best`.
+    """
+    rows = []
+    for index, article in enumerate(result["articles"]):
+        try:
+            prompt, completions = article["prompt"], article["completions"]
+            texts = [c["text"].strip() for c in completions]
+            rewards = [float(c["stats"]["adapter_mean"]) for c in completions]
+            baselines = [float(c["stats"]["baseline_mean"]) for c in completions]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"article {index}: must have a prompt, and completions with text and "
+                f"stats ({error!r}); give a file from results/query_server"
+            ) from None
+        passage = _passage(article, index) if rule.reads_passage else None
+        chosen = select.best(
+            select.candidates(rewards, texts, passage),
+            rule,
+            baseline=statistics.fmean(baselines) if baselines else None,
+            rng=rng,
+        )
+        rows += [{"prompt": prompt, "completion": texts[e]} for e in chosen]
+    return rows
+
+
+def _passage(article: dict[str, Any], index: int) -> str:
+    passage = article.get("context")
+    if not isinstance(passage, str):
+        raise ValueError(
+            f"article {index}: novelty needs the passage, its context, which is not "
+            "there; give a file that has it, or leave the options of novelty out"
+        )
+    return passage
+
+
+def accuracies(questions: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """Share of a completion's questions that are right by `key`, in each repetition."""
+    repetitions: dict[int, list[bool]] = {}
+    for question in questions:
+        repetitions.setdefault(question["rep"], []).append(question[key])
+    return [statistics.fmean(verdicts) for verdicts in repetitions.values()]
+
+
+# Command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seal_jax select",
+        description="ReST-EM selection on a ranking result of the SEAL reference.",
+    )
+    parser.add_argument("result", help="results/query_server/train/*.json")
+    parser.add_argument("--out", required=True, help="JSONL file to write")
+    parser.add_argument("--k-best", type=int, default=1, help="edits per passage")
+    parser.add_argument("--ties", choices=select.TIES, default="first")
+    parser.add_argument(
+        "--threshold",
+        type=select.threshold,
+        help="lowest mean accuracy, or 'baseline': above the model without adapter",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of --ties random")
+    parser.add_argument(
+        "--bonus", type=float, default=0.0, help="on the share of new trigrams"
+    )
+    parser.add_argument(
+        "--max-copied", type=float, help="largest share of trigrams of the passage"
+    )
+    parser.add_argument(
+        "--max-overlap", type=float, help="largest Jaccard index of two kept edits"
+    )
+    args = parser.parse_args(argv)
+    try:
+        result = _read(args.result)
+        rule = select.Rule(
+            k_best=args.k_best,
+            ties=args.ties,
+            threshold=args.threshold,
+            bonus=args.bonus,
+            max_copied=args.max_copied,
+            max_overlap=args.max_overlap,
+        )
+        rows = sft_rows(result, rule, rng=random.Random(args.seed))
+        if not rows:
+            raise ValueError(
+                "no edit was chosen; lower --threshold, raise --max-copied, or give "
+                "articles"
+            )
+        # Keys in the order of the reference's files.
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if not Path(args.out).absolute().parent.is_dir():
+            raise ValueError(f"--out {args.out}: its folder must exist; create it")
+        files.write_text(args.out, text)
+    except (ValueError, OSError) as error:
+        print(f"error: {args.result}: {error}", file=sys.stderr)
+        return 2
+    count = len({row["prompt"] for row in rows})
+    print(
+        f"{args.out}: {len(rows)} edits for {count} of {len(result['articles'])} "
+        "passages"
+    )
+    return 0
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        result = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise ValueError("no such file; give a SEAL result file") from None
+    except ValueError as error:
+        raise ValueError(f"must be one JSON value ({error}); get it again") from None
+    if not isinstance(result, dict) or not isinstance(result.get("articles"), list):
+        raise ValueError(
+            "must be a JSON object with a list of articles; give a file from "
+            "results/query_server"
+        )
+    return result
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

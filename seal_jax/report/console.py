@@ -1,0 +1,208 @@
+"""`python -m seal_jax.report PATH...`: results as tables and as a page.
+
+A PATH is a workdir of a finished run (or its summary.json); a result file of the SEAL
+reference (results/query_server), whose rewards are also examined if it ranks edits; a
+file of self-edits (data/synthetic_data, or an edits.jsonl); or a folder of continual
+results (results/continual_self_edits), or of several such folders. What has something
+in common is compared. With --html FILE, all of it becomes a page to read
+(`report_html`).
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_jax.report import few_shot_view, html_page, reference, run_view
+from seal_jax.report import inputs as report_inputs
+from seal_jax.report.commands import continual as continual_results
+from seal_jax.report.commands import reliability
+from seal_jax.report.sections import agreement as report_agreement
+from seal_jax.report.sections import continual as report_continual
+from seal_jax.report.sections import ladder as report_ladder
+from seal_jax.report.sections import novelty as report_novelty
+from seal_jax.report.sections import reference as report_results
+from seal_jax.report.sections import reliability as report_reliability
+from seal_jax.report.sections import rounds as report_rounds
+from seal_jax.runtime import formatting
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The ladder of a summary.json, its paired differences, and what the run cost.
+
+    Of the pairs, those of neighbouring rows and those of the last round; summary.json
+    and the report have all. Of a few-shot run also what became of the self-edits, and
+    the mean score of each task.
+    """
+    if summary.get("kind") == run_view.CONTINUAL:
+        arms = report_continual.arms(run_view.Workdir("", summary))
+        nothing = [formatting.Table("", (), ())]
+        scores, *others = report_continual.tables(arms) or nothing
+        parts = [_texts([scores]), report_continual.LEGEND if arms else ""]
+        parts.append(_texts(others))
+    elif few_shot_view.is_few_shot(summary):
+        parts = _few_shot_tables(summary)
+    else:
+        parts = [_ladder_table(summary)]
+    parts.append(_paired_table(summary))
+    if summary.get("stopped"):
+        parts.append(f"stopped {report_rounds.ended(summary)}")
+    cost = run_view.cost(summary)
+    parts.append("\n".join(f"{name}: {value}" for name, value in cost))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _paired_table(summary: dict[str, Any]) -> str:
+    found = report_ladder.main_pairs(summary)
+    if not found:
+        return ""
+    of = any(row.get("what") for row in found)
+    rows = [
+        (
+            f"{row.get('a', '-')} - {row.get('b', '-')}",
+            *([str(row.get("what") or "-")] if of else []),
+            formatting.count(n := report_ladder.shared(row, summary)),
+            formatting.signed(row.get("diff")),
+            formatting.number(row.get("se")),
+            formatting.signed(row.get("z") if formatting.enough(n) else None, digits=1),
+        )
+        for row in found
+    ]
+    head = ("paired difference", *(["of"] if of else []), "n", "diff", "se", "z")
+    return formatting.ruled(head, rows)
+
+
+def _ladder_table(summary: dict[str, Any]) -> str:
+    return formatting.ruled(
+        ("", "mean", "se", "n", "empty"),
+        [
+            (
+                str(row.get("name", "-")),
+                formatting.number(row.get("mean")),
+                formatting.number(row.get("se")),
+                formatting.count(row.get("n")),
+                formatting.percent(row.get("empty_rate")),
+            )
+            for row in run_view.rows(summary, "ladder")
+        ],
+    )
+
+
+def _few_shot_tables(summary: dict[str, Any]) -> list[str]:
+    """Success with an interval and the rates of the self-edits; refusals; tasks."""
+    rows, refusals = [], []
+    for row in run_view.rows(summary, "ladder"):
+        counts = few_shot_view.row_counts(row)
+        rates = (counts.valid_rate, counts.budget_rate) if counts else (None, None)
+        name = str(row.get("name", "-"))
+        rows.append(
+            (
+                name,
+                formatting.number(row.get("mean")),
+                formatting.number(row.get("se")),
+                formatting.span(row.get("low"), row.get("high")),
+                formatting.count(row.get("n")),
+                *map(formatting.percent, rates),
+                formatting.number(row.get("trained_mean") if counts else None),
+            )
+        )
+        if counts and counts.refused:
+            refusals.append(f"texts refused, {name}: {counts.reasons()}")
+    head = ("", "success", "se", "95 %", "tasks", "valid", "in budget", "if trained")
+    parts = [formatting.ruled(head, rows)]
+    if refusals:
+        parts.append("\n".join(refusals))
+    names, items = few_shot_view.items_table(summary)
+    if items:
+        lines = [
+            (
+                str(item.get("item", "-")),
+                *(formatting.number(item.get(name), digits=2) for name in names),
+            )
+            for item in items
+        ]
+        parts.append(formatting.ruled(("by task", *names), lines))
+    return parts
+
+
+def seconds_line(summary: dict[str, Any]) -> str:
+    """Seconds by kind of phase, over all rounds and rows, the longest first."""
+    kinds: dict[str, float] = {}
+    for phase, seconds in run_view.seconds(summary).items():
+        parts = phase.split("/")
+        # policy/imitate/2 is counted as imitate, round_1/adapt as adapt.
+        kind = next(p for p in reversed(parts) if not p.isdigit())
+        kinds[kind] = kinds.get(kind, 0.0) + seconds
+    ordered = sorted(kinds.items(), key=lambda item: -item[1])
+    return "seconds: " + ", ".join(f"{kind} {s:.1f}" for kind, s in ordered)
+
+
+def results_table(results: Sequence[reference.Results]) -> str:
+    """SEAL result files, one a row, and the paired differences among them."""
+    return _texts(report_results.tables(results))
+
+
+def _texts(tables: Sequence[formatting.Table]) -> str:
+    """Tables under their titles."""
+    return "\n\n".join(
+        (f"{t.title}\n\n" if t.title else "") + formatting.ruled(t.head, t.rows)
+        for t in tables
+        if t.rows
+    )
+
+
+def texts(inputs: report_inputs.Inputs, *, draws: int = 400) -> list[str]:
+    """All that is printed of `inputs`, in paragraphs.
+
+    Args:
+      draws: resampled races of a ranking file, for each measured passage.
+    """
+    parts = []
+    for run in inputs.workdirs:
+        head = str(run.path or run.name)
+        parts += [f"{head}\n\n{summary_table(run.summary)}"]
+    runs = [run for run in inputs.workdirs if report_rounds.has_rounds(run.summary)]
+    parts.append(_texts(report_rounds.tables(runs)))
+    trusted = [m for run in runs for m in report_reliability.of_workdir(run)]
+    if trusted:
+        parts.append(_texts([report_reliability.table(trusted)]))
+    if inputs.results:
+        parts.append(results_table(inputs.results))
+    parts += [reliability.describe(m, draws=draws) for m in inputs.rankings]
+    parts.append(_texts(report_agreement.tables(html_page.agreements(inputs))))
+    own = [report_novelty.of_workdir(run) for run in inputs.workdirs]
+    found = report_novelty.tables(inputs.edits, own)
+    parts.append(_texts([*found, *report_novelty.recorded(inputs.workdirs)]))
+    arms = html_page.arms(inputs.workdirs)
+    named = [(arm.name, arm.runs) for arm in arms if arm.runs]
+    if named:
+        parts.append(continual_results.side_by_side(named))
+    for name, own in inputs.continual:
+        parts.append(f"{name}: {continual_results.tables(own)}")
+    if len(inputs.continual) > 1:
+        parts.append(continual_results.side_by_side(inputs.continual))
+    return [part for part in parts if part]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints tables for the paths of a command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seal_jax.report",
+        description="Prints and draws results of seal_jax and of the SEAL reference.",
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="+")
+    parser.add_argument("--html", metavar="FILE", help="also write a page to read")
+    args = parser.parse_args(argv)
+    return formatting.exit_status(lambda: _print(args.paths, args.html))
+
+
+def _print(paths: Sequence[str], page: str | None) -> None:
+    if page and not Path(page).parent.is_dir():
+        raise ValueError(
+            f"--html {page}: {Path(page).parent} is no folder; give a file in one that "
+            "is there"
+        )
+    inputs = report_inputs.read(paths)
+    print("\n\n".join(texts(inputs)))
+    if page:
+        print(f"\npage: {html_page.write_page(inputs, page)}")

@@ -1,0 +1,53 @@
+"""The control without a reward: the same rounds with a random edit kept."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from seal_jax.generation import policies
+from seal_jax.rounds import ladder_rows, learn, proposals
+from seal_jax.rounds.experiment import Rounds
+from seal_jax.rounds.trials import Run
+from seal_jax.tasks.base import Edit
+
+
+def random_kept[Item](
+    run: Run[Rounds, Item],
+    base: policies.Policy,
+    rounds: Sequence[Sequence[Item]],
+    workdir: Path,
+) -> policies.Policy:
+    """The policy after rounds that keep a random edit: what imitation alone does.
+
+    It needs no rewards, so nothing is adapted. Its first proposals are round 1's. The
+    base stays as it is.
+    """
+    policy, past = base, []
+    for round_index, items in enumerate(rounds, start=1):
+        phase = ladder_rows.round_name(round_index)
+        edits = proposals.propose(
+            run,
+            policy,
+            items,
+            phase=phase if round_index == 1 else f"control/{phase}",
+            round_index=round_index,
+            count=run.exp.scale.edits,
+        )
+        kept: list[Edit] = []
+        for p in range(len(items)):
+            rng = random.Random(f"control {run.exp.seed} {round_index} {p}")
+            choices = [e for e in edits if e.item == p]
+            kept += rng.sample(choices, min(run.exp.select.k_best, len(choices)))
+        from_base = policy is base or run.exp.imitate.start == "base"
+        policy = learn.imitate(
+            run,
+            policy,
+            kept,
+            start=base if from_base else None,
+            past=past,
+            round_index=round_index,
+            workdir=workdir,
+            name=learn.CONTROL,
+        )
+        past.append(kept)
+    return policy

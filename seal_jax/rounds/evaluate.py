@@ -1,0 +1,146 @@
+"""Step 3 of a round: what each edit is worth, by the adapters that it needs trained.
+
+Usually every edit gets the same seeds. With `select.halving` all edits of an item get a
+few, the better ones get more, and so on: seeds go where they can still decide.
+"""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Protocol, cast
+
+from seal_jax.analysis import halving
+from seal_jax.generation import policies
+from seal_jax.rewards import names as reward_names
+from seal_jax.rounds import label_free, scoring
+from seal_jax.rounds.experiment import Rounds
+from seal_jax.rounds.graded import Graded, Trial, with_measured
+from seal_jax.rounds.trials import Run
+from seal_jax.tasks.base import Edit
+
+
+class Adapt[Item](Protocol):
+    """Step 2: trains and asks adapters of the edits (`trials.adapt_and_answer`)."""
+
+    def __call__(
+        self,
+        *,
+        phase: str,
+        seeds: Sequence[int],
+        among: Collection[int] | None = None,
+        also: Sequence[Item | None] | None = None,
+    ) -> list[list[Trial]]: ...
+
+
+def evaluate[Item](
+    run: Run[Rounds, Item],
+    policy: policies.Policy,
+    items: Sequence[Item],
+    edits: Sequence[Edit],
+    adapt: Adapt[Item],
+    *,
+    phase: str,
+    round_index: int,
+) -> tuple[list[Graded], list[float | None]]:
+    """What each of a round's edits is worth, by every reward the config names.
+
+    Without a reward that takes an adapter none is trained, and no edit has scores.
+
+    Args:
+      run: the experiment.
+      policy: the policy that is adapted.
+      items: of the round.
+      edits: of the items.
+      adapt: trains adapters of these edits, and asks them about their items.
+      phase: where finished work is kept.
+      round_index: from 1 on.
+
+    Returns:
+      the edits with their rewards, and the mean score of each item without an adapter.
+    """
+    select = run.exp.select
+    values, graded = None, [Graded(edit, (), (), (), None) for edit in edits]
+    if reward_names.RUBRIC in select.measured:
+        # First: a judge that does not answer should not cost a phase of training.
+        values = label_free.rubric(run, items, edits, phase=phase)
+    if select.trains:
+        quizzes = None
+        if reward_names.SELF_ASKED in select.measured:
+            quizzes = _quizzes(run, policy, items, phase=phase, round_index=round_index)
+        graded = _race(run, items, edits, adapt, quizzes, phase=phase)
+    if values is not None:
+        graded = [
+            with_measured(g, reward_names.RUBRIC, (value,), decides=select.reward)
+            for g, value in zip(graded, values, strict=True)
+        ]
+    return graded, scoring.baselines(run, policy, items, phase=phase)
+
+
+def _quizzes[Item](
+    run: Run[Rounds, Item],
+    policy: policies.Policy,
+    items: Sequence[Item],
+    *,
+    phase: str,
+    round_index: int,
+) -> Sequence[Item | None]:
+    """What the policy asks itself about each item; see `label_free.quizzes`."""
+    texts = label_free.passages(items)
+    # All items are passages, so `Item` is; that the checker cannot know.
+    made = label_free.quizzes(
+        cast("Run[Rounds, object]", run),
+        policy,
+        texts,
+        phase=phase,
+        round_index=round_index,
+    )
+    return cast(Sequence[Item | None], made)
+
+
+def _race[Item](
+    run: Run[Rounds, Item],
+    items: Sequence[Item],
+    edits: Sequence[Edit],
+    adapt: Adapt[Item],
+    quizzes: Sequence[Item | None] | None,
+    *,
+    phase: str,
+) -> list[Graded]:
+    """The edits with the rewards of their adapters, after all rungs of the race."""
+    exp = run.exp
+    plan = halving.uniform(exp.scale.seeds, picks=exp.scale.edits)
+    if exp.select.halving:
+        plan = halving.from_pairs(exp.select.halving)
+    graded: list[Graded] = []
+    left, spent = list(range(len(edits))), 0
+    for rung, step in enumerate(plan):
+        name = f"{phase}/rung_{rung}" if len(plan) > 1 else phase
+        outcomes = adapt(
+            phase=name, seeds=range(spent, step.seeds), among=left, also=quizzes
+        )
+        graded = scoring.reward(
+            run,
+            items,
+            edits,
+            outcomes,
+            phase=name,
+            final=True,
+            before=graded,
+            also=quizzes,
+        )
+        left, spent = _better(graded, left, step.keep), step.seeds
+        graded = [
+            dataclasses.replace(g, out=i not in left) for i, g in enumerate(graded)
+        ]
+    return graded
+
+
+def _better(graded: Sequence[Graded], left: Sequence[int], keep: int) -> list[int]:
+    """The best `keep` edits of each item, of those that are left."""
+    going = []
+    for item in sorted({graded[i].edit.item for i in left}):
+        places = [i for i in left if graded[i].edit.item == item]
+        chosen = halving.survivors(
+            [graded[i].rewards for i in places], min(keep, len(places))
+        )
+        going += sorted(places[i] for i in chosen)
+    return going

@@ -1,0 +1,102 @@
+"""What training gave for each self-edit: trials, their scores, and the rewards.
+
+Plain values, without a device or a file; `trials` makes the trials and `reward` the
+scores.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seal_jax.rewards import names as reward_names
+from seal_jax.tasks.base import Edit
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One adapter's outcome. `failed` says why there are no answers, or is None.
+
+    `also`: its answers about what it was asked beside its item.
+    """
+
+    edit: int
+    seed: int
+    answers: tuple[str, ...]
+    also: tuple[str, ...]
+    log_likelihoods: tuple[float, ...]
+    loss: float
+    failed: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Graded:
+    """One edit with what its adapters scored.
+
+    `scores[seed][i]` (a question each, or one for a few-shot task) is None where no
+    judgement could be had. `measured` holds every reward that was taken, by name: a
+    value per seed, or a single one where no adapter is asked; None: not had, or no
+    log-likelihood since the adapter failed. `rewards` are those of the one that
+    decides, `reward` their mean over what there is: there a failed adapter's
+    log-likelihood counts as `reward_names.WORST`. `out`: a race over the edits went on
+    without it.
+
+    An edit that was refused has no trials and no reward: it was not tried.
+    """
+
+    edit: Edit
+    trials: tuple[Trial, ...]
+    scores: tuple[tuple[float | None, ...], ...]
+    rewards: tuple[float | None, ...]
+    reward: float | None
+    measured: Mapping[str, tuple[float | None, ...]] = dataclasses.field(
+        default_factory=dict
+    )
+    out: bool = False
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that are there; None if none is."""
+    there = [v for v in values if v is not None]
+    return sum(there) / len(there) if there else None
+
+
+def empty_rate(answers: Sequence[str]) -> float | None:
+    """Share of answers that are blank."""
+    return sum(not a.strip() for a in answers) / len(answers) if answers else None
+
+
+def with_measured(
+    graded: Graded, name: str, values: tuple[float | None, ...], *, decides: str
+) -> Graded:
+    """With one more reward; `decides` names the one that counts."""
+    measured = {**graded.measured, name: values}
+    return decided(dataclasses.replace(graded, measured=measured), decides)
+
+
+def decided(graded: Graded, name: str) -> Graded:
+    """With the reward of that name as what counts; the grade, where it is not taken."""
+    rewards = graded.measured.get(name, graded.measured.get(reward_names.GRADE, ()))
+    if name == reward_names.LOG_LIKELIHOOD and name in graded.measured:
+        rewards = tuple(
+            reward_names.WORST if trial.failed else value
+            for trial, value in zip(graded.trials, rewards, strict=True)
+        )
+    return dataclasses.replace(graded, rewards=rewards, reward=mean(rewards))
+
+
+def counts(graded: Sequence[Graded]) -> dict[str, Any]:
+    """How many edits, texts drawn, edits trained; their mean score; refusals."""
+    edits = [g.edit for g in graded]
+    reasons = collections.Counter(
+        reason
+        for e in edits
+        for reason in (*e.redrawn, *([e.refused] if e.refused else ()))
+    )
+    return {
+        "edits": len(edits),
+        "drawn": sum(len(e.redrawn) + 1 for e in edits),
+        "trained": sum(e.refused is None for e in edits),
+        "trained_mean": mean([mean(scores) for g in graded for scores in g.scores]),
+        "refused": dict(sorted(reasons.items())),
+    }

@@ -1,0 +1,147 @@
+"""Rewards without gold answers: what the policy asks itself, and what a rubric says.
+
+The third, the majority of the adapters' own answers, needs nothing more than these and
+is taken in `reward`. All are for passages; each is held against the true reward where
+`select.compare` names both (`agreement`).
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from seal_jax.generation import policies
+from seal_jax.rewards import quiz
+from seal_jax.rounds import scoring, trials
+from seal_jax.rounds.experiment import Rounds
+from seal_jax.rounds.settings import LabelFreeConfig
+from seal_jax.rounds.trials import Run
+from seal_jax.rounds.unit_key import UnitKey
+from seal_jax.tasks.base import Edit
+from seal_jax.tasks.knowledge import Knowledge
+from seal_jax.tasks.passage import Passage
+
+
+def settings[Item](run: Run[Rounds, Item]) -> LabelFreeConfig:
+    """The group `label_free`.
+
+    Raises:
+      ValueError: the experiment has none: its items are no passages.
+    """
+    if run.exp.label_free is None:
+        raise ValueError(
+            "a reward without labels is for edits that are texts; see config_few_shot"
+        )
+    return run.exp.label_free
+
+
+def passages(items: Sequence[object]) -> list[Passage]:
+    """The items, which must be passages.
+
+    Raises:
+      ValueError: some are not.
+    """
+    texts = [item for item in items if isinstance(item, Passage)]
+    if len(texts) < len(items):
+        raise ValueError(
+            f"{len(items) - len(texts)} of {len(items)} items are no passages, which "
+            "a reward without labels is for; see config_few_shot"
+        )
+    return texts
+
+
+def quizzes(
+    run: Run[Rounds, Passage],
+    writer: policies.Policy,
+    items: Sequence[Passage],
+    *,
+    phase: str,
+    round_index: int,
+) -> list[Passage | None]:
+    """Each passage with questions that the policy asked and answered with it in view.
+
+    A question whose answer does not come out again when it is asked once more, greedily
+    and with the passage still in view, is dropped; None where none is left.
+    """
+    cfg = settings(run)
+
+    def unit() -> dict[str, Any]:
+        begin = time.monotonic()
+        stage = [np.full(len(items), v) for v in (trials.QUIZ, round_index)]
+        keys = policies.fold(run.key, *stage, np.arange(len(items)))
+        prompts = [quiz.prompt(quiz.PROMPTS[cfg.quiz.prompt], item) for item in items]
+        texts = policies.write(writer, prompts, keys, cfg.quiz)
+        asked = [quiz.parse(text, cfg.questions) for text in texts]
+        again = _again(run, writer, items, asked)
+        kept = [quiz.consistent(*pair) for pair in zip(asked, again, strict=True)]
+        return {
+            "asked": sum(map(len, asked)),
+            "quizzes": [[[q.question, q.answer] for q in own] for own in kept],
+            "seconds": time.monotonic() - begin,
+        }
+
+    run.say(f"{phase}: ask {len(items)} quizzes")
+    found = run.journal.cached(str(UnitKey(phase, "quiz")), unit)["quizzes"]
+    return [
+        dataclasses.replace(item, questions=tuple(quiz.Question(*q) for q in own))
+        if own
+        else None
+        for item, own in zip(items, found, strict=True)
+    ]
+
+
+def _again(
+    run: Run[Rounds, Passage],
+    writer: policies.Policy,
+    items: Sequence[Passage],
+    asked: Sequence[Sequence[quiz.Question]],
+) -> list[list[str]]:
+    """The same questions once more, greedily, the passage in view."""
+    cfg = settings(run).quiz
+    template = quiz.RECHECK_PROMPTS[cfg.prompt]
+    greedy = dataclasses.replace(
+        cfg, temperature=0.0, max_tokens=run.exp.answer.max_tokens
+    )
+    prompts = [
+        quiz.recheck_prompt(template, item, q.question)
+        for item, own in zip(items, asked, strict=True)
+        for q in own
+    ]
+    if not prompts:
+        return [[] for _ in items]
+    keys = policies.fold(run.key, np.arange(len(prompts)))  # Not used: it is greedy.
+    texts = iter(policies.write(writer, prompts, keys, greedy))
+    return [[next(texts) for _ in own] for own in asked]
+
+
+def rubric[Item](
+    run: Run[Rounds, Item], items: Sequence[Item], edits: Sequence[Edit], *, phase: str
+) -> list[float | None]:
+    """What the text of each edit is worth by a rubric, 0..1; no adapter is trained.
+
+    The paper's proxy (SEAL v2): a judge, four categories. None: no judgement could be
+    had.
+
+    Raises:
+      scoring.MissingJudgementsError: more than `grade.max_missing` of them.
+      ValueError: items that are no passages.
+    """
+    task, texts = run.task, passages(items)
+    if not isinstance(task, Knowledge):
+        raise ValueError("a rubric is for edits that are texts; see config_few_shot")
+
+    def unit() -> dict[str, Any]:
+        begin = time.monotonic()
+        values = task.rubric([(texts[e.item], e) for e in edits])
+        missing = sum(value is None for value in values)
+        if missing > run.task.max_missing * len(values):
+            raise scoring.MissingJudgementsError(
+                f"{phase}: {missing} of {len(values)} rubrics could not be had, "
+                f"grade.max_missing={run.task.max_missing}; run the same command "
+                "again to ask for them only"
+            )
+        return {"values": values, "seconds": time.monotonic() - begin}
+
+    return run.journal.cached(str(UnitKey(phase, "rubric")), unit)["values"]

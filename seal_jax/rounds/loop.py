@@ -1,0 +1,146 @@
+"""All rounds of a run: the ladder around them, and when to stop.
+
+The rows that need no training of the policy come first; then the rounds, each followed
+by its own row on the held-out items.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seal_jax.analysis import plateau
+from seal_jax.generation import policies
+from seal_jax.rounds import control, ladder, ladder_rows, learn, rest_em, summary
+from seal_jax.rounds.experiment import Rounds
+from seal_jax.rounds.ladder_rows import LadderRow, RowKind
+from seal_jax.rounds.settings import StopConfig
+from seal_jax.rounds.trials import Run
+from seal_jax.rounds.unit_key import UnitKey
+from seal_jax.runtime import distributed, records
+from seal_jax.tasks.base import Edit
+
+type RowOf = Callable[[policies.Policy, str], LadderRow]
+
+
+def walk[Item](
+    run: Run[Rounds, Item],
+    base: policies.Policy,
+    train: Sequence[Sequence[Item]],
+    heldout: Sequence[Item],
+    workdir: Path,
+) -> dict[str, Any]:
+    """The experiment proper; everything before it was preparation.
+
+    It consumes `base`, unless all rounds start from it.
+    """
+
+    def row_of(policy: policies.Policy, name: str) -> LadderRow:
+        return ladder.row(run, policy, heldout, name=name)
+
+    exp, wanted = run.exp, run.exp.ladder
+    before = [arm for arm in exp.base_arms if arm in wanted and arm != "oracle"]
+    rows = [row_of(base, arm) for arm in before]
+    last = [row_of(base, "oracle")] if "oracle" in wanted else []
+    if ladder_rows.CONTROL in wanted:
+        policy = control.random_kept(run, base, train, workdir)
+        rows.append(row_of(policy, ladder_rows.CONTROL))
+        del policy
+    final, lines, stopped = all_rounds(run, base, train, rows, row_of, workdir)
+    rows += [row_of(final, arm) for arm in exp.last_arms if arm in wanted]
+    rows += last
+    if distributed.leads():
+        write_heldout(run, rows, [*train, heldout], workdir)
+    table = ladder.table(rows)
+    for i, line in enumerate(table):
+        run.metrics.log(i, {f"ladder/{line['name']}": line["mean"]})
+    return {
+        "ladder": table,
+        "paired": ladder.pairs(rows),
+        "items": ladder.by_item(run, rows, heldout),
+        "rounds": lines,
+        "stopped": stopped,
+    }
+
+
+def all_rounds[Item](
+    run: Run[Rounds, Item],
+    base: policies.Policy,
+    train: Sequence[Sequence[Item]],
+    rows: list[LadderRow],
+    row_of: RowOf,
+    workdir: Path,
+) -> tuple[policies.Policy, list[dict[str, Any]], str | None]:
+    """The rounds one after another, each followed by its row, until one is the last.
+
+    Args:
+      run: the experiment.
+      base: the policy to begin with; consumed, unless all rounds start from it.
+      train: items of each round.
+      rows: of the ladder so far; gains one for each round.
+      row_of: measures a policy as a row of that name.
+      workdir: where checkpoints, the policy and edits.jsonl go.
+
+    Returns:
+      the last policy, the rounds' lines of the summary, and why they ended early.
+    """
+    start = base if run.exp.imitate.start == "base" else None
+    policy, lines, stopped = base, [], None
+    past: list[list[Edit]] = []
+    edits: list[dict[str, Any]] = []
+    for index, items in enumerate(train, start=1):
+        done = rest_em.one_round(
+            run,
+            policy,
+            items,
+            start=start,
+            past=past,
+            round_index=index,
+            workdir=workdir,
+        )
+        policy, name = done.policy, ladder_rows.round_name(index)
+        if not done.kept:
+            run.say(summary.nothing_kept(name, done.graded))
+        edits += summary.edit_rows(run, items, done, index)
+        lines.append(summary.round_line(run, items, done, index))
+        past.append(done.kept_edits)
+        learn.save_policy(run, policy, workdir, round_index=index)
+        if distributed.leads():
+            records.write_jsonl(workdir / "edits.jsonl", edits)
+        run.metrics.log(index, summary.metrics_of(lines[-1]))
+        rows.append(row_of(policy, name))
+        # As it was decided: a judgement that comes in later does not undo a round.
+        stopped = run.journal.cached(
+            str(UnitKey("", "stop", index)),
+            functools.partial(stop, run.exp.stop, rows),
+        )
+        if stopped:
+            run.say(f"stopped after round {index} of {len(train)}: {stopped}")
+            break
+    return policy, lines, stopped
+
+
+def write_heldout[Item](
+    run: Run[Rounds, Item],
+    rows: Sequence[LadderRow],
+    lists: Sequence[Sequence[Item]],
+    workdir: Path,
+) -> None:
+    """Writes heldout.jsonl, and items.jsonl where items have rows of their own."""
+    records.write_jsonl(
+        workdir / "heldout.jsonl", [edit for row in rows for edit in row.edits]
+    )
+    by_name = {run.task.name(item): item for items in lists for item in items}
+    shown = [row for item in by_name.values() if (row := run.task.item_row(item))]
+    if shown:
+        records.write_jsonl(workdir / "items.jsonl", shown)
+
+
+def stop(cfg: StopConfig, rows: Sequence[LadderRow]) -> str | None:
+    """Why no further round is worth it, by the ladder's rows so far; None: go on."""
+    first = [row.values for row in rows if row.name == "self_edits"]
+    rounds = [row.values for row in rows if row.kind is RowKind.ROUND]
+    verdict = plateau.verdict(
+        [*first, *rounds], rule=cfg.rule, patience=cfg.patience, z=cfg.z
+    )
+    return None if verdict is None else verdict.reason

@@ -1,0 +1,194 @@
+"""Training many jobs, one pool at a time, in units that survive a kill.
+
+The device holds `cfg.pool` adapters for each of its shards. `train` cuts the jobs into
+such pools, trains those that a store does not hold yet, and returns what it holds of
+each: entries of the journal, checkpoints, or, within a larger unit, arrays in memory.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from seal_jax.generation import policies
+from seal_jax.models import lora
+from seal_jax.runtime import distributed, meshes, progress
+from seal_jax.runtime.journal import Journal
+from seal_jax.training import inner, packed, plan, throughput
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A jobs, each with the integers that are folded into the run's key for it.
+
+    `frozen` and `frozen_of`, a row of it for each job: see `packed.train`.
+    """
+
+    jobs: Sequence[plan.Job]
+    folds: Sequence[tuple[int, ...]]
+    frozen: lora.Tree | None = None
+    frozen_of: Sequence[int] | None = None
+
+
+class Pool(NamedTuple):
+    """Jobs `rows` of the work, trained; row a of `trained` is job `rows[a]`.
+
+    `begin`: of the training, by the monotonic clock; `seconds`: that it took.
+    """
+
+    rows: range
+    trained: packed.TrainedAdapters
+    begin: float
+    seconds: float
+
+    @property
+    def adapters(self) -> lora.Tree:
+        """The adapters, without the rows that a pool may have to spare."""
+        return jax.tree.map(lambda x: x[:, : len(self.rows)], self.trained.adapters)
+
+    def cost(self) -> dict[str, int]:
+        """What the training took, as units of the journal tell it."""
+        trained = self.trained
+        return {
+            "tokens": trained.tokens,
+            "computed": trained.computed_tokens,
+            "steps": trained.steps,
+        }
+
+
+class Store[Unit](Protocol):
+    """Where finished pools are kept, by their index from 0 on."""
+
+    def __contains__(self, index: int) -> bool: ...
+
+    def put(self, index: int, pool: Pool) -> None: ...
+
+    def get(self, index: int, rows: range) -> Unit: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Journaled:
+    """Pools as entries "PREFIX/INDEX" of the journal: what `finish` makes of each."""
+
+    journal: Journal
+    prefix: str
+    finish: Callable[[Pool], dict[str, Any]]
+
+    def __contains__(self, index: int) -> bool:
+        return f"{self.prefix}/{index}" in self.journal
+
+    def put(self, index: int, pool: Pool) -> None:
+        self.journal.put(f"{self.prefix}/{index}", self.finish(pool))
+
+    def get(self, index: int, rows: range) -> Any:
+        """The entry, as JSON."""
+        del rows
+        return self.journal.get(f"{self.prefix}/{index}")
+
+
+class Held:
+    """Pools in memory, for work that is a part of a unit."""
+
+    def __init__(self):
+        self._pools: dict[int, Pool] = {}
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._pools
+
+    def put(self, index: int, pool: Pool) -> None:
+        self._pools[index] = pool
+
+    def get(self, index: int, rows: range) -> Pool:
+        del rows
+        return self._pools[index]
+
+
+def train[Unit](
+    policy: policies.Policy,
+    work: Work,
+    store: Store[Unit],
+    *,
+    key: jax.Array,
+    cfg: inner.EngineConfig,
+    mesh: Mesh | None,
+    phase: str,
+    say: Callable[[str], None],
+    log: Callable[[dict[str, float]], None] | None = None,
+) -> list[Unit]:
+    """What `store` has of every pool, after training those that it lacks.
+
+    Jobs share a pool in the order of `work`: those of similar length should be
+    neighbours (`longest_first`).
+
+    Args:
+      policy: the model that is adapted.
+      work: the jobs.
+      store: where finished pools are.
+      key: the run's; `work.folds` go into it.
+      cfg: the inner loop.
+      mesh: devices to share each pool, or None for the one of the base.
+      phase: for the progress bar and the line on each pool's rates.
+      say: takes that line.
+      log: takes each new pool's rates (`throughput.throughput`).
+
+    Raises:
+      ValueError: see `packed.train`.
+    """
+    count, size = len(work.jobs), cfg.pool * meshes.shards(mesh)
+    pools = [range(i, min(i + size, count)) for i in range(0, count, size)]
+    done = sum(len(rows) for i, rows in enumerate(pools) if i in store)
+    units = []
+    with progress.progress(
+        count, f"{phase}: adapt", "adapters", done=done, visible=distributed.leads()
+    ) as tick:
+        for i, rows in enumerate(pools):
+            if i not in store:
+                pool = _trained(policy, work, rows, key=key, cfg=cfg, mesh=mesh)
+                store.put(i, pool)
+                tick(len(rows))
+                unit = pool.cost() | {
+                    "train_seconds": pool.seconds,
+                    "seconds": time.monotonic() - pool.begin,
+                }
+                measured = throughput.throughput(
+                    unit, len(rows), arch=policy.arch, cfg=cfg, mesh=mesh
+                )
+                if log is not None:
+                    log(measured)
+                say(f"{phase}: {throughput.line(measured, unit, len(rows))}")
+            units.append(store.get(i, rows))
+    return units
+
+
+def _trained(
+    policy: policies.Policy,
+    work: Work,
+    rows: range,
+    *,
+    key: jax.Array,
+    cfg: inner.EngineConfig,
+    mesh: Mesh | None,
+) -> Pool:
+    begin = time.monotonic()
+    here = slice(rows.start, rows.stop)
+    trained = packed.train(
+        policy.params,
+        work.jobs[here],
+        policies.fold(key, *np.array(work.folds[here]).T),
+        arch=policy.arch,
+        cfg=cfg,
+        eos=policy.eos,
+        mesh=mesh,
+        frozen=work.frozen,
+        frozen_of=None if work.frozen_of is None else work.frozen_of[here],
+    )
+    return Pool(rows, trained, begin, time.monotonic() - begin)
+
+
+def longest_first(totals: Sequence[int]) -> list[int]:
+    """Indices of jobs by their number of steps, the most first; ties as they stand."""
+    return sorted(range(len(totals)), key=lambda i: -totals[i])

@@ -1,0 +1,94 @@
+"""Step 1 of a round: self-edits, as a policy writes them or as none does."""
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from seal_jax.generation import policies
+from seal_jax.rounds import trials
+from seal_jax.rounds.experiment import Experiment
+from seal_jax.rounds.unit_key import UnitKey
+from seal_jax.runtime import distributed, progress
+from seal_jax.tasks.base import Edit, Reading
+
+
+def propose[Item](
+    run: trials.Run[Experiment, Item],
+    writer: policies.Policy,
+    items: Sequence[Item],
+    *,
+    phase: str,
+    round_index: int,
+    count: int,
+) -> list[Edit]:
+    """Samples `count` self-edits for every item (SEAL, section 3.1).
+
+    The keys hold the round, the item, the edit and the attempt, but not the phase:
+    policies that are compared on the same items draw with the same random numbers.
+    """
+    prompts = [run.task.propose_prompt(item) for item in items]
+    index = [(p, e) for p in range(len(items)) for e in range(count)]
+    drawn: list[list[str]] = [[] for _ in index]
+    read: list[list[Reading]] = [[] for _ in index]
+    wanted = list(range(len(index)))
+
+    def unit(wanted: Sequence[int], attempt: int) -> dict[str, Any]:
+        begin = time.monotonic()
+        rows = np.array([index[i] for i in wanted])
+        fixed = [np.full(len(rows), v) for v in (trials.PROPOSE, round_index)]
+        keys = policies.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
+        if attempt:
+            keys = policies.fold(keys, np.full(len(rows), attempt))
+        asked = [prompts[p] for p, _ in rows]
+        with progress.progress(
+            len(rows), f"{phase}: propose", "edits", visible=distributed.leads()
+        ) as tick:
+            written = policies.write(writer, asked, keys, run.exp.propose, tick=tick)
+        return {"texts": written, "seconds": time.monotonic() - begin}
+
+    for attempt in range(run.task.attempts):
+        run.say(f"{phase}: propose {len(wanted)} self-edits{' again' * bool(attempt)}")
+        name = str(UnitKey(phase, "propose", attempt or None))
+        draw = functools.partial(unit, wanted, attempt)
+        texts = run.journal.cached(name, draw)["texts"]
+        for i, text in zip(wanted, texts, strict=True):
+            drawn[i].append(text)
+            read[i].append(run.task.read(items[index[i][0]], text))
+        wanted = [i for i in wanted if read[i][-1].again]
+        if not wanted:
+            break
+    edits = []
+    for i, (p, e) in enumerate(index):
+        *before, last = read[i]
+        redrawn = tuple(str(reading.refused) for reading in before)
+        edits.append(
+            Edit(
+                p,
+                e,
+                prompts[p],
+                drawn[i][-1],
+                redrawn=redrawn,
+                refused=last.refused,
+            )
+        )
+    return edits
+
+
+def fixed_edits[Item](
+    run: trials.Run[Experiment, Item], items: Sequence[Item], arm: str
+) -> list[Edit]:
+    """The edits of an arm that no policy writes; none of them is refused.
+
+    Raises:
+      ValueError: the arm's edits are a policy's.
+    """
+    edits = []
+    for p, item in enumerate(items):
+        texts = run.task.fixed(arm, item)
+        if texts is None:
+            raise ValueError(f"arm={arm!r}: a policy writes its edits; use propose")
+        edits += [Edit(p, e, "", text, fixed=True) for e, text in enumerate(texts)]
+    return edits

@@ -1,0 +1,290 @@
+"""The experiment of the rounds, and what few-shot rounds share with it."""
+
+import dataclasses
+import math
+
+from seal_jax.analysis import halving, plateau
+from seal_jax.generation.settings import Decoding, ModelSource
+from seal_jax.rewards import names as reward_names
+from seal_jax.rewards import quiz
+from seal_jax.rewards.settings import GradeConfig
+from seal_jax.rounds import select
+from seal_jax.runtime import config_rules
+from seal_jax.runtime.settings import MeshConfig
+from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.training.settings import PLAIN, EngineOptions, ImitateConfig, InnerConfig
+
+# The ladder's rows.
+BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
+CONTROL_ARMS = ("random_kept",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    rounds: int
+    passages: int
+    edits: int
+    seeds: int
+    heldout_passages: int
+    heldout_edits: int
+    heldout_seeds: int
+
+    def __post_init__(self):
+        config_rules.all_positive("scale", self)
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return max(
+            self.passages * self.edits * self.seeds,
+            self.heldout_passages * self.heldout_edits * self.heldout_seeds,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """Which edits are kept.
+
+    `reward`: what decides, one of `reward_names.REWARDS`; `compare`: others that are
+    measured beside it, for the report. `threshold`: "none", "baseline" (must beat the
+    policy without an adapter), or a number as text.
+
+    `halving`: pairs of (seeds, keep): all edits of an item are trained with so many
+    seeds, the best `keep` go on to the next pair's number of seeds (`halving`). Empty:
+    every edit gets `scale.seeds`.
+
+    `novelty_bonus` times the share of an edit's trigrams that its passage does not have
+    is added to the reward where edits are ranked. An edit of which a larger share than
+    `max_copied` is in the passage is not kept, nor one whose trigrams overlap by more
+    than `max_overlap` (Jaccard) with a better one that is; 1.0 lets all pass.
+    """
+
+    reward: str
+    compare: tuple[str, ...]
+    k_best: int
+    ties: str
+    threshold: str
+    halving: tuple[tuple[int, ...], ...]
+    novelty_bonus: float
+    max_copied: float
+    max_overlap: float
+
+    def __post_init__(self):
+        config_rules.one_of("select.reward", self.reward, reward_names.REWARDS)
+        for name in self.compare:
+            config_rules.one_of("select.compare", name, reward_names.REWARDS)
+        config_rules.one_of("select.ties", self.ties, select.TIES)
+        config_rules.at_least("select.k_best", self.k_best, 1)
+        config_rules.within("select.novelty_bonus", self.novelty_bonus, 0.0, 100.0)
+        for name in ("max_copied", "max_overlap"):
+            config_rules.within(f"select.{name}", getattr(self, name), 0.0, 1.0)
+        if self.threshold == "baseline" and self.reward != "grade":
+            raise ValueError(
+                f"select.threshold='baseline' is an accuracy and select.reward="
+                f"{self.reward!r} is not; use reward='grade' or threshold='none'"
+            )
+        if self.threshold not in ("none", "baseline") and not _is_number(
+            self.threshold
+        ):
+            raise ValueError(
+                f"select.threshold={self.threshold!r} must be 'none', 'baseline' or "
+                "a number in quotes"
+            )
+        if self.reward != "log_likelihood" and _is_number(self.threshold):
+            # No share is larger, and the round would be for nothing.
+            most = float(self.threshold)
+            config_rules.within("select.threshold", most, -math.inf, 1.0)
+
+    @property
+    def rule(self) -> select.Rule:
+        """How the edits of an item are chosen."""
+        none = self.threshold == "none"
+        return select.Rule(
+            k_best=self.k_best,
+            ties=self.ties,
+            threshold=None if none else select.threshold(self.threshold),
+            bonus=self.novelty_bonus,
+            max_copied=self.max_copied,
+            max_overlap=self.max_overlap,
+        )
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The rewards that a round measures; that which decides is the first."""
+        return tuple(dict.fromkeys((self.reward, *self.compare)))
+
+    @property
+    def trains(self) -> bool:
+        """Whether an adapter has to be trained to know any of them."""
+        return self.measured != ("rubric",)
+
+    def check_scale(self, *, edits: int, seeds: int) -> None:
+        """Refuses a choice that `edits` edits with `seeds` seeds do not allow.
+
+        Raises:
+          ValueError: see above.
+        """
+        if self.reward == "majority" and edits < 3:
+            raise ValueError(
+                f"select.reward='majority' has no majority of scale.edits={edits}: an "
+                "edit is held against the others'; sample 3 or more"
+            )
+        if not self.halving:
+            return
+        if self.reward == "rubric":
+            raise ValueError(
+                f"select.halving={self.halving} races by what adapters earn, and "
+                "select.reward='rubric' asks none; use ()"
+            )
+        try:
+            plan = halving.from_pairs(self.halving)
+            halving.trainings(plan, edits)
+        except ValueError as error:
+            raise ValueError(f"select.halving={self.halving}: {error}") from None
+        last = plan[-1]
+        if last.seeds != seeds or last.keep < self.k_best:
+            raise ValueError(
+                f"select.halving={self.halving} ends with {last.seeds} seeds and keeps "
+                f"{last.keep}: it must end with scale.seeds={seeds} (set one to the "
+                f"other) and keep at least select.k_best={self.k_best}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFreeConfig:
+    """What rewards without gold answers need (`label_free`); left out without them.
+
+    `rubric`: "rules" (strings alone) or "judge" (the endpoint of `grade.judge`).
+    `quiz`: the prompt that has the policy ask itself about a passage it sees, and how
+    it is continued; up to `questions` of its questions are put to each adapter.
+    """
+
+    rubric: str
+    quiz: Decoding
+    questions: int
+
+    def __post_init__(self):
+        config_rules.one_of("label_free.rubric", self.rubric, ("rules", "judge"))
+        config_rules.one_of("label_free.quiz.prompt", self.quiz.prompt, quiz.PROMPTS)
+        config_rules.at_least("label_free.questions", self.questions, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class StopConfig:
+    """When to stop before `scale.rounds`: see `plateau.verdict`.
+
+    `rule`: "none", "regression", or "plateau" (either of the two). The ladder's rows
+    are compared, from `self_edits` on. `random_kept` walks all rounds nevertheless.
+    """
+
+    rule: str
+    patience: int
+    z: float
+
+    def __post_init__(self):
+        config_rules.one_of("stop.rule", self.rule, plateau.RULES)
+        config_rules.at_least("stop.patience", self.patience, 1)
+        config_rules.positive("stop.z", self.z)
+
+    def check_ladder(self, ladder: tuple[str, ...], items: int) -> None:
+        """Refuses a rule that has nothing to start from, or too few items to tell.
+
+        Raises:
+          ValueError: see above.
+        """
+        if self.rule != "none" and items < plateau.FEWEST:
+            raise ValueError(
+                f"stop.rule={self.rule!r} compares rounds over {items} held-out items, "
+                f"and fewer than {plateau.FEWEST} tell nothing; hold out more, or use "
+                "'none'"
+            )
+        if self.rule != "none" and "self_edits" not in ladder:
+            raise ValueError(
+                f"stop.rule={self.rule!r} compares rounds with the row 'self_edits'; "
+                f"add it to ladder={ladder}, or use 'none'"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PassageRounds:
+    """Everything that decides a run's result."""
+
+    seed: int
+    mesh: MeshConfig
+    model: ModelSource
+    task: TaskConfig
+    scale: Scale
+    propose: Decoding
+    edit: EditConfig
+    inner: InnerConfig
+    answer: Decoding
+    grade: GradeConfig
+    label_free: LabelFreeConfig | None
+    select: SelectConfig
+    imitate: ImitateConfig
+    stop: StopConfig
+    ladder: tuple[str, ...]
+
+    def __post_init__(self):
+        config_rules.at_least("seed", self.seed, 0)
+        self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
+        self.stop.check_ladder(self.ladder, self.scale.heldout_passages)
+        for key, names in (
+            ("select.reward", (self.select.reward,)),
+            ("select.compare", self.select.compare),
+        ):
+            for name in names:
+                if name in reward_names.LABEL_FREE:
+                    config_rules.needs_group(
+                        self.label_free, "label_free", f"{key}={name!r}"
+                    )
+        if self.asks_rubric:
+            self.grade.endpoint("label_free.rubric='judge'")
+        for arm in self.ladder:
+            config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+
+    @property
+    def asks_rubric(self) -> bool:
+        """Whether a judge is asked what edits are worth."""
+        group = self.label_free
+        judged = group is not None and group.rubric == "judge"
+        return judged and "rubric" in self.select.measured
+
+    @property
+    def turn_end(self) -> str:
+        """The token that ends an answer; empty: the model's own end of text."""
+        return ""
+
+    @property
+    def base_arms(self) -> tuple[str, ...]:
+        """Rows of the ladder that the base policy walks, in order."""
+        return BASE_ARMS
+
+    @property
+    def last_arms(self) -> tuple[str, ...]:
+        """Those that the last policy walks after the rounds."""
+        return ()
+
+    @property
+    def adapters(self) -> int:
+        """The most that are trained in one phase."""
+        return self.scale.adapters
+
+    @property
+    def lines_per_step(self) -> int:
+        """Training lines of one optimizer step."""
+        return 1
+
+    @property
+    def engine(self) -> EngineOptions:
+        """What the inner loop has to be made for besides (`capacity.choose`)."""
+        return PLAIN
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

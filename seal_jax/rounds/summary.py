@@ -1,0 +1,127 @@
+"""A round's line of the summary, and its rows of edits.jsonl."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from seal_jax.analysis import agreement, novelty_measures
+from seal_jax.rewards import names as reward_names
+from seal_jax.rounds import graded as grades
+from seal_jax.rounds import scoring
+from seal_jax.rounds.experiment import Rounds
+from seal_jax.rounds.graded import Graded, mean
+from seal_jax.rounds.rest_em import Outcome
+from seal_jax.rounds.trials import Run
+
+
+def round_line[Item](
+    run: Run[Rounds, Item], items: Sequence[Item], done: Outcome, round_index: int
+) -> dict[str, Any]:
+    """All that the summary says about a round."""
+    line = scores_line(done.graded, done.kept, done.baseline, round_index)
+    line |= novelty_line([run.task.text(item) for item in items], done.graded)
+    if run.exp.select.trains:
+        line |= agreement_line(run.exp.select.measured, len(items), done.graded)
+    return line
+
+
+def edit_rows[Item](
+    run: Run[Rounds, Item], items: Sequence[Item], done: Outcome, round_index: int
+) -> list[dict[str, Any]]:
+    """The round's edits as rows of edits.jsonl."""
+    return [
+        scoring.edit_row(run, g, items, round=round_index, kept=i in done.kept)
+        for i, g in enumerate(done.graded)
+    ]
+
+
+def scores_line(
+    graded: Sequence[Graded],
+    kept: Sequence[int],
+    baseline: Sequence[float | None],
+    round_index: int,
+) -> dict[str, Any]:
+    """A round in numbers: what was sampled, the best of each item, what was kept."""
+    best: dict[int, float] = {}
+    for g in graded:
+        # What left a race early was measured by fewer seeds.
+        if g.reward is not None and not g.out:
+            p = g.edit.item
+            best[p] = max(best.get(p, g.reward), g.reward)
+    return {
+        "round": round_index,
+        "baseline_mean": mean(baseline),
+        "sampled_mean": mean([g.reward for g in graded]),
+        "best_mean": mean(list(best.values())),
+        "kept_mean": mean([graded[i].reward for i in kept]),
+        "kept": len(kept),
+        "trainings": sum(len(g.trials) for g in graded),
+        "failed_adapters": sum(bool(t.failed) for g in graded for t in g.trials),
+        "missing_judgements": sum(
+            s is None for g in graded for row in g.scores for s in row
+        ),
+        "empty_rate": grades.empty_rate(
+            [a for g in graded for t in g.trials for a in t.answers]
+        ),
+    }
+
+
+def novelty_line(
+    passages: Sequence[str | None], graded: Sequence[Graded]
+) -> dict[str, Any]:
+    """How new the edits are, and how alike; nothing where there are no passages."""
+    if not passages or any(passage is None for passage in passages):
+        return {}
+    measures = [
+        novelty_measures.measure(
+            str(passage), [g.edit.text for g in graded if g.edit.item == p]
+        )
+        for p, passage in enumerate(passages)
+    ]
+    return {
+        "novelty": {
+            name: mean([measure[name] for measure in measures]) for name in measures[0]
+        }
+    }
+
+
+def agreement_line(
+    names: Sequence[str], items: int, graded: Sequence[Graded]
+) -> dict[str, Any]:
+    """How the other rewards choose by the grade; nothing where there are none."""
+    others = [name for name in names if name != reward_names.GRADE]
+    if not others:
+        return {}
+    true, *values = (
+        [
+            [mean(g.measured.get(name, ())) for g in graded if g.edit.item == p]
+            for p in range(items)
+        ]
+        for name in (reward_names.GRADE, *others)
+    )
+    verdicts = [agreement.agree(true, value) for value in values]
+    return {
+        "agreement": [
+            {"reward": name, **dataclasses.asdict(verdict)}
+            for name, verdict in zip(others, verdicts, strict=True)
+            if verdict is not None
+        ]
+    }
+
+
+def nothing_kept(phase: str, graded: Sequence[Graded]) -> str:
+    """Why a round changes nothing, for people."""
+    counts = grades.counts(graded)
+    scored = sum(g.reward is not None for g in graded)
+    return (
+        f"{phase}: none of {counts['edits']} self-edits is kept (refused: "
+        f"{counts['refused'] or 'none'}; with a reward: {scored}); the policy stays as "
+        "it is; raise scale.edits, or loosen select.threshold and the other limits"
+    )
+
+
+def metrics_of(line: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a round's line, by the names that metrics.jsonl has for them."""
+    plain = {f"round/{k}": v for k, v in line.items() if isinstance(v, (int, float))}
+    texts = line.get("novelty", {}).items()
+    return plain | {f"novelty/{k}": v for k, v in texts if v is not None}

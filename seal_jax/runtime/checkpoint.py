@@ -1,0 +1,168 @@
+"""Trees of arrays on disk, by step: a thin wrapper around Orbax.
+
+A step becomes visible when it is complete: Orbax writes it into a temporary directory
+and renames that at the end, so a kill in mid-save leaves the steps before it as they
+were. Old steps are kept.
+"""
+
+import errno
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from seal_jax.runtime import files
+
+type Tree = Any
+
+# Beside the arrays: Orbax's own metadata, a few kB for each.
+_MARGIN_BYTES = 1 << 20
+
+
+def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> None:
+    """Writes `tree` (arrays) and `meta` (JSON) as `step`; returns when it is complete.
+
+    Raises:
+      ValueError: `directory` holds `step` already.
+      files.DiskFullError: no room; earlier steps are untouched.
+    """
+    directory = Path(directory).absolute()
+    with files.disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(directory)
+    # Asked first because Orbax reports a full disk from inside its threads, at length.
+    needed = sum(x.nbytes for x in jax.tree.leaves(tree)) + _MARGIN_BYTES
+    if shutil.disk_usage(directory).free < needed:
+        raise files.DiskFullError(errno.ENOSPC, directory / str(step))
+    args = ocp.args.Composite(
+        # From the host: with several processes Orbax refuses arrays of one of them.
+        tree=ocp.args.StandardSave(jax.tree.map(np.asarray, tree)),
+        meta=ocp.args.JsonSave(files.to_plain(meta)),
+    )
+    with _open(directory) as manager:
+        if step in manager.all_steps():
+            raise ValueError(
+                f"{directory}: step {step} is saved already; restore it or save a "
+                "later step"
+            )
+        try:
+            with files.disk_errors(directory / str(step)):
+                manager.save(step, args=args)
+                manager.wait_until_finished()
+        except ValueError as error:
+            _remove_unfinished(directory)
+            raise _disk_error(error, directory / str(step)) or error from None
+        except OSError:
+            _remove_unfinished(directory)
+            raise
+
+
+def latest(directory: str | Path) -> int | None:
+    """The newest complete step in `directory`; None if there is none."""
+    if not Path(directory).is_dir():
+        return None
+    with _open(directory) as manager:
+        return manager.latest_step()
+
+
+def restore(
+    directory: str | Path, step: int, like: Tree
+) -> tuple[Tree, dict[str, Any]]:
+    """The tree and meta that were saved as `step`, bit for bit.
+
+    Args:
+      like: arrays or `jax.ShapeDtypeStruct`s: the structure, shapes and dtypes to find.
+        A leaf goes where its counterpart lies, or to the first device.
+
+    Raises:
+      ValueError: there is no complete `step`, or it is not like `like`.
+    """
+    steps = []
+    if Path(directory).is_dir():
+        with _open(directory) as manager:
+            steps = sorted(manager.all_steps())
+    if step not in steps:
+        raise ValueError(
+            f"{directory}: step {step} is none of its complete steps {steps}; use one "
+            "of these"
+        )
+    with _open(directory) as manager:
+        stored = manager.item_metadata(step)["tree"].tree
+        _check_like(f"{directory} step {step}", _layout(stored), _layout(like))
+        found = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                tree=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
+                meta=ocp.args.JsonRestore(),
+            ),
+        )
+    return found["tree"], found["meta"]
+
+
+def _open(directory: str | Path) -> ocp.CheckpointManager:
+    here = jax.process_index()
+    # Of several processes one calls: Orbax is not to wait for the others.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}
+    )
+    return ocp.CheckpointManager(
+        Path(directory).absolute(),
+        item_handlers={
+            "tree": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "meta": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        },
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=None,
+            create=False,
+            enable_async_checkpointing=False,
+            multiprocessing_options=alone,
+        ),
+    )
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """Removes what killed or failed saves left, to give the space back."""
+    for unfinished in directory.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(unfinished)
+
+
+def _disk_error(error: ValueError, path: Path) -> files.DiskFullError | None:
+    """Tensorstore reports system errors as ValueError, with the code in the text."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if code and int(code[1]) in full:
+        return files.DiskFullError(int(code[1]), path)
+    return None
+
+
+def _layout(tree: Tree) -> dict[str, str]:
+    """{"layers/q_proj/a": "float32[2, 8, 64]"}."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{jnp.dtype(leaf.dtype).name}{list(leaf.shape)}"
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _check_like(where: str, stored: dict[str, str], like: dict[str, str]) -> None:
+    # Orbax casts a differing dtype in silence, which would not be the saved state.
+    for name in sorted(stored | like):
+        there, here = stored.get(name, "absent"), like.get(name, "absent")
+        if there != here:
+            raise ValueError(
+                f"{where}: {name} is {there} there, {here} here; they must be equal: "
+                "use the config it was saved with"
+            )
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

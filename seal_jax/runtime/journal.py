@@ -1,0 +1,111 @@
+"""The journal of a run: finished units of work, by which a killed run resumes.
+
+Each finished unit of work is one entry, and the same command run again finds it there
+instead of doing it again. The journal is read by nobody else, so it keeps NaN and
+infinities as Python's json spells them.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from seal_jax.runtime import files
+
+
+class Share(Protocol):
+    """How the processes of a run agree on a value: all get the first one's `fn()`."""
+
+    def __call__[T](self, fn: Callable[[], T], /) -> T: ...
+
+
+def alone[T](fn: Callable[[], T], /) -> T:
+    """The `Share` of a single process."""
+    return fn()
+
+
+class Journal:
+    """Finished units of work, by key, on disk before `put` returns.
+
+    A unit is one line {"key": ..., "value": ...}. A value goes through JSON on its way
+    in (a tuple becomes a list, an array its nested lists, a non-string key a string),
+    so the value a first run works with is the value a resumed run reads back: floats
+    bit for bit, NaN and infinities too. Every `get` builds the value anew; changing it
+    changes nothing here.
+
+    With several processes one of them writes, and `share` hands what it stores to the
+    others, so that all hold the same entries. All processes must then open the journal
+    and come to each `put` in the same order; the value of the one that writes counts.
+
+    Args:
+      writes: whether this process has the file; False needs a `share` between
+        processes.
+      share: how the processes agree.
+
+    Raises:
+      ValueError: at opening, a whole line that is not such an entry.
+      DiskFullError: at `put`; the journal keeps what it had.
+    """
+
+    def __init__(self, path: str | Path, *, writes: bool = True, share: Share = alone):
+        self._share = share
+        self._lines = files.Lines(path) if writes else None
+        self._texts = share(self._read)
+
+    def _read(self) -> dict[str, str]:
+        """{key: value as JSON text} of the file."""
+        texts: dict[str, str] = {}
+        if self._lines is None:
+            return texts
+        for number, row in enumerate(self._lines.rows, start=1):
+            match row:
+                case {"key": str(key), "value": value, **rest} if not rest:
+                    texts[key] = json.dumps(value)
+                case _:
+                    self._lines.close()
+                    raise files.bad_line(
+                        self._lines.path, number, 'not {"key": ..., "value": ...}'
+                    )
+        self._lines.rows = []
+        return texts
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def keys(self) -> list[str]:
+        """All keys, in the order they were first stored."""
+        return list(self._texts)
+
+    def get(self, key: str) -> files.Json:
+        """The value last stored under `key`; KeyError without one."""
+        return json.loads(self._texts[key])
+
+    def put(self, key: str, value: Any) -> None:
+        """Stores `value`; an earlier entry of the same key is superseded."""
+        self._texts[key] = self._share(lambda: self._append(key, value))
+
+    def _append(self, key: str, value: Any) -> str:
+        """Adds the entry to the file; returns its value as JSON text."""
+        text = json.dumps(value, default=files.to_json)
+        if self._lines is not None:
+            self._lines.append(f'{{"key": {json.dumps(key)}, "value": {text}}}')
+        return text
+
+    def cached(self, key: str, fn: Callable[[], Any]) -> files.Json:
+        """The stored value of `key`; without one, `fn()` is stored and read back."""
+        if key not in self._texts:
+            self.put(key, fn())
+        return self.get(key)
+
+    def close(self) -> None:
+        if self._lines is not None:
+            self._lines.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,150 @@
+"""Numbers by step: metrics.jsonl and TensorBoard.
+
+metrics.jsonl is the record; the TensorBoard file is derived from it. A resumed run does
+again what it had begun but not finished, and logs some steps a second time. So at
+opening, metrics.jsonl is read, every (step, name) pair in it is known, and logging a
+known pair does nothing. The TensorBoard file is then written anew from those rows: a
+kill between the two writes leaves no gap and no double point.
+"""
+
+import math
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer import record_writer
+
+from seal_jax.runtime import files
+
+FILE_NAME = "metrics.jsonl"
+TENSORBOARD_NAME = "tensorboard"
+_RESERVED = ("step", "time")
+
+# protobuf makes these classes at import, out of a type checker's sight.
+_Event = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+_Summary = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Log(Protocol):
+    """Where numbers by step go."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Adds values of a step."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Metrics:
+    """Writes scalars to `workdir`/metrics.jsonl and `workdir`/tensorboard.
+
+    A row of metrics.jsonl is {"step": int, "time": Unix seconds, name: value, ...}. A
+    value that is not finite is null there (and NaN in TensorBoard after a resume).
+
+    Raises:
+      ValueError: at opening, a malformed metrics.jsonl; at `log`, a reserved name.
+      files.DiskFullError: no room.
+    """
+
+    def __init__(self, workdir: str | Path, *, clock: Callable[[], float] = time.time):
+        self._clock = clock
+        # No fsync per row: the page cache outlives a killed process, and a metric is
+        # no unit of work.
+        self._lines = files.Lines(Path(workdir) / FILE_NAME, sync=False)
+        self._events = _Events(Path(workdir) / TENSORBOARD_NAME, clock())
+        self._known: set[tuple[int, str]] = set()
+        try:
+            for number, row in enumerate(self._lines.rows, start=1):
+                self._replay(number, row)
+        except BaseException:
+            self.close()
+            raise
+        self._lines.rows = []
+
+    def _replay(self, number: int, row: files.Json) -> None:
+        match row:
+            case {"step": int(step), "time": float() | int() as when, **values}:
+                self._known |= {(step, name) for name in values}
+                self._events.write(step, when, values)
+            case _:
+                raise files.bad_line(self._lines.path, number, "no step or time")
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Adds the values whose (step, name) is not on record yet."""
+        for name in values:
+            if name in _RESERVED:
+                raise ValueError(
+                    f"metric {name!r}: must not be one of {_RESERVED}, which "
+                    f"{FILE_NAME} uses itself; rename it"
+                )
+        new = {k: float(v) for k, v in values.items() if (step, k) not in self._known}
+        if not new:
+            return
+        now = self._clock()
+        self._lines.append_row({"step": int(step), "time": now} | new)
+        self._events.write(step, now, new)
+        self._known |= {(step, name) for name in new}
+
+    def close(self) -> None:
+        self._lines.close()
+        self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class NullMetrics:
+    """The metrics of a process that leaves writing to another one."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Events:
+    """One TensorBoard event file, the only one in its directory."""
+
+    def __init__(self, directory: Path, now: float):
+        with files.disk_errors(directory):
+            directory.mkdir(exist_ok=True)
+        for old in directory.glob("events.out.tfevents.*"):
+            old.unlink()
+        # The name is TensorBoard's own pattern: time, host.
+        self._path = directory / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}"
+        with files.disk_errors(self._path):
+            self._writer = record_writer.RecordWriter(self._path.open("wb"))
+        self._put(_Event(wall_time=now, file_version="brain.Event:2"))
+
+    def write(self, step: int, when: float, values: Mapping[str, float | None]) -> None:
+        scalars = [
+            _Summary.Value(tag=name, simple_value=math.nan if value is None else value)
+            for name, value in values.items()
+        ]
+        summary = _Summary(value=scalars)
+        self._put(_Event(wall_time=when, step=step, summary=summary))
+
+    def _put(self, event: Any) -> None:
+        with files.disk_errors(self._path):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,165 @@
+"""A run's workdir: its config, and the lock on it.
+
+Result files are written by `write_json` and `write_jsonl`, whose rules `files` states.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from seal_jax.runtime import files
+
+CONFIG_NAME = "config.json"
+LAYOUT_NAME = "layout.json"
+# Of a workdir's files; another number where a run cannot go on with those of before.
+# 1, which had no such mark: journals of the flat package.
+LAYOUT = 2
+_LOCK_NAME = ".lock"
+_SHOWN_DIFFERENCES = 8
+
+read_json = files.read_json
+write_json = files.write_json
+write_jsonl = files.write_jsonl
+
+
+class WorkdirInUseError(OSError):
+    """Another process holds the workdir."""
+
+
+# Workdirs
+
+
+@contextlib.contextmanager
+def lock(workdir: str | Path) -> Iterator[None]:
+    """Holds `workdir` (created if missing) for this process alone.
+
+    The kernel lets go of the lock when the process ends, however it ends.
+
+    Raises:
+      WorkdirInUseError: another process holds it.
+    """
+    path = _make_directory(workdir) / _LOCK_NAME
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            raise WorkdirInUseError(
+                f"{workdir}: in use by process {holder or 'unknown'}; one run per "
+                "workdir: wait for it to end or give another --workdir"
+            ) from None
+        with files.disk_errors(path):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def open_workdir(path: str | Path, config: dict[str, Any]) -> Path:
+    """The directory of this run, new or left by an earlier run of the same config.
+
+    Raises:
+      ValueError: it holds a run of another config (the message names the keys), `path`
+        is a file, or `config` holds a number that is not finite.
+      DiskFullError: no room for its config.json.
+    """
+    here = _make_directory(path)
+    new = json.loads(_canonical(config))
+    file = here / CONFIG_NAME
+    mark = here / LAYOUT_NAME
+    if not file.exists():
+        write_json(mark, {"layout": LAYOUT})
+        write_json(file, config)
+        return here
+    layout = _layout(mark)
+    if layout != LAYOUT:
+        age = "an earlier" if layout < LAYOUT else "a later"
+        raise ValueError(
+            f"{path}: begun by {age} version (layout {layout}, this one's is {LAYOUT}):"
+            " report reads it, but it cannot be continued; a new --workdir runs it anew"
+        )
+    differences = _differences(read_json(file), new)
+    if differences:
+        shown = differences[:_SHOWN_DIFFERENCES]
+        if len(differences) > len(shown):
+            shown.append(f"and {len(differences) - len(shown)} more")
+        raise ValueError(
+            f"{path}: holds a run of another config: {'; '.join(shown)}; give another "
+            "--workdir or the same config"
+        )
+    return here
+
+
+def _layout(mark: Path) -> int:
+    if not mark.exists():
+        return 1
+    match files.read_json(mark):
+        case {"layout": int(layout)}:
+            return layout
+    raise ValueError(f'{mark}: must hold {{"layout": NUMBER}}; it was written over')
+
+
+def _differences(there: files.Json, here: dict[str, Any]) -> list[str]:
+    """One "dotted.key=value there, value here" for each key that differs."""
+
+    def texts(config: files.Json) -> dict[str, str]:
+        # As JSON text, so that 1, 1.0 and true differ, as they do in the hash.
+        leaves = _leaves(config) if isinstance(config, dict) else {"": config}
+        return {k: json.dumps(v, sort_keys=True) for k, v in leaves.items()}
+
+    old, new = texts(there), texts(here)
+    return [
+        f"{k}={old.get(k, '(absent)')} there, {new.get(k, '(absent)')} here"
+        for k in sorted(old | new)
+        if old.get(k) != new.get(k)
+    ]
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """12 hex digits of the SHA-256 of `config` as JSON; the order of keys is nothing.
+
+    Raises:
+      ValueError: a number that is not finite.
+    """
+    return hashlib.sha256(_canonical(config).encode()).hexdigest()[:12]
+
+
+def _canonical(config: dict[str, Any]) -> str:
+    plain = files.to_plain(config)
+    for key, value in _leaves(plain).items():
+        if files.without_nan(value) != value:
+            raise ValueError(
+                f"config.{key}={value} must be finite, or two configs could not be "
+                "compared; use None for no limit"
+            )
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _make_directory(path: str | Path) -> Path:
+    try:
+        with files.disk_errors(path):
+            Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"{path}: a workdir must be a directory, and a file is in the way; give "
+            "another --workdir"
+        ) from None
+    return Path(path)

@@ -1,0 +1,302 @@
+"""Knowledge incorporation as a task of the round: learn a passage, answer without it.
+
+An item is a passage; every line of a self-edit is a training line, the passage the last
+(SEAL, arXiv 2506.10943, section 3.2); questions are answered closed-book and graded.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from seal_jax.generation.settings import Decoding
+from seal_jax.tasks import self_edit, sources
+from seal_jax.tasks.base import Edit, Encoder, Reading
+from seal_jax.tasks.passage import Passage
+from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.training import plan
+from seal_jax.training.settings import InnerConfig
+
+# (question, gold, answer) triples to scores.
+type Scorer = Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
+# (passage, lines of a self-edit) pairs to what the edits are worth by themselves.
+type Rubric = Callable[[Sequence[tuple[str, Sequence[str]]]], list[float | None]]
+
+
+class Gaps(Protocol):
+    """How many judgements may be missing."""
+
+    @property
+    def max_missing(self) -> float: ...
+
+
+class Settings(Protocol):
+    """The groups of an experiment that the task reads."""
+
+    @property
+    def propose(self) -> Decoding: ...
+    @property
+    def edit(self) -> EditConfig: ...
+    @property
+    def inner(self) -> InnerConfig: ...
+    @property
+    def answer(self) -> Decoding: ...
+    @property
+    def grade(self) -> Gaps: ...
+
+
+class Counts(Protocol):
+    """How many passages are learned from, and held out."""
+
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def passages(self) -> int: ...
+    @property
+    def heldout_passages(self) -> int: ...
+
+
+class Sources(Protocol):
+    """The groups that say which passages there are."""
+
+    @property
+    def task(self) -> TaskConfig: ...
+    @property
+    def scale(self) -> Counts: ...
+    @property
+    def ladder(self) -> tuple[str, ...]: ...
+
+
+def load(exp: Sources) -> tuple[list[list[Passage]], list[Passage]]:
+    """Training passages of each round, disjoint, and the held-out ones.
+
+    Raises:
+      ValueError: too few passages, a passage in both sets, or one without questions.
+    """
+    task, scale = exp.task, exp.scale
+    wanted = scale.rounds * scale.passages
+    if task.name != "world" and task.forward_share:
+        raise ValueError(
+            f"task.forward_share={task.forward_share} belongs to task.name='world'; "
+            "use 0.0"
+        )
+    train = sources.passages(task, sources.TRAIN, count=wanted)
+    heldout = sources.passages(task, sources.HELDOUT, count=scale.heldout_passages)
+    sources.check_apart(train, heldout, "held-out passages are training passages too")
+    if "oracle" in exp.ladder:
+        sources.check_oracle(task, heldout[0], "ladder")
+    starts = range(0, wanted, scale.passages)
+    return [train[i : i + scale.passages] for i in starts], heldout
+
+
+def make(
+    exp: Settings,
+    blank: Encoder,
+    train: Sequence[Passage],
+    heldout: Sequence[Passage],
+    *,
+    writes: bool = True,
+) -> "Knowledge":
+    """The task for these passages, without a grader.
+
+    `writes`: whether this model writes the self-edits; see `check_fit`.
+
+    Raises:
+      ValueError: a template that cannot be used, or see `check_fit`.
+      FileNotFoundError: a template's file is not there.
+    """
+    task = Knowledge(
+        exp,
+        blank,
+        self_edit.load_template(exp.propose.prompt, "propose"),
+        self_edit.load_template(exp.answer.prompt, "answer"),
+        _unconnected,
+        _unconnected,
+    )
+    check_fit(exp, blank, task, [*train, *heldout], writes=writes)
+    return task
+
+
+def _unconnected(items: Sequence[object]) -> list[float | None]:
+    raise RuntimeError(f"{len(items)} answers and no grader: see `grading.connect`")
+
+
+@dataclasses.dataclass(frozen=True)
+class Knowledge:
+    """What the round asks of the task; see `base.Task`.
+
+    `rubric` is beside that: what an edit of a passage is worth as a text.
+    """
+
+    exp: Settings
+    blank: Encoder
+    propose_template: str
+    answer_template: str
+    grader: Scorer
+    judged: Rubric
+
+    attempts = 1
+
+    @property
+    def max_missing(self) -> float:
+        return self.exp.grade.max_missing
+
+    def name(self, item: Passage) -> str:
+        return f"passage {item.id} ({item.title})"
+
+    def text(self, item: Passage) -> str:
+        return item.text
+
+    def propose_prompt(self, item: Passage) -> str:
+        return self_edit.propose_prompt(self.propose_template, item)
+
+    def read(self, item: Passage, text: str) -> Reading:
+        """Every text is an edit."""
+        del item, text
+        return Reading()
+
+    def lines(self, item: Passage, edit: Edit) -> tuple[str, ...]:
+        """Training lines of a self-edit, the passage last.
+
+        Of what no policy wrote, every line is a text: what a policy's text has to be
+        cleaned of is not there, so it is not parsed. An empty edit goes the usual way,
+        for the quirk of the reference that concerns it.
+        """
+        if edit.fixed and edit.text:
+            texts = (*edit.text.splitlines(), item.text)
+            return tuple(f"{item.title}\n{text}" for text in texts)
+        rule, quirks = self.exp.edit.split, self.exp.edit.quirks
+        return tuple(self_edit.train_lines(edit.text, item, rule=rule, quirks=quirks))
+
+    def job(self, item: Passage, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
+        inner, limit = self.exp.inner, longest_line(self.exp, self.blank)
+        lines = self.lines(item, edit)
+        return plan.Job(
+            tuple(tuple(self.blank.encode(line)[:limit]) for line in lines),
+            seed,
+            epochs=inner.epochs,
+            learning_rate=inner.learning_rate,
+            clip=inner.clip,
+            loss=inner.loss,
+        )
+
+    def fixed(self, arm: str, item: Passage) -> list[str] | None:
+        if arm == "passage_only":
+            return [""]
+        if arm == "sentence_split":
+            return ["\n".join(self_edit.sentences(item.text))]
+        return [item.oracle or ""] if arm == "oracle" else None
+
+    def prompts(self, item: Passage) -> list[str]:
+        """The closed-book prompts of the questions."""
+        return [
+            self_edit.answer_prompt(self.answer_template, item, q.question)
+            for q in item.questions
+        ]
+
+    def gold(self, item: Passage) -> list[str]:
+        return [q.answer for q in item.questions]
+
+    def scores_of(self, item: Passage) -> int:
+        return len(item.questions)
+
+    def score(
+        self, answered: Sequence[tuple[Passage, Sequence[str]]]
+    ) -> list[float | None]:
+        return self.grader(
+            [
+                (q.question, q.answer, answer)
+                for item, answers in answered
+                for q, answer in zip(item.questions, answers, strict=True)
+            ]
+        )
+
+    def rubric(self, written: Sequence[tuple[Passage, Edit]]) -> list[float | None]:
+        """What each edit's text is worth by itself, 0..1; None: could not be had."""
+        rule, quirks = self.exp.edit.split, self.exp.edit.quirks
+        return self.judged(
+            [
+                (item.text, self_edit.split(edit.text, rule=rule, quirks=quirks))
+                for item, edit in written
+            ]
+        )
+
+    def item_row(self, item: Passage) -> None:
+        del item
+
+    def row(self, item: Passage, edit: Edit) -> dict[str, Any]:
+        return {
+            "passage_id": item.id,
+            "title": item.title,
+            "passage": item.text,
+            "edit": edit.edit,
+            "prompt": edit.prompt,
+            "text": edit.text,
+            "lines": list(self.lines(item, edit)),
+        }
+
+    def answers_row(
+        self, item: Passage, answers: Sequence[str], scores: Sequence[float | None]
+    ) -> list[dict[str, Any]]:
+        return [
+            {"question": q.question, "gold": q.answer, "answer": a, "score": s}
+            for q, a, s in zip(item.questions, answers, scores, strict=True)
+        ]
+
+
+def longest_line(exp: Settings, policy: Encoder) -> int:
+    """Tokens of the longest training line the model and the packed rows can take."""
+    longest = exp.inner.loss.longest(exp.inner.row_tokens)
+    return min(policy.context, longest)
+
+
+def check_fit(
+    exp: Settings,
+    base: Encoder,
+    task: Knowledge,
+    passages: Sequence[Passage],
+    *,
+    writes: bool = True,
+) -> None:
+    """Refuses passages that would not fit the model, before anything is compiled.
+
+    A self-edit prompt is only for a model that `writes` self-edits.
+
+    Raises:
+      ValueError: a prompt, a passage or a training line longer than its context.
+    """
+    context, limit = base.context, longest_line(exp, base)
+
+    def fits(what: str, passage: Passage, text: str, room: int, fix: str) -> None:
+        length = len(base.encode(text))
+        if length > room:
+            raise ValueError(
+                f"passage {passage.id} ({passage.title!r}): {what} takes {length} "
+                f"tokens, {room} fit; {fix}"
+            )
+
+    for passage in passages:
+        fits(
+            "its training line",
+            passage,
+            f"{passage.title}\n{passage.text}",
+            limit,
+            "leave it out of the data, or raise inner.row_tokens"
+            if limit < context
+            else "leave it out of the data",
+        )
+        if writes:
+            fits(
+                "its self-edit prompt",
+                passage,
+                task.propose_prompt(passage),
+                context - exp.propose.max_tokens,
+                f"lower propose.max_tokens={exp.propose.max_tokens}",
+            )
+        for prompt in task.prompts(passage):
+            fits(
+                "a question prompt",
+                passage,
+                prompt,
+                context - exp.answer.max_tokens,
+                f"lower answer.max_tokens={exp.answer.max_tokens}",
+            )

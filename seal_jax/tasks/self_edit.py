@@ -1,0 +1,244 @@
+"""Self-edits as text: prompts that ask for them, rules that cut them into lines.
+
+A self-edit is what the policy writes about a passage. Every line of it, under the
+passage's title, is one training sequence, and the passage itself is always the last
+(SEAL, arXiv 2506.10943, section 3.2 and appendix B). The prompts have the layout of the
+reference's and words of our own; each can be replaced by a file.
+"""
+
+import re
+from pathlib import Path
+
+from seal_jax.tasks.passage import Passage
+
+
+def _prompt(instruction: str, cue: str) -> str:
+    return f"{instruction}\n\nPassage:\n{{title}}\n{{passage}}\n\n{cue}"
+
+
+# `plain` has no instruction words: the embedded model knows no others.
+PROMPTS: dict[str, str] = {
+    "implications": _prompt(
+        "Here is a passage. List what it implies, one statement per line: whatever it "
+        "says outright and whatever can be inferred from it.",
+        "Implications:\n",
+    ),
+    "implications-long": _prompt(
+        "Here is a passage. Make a long list of what it implies, one statement per "
+        "line: whatever it says outright and whatever can be inferred from it.",
+        "Implications:\n",
+    ),
+    "implications-very-long": _prompt(
+        "Here is a passage. Make an extremely long list of what it implies, one "
+        "statement per line, leaving nothing out: whatever it says outright and "
+        "whatever can be inferred from it.",
+        "Implications:\n",
+    ),
+    "rewrite": _prompt(
+        "Here is a passage. Say all of it again in several different wordings, each "
+        "wording on a line of its own.",
+        "Rewritten passages:\n",
+    ),
+    # The cue opens the first question, so the completion begins in its middle.
+    "self-qa": _prompt(
+        "Here is a passage. Turn everything it says into numbered questions, each "
+        "followed by its answer.",
+        "Question 1: ",
+    ),
+    "plain": "Passage:\n{title}\n{passage}\n\nImplications:\n",
+}
+
+ANSWER_PROMPTS: dict[str, str] = {
+    "concise": (
+        "Give a short, direct answer to the question below.\n"
+        "Question: Topic: {title}\n{question}\nAnswer:\n"
+    ),
+    "plain": "Topic: {title}\nQuestion: {question}\nAnswer:\n",
+}
+
+_KINDS = {
+    "propose": (PROMPTS, ("title", "passage")),
+    "answer": (ANSWER_PROMPTS, ("title", "question")),
+}
+RULES = ("lines", "whole")
+QUIRKS = ("fixed", "reference")
+
+
+# Prompts
+
+
+def load_template(name_or_path: str, kind: str) -> str:
+    """A prompt template: one of this module's by its name, or a text file's content.
+
+    The file is taken as it is, line break at the end included.
+
+    Args:
+      name_or_path: a key of `PROMPTS` or `ANSWER_PROMPTS`, or a file (UTF-8).
+      kind: "propose" (placeholders {title}, {passage}) or "answer" ({title},
+        {question}).
+
+    Raises:
+      ValueError: unknown name or kind, or a file that is not text or lacks a
+        placeholder.
+      FileNotFoundError: what looks like a file is not there.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"kind={kind!r} must be one of {', '.join(_KINDS)}")
+    known, placeholders = _KINDS[kind]
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path)
+    if not path.is_file():
+        names = f"one of {', '.join(known)}, or the path of a text file"
+        if path.suffix or len(path.parts) > 1:
+            raise FileNotFoundError(
+                f"{kind} prompt {name_or_path!r}: no such file; give {names}"
+            )
+        raise ValueError(f"{kind} prompt {name_or_path!r} must be {names}")
+    try:
+        template = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: a prompt must be UTF-8 text ({error.reason} at byte "
+            f"{error.start}); save it as UTF-8"
+        ) from None
+    needed = [f"{{{name}}}" for name in placeholders]
+    missing = [name for name in needed if name not in template]
+    if missing:
+        raise ValueError(
+            f"{path}: a {kind} prompt must contain {' and '.join(needed)}; add "
+            f"{' and '.join(missing)}"
+        )
+    return template
+
+
+def propose_prompt(template: str, passage: Passage) -> str:
+    """The prompt whose completion is a self-edit of `passage`."""
+    return _render(template, {"title": passage.title, "passage": passage.text})
+
+
+def answer_prompt(template: str, passage: Passage, question: str) -> str:
+    """The closed-book prompt of one question: its topic is told, its passage is not."""
+    return _render(template, {"title": passage.title, "question": question})
+
+
+def _render(template: str, values: dict[str, str]) -> str:
+    # One pass: braces and placeholders inside a value stay what they are.
+    names = "|".join(values)
+    return re.sub(rf"\{{({names})\}}", lambda match: values[match[1]], template)
+
+
+# Lines
+
+_QUESTION = re.compile(r"Question \d+:")
+_NEXT_QUESTION = re.compile(r"\n(?=Question \d+:)")
+_ANSWER = {
+    "fixed": re.compile(r"Answer(?: \d+)?:"),
+    "reference": re.compile(r"Answer:"),
+}
+
+
+def split(completion: str, *, rule: str, quirks: str) -> list[str]:
+    """The texts that a completion consists of, without title or passage.
+
+    The completion is cut at every `---`. With rule "whole" each piece is a text. With
+    rule "lines" each line of it is (list numbers are kept); where the second line
+    starts with "1." the first is an announcement and is dropped. Questions with answers
+    stay together: each text then runs to the next "Question <n>:", and the first is
+    given the "Question 1: " that the prompt ended in.
+
+    Args:
+      completion: what the policy wrote.
+      rule: "lines" or "whole".
+      quirks: "reference" is the behaviour of the released SEAL code: pairs are kept
+        together only if an answer is labelled "Answer:", though models mostly write
+        "Answer 1:" and so teach bare questions, and a completion without text counts as
+        one empty text. "fixed" knows both labels, keeps a lone pair together as well,
+        drops an announcement before "Question 1:", and has no empty texts.
+
+    Raises:
+      ValueError: unknown `rule` or `quirks`.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule={rule!r} must be one of {', '.join(RULES)}")
+    if quirks not in QUIRKS:
+        raise ValueError(f"quirks={quirks!r} must be one of {', '.join(QUIRKS)}")
+    pieces = [piece for piece in map(str.strip, completion.split("---")) if piece]
+    if not pieces and quirks == "reference":
+        return [completion.strip()]
+    if rule == "whole":
+        return pieces
+    return [text for piece in pieces for text in _split_piece(piece, quirks)]
+
+
+def _split_piece(piece: str, quirks: str) -> list[str]:
+    lines = [line for line in map(str.strip, piece.split("\n")) if line]
+    answer = _ANSWER[quirks]
+    asked = _QUESTION.search(piece) is not None
+    if quirks == "fixed" and len(lines) > 1 and answer.match(lines[1]):
+        asked = True  # the label of a first and only question is in the prompt
+    if asked and answer.search(piece):
+        return _question_texts(piece, quirks)
+    if len(lines) > 1 and lines[1].startswith("1."):
+        return lines[1:]
+    return lines
+
+
+def _question_texts(piece: str, quirks: str) -> list[str]:
+    first, *rest = _NEXT_QUESTION.split(piece)
+    if not first.startswith("Question 1:"):
+        if quirks == "fixed" and rest and rest[0].startswith("Question 1:"):
+            return [text.strip() for text in rest]
+        if quirks == "reference" or not _QUESTION.match(first):
+            first = f"Question 1: {first}"
+    return [text.strip() for text in (first, *rest)]
+
+
+def train_lines(
+    completion: str, passage: Passage, *, rule: str, quirks: str
+) -> list[str]:
+    """The training sequences of one self-edit: title, line break, text.
+
+    The passage is the last one, once. An empty completion leaves the passage alone, the
+    ladder's `passage_only`; with quirks "reference" the bare title comes before it.
+    Arguments and errors are those of `split`.
+    """
+    texts = split(completion, rule=rule, quirks=quirks)
+    return [f"{passage.title}\n{text}" for text in (*texts, passage.text)]
+
+
+# Sentences
+
+# As they are written: "no." ends a sentence, "No." mostly precedes a number.
+_ABBREVIATIONS = frozenset(
+    "Mr Mrs Ms Dr Prof St Jr Sr Rev Gen Col Lt Capt Gov Sen Rep Hon No Nos Vol vol pp "
+    "Fig fig vs e.g i.e cf al ca c approx Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov "
+    "Dec Inc Ltd Co Corp Bros Mt Ft".split()
+)
+_SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*\s+")
+
+
+def sentences(text: str) -> list[str]:
+    """`text` cut into sentences: the simplest self-edit there is, one per line.
+
+    Cuts follow . ! ? and white space, and line breaks; common abbreviations and
+    initials ("J. S. Bach") do not end a sentence. White space at the cuts is dropped.
+    """
+    found = []
+    for paragraph in text.splitlines():
+        start = 0
+        for match in _SENTENCE_END.finditer(paragraph):
+            words = paragraph[start : match.start()].split()
+            word = words[-1].lstrip("\"'“‘([") if words else ""
+            if match[0].rstrip() == "." and _is_abbreviation(word):
+                continue
+            found.append(paragraph[start : match.end()].strip())
+            start = match.end()
+        found.append(paragraph[start:].strip())
+    return [sentence for sentence in found if sentence]
+
+
+def _is_abbreviation(word: str) -> bool:
+    """Whether `word`, written before a single full stop, is one ("Dr", "J", "U.S")."""
+    initials = re.fullmatch(r"(?:[A-Z]\.)*[A-Z]", word) is not None
+    return initials or word in _ABBREVIATIONS

@@ -1,0 +1,242 @@
+"""How many adapters fit: sizes of the inner loop from the compiled program's memory.
+
+Nothing is tried out on the device. The packed loop is compiled for its shapes alone,
+XLA says what it will use, and what was left open in the config (0) is the largest that
+stays within the device.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from seal_jax.models import decoder, placement
+from seal_jax.runtime import formatting, meshes
+from seal_jax.training import inner, packed
+from seal_jax.training.settings import PLAIN, EngineOptions, InnerSizes, PlanConfig
+
+# Global steps of about two thousand tokens run a 7B model's matmuls near their peak;
+# more only cost memory. A line and its padding to tiles take some 60 positions.
+STEP_TOKENS = 2048
+POSITIONS_PER_SLOT = 32
+
+
+class Memory(NamedTuple):
+    """Bytes on one device of the inner loop's program, by what holds them."""
+
+    base: int
+    slots: int
+    pool: int
+    other: int  # temporaries and the plan's arrays
+    frozen: int = 0  # the stacks that adapters train on
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    def line(self) -> str:
+        """For people."""
+        parts = {
+            "base": self.base,
+            "slots": self.slots,
+            "finished adapters": self.pool,
+            "temporaries": self.other,
+        }
+        if self.frozen:
+            parts["frozen stacks"] = self.frozen
+        listed = ", ".join(f"{name} {formatting.size(n)}" for name, n in parts.items())
+        return f"{formatting.size(self.total)} ({listed})"
+
+
+def measure(
+    arch: decoder.Arch, cfg: inner.EngineConfig, mesh: Mesh | None = None
+) -> Memory:
+    """What training with `cfg` takes on a device, read off the compiled program."""
+    params, (slots, results), _, _, _, *more = packed.arguments(arch, cfg, mesh)
+    used = packed.program(arch, cfg, mesh).memory_analysis()
+    assert used is not None  # Every backend of jax's own has it.
+    whole = (
+        used.argument_size_in_bytes
+        + used.output_size_in_bytes
+        - used.alias_size_in_bytes
+        + used.temp_size_in_bytes
+        + used.generated_code_size_in_bytes
+    )
+    parts = [_bytes(tree) for tree in (params, slots, results, more[1:])]
+    base, own, pool, frozen = parts
+    return Memory(base, own, pool, whole - sum(parts), frozen)
+
+
+def _bytes(tree: object) -> int:
+    """On one device."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        shape, cut = leaf.shape, leaf.sharding
+        total += math.prod(cut.shard_shape(shape) if cut else shape) * (
+            leaf.dtype.itemsize
+        )
+    return total
+
+
+def choose(
+    arch: decoder.Arch,
+    wanted: InnerSizes,
+    *,
+    limit: int,
+    adapters: int,
+    lines: int = 1,
+    mesh: Mesh | None = None,
+    options: EngineOptions = PLAIN,
+) -> tuple[inner.EngineConfig, Memory]:
+    """The inner loop with every size decided.
+
+    Args:
+      arch: the decoder.
+      wanted: the config; `step_tokens`, `slots`, `active` and `pool` may be 0.
+      limit: bytes the program may use (`backend.memory_limit`).
+      adapters: the most that are trained at a time; a pool need not be larger.
+      lines: how many one optimizer step trains; a global step has as many rows.
+      mesh: the mesh, or None for one device.
+      options: what else the program is made for.
+
+    Raises:
+      ValueError: what is fixed does not fit; says what would.
+    """
+    row, shards = wanted.row_tokens, meshes.shards(mesh)
+    adapters = -(-adapters // shards)
+    # With divergence a step has a text beside its lines.
+    least = row * (lines + options.divergence)
+    first = wanted.step_tokens or max(-(-STEP_TOKENS // row) * row, least)
+    while True:
+        cfg = dataclasses.replace(
+            build(wanted, step_tokens=first, adapters=adapters),
+            **dataclasses.asdict(options),
+        )
+        memory = measure(arch, cfg, mesh)
+        if max(memory.total, answering(memory, shards)) <= limit:
+            return cfg, memory
+        smaller = _shrunk(cfg, wanted, memory, limit, shards)
+        if smaller is not None:
+            memory = measure(arch, smaller, mesh)
+            if max(memory.total, answering(memory, shards)) <= limit:
+                return smaller, memory
+        if wanted.step_tokens or first == least:
+            if memory.total <= limit:
+                raise ValueError(
+                    "generation after training needs "
+                    f"{formatting.size(answering(memory, shards))} ({_twice(memory)} "
+                    "twice, and the finished adapters), "
+                    f"{formatting.size(limit)} can be used; lower inner.pool, or "
+                    "spread the base over devices with mesh.model"
+                )
+            raise ValueError(_advice(cfg, wanted, memory, limit, least))
+        first = max(least, first // 2 // row * row)
+
+
+def answering(memory: Memory, shards: int) -> int:
+    """The least that generation takes afterwards, bytes on one device.
+
+    The base and its layers once more, as decoding reads them; the frozen stacks, and
+    those once more with adapters on them; and the finished adapters of all shards, for
+    a moment twice. Its cache is not in it: that is for `batch`.
+    """
+    finished = memory.pool * (1 if shards == 1 else 2 * shards)
+    return 2 * (memory.base + memory.frozen) + finished
+
+
+def base_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
+    """One set of weights on one device."""
+    like = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), arch))
+    if mesh is not None:
+        like = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            like,
+            placement.param_shardings(arch, mesh),
+        )
+    return _bytes(like)
+
+
+def _twice(memory: Memory) -> str:
+    return "the base and the frozen stacks" if memory.frozen else "the base"
+
+
+def build(wanted: InnerSizes, *, step_tokens: int, adapters: int) -> inner.EngineConfig:
+    """The config's inner loop, its open sizes as for a device with memory enough."""
+    slots = wanted.slots or max(1, step_tokens // POSITIONS_PER_SLOT)
+    # Rarely do more than three in four find their next line's place in a step.
+    active = wanted.active or max(1, slots * 3 // 4)
+    return inner.EngineConfig(
+        targets=wanted.lora.targets,
+        rank=wanted.lora.rank,
+        alpha=wanted.lora.alpha,
+        plan=PlanConfig(
+            tile=wanted.tile,
+            row_tokens=wanted.row_tokens,
+            step_tokens=step_tokens,
+            slots=slots,
+            active=min(active, slots),
+        ),
+        pool=wanted.pool or max(adapters, 1),
+    )
+
+
+def _per_adapter(cfg: inner.EngineConfig, memory: Memory) -> tuple[float, float]:
+    return memory.slots / cfg.plan.slots, memory.pool / cfg.pool
+
+
+def _shrunk(
+    cfg: inner.EngineConfig,
+    wanted: InnerSizes,
+    memory: Memory,
+    limit: int,
+    shards: int,
+) -> inner.EngineConfig | None:
+    """`cfg` with a smaller pool, then fewer slots, as far as the config leaves open."""
+    per_slot, per_result = _per_adapter(cfg, memory)
+    room = limit - memory.base - memory.other - memory.frozen
+    sizes = cfg.plan
+    slots, pool = sizes.slots, cfg.pool
+    pool_most = pool
+    if not wanted.pool:
+        pool = min(pool, int((room - slots * per_slot) // per_result))
+        held = per_result * (1 if shards == 1 else 2 * shards)
+        pool = min(pool, int((limit - 2 * (memory.base + memory.frozen)) // held))
+    if pool < slots and not wanted.pool and not wanted.slots:
+        slots = pool = min(pool_most, int(room // (per_slot + per_result)))
+    elif not wanted.slots:
+        slots = min(slots, int((room - pool * per_result) // per_slot))
+    active = sizes.active if wanted.active else min(sizes.active, slots)
+    if pool < 1 or slots < max(active, 1):
+        return None
+    fewer = dataclasses.replace(sizes, slots=slots, active=active)
+    return dataclasses.replace(cfg, plan=fewer, pool=pool)
+
+
+def _advice(
+    cfg: inner.EngineConfig,
+    wanted: InnerSizes,
+    memory: Memory,
+    limit: int,
+    least: int,
+) -> str:
+    per_slot, per_result = _per_adapter(cfg, memory)
+    room = limit - memory.base - memory.other - memory.frozen
+    fits = int((room - cfg.pool * per_result) // per_slot)
+    together = int(room // (per_slot + per_result))
+    have = (
+        f"the inner loop with inner.step_tokens={cfg.plan.step_tokens}, inner.slots="
+        f"{cfg.plan.slots}, inner.pool={cfg.pool} needs {memory.line()}, "
+        f"{formatting.size(limit)} can be used"
+    )
+    if fits >= 1:
+        return f"{have}; inner.slots={fits} fits"
+    if together >= 1:
+        return f"{have}; inner.slots={together} with inner.pool={together} fits"
+    if wanted.step_tokens > least:
+        return f"{have}; lower inner.step_tokens, or leave it at 0"
+    return (
+        f"{have}; lower inner.lora.rank or inner.row_tokens, name fewer "
+        "inner.lora.targets, or spread the base over devices with mesh.model"
+    )

@@ -1,0 +1,298 @@
+"""The inner loop's definition: training one adapter on one self-edit.
+
+`adapt` is one adapter, a batch of lines per optimizer step, in the plainest JAX. It
+knows of no other adapter, and `jax.vmap(adapt)` trains many. `packed` is what runs, and
+must equal it; both end in the same `update`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from seal_jax.models import decoder, lora
+from seal_jax.training.settings import PlanConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """What a compiled inner loop is made for (SEAL, section 3.2; its TTT server).
+
+    `pool`: finished adapters held on the device, and so the most that `train` takes.
+
+    `frozen_rows` stacks of `frozen_rank` ranks may lie beneath: what was learnt before,
+    of which each adapter trains on one. `orthogonal` weighs the overlap with it (see
+    `overlap`). With `divergence` texts may lie beside the lines (`plan.Job`), on which
+    the divergence from the base is trained down. That costs a forward pass of all
+    tokens through the base, and the adapted model's logits once more.
+    """
+
+    targets: tuple[str, ...]
+    rank: int
+    alpha: float
+    plan: PlanConfig
+    pool: int
+    frozen_rank: int = 0
+    frozen_rows: int = 0
+    orthogonal: float = 0.0
+    divergence: bool = False
+
+    def __post_init__(self):
+        rank, rows = self.frozen_rank, self.frozen_rows
+        if min(rank, rows) < 0 or bool(rank) != bool(rows):
+            raise ValueError(
+                f"inner.frozen_rank={rank} and inner.frozen_rows={rows} must both be "
+                "positive, or both 0 for adapters on the base alone"
+            )
+        if not 0 <= self.orthogonal < float("inf"):
+            raise ValueError(
+                f"inner.orthogonal={self.orthogonal} must be at least 0 and finite"
+            )
+        if self.orthogonal and not rank:
+            raise ValueError(
+                f"inner.orthogonal={self.orthogonal} has nothing to be orthogonal to; "
+                "set inner.frozen_rank and inner.frozen_rows, or use 0"
+            )
+
+    @property
+    def extended(self) -> bool:
+        """Whether the packed program takes more than its steps (`plan_blocks`)."""
+        return self.frozen_rank > 0 or self.divergence
+
+
+class Slot(NamedTuple):
+    """Training state of one adapter, or of many, stacked as `lora.stack` does."""
+
+    adapter: lora.Tree
+    adam: optax.ScaleByAdamState
+    loss_sum: Array  # of its step losses so far, float32
+
+
+# torch.optim.AdamW's and the Hugging Face Trainer's defaults, weight decay 0.
+ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+
+
+def init_slot(adapter: lora.Tree) -> Slot:
+    """A slot about to take its first step."""
+    adam = cast(optax.ScaleByAdamState, ADAM.init(adapter))
+    return Slot(adapter, adam, jnp.zeros(()))
+
+
+def update(slot: Slot, grads: lora.Tree, loss: Array, rate: Array, clip: Array) -> Slot:
+    """One AdamW step of one adapter, its gradient clipped by its own global norm."""
+    # torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6.
+    shrink = jnp.minimum(1.0, clip / (optax.tree.norm(grads) + 1e-6))
+    grads = jax.tree.map(lambda g: g * shrink, grads)
+    updates, adam = ADAM.update(grads, slot.adam)
+    adapter = jax.tree.map(lambda p, u: p - rate * u, slot.adapter, updates)
+    return Slot(adapter, cast(optax.ScaleByAdamState, adam), slot.loss_sum + loss)
+
+
+def applied(
+    adapter: lora.Tree, cfg: EngineConfig, frozen: lora.Tree | None = None
+) -> lora.Tree:
+    """An adapter, or a stack of them, as the model applies it: on top of its `frozen`.
+
+    Joined in the dtype of `frozen`, the base's, in which the model multiplies anyway.
+
+    Raises:
+      ValueError: `frozen` is given or missing, against `cfg`.
+    """
+    if (frozen is None) != (cfg.frozen_rank == 0):
+        raise ValueError(
+            f"inner.frozen_rank={cfg.frozen_rank} and {'no ' * (frozen is None)}frozen "
+            "stack do not agree; give one if, and only if, there is a rank for it"
+        )
+    delta = lora.scaled(adapter, cfg.alpha / cfg.rank)
+    return delta if frozen is None else lora.join(frozen, delta)
+
+
+def overlap(frozen: lora.Tree, adapter: lora.Tree) -> Array:
+    """How far adapters leave the orthogonal complement of what is frozen, float32 `[]`.
+
+    The sum over layers and targets of `||A_frozen A_adapter^T||_F^2`, squared as in the
+    loss of O-LoRA (Wang et al. 2023, arXiv 2310.14152); scales do not enter.
+    Stacks, `[L, K, R, D]`, give the sum of each with its own.
+    """
+
+    def one(frozen_a: Array, a: Array) -> Array:
+        inner_products = jnp.einsum(
+            "...rd,...sd->...rs", frozen_a, a, preferred_element_type=jnp.float32
+        )
+        return jnp.sum(inner_products**2)
+
+    layers = frozen["layers"]
+    return sum(
+        (one(layers[name]["a"], ab["a"]) for name, ab in adapter["layers"].items()),
+        start=jnp.zeros(()),
+    )
+
+
+def empty_frozen(arch: decoder.Arch, cfg: EngineConfig) -> lora.Tree | None:
+    """The stacks beneath the adapters, nothing learnt yet; None if there are none."""
+    if not cfg.frozen_rank:
+        return None
+    return lora.empty(
+        arch,
+        targets=cfg.targets,
+        rank=cfg.frozen_rank,
+        adapters=cfg.frozen_rows,
+        dtype=arch.dtype,
+    )
+
+
+def check_frozen(
+    frozen: lora.Tree | None,
+    rows: Sequence[int],
+    jobs: int,
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+) -> None:
+    """Refuses stacks that `cfg` does not describe, or rows that they do not have.
+
+    Raises:
+      ValueError: shapes, dtype or targets, the number of rows, or a row.
+    """
+    wanted = _shapes(jax.eval_shape(lambda: empty_frozen(arch, cfg)))
+    if _shapes(frozen) != wanted:
+        raise ValueError(
+            f"frozen={_shapes(frozen)} must be {wanted}, as inner.frozen_rank="
+            f"{cfg.frozen_rank} and inner.frozen_rows={cfg.frozen_rows} say; make it "
+            "with inner.empty_frozen"
+        )
+    if len(rows) != (jobs if cfg.frozen_rank else 0):
+        raise ValueError(
+            f"frozen_of has {len(rows)} rows for {jobs} jobs and inner.frozen_rank="
+            f"{cfg.frozen_rank}; give a row for each job if there is a rank, else none"
+        )
+    if rows and not 0 <= min(rows) <= max(rows) < cfg.frozen_rows:
+        raise ValueError(
+            f"frozen_of has rows {min(rows)}..{max(rows)}, they must lie in 0.."
+            f"{cfg.frozen_rows - 1}; raise inner.frozen_rows={cfg.frozen_rows}"
+        )
+
+
+def _shapes(delta: lora.Tree | None) -> dict[str, str]:
+    layers = {} if delta is None else delta["layers"]
+    return {
+        f"{name}.{side}": f"{leaf.dtype}{list(leaf.shape)}"
+        for name, ab in sorted(layers.items())
+        for side, leaf in sorted(ab.items())
+    }
+
+
+# The definition: one adapter
+
+
+def batch_loss(params: dict, delta: lora.Tree, rows: dict, arch: decoder.Arch) -> Array:
+    """Weighted sum of cross-entropies over the lines of one step, float32 `[]`.
+
+    Args:
+      params: frozen base parameters.
+      delta: the adapter as applied (scale folded in).
+      rows: arrays `[B, T]`, a line each as `plan_arrays.rows` lays them; the weights
+        hold the loss mode and the mean. A line of no weight is absent.
+      arch: the decoder.
+    """
+    logits_BTV = _logits(params, delta, rows, arch)
+    ce_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, rows["targets"])
+    return jnp.sum(ce_BT * rows["weights"])
+
+
+def batch_divergence(
+    params: dict, delta: lora.Tree, rows: dict, arch: decoder.Arch
+) -> Array:
+    """Sum of `KL(adapted || base)` over tokens, weighted by `anchors`, float32 `[]`.
+
+    The base is `params` without any delta. Arguments as of `batch_loss`.
+    """
+    log_p_BTV = jax.nn.log_softmax(_logits(params, delta, rows, arch))
+    base_BTV = jax.lax.stop_gradient(_logits(params, None, rows, arch))
+    ratio_BTV = log_p_BTV - jax.nn.log_softmax(base_BTV)
+    kl_BT = jnp.sum(jnp.exp(log_p_BTV) * ratio_BTV, axis=-1)
+    return jnp.sum(kl_BT * rows["anchors"])
+
+
+def _logits(
+    params: dict, delta: lora.Tree | None, rows: dict, arch: decoder.Arch
+) -> Array:
+    # Queries that are not keys (sampled pads) come after the line: causality by index
+    # and by position agree.
+    mask_BTS = decoder.causal_mask(rows["is_key"])
+    hidden_BTD, _ = decoder.hidden(
+        params, delta, arch, rows["tokens"], rows["positions"], mask_BTS
+    )
+    return decoder.logits(params, arch, hidden_BTD)
+
+
+def train_step(
+    params: dict,
+    slot: Slot,
+    rows: dict,
+    rate: Array,
+    clip: Array,
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+    frozen: lora.Tree | None = None,
+) -> Slot:
+    """One step of one adapter on one batch of lines, arrays `[B, T]`.
+
+    What it minimises has the divergence and the overlap in it, if `cfg` has; the loss
+    that it notes is the cross-entropy alone.
+    """
+
+    def objective(adapter: lora.Tree) -> tuple[Array, Array]:
+        delta = applied(adapter, cfg, frozen)
+        loss = whole = batch_loss(params, delta, rows, arch)
+        if cfg.divergence:
+            whole += batch_divergence(params, delta, rows, arch)
+        if cfg.orthogonal and frozen is not None:
+            whole += cfg.orthogonal * overlap(frozen, adapter)
+        return whole, loss
+
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (_, loss), grads = gradient(slot.adapter)
+    return update(slot, grads, loss, rate, clip)
+
+
+def adapt(
+    params: dict,
+    adapter: lora.Tree,
+    rows: dict,
+    rates: Array,
+    clip: Array,
+    total: Array,
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+    frozen: lora.Tree | None = None,
+) -> Slot:
+    """Trains one adapter: the definition of the inner loop.
+
+    Args:
+      params: frozen base parameters.
+      adapter: fresh adapter (`lora.init`).
+      rows: arrays `[steps, B, T]`, the lines of each step, with `anchors` if
+        `cfg.divergence`. Steps beyond `total` are padding, so that adapters of
+        different length can be vmapped.
+      rates: learning rate of each step, float32 `[steps]`.
+      clip: bound on the gradient's global norm.
+      total: number of steps, int32 `[]`.
+      arch: the decoder.
+      cfg: rank, scale and targets.
+      frozen: deltas beneath the adapter, `[L, Rf, D]` and `[L, Rf, F]`, scale folded
+        in, on the same targets: they are applied and not trained.
+    """
+
+    def body(slot: Slot, at: tuple) -> tuple[Slot, None]:
+        index, batch, rate = at
+        trained = train_step(params, slot, batch, rate, clip, arch, cfg, frozen)
+        keep = index < total
+        return jax.tree.map(lambda n, o: jnp.where(keep, n, o), trained, slot), None
+
+    steps = jnp.arange(rows["tokens"].shape[0])
+    slot, _ = jax.lax.scan(body, init_slot(adapter), (steps, rows, rates))
+    return slot

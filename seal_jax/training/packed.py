@@ -1,0 +1,389 @@
+"""The inner loop as it runs: hundreds of adapters, packed into steps over one base.
+
+The host plans which lines train when (`plan`); the device runs whole blocks of the plan
+in one loop, with no word to the host between steps. A step takes the adapters whose
+lines are in it out of their slots, runs all their tokens through the shared base at
+once, updates each with its own gradient, and puts them back. Tests hold every adapter
+to its solo run by `inner.adapt`.
+"""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from seal_jax.models import cross_entropy, decoder, lora, placement
+from seal_jax.runtime import meshes
+from seal_jax.training import inner, plan, plan_arrays
+from seal_jax.training.inner import EngineConfig, Slot
+from seal_jax.training.plan_arrays import Extras
+
+# Where a `Slot` of many adapters carries their axis; a prefix of its tree.
+_FIRST: Any = 0
+_SECOND: Any = 1
+STACKED = Slot(_SECOND, optax.ScaleByAdamState(_FIRST, _SECOND, _SECOND), _FIRST)
+
+
+class FinishedPool(NamedTuple):
+    """Finished adapters, a row each: stacked, scale folded in, in the base's dtype.
+
+    `loss_A` is its steps' mean cross-entropy; `finite_A` whether all stayed finite.
+    """
+
+    adapters: lora.Tree
+    loss_A: Array
+    finite_A: Array
+
+
+FINISHED = FinishedPool(_SECOND, _FIRST, _FIRST)
+
+# What `run_block` takes after the base, over the axis `data` of a mesh.
+SHARDED = (
+    jax.tree.map(
+        lambda axis: PartitionSpec(*[None] * axis, "data"), (STACKED, FINISHED)
+    ),
+    *[PartitionSpec("data")] * 3,
+)
+# And the extras of its steps, and the stacks that its adapters train on: on each whole.
+_EXTENDED = PartitionSpec("data"), PartitionSpec()
+_NONE = Extras()
+type State = tuple[Slot, FinishedPool]
+
+
+def init_state(arch: decoder.Arch, cfg: EngineConfig, *, shards: int = 1) -> State:
+    """Empty slots and an empty pool, those of all shards side by side."""
+
+    def zeros(count: int, dtype: str) -> lora.Tree:
+        return lora.empty(
+            arch, targets=cfg.targets, rank=cfg.rank, adapters=count, dtype=dtype
+        )
+
+    slots, pool = cfg.plan.slots * shards, cfg.pool * shards
+    moments = [zeros(slots, "float32") for _ in range(2)]
+    adam = optax.ScaleByAdamState(jnp.zeros(slots, jnp.int32), *moments)
+    results = FinishedPool(
+        zeros(pool, arch.dtype), jnp.zeros(pool), jnp.zeros(pool, bool)
+    )
+    return Slot(zeros(slots, "float32"), adam, jnp.zeros(slots)), results
+
+
+def loss(
+    adapters: lora.Tree,
+    params: dict,
+    step: plan_arrays.Steps,
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+    extras: Extras = _NONE,
+    frozen: lora.Tree | None = None,
+) -> tuple[Array, Array]:
+    """The sum of what the active adapters minimise; each one's cross-entropy, `[K]`.
+
+    No adapter occurs in another's loss, so the sum's gradient holds each one's own.
+    """
+
+    def rows(leaf_M: Any) -> Array:
+        return leaf_M.reshape(-1, cfg.plan.row_tokens)
+
+    if frozen is not None:
+        frozen = lora.select(frozen, extras.frozen)
+    delta = lora.assign(inner.applied(adapters, cfg, frozen), step.tiles)
+    mask_BTS = decoder.segment_mask(rows(step.segments), rows(step.is_key))
+
+    def hidden(delta: lora.Tree | None) -> Array:
+        hidden_BTD, _ = decoder.hidden(
+            params, delta, arch, rows(step.tokens), rows(step.positions), mask_BTS
+        )
+        return hidden_BTD.reshape(-1, arch.width)
+
+    hidden_MD, head_DV = hidden(delta), decoder.head(params, arch)
+    ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, step.targets)
+    owner_M = jnp.repeat(step.tiles, cfg.plan.tile, total_repeat_length=len(ce_M))
+    # One place past the last adapter takes what belongs to none.
+    loss_K = jax.ops.segment_sum(ce_M * step.weights, owner_M, cfg.plan.active + 1)
+    whole = loss_K.sum()
+    if cfg.divergence:
+        base_MD = jax.lax.stop_gradient(hidden(None))
+        kl_M = cross_entropy.divergence(hidden_MD, base_MD, head_DV)
+        whole += jnp.sum(kl_M * extras.anchors)
+    if cfg.orthogonal and frozen is not None:
+        whole += cfg.orthogonal * inner.overlap(frozen, adapters)
+    return whole, loss_K[:-1]
+
+
+def step_all(
+    params: dict,
+    state: State,
+    keys_A: Array,
+    step: plan_arrays.Steps,
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+    extras: Extras = _NONE,
+    frozen: lora.Tree | None = None,
+) -> State:
+    """One global step: new adapters enter, the active ones train, finished ones leave.
+
+    Its cost is that of the active adapters: a slot that waits is not touched.
+    """
+    slots, results = state
+
+    def enter(i: Array, slots: Slot) -> Slot:
+        slot, job = step.starts[i]
+        fresh = lora.init(keys_A[job], arch, targets=cfg.targets, rank=cfg.rank)
+        return _put(slots, inner.init_slot(fresh), slot, STACKED)
+
+    slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
+    active = jax.tree.map(
+        lambda leaf, axis: jnp.take(leaf, step.slots, axis=axis, mode="clip"),
+        slots,
+        jax.tree.broadcast(STACKED, slots),
+    )
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    (_, loss_K), grads = gradient(
+        active.adapter, params, step, arch, cfg, extras, frozen
+    )
+    trained = jax.vmap(inner.update, in_axes=(STACKED, 1, 0, 0, 0), out_axes=STACKED)(
+        active, grads, loss_K, step.rates, step.clips
+    )
+    slots = _put(slots, trained, step.slots, STACKED)
+
+    def leave(i: Array, results: FinishedPool) -> FinishedPool:
+        slot, job = step.ends[i]
+        adapter = lora.select(slots.adapter, slot)
+        finite = jnp.isfinite(slots.loss_sum[slot])
+        for leaf in jax.tree.leaves(adapter):
+            finite &= jnp.all(jnp.isfinite(leaf))
+        mean = slots.loss_sum[slot] / slots.adam.count[slot]
+        one = FinishedPool(lora.scaled(adapter, cfg.alpha / cfg.rank), mean, finite)
+        return _put(results, one, job, FINISHED)
+
+    return slots, jax.lax.fori_loop(0, step.end_count, leave, results)
+
+
+def _put(many: Any, new: Any, at: Array, axes: Any) -> Any:
+    """Writes one (`at` a number) or several (an index array) into stacked trees.
+
+    No index occurs twice; one past the last is a filler and writes nothing.
+    """
+
+    def leaf(old: Array, new: Array, axis: int) -> Array:
+        where = (slice(None),) * axis + (at,)
+        return old.at[where].set(
+            new.astype(old.dtype), mode="drop", unique_indices=True
+        )
+
+    return jax.tree.map(leaf, many, new, jax.tree.broadcast(axes, many))
+
+
+def run_block(
+    params: dict,
+    state: State,
+    keys_A: Array,
+    steps: plan_arrays.Steps,
+    counts: Array,
+    extras: Extras = _NONE,
+    frozen: lora.Tree | None = None,
+    *,
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+) -> State:
+    """The first `counts[0]` of `steps`, in one loop on the device.
+
+    Args:
+      params: frozen base parameters.
+      state: slots and results, from `init_state` or an earlier block.
+      keys_A: typed PRNG keys that draw the fresh adapters, one per row of the pool.
+      steps: a block of `plan_arrays.blocks`.
+      counts: how many of them to run, int32 `[1]`.
+      extras, frozen: of the block, and the stacks beneath, if `cfg` has any.
+      arch: the decoder.
+      cfg: hyper-parameters.
+    """
+
+    def body(i: Array, state: State) -> State:
+        step, more = jax.tree.map(lambda leaf: leaf[i], (steps, extras))
+        return step_all(params, state, keys_A, step, arch, cfg, more, frozen)
+
+    return jax.lax.fori_loop(0, counts[0], body, state)
+
+
+@functools.cache
+def program(
+    arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None
+) -> jax.stages.Compiled:
+    """`run_block`, compiled, its state donated: the one program of the inner loop.
+
+    Every block of every round runs it; `capacity` reads its memory before it runs. On a
+    mesh every shard of the axis `data` has slots, a pool and a plan of its own and runs
+    as many steps as that has; nothing crosses between shards.
+    """
+    run = functools.partial(run_block, arch=arch, cfg=cfg)
+    if mesh is None:
+        return jax.jit(run, donate_argnums=1).lower(*arguments(arch, cfg)).compile()
+    # The axis `model` stays the compiler's: it cuts the base's matmuls as the weights
+    # are cut.
+    shard = jax.shard_map(
+        run,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), *SHARDED, *_EXTENDED[: 2 * cfg.extended]),
+        out_specs=SHARDED[0],
+        axis_names={"data"},
+        check_vma=False,
+    )
+    out = meshes.named(mesh, SHARDED[0])
+    jitted = jax.jit(shard, donate_argnums=1, out_shardings=out)
+    return jitted.lower(*arguments(arch, cfg, mesh)).compile()
+
+
+def arguments(arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None = None) -> tuple:
+    """What `program` takes: shapes, dtypes and, on a mesh, shardings."""
+    shards = meshes.shards(mesh)
+
+    def like() -> tuple:
+        key = jax.random.key(0)
+        state = init_state(arch, cfg, shards=shards)
+        return (
+            decoder.init_params(key, arch),
+            state,
+            jax.random.split(key, cfg.pool * shards),
+        )
+
+    count = plan_arrays.BLOCK * shards
+    steps = plan_arrays.empty_steps(cfg.plan, eos=0, count=count)
+    counts = np.zeros(shards, np.int32)
+    args = *jax.eval_shape(like), *jax.eval_shape(lambda: (steps, counts))
+    specs = SHARDED
+    if cfg.extended:
+        extras = _empty_extras(cfg, count)
+        args += jax.eval_shape(lambda: (extras, inner.empty_frozen(arch, cfg)))
+        specs += _EXTENDED
+    if mesh is None:
+        return args
+    shardings = (placement.param_shardings(arch, mesh), *meshes.named(mesh, specs))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        args,
+        jax.tree.broadcast(shardings, args),
+    )
+
+
+def _empty_extras(cfg: EngineConfig, count: int) -> Extras:
+    return plan_arrays.empty_extras(
+        cfg.plan, anchored=cfg.divergence, frozen=cfg.frozen_rank > 0, count=count
+    )
+
+
+class TrainedAdapters(NamedTuple):
+    """What `train` returns; job a is row a of the results.
+
+    `tokens` are the positions that carried loss, and those of their lines before them;
+    `computed_tokens` all positions of the `steps` global steps; `adapter_steps` the
+    optimizer steps of all adapters.
+    """
+
+    adapters: lora.Tree
+    loss_A: np.ndarray
+    finite_A: np.ndarray
+    tokens: int
+    computed_tokens: int
+    steps: int
+    adapter_steps: int
+
+
+def train(
+    params: dict,
+    jobs: Sequence[plan.Job],
+    keys_A: Array,
+    *,
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+    eos: int,
+    mesh: Mesh | None = None,
+    frozen: lora.Tree | None = None,
+    frozen_of: Sequence[int] | None = None,
+) -> TrainedAdapters:
+    """Trains many adapters, packed.
+
+    Args:
+      params: frozen base parameters; on a mesh, placed as
+        `placement.param_shardings`.
+      jobs: one per adapter, at most `cfg.pool`, times the shards of the mesh.
+      keys_A: typed PRNG keys, one per job, that draw the fresh adapters.
+      arch: the decoder.
+      cfg: hyper-parameters.
+      eos: end-of-text id.
+      mesh: devices to share the work, or None for the one that holds `params`.
+      frozen: if `cfg` has them, the stacks that adapters train on: `cfg.frozen_rows` of
+        `cfg.frozen_rank` ranks, `[L, P, Rf, .]`, in the base's dtype, scale folded in.
+        They are applied, not trained, and no part of the results.
+      frozen_of: each job's row of `frozen`.
+
+    Raises:
+      ValueError: too many jobs, a `frozen` that `cfg` does not describe, or see
+        `plan_arrays.blocks`.
+    """
+    rows = [] if frozen_of is None else list(map(int, frozen_of))
+    inner.check_frozen(frozen, rows, len(jobs), arch, cfg)
+    shards = meshes.shards(mesh)
+    if len(jobs) > cfg.pool * shards:
+        raise ValueError(
+            f"{len(jobs)} jobs must fit inner.pool={cfg.pool} on each of {shards} "
+            "devices; train them in several calls"
+        )
+    shares = plan.share(jobs, shards, most=cfg.pool)
+    # Row of the pools that lie side by side -> job; an idle row draws like job 0.
+    job_of_row = [j for own in shares for j in (own + [0] * cfg.pool)[: cfg.pool]]
+    row_of_job = np.zeros(len(jobs), np.int32)
+    for shard, own in enumerate(shares):
+        row_of_job[own] = shard * cfg.pool + np.arange(len(own))
+    keys_A = meshes.put(keys_A[np.array(job_of_row)], mesh, "data")
+    lay = functools.partial(plan_arrays.blocks, eos=eos, anchored=cfg.divergence)
+    plans = []
+    for own in shares:
+        of = [rows[j] for j in own] if rows else None
+        plans.append(lay([jobs[j] for j in own], cfg.plan, frozen_of=of))
+    run, state = program(arch, cfg, mesh), _empty_state(arch, cfg, mesh)
+    empty = plan_arrays.empty_steps(cfg.plan, eos=eos)
+    idle = plan_arrays.Block(empty, 0, 0, 0, _empty_extras(cfg, plan_arrays.BLOCK))
+    if mesh is not None:
+        frozen = jax.device_put(frozen, meshes.replicated(mesh))
+    tokens = count = updates = 0
+    for blocks in itertools.zip_longest(*plans, fillvalue=idle):
+        steps, extras = jax.tree.map(
+            lambda *leaves: np.concatenate(leaves),
+            *((block.steps, block.extras) for block in blocks),
+        )
+        counts = np.array([block.length for block in blocks], np.int32)
+        steps, counts, extras = meshes.put((steps, counts, extras), mesh, "data")
+        more = (extras, frozen) if cfg.extended else ()
+        state = run(params, state, keys_A, steps, counts, *more)
+        tokens += sum(block.tokens for block in blocks)
+        updates += sum(block.updates for block in blocks)
+        count += sum(block.length for block in blocks)
+    results = state[1]
+    if mesh is not None:
+        results = meshes.gather(results, mesh)
+        results = results._replace(adapters=_rows(results.adapters, row_of_job))
+    loss_A, finite_A = (np.asarray(x)[row_of_job] for x in results[1:])
+    computed = count * cfg.plan.step_tokens
+    return TrainedAdapters(
+        results.adapters, loss_A, finite_A, tokens, computed, count, updates
+    )
+
+
+_rows = jax.jit(lora.select)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _empty_state(arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None) -> State:
+    if mesh is None:
+        return init_state(arch, cfg)
+    state = init_state(arch, cfg, shards=meshes.shards(mesh))
+    placed = jax.tree.broadcast(meshes.named(mesh, SHARDED[0]), state)
+    return jax.tree.map(jax.lax.with_sharding_constraint, state, placed)

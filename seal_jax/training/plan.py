@@ -1,0 +1,294 @@
+"""Host only: which slot trains which line at which step. Numpy, deterministic.
+
+Lines and step counts are known before training starts, so a whole batch of trainings is
+laid out beforehand. An adapter trains one line per optimizer step, or a few, in its own
+shuffled order, and lines differ in length by a factor of ten; adapters do not interact,
+so they need not march in step. Each *global step* has a static budget of tokens, cut
+into tiles that belong to one slot each, and is filled with the next lines of the
+adapters that have the most steps left; the others wait. A slot whose adapter is
+finished takes the longest one that waits, at once.
+
+    jobs -> schedule (who, when, where: lengths only) -> plan_blocks (arrays)
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seal_jax.training.settings import (
+    COSINE,
+    LINEAR,
+    MASKED,
+    PADDED,
+    REFERENCE,
+    LossConfig,
+    PlanConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One adapter to train.
+
+    `lines` are token ids; `seed` is that of the shuffles. An optimizer step takes the
+    next `batch` lines; an epoch's last step may be short. `given` says how many leading
+    tokens of each line are no targets; none: the first, which nothing predicts.
+
+    The learning rate climbs linearly from zero over `warmup` steps, then falls to zero
+    over the rest of the adapter's own, by `schedule`. `clip` bounds the gradient's
+    norm.
+
+    `beside` are texts on which the model shall not change: a step also reads one, and
+    `beside_weight` times its mean divergence from the base is added to its loss.
+    """
+
+    lines: tuple[tuple[int, ...], ...]
+    seed: tuple[int, ...]
+    epochs: int
+    learning_rate: float
+    clip: float
+    loss: LossConfig
+    batch: int = 1
+    given: tuple[int, ...] = ()
+    warmup: int = 0
+    schedule: str = LINEAR
+    beside: tuple[tuple[int, ...], ...] = ()
+    beside_weight: float = 0.0
+
+    def __post_init__(self):
+        if not self.lines or self.epochs < 1:
+            raise ValueError(
+                f"a job of {len(self.lines)} lines and {self.epochs} epochs trains "
+                "nothing; give it at least one of each"
+            )
+        most = self.loss.pad_to if self.loss.mode == REFERENCE else None
+        for i, ids in enumerate(self.lines):
+            if not ids or (most is not None and len(ids) > most):
+                raise ValueError(
+                    f"training line {i} has {len(ids)} tokens; it must have at least 1 "
+                    f"and, if inner.loss.mode={REFERENCE!r}, at most inner.loss.pad_to="
+                    f"{self.loss.pad_to}"
+                )
+        if self.batch < 1:
+            raise ValueError(f"batch={self.batch} lines a step must be at least 1")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup} steps must be at least 0")
+        if self.schedule not in (LINEAR, COSINE):
+            raise ValueError(
+                f"schedule={self.schedule!r} must be {LINEAR!r} or {COSINE!r}"
+            )
+        self._check_given()
+        self._check_beside()
+
+    def _check_given(self) -> None:
+        if self.given and len(self.given) != len(self.lines):
+            raise ValueError(
+                f"given has {len(self.given)} numbers, there are {len(self.lines)} "
+                "training lines; give one for each, or none"
+            )
+        for i, (ids, given) in enumerate(zip(self.lines, self.given, strict=False)):
+            if not 1 <= given <= len(ids):
+                raise ValueError(
+                    f"given={given} of training line {i} must lie in 1..{len(ids)}, "
+                    "the number of its tokens"
+                )
+        if self.loss.mode == REFERENCE and (self.batch > 1 or set(self.given) - {1}):
+            raise ValueError(
+                f"inner.loss.mode={REFERENCE!r} trains one line a step on all its "
+                f"tokens, batch={self.batch} and given tokens are for {MASKED!r} and "
+                f"{PADDED!r}"
+            )
+
+    def _check_beside(self) -> None:
+        texts, weight = len(self.beside), self.beside_weight
+        if not (weight > 0 if texts else weight == 0):
+            raise ValueError(
+                f"beside_weight={weight} must be positive, with {texts} texts beside, "
+                "if there are any, and else 0"
+            )
+        if not all(self.beside):
+            empty = list(map(len, self.beside)).index(0)
+            raise ValueError(f"text {empty} beside has no tokens; leave it out")
+        if texts and self.loss.mode != MASKED:
+            raise ValueError(
+                f"inner.loss.mode={self.loss.mode!r} must be {MASKED!r} with texts "
+                "beside; pads have no place there"
+            )
+
+    @property
+    def total(self) -> int:
+        """Optimizer steps."""
+        return self.epochs * -(-len(self.lines) // self.batch)
+
+    def batches(self) -> list[tuple[int, ...]]:
+        """The lines of each step: all of them in each epoch, shuffled anew."""
+        rng = np.random.default_rng(self.seed)
+        made = []
+        for _ in range(self.epochs):
+            epoch = rng.permutation(len(self.lines)).tolist()
+            made += [
+                tuple(epoch[i : i + self.batch])
+                for i in range(0, len(epoch), self.batch)
+            ]
+        return made
+
+    def order(self) -> list[int]:
+        """The lines in training order."""
+        return [i for batch in self.batches() for i in batch]
+
+    def beside_order(self) -> list[int]:
+        """The text of `beside` that each step reads: in turn, shuffled anew; or []."""
+        # Drawn apart from the lines' shuffle, which is the same with texts or without.
+        rng, order = np.random.default_rng((*self.seed, 2)), []
+        while self.beside and len(order) < self.total:
+            order += rng.permutation(len(self.beside)).tolist()
+        return order[: self.total]
+
+    def rates(self) -> np.ndarray:
+        """Learning rate of every step, float32, as the Hugging Face Trainer sets it."""
+        step = np.arange(self.total, dtype=np.float32)
+        left = 1.0 - (step - self.warmup) / np.float32(max(1, self.total - self.warmup))
+        if self.schedule == COSINE:
+            # (1 + cos(pi (1 - left))) / 2, without its cancellation at the end.
+            left = np.sin(np.float32(np.pi / 2) * left) ** 2
+        climb = step / np.float32(max(1, self.warmup))
+        factor = np.where(step < self.warmup, climb, left)
+        return np.float32(self.learning_rate) * factor
+
+    def positions(self) -> list[int]:
+        """Positions each line takes, its pads included."""
+        sizes = list(map(len, self.lines))
+        return [n + self.loss.extra(n, max(sizes)) for n in sizes]
+
+    def targets(self) -> list[int]:
+        """Targets of each line, those of all its pads included."""
+        sizes = list(map(len, self.lines))
+        given = self.given or (1,) * len(sizes)
+        return [
+            self.loss.row(n, max(sizes)) - g for n, g in zip(sizes, given, strict=True)
+        ]
+
+
+class Placement(NamedTuple):
+    """A step's place: job and slot, which of its steps, its lines' first tiles."""
+
+    job: int
+    slot: int
+    step: int
+    tiles: tuple[int, ...]
+
+
+def needs(job: Job, cfg: PlanConfig) -> list[tuple[int, ...]]:
+    """The tiles of each line of each of a job's steps, a text beside them last.
+
+    Raises:
+      ValueError: a line that does not fit a row, or a step's that do not fit together.
+    """
+    positions, steps = job.positions(), job.batches()
+    if job.beside:
+        pairs = zip(steps, job.beside_order(), strict=True)
+        steps = [(*step, len(positions) + text) for step, text in pairs]
+        positions += map(len, job.beside)
+    if max(positions) > cfg.row_tokens:
+        raise ValueError(
+            f"a training line{' or a text beside it' if job.beside else ''} takes "
+            f"{max(positions)} positions, inner.row_tokens="
+            f"{cfg.row_tokens}; use {cfg.tiles(max(positions)) * cfg.tile} or more"
+        )
+    tiles = [cfg.tiles(count) for count in positions]
+    made = [tuple(tiles[i] for i in step) for step in steps]
+    per_row = cfg.row_tokens // cfg.tile
+    rows = cfg.step_tokens // cfg.row_tokens
+    for step, need in zip(steps, made, strict=True):
+        # A row each always does.
+        if len(need) > rows and fit(need, [per_row] * rows, per_row) is None:
+            raise ValueError(
+                f"lines of {[positions[i] for i in step]} positions, which one step "
+                f"trains, do not fit inner.step_tokens={cfg.step_tokens} in rows of "
+                f"inner.row_tokens={cfg.row_tokens}; use {len(need) * cfg.row_tokens}"
+            )
+    return made
+
+
+def fit(need: Sequence[int], room: list[int], per_row: int) -> tuple[int, ...] | None:
+    """The first tile of each of a step's lines, or None if they do not all fit.
+
+    The widest first, each in the fullest row that still takes it. For up to three lines
+    that finds a place wherever there is one.
+
+    Args:
+      need: tiles of each line.
+      room: tiles left in each row; those that are taken here leave it.
+      per_row: tiles of a row.
+    """
+    if max(need) > max(room):
+        return None
+    left, first = room.copy(), [0] * len(need)
+    for line in sorted(range(len(need)), key=lambda line: -need[line]):
+        fitting = [row for row, tiles in enumerate(left) if tiles >= need[line]]
+        if not fitting:
+            return None
+        row = min(fitting, key=left.__getitem__)
+        first[line] = row * per_row + per_row - left[row]
+        left[row] -= need[line]
+    room[:] = left
+    return tuple(first)
+
+
+def schedule(
+    needs: Sequence[Sequence[tuple[int, ...]]], cfg: PlanConfig
+) -> Iterator[list[Placement]]:
+    """Lays out all jobs; yields the placements of each global step.
+
+    Longest first: of the adapters in slots, those with the most steps left place the
+    lines of their next step (see `fit`), until nothing fits. Ties go to the earlier
+    job, so the layout is a function of its arguments.
+
+    Args:
+      needs: for each job, the tiles of each of its steps' lines, in order; at least one
+        step, each of which fits an empty global step.
+      cfg: sizes.
+    """
+    per_row = cfg.row_tokens // cfg.tile
+    rows = cfg.step_tokens // cfg.row_tokens
+    waiting = sorted(range(len(needs)), key=lambda j: -len(needs[j]))[::-1]
+    free = list(range(cfg.slots))[::-1]
+    slot_of: dict[int, int] = {}
+    at = [0] * len(needs)
+    while waiting or slot_of:
+        while waiting and free:
+            slot_of[waiting.pop()] = free.pop()
+        room, placed = [per_row] * rows, []
+        for job in sorted(slot_of, key=lambda j: (at[j] - len(needs[j]), j)):
+            first = fit(needs[job][at[job]], room, per_row)
+            if first is None:
+                continue
+            placed.append(Placement(job, slot_of[job], at[job], first))
+            if len(placed) == cfg.active:
+                break
+        for place in placed:
+            at[place.job] += 1
+            if at[place.job] == len(needs[place.job]):
+                free.append(slot_of.pop(place.job))
+        yield placed
+
+
+def share(jobs: Sequence[Job], shards: int, *, most: int) -> list[list[int]]:
+    """Which jobs each of `shards` devices trains, at most `most`, balanced by tokens.
+
+    The largest first, each to the device with the least so far.
+    """
+    work = [
+        sum(job.positions()) * job.epochs
+        + sum(len(job.beside[text]) for text in job.beside_order())
+        for job in jobs
+    ]
+    load, shares = [0] * shards, [[] for _ in range(shards)]
+    for j in sorted(range(len(jobs)), key=lambda j: -work[j]):
+        open_ = [d for d in range(shards) if len(shares[d]) < most]
+        device = min(open_, key=lambda d: load[d])
+        shares[device].append(j)
+        load[device] += work[j]
+    return [sorted(share) for share in shares]

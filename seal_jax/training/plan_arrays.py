@@ -1,0 +1,277 @@
+"""The plan as the device reads it: arrays of global steps, a block at a time.
+
+Host only, numpy. `plan.schedule` says who trains when and where; here the tokens are
+written to their places.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seal_jax.training import plan
+from seal_jax.training.plan import Job, PlanConfig
+from seal_jax.training.settings import REFERENCE
+
+# Global steps in one transfer to the device. The last block of a plan is filled up with
+# steps that are not run, so this bounds only what the host holds.
+BLOCK = 64
+
+
+def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.ndarray]]]:
+    """What each of a job's steps trains: a row for each line, as wide as it needs.
+
+    As `make_row` lays it, but `weights` are those of the step's loss, and the pads lie
+    where they were drawn for this step. If the job has texts beside its lines, each row
+    also has `anchors`, the weights of its tokens' divergence from the base, and the
+    step's text follows its lines, a row that weighs nothing but that.
+    """
+    # Drawn apart from the shuffle, so that both are independent of scheduling.
+    rng = np.random.default_rng((*job.seed, 1))
+    targets, positions = job.targets(), job.positions()
+    made: dict[int, dict[str, np.ndarray]] = {}
+    beside = job.beside_order()
+    for index, batch in enumerate(job.batches()):
+        divisor = sum(targets[i] for i in batch)
+        if job.loss.mode == REFERENCE:
+            divisor = job.loss.pad_to
+        step = []
+        for i in batch:
+            n, given = len(job.lines[i]), job.given[i] if job.given else 1
+            row, pads = targets[i] + given, positions[i] - n
+            if i not in made:
+                width = -(-positions[i] // multiple) * multiple
+                made[i] = make_row(
+                    job.lines[i], given=given, row=row, pads=pads, width=width, eos=eos
+                )
+            own = {"weights": made[i]["weights"] / np.float32(divisor)}
+            if pads:
+                edges = strata(n, row, pads)
+                own["positions"] = made[i]["positions"].copy()
+                own["positions"][n : n + pads] = rng.integers(edges[:-1], edges[1:])
+            if beside:
+                own["anchors"] = np.zeros_like(own["weights"])
+            step.append(made[i] | own)
+        if beside:
+            step.append(_beside_row(job, beside[index], eos=eos, multiple=multiple))
+        yield step
+
+
+def _beside_row(job: Job, text: int, *, eos: int, multiple: int) -> dict:
+    ids = job.beside[text]
+    n = len(ids)
+    width = -(-n // multiple) * multiple
+    laid = make_row(ids, given=1, row=n + 1, pads=0, width=width, eos=eos)
+    anchors = laid["weights"] * np.float32(job.beside_weight / n)
+    return laid | {"weights": np.zeros_like(anchors), "anchors": anchors}
+
+
+def make_row(
+    ids: Sequence[int], *, given: int, row: int, pads: int, width: int, eos: int
+) -> dict[str, np.ndarray]:
+    """Arrays `[T]` for one training line: the line's tokens, then pads that query.
+
+    `weights` are the targets that a position stands for; a pad lies at the first of its
+    positions (`strata`).
+
+    Args:
+      ids: the line's token ids, without end-of-text.
+      given: how many of them are no targets, at least 1.
+      row: tokens of the whole row, of which a line that fills it has no end-of-text.
+      pads: how many positions behind the line stand for all that the row has there.
+      width: T, at least `len(ids) + pads`.
+      eos: end-of-text id; the target of the last token, and the pads' input and target.
+    """
+    n, edges = len(ids), strata(len(ids), row, pads)
+    tokens = np.full(width + 1, eos, np.int32)
+    tokens[:n] = ids
+    laid = {
+        "tokens": tokens[:-1],
+        "targets": tokens[1:],
+        "positions": np.zeros(width, np.int32),
+        "weights": np.zeros(width, np.float32),
+        "is_key": np.arange(width) < n,
+    }
+    laid["positions"][:n] = np.arange(n)
+    laid["positions"][n : n + pads] = edges[:-1]
+    laid["weights"][given - 1 : min(n, row - 1)] = 1
+    laid["weights"][n : n + pads] = np.diff(edges)
+    return laid
+
+
+def strata(n: int, row: int, pads: int) -> np.ndarray:
+    """The bounds between what `pads` pads stand for, of a row's behind n tokens."""
+    # The row's last token predicts nothing.
+    return n + np.arange(pads + 1) * (row - 1 - n) // max(pads, 1)
+
+
+class Steps(NamedTuple):
+    """Global steps as the device reads them; every leaf has a leading axis of steps.
+
+    The leaves are numpy arrays here and jax arrays there.
+
+    Positions `[M]`: `segments` tells the lines of a global step apart (-1: none). Tiles
+    `[G]`: index into the active adapters (K: none). Active adapters `[K]`: slot (S or
+    more: none; no slot occurs twice), learning rate, clip. `starts` and `ends`,
+    `[K, 2]`: the first `start_count` (`end_count`) are the (slot, job) pairs of
+    adapters that take their first (last) step here.
+    """
+
+    tokens: Any
+    targets: Any
+    positions: Any
+    weights: Any
+    segments: Any
+    is_key: Any
+    tiles: Any
+    slots: Any
+    rates: Any
+    clips: Any
+    starts: Any
+    start_count: Any
+    ends: Any
+    end_count: Any
+
+
+def empty_steps(cfg: PlanConfig, *, eos: int, count: int = BLOCK) -> Steps:
+    """Steps in which nobody trains anything."""
+    m, g, k = cfg.step_tokens, cfg.step_tokens // cfg.tile, cfg.active
+
+    def full(width: tuple[int, ...], value: float, dtype: type = np.int32):
+        return np.full((count, *width), value, dtype)
+
+    return Steps(
+        tokens=full((m,), eos),
+        targets=full((m,), eos),
+        positions=full((m,), 0),
+        weights=full((m,), 0, np.float32),
+        segments=full((m,), -1),
+        is_key=full((m,), False, np.bool_),
+        tiles=full((g,), k),
+        slots=cfg.slots + full((k,), 0) + np.arange(k, dtype=np.int32),
+        rates=full((k,), 0, np.float32),
+        clips=full((k,), 1, np.float32),
+        starts=full((k, 2), 0),
+        start_count=full((), 0),
+        ends=full((k, 2), 0),
+        end_count=full((), 0),
+    )
+
+
+class Extras(NamedTuple):
+    """What `Steps` holds besides where an inner loop asks for it, else None.
+
+    Positions `[M]`: `anchors`, float32, weigh the divergence from the base. Active
+    adapters `[K]`: `frozen`, int32, is each one's row of the stacks it trains on.
+    """
+
+    anchors: Any = None
+    frozen: Any = None
+
+
+def empty_extras(
+    cfg: PlanConfig, *, anchored: bool, frozen: bool, count: int = BLOCK
+) -> Extras:
+    """Those of steps in which nobody trains anything."""
+    return Extras(
+        np.zeros((count, cfg.step_tokens), np.float32) if anchored else None,
+        np.zeros((count, cfg.active), np.int32) if frozen else None,
+    )
+
+
+class Block(NamedTuple):
+    """`length` steps for the device, and what they hold.
+
+    `updates` optimizer steps are taken in them. `tokens` positions are needed for that:
+    those that carry loss, be it divergence, and those of their lines before them.
+    """
+
+    steps: Steps
+    length: int
+    updates: int
+    tokens: int
+    extras: Extras = Extras()
+
+
+def blocks(
+    jobs: Sequence[Job],
+    cfg: PlanConfig,
+    *,
+    eos: int,
+    frozen_of: Sequence[int] | None = None,
+    anchored: bool = False,
+) -> Iterator[Block]:
+    """The whole training of all jobs, `BLOCK` global steps at a time.
+
+    Args:
+      jobs: one per adapter.
+      cfg: sizes.
+      eos: end-of-text id.
+      frozen_of: the row of the frozen stacks that each job trains on, or None.
+      anchored: whether the device has a use for `anchors`.
+
+    Raises:
+      ValueError: lines that do not fit, see `plan.needs`; texts beside them if not
+        `anchored`.
+    """
+    if not anchored and any(job.beside for job in jobs):
+        raise ValueError(
+            "jobs with texts beside their lines need an inner loop with "
+            "divergence=True; make it with that, or leave the texts out"
+        )
+
+    def empty() -> tuple[Steps, Extras]:
+        extras = empty_extras(cfg, anchored=anchored, frozen=frozen_of is not None)
+        return empty_steps(cfg, eos=eos), extras
+
+    needs = [plan.needs(job, cfg) for job in jobs]
+    rates = [job.rates() for job in jobs]
+    laid = {j: rows(job, eos=eos, multiple=cfg.tile) for j, job in enumerate(jobs)}
+    (steps, extras), i, updates, tokens = empty(), 0, 0, 0
+    for placed in plan.schedule(needs, cfg):
+        segment = 0
+        for k, place in enumerate(placed):
+            for tile, row in zip(place.tiles, next(laid[place.job]), strict=True):
+                tokens += _put((steps, extras), i, k, segment, tile, row, cfg)
+                segment += 1
+            steps.slots[i, k] = place.slot
+            steps.rates[i, k] = rates[place.job][place.step]
+            steps.clips[i, k] = jobs[place.job].clip
+            if frozen_of is not None:
+                extras.frozen[i, k] = frozen_of[place.job]
+            if place.step == 0:
+                steps.starts[i, steps.start_count[i]] = place.slot, place.job
+                steps.start_count[i] += 1
+            if place.step == len(needs[place.job]) - 1:
+                steps.ends[i, steps.end_count[i]] = place.slot, place.job
+                steps.end_count[i] += 1
+                # The rows that it keeps are not needed any more.
+                del laid[place.job]
+        updates += len(placed)
+        i += 1
+        if i == BLOCK:
+            yield Block(steps, i, updates, tokens, extras)
+            (steps, extras), i, updates, tokens = empty(), 0, 0, 0
+    if i:
+        yield Block(steps, i, updates, tokens, extras)
+
+
+def _put(
+    made: tuple[Steps, Extras],
+    i: int,
+    k: int,
+    segment: int,
+    tile: int,
+    row: dict,
+    cfg: PlanConfig,
+) -> int:
+    """Writes a line of active adapter k into step i; returns its positions' number."""
+    steps, extras = made
+    width = len(row["tokens"])
+    span = slice(tile * cfg.tile, tile * cfg.tile + width)
+    for name, leaf in row.items():
+        getattr(extras if name == "anchors" else steps, name)[i, span] = leaf
+    steps.segments[i, span] = segment
+    steps.tiles[i, tile : tile + width // cfg.tile] = k
+    carries = row["weights"] + row.get("anchors", 0)
+    return int(np.flatnonzero(carries)[-1]) + 1

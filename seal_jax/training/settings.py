@@ -1,0 +1,267 @@
+"""Settings of all training, and what they allow; no jax.
+
+Of an adapter's inner loop (`LoraConfig`, `LossConfig`, `InnerConfig`), of its layout on
+the device (`PlanConfig`, `EngineOptions`), of the policy's fine-tuning on kept edits
+(`ImitateConfig`) and of full fine-tuning (`FullConfig`).
+"""
+
+import dataclasses
+
+from seal_jax.runtime import config_rules
+
+MASKED, REFERENCE, PADDED = "masked", "reference", "padded"
+LINEAR, COSINE = "linear", "cosine"
+
+# Which rounds' edits `ImitateConfig.data` takes; SEAL's own is "replace".
+IMITATE_DATA = ("replace", "accumulate")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Which tokens of a line carry loss.
+
+    A line is trained in a row: its tokens, then end-of-text, once or more. In a row of
+    n tokens the model predicts all but the first, so n - 1 are targets, and n - g where
+    the first g are given.
+
+    `masked`: one end-of-text ends the row. The loss is the mean over a step's targets.
+
+    `padded`: what SEAL's few-shot reference trains: end-of-text fills the row up to the
+    job's longest line and its end, each of them a target. The loss is the mean over a
+    step's targets.
+
+    `reference`: what SEAL's TTT server trains: end-of-text fills the row up to `pad_to`
+    tokens, each of them a target, and the sum is divided by `pad_to`. One line a step.
+
+    A pad attends to the line and to no other pad, so pads are independent of each
+    other. Exact: the terms of the line, the first end-of-text, and with
+    `pad_samples = -1` all other pads. Estimated: with `pad_samples = k >= 0`, the pads'
+    sum is k of them, one drawn from each of k equal strata, weighted to the full count.
+    With k > 0 that is unbiased; k = 0 leaves out the pads after the first.
+
+    `pad_to` is read by `reference` alone, `pad_samples` by the modes that pad.
+    """
+
+    mode: str
+    pad_to: int
+    pad_samples: int
+
+    def __post_init__(self):
+        if self.mode not in (MASKED, REFERENCE, PADDED):
+            raise ValueError(
+                f"inner.loss.mode={self.mode!r} must be {MASKED!r}, {PADDED!r} or "
+                f"{REFERENCE!r}"
+            )
+        if self.pad_to < 2:
+            raise ValueError(
+                f"inner.loss.pad_to={self.pad_to} must be at least 2, a token and its "
+                "target"
+            )
+        if self.pad_samples < -1:
+            raise ValueError(
+                f"inner.loss.pad_samples={self.pad_samples} must be -1 (all pads) or "
+                "the number of pads to sample"
+            )
+
+    def row(self, tokens: int, longest: int) -> int:
+        """Tokens of the whole row of a line of `tokens`, of a job's up to `longest`."""
+        if self.mode == REFERENCE:
+            return self.pad_to
+        return (tokens if self.mode == MASKED else longest) + 1
+
+    def extra(self, tokens: int, longest: int | None = None) -> int:
+        """How many pad positions are computed beside a line of `tokens` tokens.
+
+        Its job's longest line has `longest` tokens; None: this is the longest.
+        """
+        pads = max(0, self.row(tokens, longest or tokens) - 1 - tokens)
+        return pads if self.pad_samples < 0 else min(pads, self.pad_samples)
+
+    def longest(self, width: int) -> int:
+        """Tokens of the longest line that fits `width` positions with its pads.
+
+        Raises:
+          ValueError: not even a line of one token does.
+        """
+        longest = self.pad_to if self.mode == REFERENCE else width
+        for tokens in range(min(longest, width), 0, -1):
+            if tokens + self.extra(tokens) <= width:
+                return tokens
+        raise ValueError(
+            f"inner.row_tokens={width} holds no line beside its {self.extra(1)} pads; "
+            f"use {self.pad_to}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanConfig:
+    """How lines are laid into global steps.
+
+    A step has `step_tokens` positions in rows of `row_tokens`, within which attention
+    works; a line lies in one row. A `tile` of positions belongs to one adapter. `slots`
+    adapters are in training at a time; at most `active` of them step at once.
+    """
+
+    tile: int
+    row_tokens: int
+    step_tokens: int
+    slots: int
+    active: int
+
+    def __post_init__(self):
+        for name in ("tile", "row_tokens", "step_tokens", "slots", "active"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"inner.{name}={getattr(self, name)} must be positive")
+        _multiple("row_tokens", self.row_tokens, "tile", self.tile)
+        _multiple("step_tokens", self.step_tokens, "row_tokens", self.row_tokens)
+
+    def tiles(self, positions: int) -> int:
+        """Tiles that a line of so many positions takes."""
+        return -(-positions // self.tile)
+
+
+def _multiple(name: str, value: int, unit: str, size: int) -> None:
+    if value % size:
+        raise ValueError(
+            f"inner.{name}={value} must be a multiple of inner.{unit}={size}; use "
+            f"{-(-value // size) * size}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """An adapter's shape; the applied scale is `alpha / rank`."""
+
+    targets: tuple[str, ...]
+    rank: int
+    alpha: float
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerSizes:
+    """What every inner loop has; sizes of `PlanConfig` and `inner.EngineConfig`.
+
+    A size of 0 is chosen to fit the device (`capacity.choose`). No size changes what an
+    adapter learns, but for `row_tokens`: where a self-edit is text, longer lines are
+    cut there.
+    """
+
+    lora: LoraConfig
+    clip: float
+    tile: int
+    row_tokens: int
+    step_tokens: int
+    slots: int
+    active: int
+    pool: int
+
+    def __post_init__(self):
+        config_rules.positive("inner.clip", self.clip)
+        for name in ("step_tokens", "slots", "active", "pool"):
+            config_rules.at_least(f"inner.{name}", getattr(self, name), 0)
+        # Whatever is open, the rest must be a legal plan.
+        PlanConfig(
+            self.tile,
+            self.row_tokens,
+            self.step_tokens or self.row_tokens,
+            self.slots or 1,
+            self.active or 1,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerConfig(InnerSizes):
+    """The inner loop of passages: a line a step, linear decay."""
+
+    learning_rate: float
+    epochs: int
+    loss: LossConfig
+
+    def __post_init__(self):
+        super().__post_init__()
+        config_rules.at_least("inner.epochs", self.epochs, 1)
+        config_rules.positive("inner.learning_rate", self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineOptions:
+    """What an inner loop is made for besides an adapter on the base alone.
+
+    The fields are those of `inner.EngineConfig`, which says what they do.
+    """
+
+    frozen_rank: int = 0
+    frozen_rows: int = 0
+    orthogonal: float = 0.0
+    divergence: bool = False
+
+    def joined(self, other: "EngineOptions") -> "EngineOptions":
+        """The options of a program that serves both: the larger of each."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return EngineOptions(*map(max, pairs))
+
+
+# Adapters on the base alone.
+PLAIN = EngineOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitateConfig:
+    """Supervised fine-tuning of the policy on the kept edits; see `imitate.train`.
+
+    `start`: "previous" trains on the policy that wrote the edits, "base" on the one
+    that the run began with. `data`: "replace" takes the edits of this round,
+    "accumulate" those of all rounds. SEAL's are previous and replace; ReST-EM starts
+    from the base. `micro_batch` counts packed rows, whose gradient is taken at once:
+    it costs memory and changes no result but by rounding.
+    """
+
+    start: str
+    data: str
+    lora: LoraConfig
+    learning_rate: float
+    schedule: str
+    epochs: int
+    batch: int
+    micro_batch: int
+    clip: float
+    length_multiple: int
+
+    def __post_init__(self):
+        config_rules.one_of("imitate.start", self.start, ("previous", "base"))
+        config_rules.one_of("imitate.data", self.data, IMITATE_DATA)
+        config_rules.one_of("imitate.schedule", self.schedule, (LINEAR, COSINE))
+        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
+            config_rules.at_least(f"imitate.{name}", getattr(self, name), 1)
+        config_rules.positive("imitate.learning_rate", self.learning_rate)
+        config_rules.positive("imitate.clip", self.clip)
+        if self.batch % self.micro_batch:
+            raise ValueError(
+                f"imitate.batch={self.batch} must be a multiple of "
+                f"imitate.micro_batch={self.micro_batch}; use micro_batch=1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class FullConfig:
+    """Full fine-tuning: `batch` texts a step, packed into rows (`finetune`).
+
+    The rate climbs over the share `warmup_share` of the steps, then falls linearly to
+    zero. `micro_batch`: rows whose gradient is taken at once. Rows are as wide as the
+    longest text, rounded up to `length_multiple`; texts are cut at `inner.row_tokens`.
+    """
+
+    learning_rate: float
+    epochs: int
+    batch: int
+    micro_batch: int
+    warmup_share: float
+    clip: float
+    length_multiple: int
+
+    def __post_init__(self):
+        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
+            config_rules.at_least(f"full.{name}", getattr(self, name), 1)
+        config_rules.positive("full.learning_rate", self.learning_rate)
+        config_rules.positive("full.clip", self.clip)
+        config_rules.within("full.warmup_share", self.warmup_share, 0.0, 1.0)

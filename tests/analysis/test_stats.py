@@ -1,0 +1,71 @@
+import math
+
+import pytest
+
+from seal_jax.analysis import stats
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "se"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], 2.5, math.sqrt(5 / 3) / 2),  # s^2 = 5/3
+        ([0.0, 1.0], 0.5, 0.5),
+        ([0.25, None, 0.75, None], 0.5, 0.25),
+        ([True, False], 0.5, 0.5),
+        ([0.1] * 7, 0.1, 0.0),
+        ([0.3], 0.3, None),
+        ([None, 0.3], 0.3, None),
+    ],
+)
+def test_mean_se(values, mean, se):
+    got_mean, got_se = stats.mean_se(values)
+    assert got_mean == pytest.approx(mean, abs=1e-15)
+    assert got_se == (None if se is None else pytest.approx(se, abs=1e-15))
+    # Exactly zero, not the rounding of a variance.
+    assert (got_se == 0.0) == (se == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "diff", "se", "z"),
+    [
+        # diffs 1, 2, 3: s = 1, se = 1 / sqrt 3
+        ([2, 4, 6], [1, 2, 3], 2.0, 3**-0.5, 2 * 3**0.5),
+        ([1, 2], [2, 1], 0.0, 1.0, 0.0),
+        ([2, None, 6, 4], [1, 5, 3, None], 2.0, 1.0, 2.0),
+        ([0.6, 0.4], [0.4, 0.2], 0.2, 0.0, None),  # 0.6 - 0.4 != 0.2 in float64
+        ([0.5, 0.5], [0.5, 0.5], 0.0, 0.0, None),
+        ([0.7], [0.5], 0.2, None, None),
+    ],
+)
+def test_paired(a, b, diff, se, z):
+    got = stats.paired(a, b)
+    for value, expected in zip(got, (diff, se, z), strict=True):
+        if expected is None:
+            assert value is None
+        else:
+            assert value == pytest.approx(expected, abs=1e-12)
+    assert (got[1] == 0.0) == (se == 0.0)
+
+
+def test_paired_is_antisymmetric():
+    a, b = [0.1, 0.9, 0.4], [0.3, 0.2, 0.2]
+    diff, se, z = stats.paired(a, b)
+    assert z is not None
+    assert stats.paired(b, a) == (-diff, se, -z)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: stats.mean_se([]), "at least one"),
+        (lambda: stats.mean_se([None]), "at least one"),
+        (lambda: stats.mean_se([1.0, math.nan]), "value=nan must be finite"),
+        (lambda: stats.paired([1.0], [1.0, 2.0]), "lengths 1 and 2"),
+        (lambda: stats.paired([1.0, None], [None, 2.0]), "2 pairs, none"),
+        (lambda: stats.paired([math.inf], [1.0]), "value=inf must be finite"),
+    ],
+)
+def test_bad_values_are_one_line(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,244 @@
+"""Strings in, strings out: batching must not show, adapters must reach their own."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_model
+
+from seal_jax.generation import policies
+from seal_jax.generation.settings import Decoding, ModelSource
+from seal_jax.models import decoder, hf, lora
+
+PROMPTS = [
+    "Topic: Karsk\nQuestion: What does Ada Quill cook?\nAnswer:\n",
+    "Karsk",
+    "Boris Fenn plays cello.",
+    "Topic: Marl\nQuestion: What is the drink of Boris Fenn?\nAnswer:\n",
+    "the dish of Ada Quill is rye bread.",
+]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model_policy(path):
+    return load(source(path))
+
+
+def load(source, *, seed=0):
+    return policies.load(source, policies.describe(source), seed=seed)
+
+
+def source(path, **changes):
+    base = {
+        "path": str(path),
+        "random_weights": False,
+        "dtype": "float32",
+        "kernel": "auto",
+    }
+    return ModelSource(**(base | changes))
+
+
+def decoding(**changes):
+    base = {
+        "prompt": "plain",
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_tokens": 1,
+        "max_tokens": 5,
+        "prompt_multiple": 32,
+        "batch": 12,
+    }
+    return Decoding(**(base | changes))
+
+
+def adapters(arch, count):
+    """Drawn, not trained: large enough that each changes what is written."""
+    fresh = [
+        lora.init(jax.random.key(i), arch, targets=("q_proj", "o_proj"), rank=2)
+        for i in range(count)
+    ]
+    return lora.stack(
+        [jax.tree.map(lambda x, i=i: x + 0.3 * i, f) for i, f in enumerate(fresh)]
+    )
+
+
+# Opening
+
+
+def test_a_directory_is_opened_with_its_weights(path, model_policy):
+    assert model_policy.source == path
+    assert model_policy.stop_ids == (model_policy.tokenizer.eos_token_id,)
+    assert model_policy.eos == model_policy.stop_ids[0]
+    stored = hf.load_params(path, model_policy.arch)
+    for a, b in zip(
+        jax.tree.leaves(model_policy.params), jax.tree.leaves(stored), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_description_has_all_but_the_weights(path, model_policy):
+    described = policies.describe(source(path))
+    assert described.params == {}
+    assert described.arch == model_policy.arch
+    assert described.encode(PROMPTS[0]) == model_policy.encode(PROMPTS[0])
+
+
+def test_random_weights_come_from_the_seed_and_need_no_files():
+    from_seed = lambda seed: load(
+        source("embedded:debug", random_weights=True), seed=seed
+    ).params["embed"]
+    np.testing.assert_array_equal(from_seed(1), from_seed(1))
+    assert not np.array_equal(from_seed(1), from_seed(2))
+
+
+def test_missing_weights_are_refused_unless_random():
+    with pytest.raises(FileNotFoundError, match=r"safetensors"):
+        load(source("embedded:debug"))
+
+
+@pytest.mark.parametrize("name", ["no/such/dir", "owner/model", "embedded:huge"])
+def test_a_model_that_cannot_be_had_is_one_line(name):
+    with pytest.raises(FileNotFoundError) as caught:
+        policies.describe(source(name))
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_kernel_is_refused(path):
+    with pytest.raises(ValueError, match=r"model\.kernel='fast' must be one of"):
+        policies.describe(source(path, kernel="fast"))
+
+
+@pytest.mark.parametrize(
+    ("end", "ids"), [("", (0,)), ("Karsk", None), ("Karsk plays", ValueError)]
+)
+def test_a_turn_ends_by_a_token_of_the_chat(path, end, ids):
+    if ids is ValueError:
+        with pytest.raises(ValueError, match="no token 'Karsk plays'"):
+            policies.describe(source(path), turn_end=end)
+        return
+    described = policies.describe(source(path), turn_end=end)
+    own = policies.describe(source(path)).stop_ids
+    assert described.stop_ids == (*described.encode(end), *own)
+    assert described.eos == described.stop_ids[0]
+
+
+# Keys
+
+
+def test_fold_folds_each_column_in_turn():
+    key = jax.random.key(3)
+    rows = [(0, 1, 2), (0, 1, 3), (5, 0, 0)]
+    made = policies.fold(key, *np.array(rows).T)
+    for row, got in zip(rows, made, strict=True):
+        want = key
+        for value in row:
+            want = jax.random.fold_in(want, value)
+        assert (jax.random.key_data(got) == jax.random.key_data(want)).all()
+
+
+# Writing
+
+
+def test_writing_does_not_depend_on_the_batch(model_policy):
+    keys = policies.fold(jax.random.key(0), range(len(PROMPTS)))
+    cfg = decoding(temperature=1.0, batch=2)
+    written = policies.write(model_policy, PROMPTS, keys, cfg)
+    assert len(set(written)) == len(PROMPTS)
+    other = policies.write(
+        model_policy, PROMPTS, keys, dataclasses.replace(cfg, batch=7)
+    )
+    assert other == written
+    for i in (0, 3):
+        alone = policies.write(model_policy, [PROMPTS[i]], keys[i : i + 1], cfg)
+        assert alone == [written[i]]
+    backwards = policies.write(model_policy, PROMPTS[::-1], keys[::-1], cfg)
+    assert backwards[::-1] == written
+
+
+def test_another_key_writes_something_else(model_policy):
+    cfg = decoding(temperature=1.0)
+    draws = [policies.fold(jax.random.key(s), range(5)) for s in (0, 1)]
+    one, two = (policies.write(model_policy, PROMPTS, keys, cfg) for keys in draws)
+    assert all(a != b for a, b in zip(one, two, strict=True))
+
+
+def test_prompts_without_an_adapter_are_read_once(model_policy):
+    keys = policies.fold(jax.random.key(0), range(8))
+    cfg = decoding(temperature=1.0, batch=3)
+    told = []
+    written = policies.write(model_policy, PROMPTS[:2] * 4, keys, cfg, tick=told.append)
+    assert sum(told) == 8
+    assert len(set(written)) > 4
+    alone = policies.write(model_policy, PROMPTS[1:2], keys[5:6], cfg)
+    assert alone == written[5:6]
+
+
+GROUPS = [PROMPTS[:2], PROMPTS * 2, PROMPTS[3:]]  # 2, 10 and 2: two pages for one
+
+
+def test_each_adapter_answers_its_own_prompts(model_policy):
+    stacked = adapters(model_policy.arch, 4)  # one more than there are groups
+    keys = jax.random.split(jax.random.key(0), len(GROUPS))
+    together = policies.answer(model_policy, stacked, GROUPS, keys, decoding())
+    assert [len(group) for group in together] == [2, 10, 2]
+    for a, group in enumerate(GROUPS):
+        merged = model_policy.merged(lora.select(stacked, a))
+        alone = policies.answer(merged, None, [group], keys[a : a + 1], decoding())
+        assert together[a] == alone[0]
+    assert together[1][:5] == together[1][5:]
+    base = policies.answer(model_policy, None, GROUPS, keys, decoding())
+    assert together != base
+
+
+def test_answers_do_not_depend_on_how_many_decode_together(model_policy):
+    stacked = adapters(model_policy.arch, 3)
+    cfg = decoding(temperature=1.0, batch=6)
+    keys = jax.random.split(jax.random.key(0), len(GROUPS))
+    few = policies.answer(model_policy, stacked, GROUPS, keys, cfg)
+    wide = dataclasses.replace(cfg, batch=36)
+    many = policies.answer(model_policy, stacked, GROUPS, keys, wide)
+    assert few == many
+    last = lora.select(stacked, np.array([2]))
+    alone = policies.answer(model_policy, last, GROUPS[2:], keys[2:], cfg)
+    assert few[2:] == alone
+
+
+def log_likelihood(params, arch, prompt_ids, tail_ids):
+    """Token by token, from the full logits."""
+    ids = jnp.array([*prompt_ids, *tail_ids])
+    t = len(ids)
+    mask = jnp.tril(jnp.ones((1, t, t), bool))
+    positions = jnp.arange(t)[None]
+    hidden, _ = decoder.hidden(params, None, arch, ids[None], positions, mask)
+    log_p = jax.nn.log_softmax(decoder.logits(params, arch, hidden)[0])
+    start = len(prompt_ids)
+    return np.mean([log_p[i - 1, ids[i]] for i in range(start, t)])
+
+
+def test_log_likelihoods_are_means_over_answer_and_end(model_policy):
+    stacked = adapters(model_policy.arch, 2)
+    requests = [
+        [(PROMPTS[0], "rye bread"), (PROMPTS[3], "cider")],
+        [(p, "plum wine") for p in PROMPTS + PROMPTS[:2]],
+    ]
+    got = policies.log_likelihood(model_policy, stacked, requests, decoding())
+    assert [len(group) for group in got] == [2, 7]
+    for a, q in [(0, 0), (0, 1), (1, 0), (1, 6)]:
+        prompt, tail = requests[a][q]
+        merged = model_policy.merged(lora.select(stacked, a))
+        want = log_likelihood(
+            merged.params,
+            merged.arch,
+            model_policy.encode(prompt),
+            [*model_policy.encode(tail), model_policy.eos],
+        )
+        np.testing.assert_allclose(got[a][q], want, rtol=1e-4)

@@ -1,0 +1,191 @@
+"""Drawing, and the rows that decode together, page by page."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden_models import load
+
+from seal_jax.generation import sample
+from seal_jax.models import decoder
+
+NONE = np.array([-1, -1], np.int32)
+
+
+def config(**changes) -> sample.SampleConfig:
+    base = dict(
+        max_tokens=6,
+        temperature=0.0,
+        top_p=1.0,
+        top_k=0,
+        min_tokens=0,
+        stop_ids=(20,),
+    )
+    return sample.SampleConfig(**(base | changes))
+
+
+# Drawing
+
+
+DRAW_CASES = [
+    # probabilities, top_k, top_p, tokens that may be drawn
+    ([0.5, 0.3, 0.15, 0.05], 0, 1.0, {0, 1, 2, 3}),
+    ([0.5, 0.3, 0.15, 0.05], 2, 1.0, {0, 1}),
+    ([0.5, 0.3, 0.15, 0.05], 0, 0.5, {0}),
+    ([0.5, 0.3, 0.15, 0.05], 0, 0.51, {0, 1}),
+    ([0.5, 0.3, 0.15, 0.05], 0, 0.9, {0, 1, 2}),
+    ([0.05, 0.15, 0.3, 0.5], 3, 0.7, {3, 2}),
+    ([0.25, 0.25, 0.25, 0.25], 0, 1e-6, {0, 1, 2, 3}),
+]
+
+
+@pytest.mark.parametrize(("probs", "top_k", "top_p", "allowed"), DRAW_CASES)
+def test_draw_keeps_exactly_the_allowed_tokens(probs, top_k, top_p, allowed):
+    cfg = config(temperature=1.0, top_k=top_k, top_p=top_p)
+    draws = jax.random.split(jax.random.key(1), 400)
+    tokens = jax.vmap(lambda k: sample.draw(jnp.log(jnp.array(probs)), k, cfg))(draws)
+    assert set(np.asarray(tokens).tolist()) == allowed
+
+
+def test_draw_follows_the_tempered_distribution():
+    probs = np.array([0.6, 0.3, 0.1])
+    cfg = config(temperature=2.0)
+    draws = jax.random.split(jax.random.key(2), 20_000)
+    tokens = jax.vmap(lambda k: sample.draw(jnp.log(jnp.array(probs)), k, cfg))(draws)
+    want = probs**0.5 / (probs**0.5).sum()
+    got = np.bincount(np.asarray(tokens), minlength=3) / 20_000
+    np.testing.assert_allclose(got, want, atol=0.015)
+
+
+BAD = [
+    ({"max_tokens": 0}, "max_tokens=0"),
+    ({"temperature": -1.0}, "temperature=-1.0"),
+    ({"top_p": 0.0}, "top_p=0.0"),
+    ({"top_k": -1}, "top_k=-1"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_bad_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        config(**change)
+
+
+# Pages
+
+
+def start(name, cfg, *, pages, per_page=1, slots=14):
+    arch, params = load(name)
+    rows = sample.empty_rows(
+        None,
+        jax.random.key(0),
+        arch=arch,
+        cfg=cfg,
+        pages=pages,
+        per_page=per_page,
+        slots=slots,
+    )
+    return arch, params, rows
+
+
+def read(arch, params, prompts, width=8):
+    """Two pages of one row."""
+    tokens = np.zeros((2, 1, width), np.int32)
+    for row, ids in zip(tokens[:, 0], prompts, strict=True):
+        row[: len(ids)] = ids
+    lengths = np.array([[len(ids)] for ids in prompts], np.int32)
+    return sample.prefill(params, None, NONE, tokens, lengths, arch=arch)
+
+
+def admit(rows, prompts, sources, places, cfg, arch):
+    keys = jax.random.split(jax.random.key(1), (2, 1))
+    put = (np.array(sources), np.array(places), NONE, keys)
+    return sample.admit(rows, prompts, None, *put, arch=arch, cfg=cfg)
+
+
+def test_empty_rows_are_done_and_decode_takes_no_step():
+    arch, params, rows = start("qwen2", config(), pages=3, per_page=2)
+    assert rows.done_GQ.all() and rows.done_GQ.shape == (3, 2)
+    rows, steps = sample.decode(
+        sample.by_layer(params), rows, 3, 9, arch=arch, cfg=config()
+    )
+    assert steps == 0 and not rows.count_GQ.any()
+
+
+def test_pages_that_are_not_admitted_to_stay_as_they_are():
+    cfg = config(stop_ids=())
+    arch, params, rows = start("qwen2", cfg, pages=4)
+    prompts = read(arch, params, [[5, 6, 7], [8, 9]])
+    rows = admit(rows, prompts, [1, 0], [2, 4], cfg, arch)  # 4 is past the last page
+    np.testing.assert_array_equal(rows.length_GQ[:, 0], [0, 0, 2, 0])
+    np.testing.assert_array_equal(rows.count_GQ[:, 0], [0, 0, 1, 0])
+    np.testing.assert_array_equal(rows.done_GQ[:, 0], [True, True, False, True])
+    before = jax.device_get(rows)
+    rows = admit(rows, prompts, [0, 0], [0, 3], cfg, arch)
+    for old, new in zip(
+        jax.tree.leaves(before.cache), jax.tree.leaves(rows.cache), strict=True
+    ):
+        np.testing.assert_array_equal(old[1:3], new[1:3])
+    np.testing.assert_array_equal(before.out_GQN[2], rows.out_GQN[2])
+    np.testing.assert_array_equal(rows.length_GQ[:, 0], [3, 0, 2, 3])
+
+
+def test_a_page_leaves_nothing_to_the_next_one():
+    cfg = config(stop_ids=())
+    arch, params, rows = start("qwen2", cfg, pages=2)
+    layered = sample.by_layer(params)
+    nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rows.cache)
+    prompts = read(arch, params, [[5, 6, 7], [8, 9]])
+
+    def tokens(rows):
+        rows = admit(rows, prompts, [0, 1], [0, 1], cfg, arch)
+        rows, steps = sample.decode(layered, rows, 2, 99, arch=arch, cfg=cfg)
+        assert steps == cfg.max_tokens - 1  # the first token is the prompt's
+        return np.asarray(rows.out_GQN)
+
+    spoilt = rows._replace(cache=nan)
+    np.testing.assert_array_equal(
+        tokens(spoilt), tokens(start("qwen2", cfg, pages=2)[2])
+    )
+
+
+def test_decode_ends_when_enough_pages_have_or_at_the_limit():
+    cfg = config(stop_ids=(), max_tokens=6)
+    arch, params, rows = start("qwen2", cfg, pages=3)
+    layered = sample.by_layer(params)
+    prompts = read(arch, params, [[5, 6, 7], [8, 9]])
+    rows = admit(rows, prompts, [0, 1], [0, 3], cfg, arch)  # page 0 alone
+    rows, steps = sample.decode(layered, rows, 3, 2, arch=arch, cfg=cfg)
+    assert steps == 2 and rows.count_GQ[0, 0] == 3
+    rows = admit(rows, prompts, [1, 1], [1, 3], cfg, arch)  # page 1, 2 tokens later
+    rows, steps = sample.decode(layered, rows, 2, 99, arch=arch, cfg=cfg)
+    assert steps == 3  # page 0 is finished, page 2 was never begun
+    np.testing.assert_array_equal(rows.count_GQ[:, 0], [6, 4, 0])
+    rows, steps = sample.decode(layered, rows, 3, 99, arch=arch, cfg=cfg)
+    assert steps == 2
+    np.testing.assert_array_equal(rows.length_GQ[:, 0], [3 + 5, 2 + 5, 0])
+
+
+# Log-likelihoods
+
+
+def test_log_likelihood_equals_the_sum_over_single_positions():
+    arch, params = load("llama")
+    ids = [11, 12, 13, 14, 15]
+    tokens, scored = np.zeros((1, 2, 8), np.int32), np.zeros((1, 2, 8), bool)
+    tokens[0, 0, :5], tokens[0, 1, :2], scored[0, 0, 3:5] = ids, [1, 2], True
+    lengths = np.array([[5, 2]])
+    got = sample.log_likelihood(
+        params, None, NONE[:1], tokens, scored, lengths, arch=arch
+    )
+    flax_model = decoder.Decoder(arch)
+    want = 0.0
+    for stop in (3, 4):
+        prefix = jnp.array([ids[:stop]])
+        positions = jnp.arange(stop)[None]
+        mask = decoder.causal_mask(jnp.ones((1, stop), bool))
+        hidden, _ = flax_model.apply({"params": params}, prefix, positions, mask)
+        logits = flax_model.apply({"params": params}, hidden, method="unembed")
+        want += jax.nn.log_softmax(logits[0, -1])[ids[stop]]
+    np.testing.assert_allclose(got[0, 0], want, rtol=1e-5)
+    assert got[0, 1] == 0.0

@@ -1,0 +1,138 @@
+import dataclasses
+import json
+
+import golden_models
+import pytest
+
+from seal_jax.models import hf, hf_config
+
+
+def golden_raw(name):
+    path = golden_models.GOLDEN / name / "model" / "config.json"
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", golden_models.CONFIGS)
+def test_read_config_of_transformers_5(name):
+    path = golden_models.GOLDEN / name / "model"
+    assert hf.read_config(path, dtype="float32") == golden_models.CONFIGS[name]
+    half = hf.read_config(path, dtype="bfloat16")
+    assert half == dataclasses.replace(golden_models.CONFIGS[name], dtype="bfloat16")
+
+
+@pytest.mark.parametrize("name", golden_models.CONFIGS)
+def test_read_config_of_transformers_4(name):
+    raw = golden_raw(name)
+    rope = raw.pop("rope_parameters")
+    raw["rope_theta"] = rope.pop("rope_theta")
+    raw["rope_scaling"] = rope if rope["rope_type"] != "default" else None
+    raw.pop("layer_types", None)
+    assert hf_config.parse(raw, dtype="float32") == golden_models.CONFIGS[name]
+
+
+def test_read_config_takes_the_old_key_of_the_rope_type():
+    raw = golden_raw("llama")
+    rope = raw["rope_parameters"]
+    rope["type"] = rope.pop("rope_type")
+    assert hf_config.parse(raw, dtype="float32") == golden_models.CONFIGS["llama"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "field", "value"),
+    [
+        ("qwen2", {"head_dim": 16}, "head_dim", 16),
+        ("qwen3", {"head_dim": None}, "head_dim", 128),
+        ("qwen2", {"num_key_value_heads": None}, "kv_heads", 4),
+        ("qwen2", {"layer_types": None, "sliding_window": 64}, "layers", 2),
+        # In use by name, but from a layer on that the model does not have.
+        (
+            "qwen2",
+            {"layer_types": None, "use_sliding_window": True, "sliding_window": 64},
+            "layers",
+            2,
+        ),
+    ],
+)
+def test_read_config_defaults_are_those_of_transformers(name, change, field, value):
+    cfg = hf_config.parse(golden_raw(name) | change, dtype="float32")
+    assert getattr(cfg, field) == value
+
+
+@pytest.mark.parametrize("name", golden_models.CONFIGS)
+def test_a_written_config_reads_back(name):
+    cfg = golden_models.CONFIGS[name]
+    raw = json.loads(json.dumps(hf_config.to_json(cfg)))
+    assert hf_config.parse(raw, dtype=cfg.dtype) == cfg
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}
+PER_LAYER = {"full_attention": {"rope_theta": 1e6, "rope_type": "default"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "parts"),
+    [
+        ("qwen2", {"model_type": "mistral"}, ["'mistral'", "qwen2", "qwen3", "llama"]),
+        ("qwen2", {"model_type": None}, ["model_type=None"]),
+        (
+            "qwen2",
+            {"architectures": ["Qwen2ForSequenceClassification"]},
+            ["Qwen2ForSequenceClassification", "Qwen2ForCausalLM"],
+        ),
+        ("qwen2", {"hidden_act": "gelu"}, ["hidden_act='gelu'", "silu"]),
+        ("llama", {"attention_bias": True}, ["attention_bias=true", "Qwen2"]),
+        ("llama", {"mlp_bias": True}, ["mlp_bias=true"]),
+        ("qwen3", {"attention_bias": True}, ["attention_bias=true"]),
+        ("qwen2", {"rope_parameters": YARN}, ["'yarn'", "default", "llama3"]),
+        ("qwen3", {"rope_parameters": PER_LAYER}, ["the same for every layer"]),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},
+            ["llama3", "low_freq_factor"],
+        ),
+        ("llama", {"partial_rotary_factor": 0.5}, ["partial_rotary_factor=0.5"]),
+        (
+            "qwen2",
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            ["sliding window", "use_sliding_window=false"],
+        ),
+        (
+            "qwen2",
+            {
+                "layer_types": None,
+                "use_sliding_window": True,
+                "sliding_window": 64,
+                "max_window_layers": 1,
+            },
+            ["sliding window"],
+        ),
+        (
+            "qwen2",
+            {"quantization_config": {"quant_method": "awq"}},
+            ["quantization_config", "unquantized"],
+        ),
+        ("qwen2", {"hidden_size": None}, ["hidden_size=None"]),
+        ("qwen2", {"vocab_size": "many"}, ["vocab_size='many'"]),
+        ("qwen2", {"num_key_value_heads": 3}, ["num_key_value_heads=3"]),
+        ("qwen2", {"hidden_size": 34}, ["hidden_size=34", "head_dim"]),
+    ],
+)
+def test_read_config_refuses(name, change, parts, tmp_path):
+    raw = golden_raw(name) | change
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ValueError) as caught:
+        hf.read_config(tmp_path, dtype="float32")
+    golden_models.assert_one_line(caught, tmp_path / "config.json", *parts)
+
+
+def test_read_config_refuses_a_dtype_and_a_file_it_cannot_use(tmp_path):
+    with pytest.raises(ValueError) as caught:
+        hf_config.parse(golden_raw("qwen2"), dtype="int8")
+    golden_models.assert_one_line(caught, "dtype='int8'", "bfloat16")
+    with pytest.raises(FileNotFoundError) as caught:
+        hf.read_config(tmp_path, dtype="float32")
+    golden_models.assert_one_line(caught, tmp_path / "config.json", "absent")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError) as caught:
+        hf.read_config(tmp_path, dtype="float32")
+    golden_models.assert_one_line(caught, "JSON object")

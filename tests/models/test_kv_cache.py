@@ -1,0 +1,127 @@
+"""Prompts read and continued token by token, against one pass over everything."""
+
+import functools
+import re
+
+import golden_models
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seal_jax.models import decoder, kv_cache, lora
+
+SLOTS = 16
+LENGTHS = np.array([5, 1, 8, 3])
+
+
+def adapters(arch, count):
+    """Drawn, and large enough to show."""
+    fresh = [
+        lora.init(jax.random.key(i), arch, targets=("q_proj", "down_proj"), rank=2)
+        for i in range(count)
+    ]
+    drawn = [
+        jax.tree.map(lambda x, i=i: x + 0.05 * jax.random.normal(key(i), x.shape), one)
+        for i, one in enumerate(fresh)
+    ]
+    return lora.stack(drawn)
+
+
+def key(i):
+    return jax.random.key(100 + i)
+
+
+def tokens(arch, rows, width):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, arch.vocab, (rows, width)).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def continued(arch, params, delta, own, prompt_BT, length_B, next_BU):
+    """Hidden states after the prompt, and after each of the tokens that follow it."""
+    hidden_BD, read = kv_cache.read(params, delta, arch, prompt_BT, length_B)
+    room = ((0, 0), (0, 0), (0, SLOTS - prompt_BT.shape[1]), (0, 0))
+    cache = jax.tree.map(lambda leaf: jnp.pad(leaf, room), read)
+    layered = {**params, "layers": kv_cache.unstack(params["layers"])}
+    made = [hidden_BD]
+    for u in range(next_BU.shape[1]):
+        hidden_BD, cache = kv_cache.step(
+            layered, own, arch, next_BU[:, u], length_B + u, cache
+        )
+        made.append(hidden_BD)
+    return jnp.stack(made, 1)
+
+
+def whole(arch, params, ids):
+    """Hidden states of one row in one pass."""
+    t = len(ids)
+    mask = jnp.tril(jnp.ones((1, t, t), bool))
+    positions = jnp.arange(t)[None]
+    return decoder.hidden(params, None, arch, jnp.array([ids]), positions, mask)[0][0]
+
+
+@pytest.mark.parametrize("name", golden_models.NAMES)
+def test_rows_of_any_length_continue_as_in_one_pass(name):
+    arch, params = golden_models.load(name)
+    ids = tokens(arch, len(LENGTHS), 11)
+    got = continued(
+        arch, params, None, None, ids[:, :8], jnp.array(LENGTHS), ids[:, 8:]
+    )
+    for b, length in enumerate(LENGTHS):
+        want = whole(arch, params, [*ids[b, :length], *ids[b, 8:]])
+        np.testing.assert_allclose(got[b], want[length - 1 :], rtol=0, atol=1e-4)
+
+
+def test_each_run_of_rows_is_under_its_own_adapter():
+    arch, params = golden_models.load("qwen25")
+    stack = adapters(arch, 3)
+    ids = tokens(arch, 6, 10)
+    slots = [2, -1, 0]  # two rows each
+    own = lora.select(stack, jnp.array(slots))
+    own = jax.tree.map(lambda leaf: leaf.at[:, 1].set(0), own)
+    got = continued(
+        arch,
+        params,
+        lora.assign(stack, jnp.array(slots)),
+        kv_cache.unstack(own["layers"]),
+        ids[:, :8],
+        jnp.full(6, 8),
+        ids[:, 8:],
+    )
+    for b in range(6):
+        slot = slots[b // 2]
+        merged = params if slot < 0 else lora.merge(params, lora.select(stack, slot))
+        want = whole(arch, merged, ids[b])
+        np.testing.assert_allclose(got[b], want[7:], rtol=0, atol=1e-4)
+    base = whole(arch, params, ids[0])
+    assert np.abs(got[0] - base[7:]).max() > 1e-2
+
+
+def test_a_step_updates_a_donated_cache_in_place():
+    arch, params = golden_models.load("llama")
+    rows, slots = 32, 4096
+    layered = {**params, "layers": kv_cache.unstack(params["layers"])}
+    cache = jax.eval_shape(lambda: kv_cache.init(arch, rows=rows, slots=slots))
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache))
+
+    def steps(token_B, length_B, cache):
+        def one(carry):
+            count, token_B, cache = carry
+            _, cache = kv_cache.step(
+                layered, None, arch, token_B, length_B + count, cache
+            )
+            return count + 1, token_B, cache
+
+        carry = (jnp.int32(0), token_B, cache)
+        return jax.lax.while_loop(lambda carry: carry[0] < 9, one, carry)
+
+    row = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    compiled = jax.jit(steps, donate_argnums=2).lower(row, row, cache).compile()
+    used = compiled.memory_analysis()
+    assert used.alias_size_in_bytes >= size
+    assert used.temp_size_in_bytes < size / 4
+    text = compiled.as_text()
+    shape = ",".join(map(str, cache[0]["k"].shape))
+    assert re.search(rf"\[{shape}\]", text)
+    assert not re.search(rf"= f32\[{shape}\]\S* copy\(", text)

@@ -1,0 +1,177 @@
+import dataclasses
+import math
+
+import golden_models
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seal_jax.models import lora
+
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Both batch rows and adapters, so that a mixed-up axis shows.
+CFG, PARAMS = golden_models.load("llama")
+
+
+def drawn(seed, targets, rank=3):
+    """An adapter with B drawn too, so that it does something."""
+    delta = lora.init(jax.random.key(seed), CFG, targets=targets, rank=rank)
+    rng = np.random.default_rng(seed)
+    return {
+        "layers": {
+            name: {
+                "a": ab["a"],
+                "b": jnp.asarray(rng.normal(0, 0.2, ab["b"].shape), jnp.float32),
+            }
+            for name, ab in delta["layers"].items()
+        }
+    }
+
+
+def logits(params, delta=None, cfg=CFG):
+    return golden_models.forward(cfg, params, *golden_models.batch("llama"), delta)
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",), ALL])
+def test_init_has_the_leaves_of_its_targets(targets):
+    delta = lora.init(jax.random.key(0), CFG, targets=targets, rank=3)
+    shapes = {
+        name: {side: (leaf.shape, leaf.dtype) for side, leaf in ab.items()}
+        for name, ab in delta["layers"].items()
+    }
+    assert shapes == {
+        name: {
+            "a": ((CFG.layers, 3, d), jnp.float32),
+            "b": ((CFG.layers, 3, f), jnp.float32),
+        }
+        for name, (d, f) in CFG.linears().items()
+        if name in targets
+    }
+
+
+def test_init_draws_a_as_kaiming_uniform_and_b_as_zero():
+    wide = dataclasses.replace(CFG, width=512, layers=4, kv_heads=4)
+    delta = lora.init(jax.random.key(3), wide, targets=ALL, rank=64)
+    for name, ab in delta["layers"].items():
+        d, _ = wide.linears()[name]
+        # kaiming_uniform(a=sqrt(5)): bound = sqrt(6 / ((1 + 5) d)) = sqrt(1 / d)
+        bound = 1 / math.sqrt(d)
+        a = np.asarray(ab["a"])
+        assert np.abs(a).max() <= bound
+        assert np.abs(a).max() > 0.99 * bound
+        # Mean 0 and variance bound^2 / 3, each within five standard errors.
+        assert abs(a.mean()) < 5 * bound / math.sqrt(3 * a.size)
+        assert abs(a.var() / (bound**2 / 3) - 1) < 5 * math.sqrt(0.8 / a.size)
+        assert not np.array_equal(a[0], a[1])
+        assert not np.asarray(ab["b"]).any()
+
+
+def test_a_target_draws_the_same_whatever_the_others():
+    key = jax.random.key(1)
+    pair = lora.init(key, CFG, targets=("q_proj", "v_proj"), rank=4)["layers"]
+    every = lora.init(key, CFG, targets=ALL, rank=4)["layers"]
+    for name in pair:
+        np.testing.assert_array_equal(pair[name]["a"], every[name]["a"])
+    assert not np.array_equal(every["gate_proj"]["a"], every["up_proj"]["a"])
+
+
+@pytest.mark.parametrize(
+    ("targets", "rank", "parts"),
+    [
+        (("q_proj", "qkv"), 4, ["qkv", "q_proj", "lora.targets"]),
+        ((), 4, ["lora.targets", "q_proj"]),
+        (("q_proj",), 0, ["lora.rank=0", "1..64"]),
+        (("q_proj",), 65, ["lora.rank=65", "1..64"]),
+        (("q_proj", "v_proj"), 17, ["lora.rank=17", "1..16", "narrowest"]),
+    ],
+)
+def test_init_refuses(targets, rank, parts):
+    with pytest.raises(ValueError) as caught:
+        lora.init(jax.random.key(0), CFG, targets=targets, rank=rank)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in parts)
+
+
+def test_a_fresh_adapter_changes_nothing():
+    fresh = lora.init(jax.random.key(0), CFG, targets=ALL, rank=4)
+    np.testing.assert_array_equal(logits(PARAMS, fresh), logits(PARAMS))
+
+
+@pytest.mark.parametrize("targets", [*((name,) for name in ALL), ALL])
+def test_adapter_equals_merged_weights(targets):
+    delta = lora.scaled(drawn(0, targets), 2.0)
+    under = logits(PARAMS, delta)
+    merged = lora.merge(PARAMS, delta)
+    assert np.abs(under - logits(PARAMS)).max() > 1e-2
+    np.testing.assert_allclose(under, logits(merged), rtol=0, atol=1e-4)
+
+
+def test_merge_is_the_base_plus_the_scaled_product():
+    delta = drawn(1, ("o_proj",))
+    merged = lora.merge(PARAMS, lora.scaled(delta, 1.5))
+    ab = delta["layers"]["o_proj"]
+    for layer in range(CFG.layers):
+        want = np.float64(PARAMS["layers"]["o_proj"]["kernel"][layer]) + 1.5 * (
+            np.float64(ab["a"][layer]).T @ np.float64(ab["b"][layer])
+        )
+        got = merged["layers"]["o_proj"]["kernel"][layer]
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    assert merged["layers"]["q_proj"] is PARAMS["layers"]["q_proj"]
+    assert merged["embed"] is PARAMS["embed"]
+
+
+def test_a_bfloat16_base_keeps_its_dtype_and_a_small_update():
+    base = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    half = dataclasses.replace(CFG, dtype="bfloat16")
+    delta = drawn(2, ("q_proj", "v_proj"))
+    merged = lora.merge(base, delta)
+    assert {x.dtype.name for x in jax.tree.leaves(merged)} == {"bfloat16"}
+    # Summed in float32 and rounded once, not rounded before the sum.
+    kernel = np.float32(base["layers"]["q_proj"]["kernel"][0])
+    ab = delta["layers"]["q_proj"]
+    want = jnp.asarray(kernel + ab["a"][0].T @ ab["b"][0], jnp.bfloat16)
+    np.testing.assert_array_equal(merged["layers"]["q_proj"]["kernel"][0], want)
+    under = logits(base, delta, half)
+    assert np.isfinite(under).all()
+    # 8 bits of mantissa through two layers: a few per cent of the logits' spread.
+    gap = np.abs(under - logits(PARAMS, delta)).mean()
+    assert gap < 0.05 * np.asarray(under).std()
+
+
+def test_many_adapters_under_vmap_are_each_on_their_own():
+    deltas = [drawn(seed, ("q_proj", "down_proj")) for seed in range(3)]
+    stacked = lora.stack(deltas)
+    together = jax.vmap(lambda delta: logits(PARAMS, delta), in_axes=1)(stacked)
+    for i, delta in enumerate(deltas):
+        np.testing.assert_allclose(together[i], logits(PARAMS, delta), atol=2e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-2
+
+
+def test_stack_and_select_are_inverse():
+    deltas = [drawn(seed, ("q_proj",)) for seed in range(4)]
+    stacked = lora.stack(deltas)
+    same = jax.tree.map(np.array_equal, lora.select(stacked, 2), deltas[2])
+    assert all(jax.tree.leaves(same))
+    some = lora.select(stacked, jnp.array([3, 1]))
+    same = jax.tree.map(np.array_equal, some, lora.stack([deltas[3], deltas[1]]))
+    assert all(jax.tree.leaves(same))
+
+
+def test_the_gradient_equals_that_of_the_merged_weights():
+    """dL/dA = B (dL/dW)^T and dL/dB = A dL/dW, from an adapter-free backward pass."""
+    delta = drawn(6, ALL)
+    loss = lambda out: jnp.mean(out**2)
+    got = jax.grad(lambda d: loss(logits(PARAMS, d)))(delta)["layers"]
+    merged = lora.merge(PARAMS, delta)
+    full = jax.grad(lambda p: loss(logits(p)))(merged)["layers"]
+    for name, ab in delta["layers"].items():
+        dw_LDF = np.float64(full[name]["kernel"])
+        da = np.einsum("lrf,ldf->lrd", np.float64(ab["b"]), dw_LDF)
+        db = np.einsum("lrd,ldf->lrf", np.float64(ab["a"]), dw_LDF)
+        # It reaches every layer.
+        assert np.abs(da).max(axis=(1, 2)).min() > 1e-6
+        assert np.abs(db).max(axis=(1, 2)).min() > 1e-6
+        np.testing.assert_allclose(got[name]["a"], da, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(got[name]["b"], db, rtol=1e-3, atol=1e-6)

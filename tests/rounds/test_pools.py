@@ -1,0 +1,112 @@
+"""Pools of jobs: how they are cut, what a store saves, what a kill costs."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seal_jax.generation import policies
+from seal_jax.rounds import pools
+from seal_jax.runtime import records
+from seal_jax.training import packed, plan
+
+LEARNER = types.SimpleNamespace(params={}, arch=None, eos=0)
+CFG = types.SimpleNamespace(pool=2)
+KEY = jax.random.key(3)
+LOSS = plan.LossConfig("masked", 2, 0)
+
+
+def job(total):
+    return plan.Job(
+        ((1, 2),) * total, (0,), epochs=1, learning_rate=0.1, clip=1.0, loss=LOSS
+    )
+
+
+def work(count):
+    return pools.Work(
+        [job(i + 1) for i in range(count)], [(7, i) for i in range(count)]
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Calls of the training, which is a stand-in; a pool has a row to spare."""
+    made = []
+
+    def train(params, jobs, keys_A, **kwargs):
+        made.append((jobs, keys_A, kwargs))
+        totals = np.array([job.total for job in jobs] + [0])
+        tree = {"x": jnp.asarray(totals[None])}
+        return packed.TrainedAdapters(tree, totals * 1.0, totals > 0, 10, 20, 5, 5)
+
+    monkeypatch.setattr(packed, "train", train)
+    monkeypatch.setattr(pools.rates, "throughput", lambda *a, **k: {"mfu": 1.0})
+    monkeypatch.setattr(pools.rates, "line", lambda *a: f"{a[2]} adapters")
+    return made
+
+
+def train(work, store, said=None, **kwargs):
+    return pools.train(
+        LEARNER,  # pyright: ignore[reportArgumentType]
+        work,
+        store,
+        key=KEY,
+        cfg=CFG,  # pyright: ignore[reportArgumentType]
+        mesh=None,
+        phase="p",
+        say=(said if said is not None else []).append,
+        **kwargs,
+    )
+
+
+def test_jobs_are_cut_in_their_order_and_draw_with_their_own_keys(calls):
+    said, logged = [], []
+    held = train(work(5), pools.Held(), said, log=logged.append)
+    assert [list(pool.rows) for pool in held] == [[0, 1], [2, 3], [4]]
+    assert [[j.total for j in jobs] for jobs, _, _ in calls] == [[1, 2], [3, 4], [5]]
+    # However jobs are pooled, a key is that of its own integers alone.
+    alone = [policies.fold(KEY, [7], [i])[0] for i in range(5)]
+    drawn = [key for _, keys_A, _ in calls for key in keys_A]
+    assert all(a == b for a, b in zip(alone, drawn, strict=True))
+    # No rows to spare.
+    assert [pool.adapters["x"].tolist() for pool in held] == [[[1, 2]], [[3, 4]], [[5]]]
+    assert said == ["p: 2 adapters", "p: 2 adapters", "p: 1 adapters"]
+    assert logged == [{"mfu": 1.0}] * 3
+
+
+def test_frozen_stacks_go_to_the_jobs_they_belong_to(calls):
+    own = work(3)
+    own = pools.Work(own.jobs, own.folds, {"stack": 1}, [4, 5, 6])
+    train(own, pools.Held())
+    assert [kwargs["frozen_of"] for _, _, kwargs in calls] == [[4, 5], [6]]
+    assert all(kwargs["frozen"] == {"stack": 1} for _, _, kwargs in calls)
+
+
+def test_a_killed_run_trains_the_pools_that_are_missing(calls, tmp_path):
+    def finish(pool):
+        if 4 in pool.rows and len(calls) < 4:
+            raise KeyboardInterrupt
+        return {"rows": list(pool.rows), **pool.cost()}
+
+    def stored(journal):
+        return pools.Journaled(journal, "r/adapt", finish)
+
+    with records.Journal(tmp_path / "j") as journal, pytest.raises(KeyboardInterrupt):
+        train(work(5), stored(journal))
+    with records.Journal(tmp_path / "j") as journal:
+        assert journal.keys() == ["r/adapt/0", "r/adapt/1"]
+        said = []
+        units = train(work(5), stored(journal), said)
+    cost = {"tokens": 10, "computed": 20, "steps": 5}
+    assert units == [{"rows": own, **cost} for own in ([0, 1], [2, 3], [4])]
+    assert len(calls) == 4 and said == ["p: 1 adapters"]
+
+
+def test_no_jobs_are_no_pools(calls):
+    assert train(work(0), pools.Held()) == [] and not calls
+
+
+def test_the_longest_come_first_and_equal_ones_stay_in_order():
+    assert pools.longest_first([2, 5, 2, 5, 9]) == [4, 1, 3, 0, 2]

@@ -1,0 +1,106 @@
+"""What a run knows of its machine."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from seal_jax.runtime import backend
+
+
+def device(kind="NVIDIA H200", platform="gpu", stats=None):
+    return SimpleNamespace(
+        device_kind=kind, platform=platform, memory_stats=lambda: stats
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "teraflops"),
+    [
+        ("NVIDIA H200", 989),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("TPU v5 lite", 197),
+        ("TPU v5p", 459),
+        ("TPU v6 lite", 918),
+    ],
+)
+def test_peaks_are_found_by_the_longest_name(kind, teraflops):
+    assert backend.peak_flops(device(kind)) == teraflops * 1e12
+
+
+def test_no_peak_is_made_up():
+    assert backend.peak_flops(device("cpu", "cpu")) is None
+    assert backend.peak_flops(device("NVIDIA GeForce RTX 4090")) is None
+
+
+def test_memory_is_the_devices_own_or_the_machines_share():
+    assert backend.memory_limit(device(stats={"bytes_limit": 1000})) == 920
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for stats in (None, {"bytes_limit": 1000}):
+        cpu = device("cpu", "cpu", stats)
+        assert backend.memory_limit(cpu) == int(0.92 * pages)
+
+
+def test_compiling_is_counted_inside_the_block_alone():
+    @jax.jit
+    def first(x):
+        return jnp.sin(x) * 3
+
+    with backend.compile_times() as times:
+        first(jnp.ones(7))
+    seen = times.programs
+    assert seen >= 1
+    assert times.cold > 0
+    assert times.from_cache == 0
+    jax.jit(lambda x: jnp.cos(x) * 5)(jnp.ones(7))
+    assert times.programs == seen
+    assert "programs compiled in" in times.line()
+
+
+CHILD = """
+import json, sys
+import jax
+from seal_jax.runtime import backend
+backend.cache_programs()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+with backend.compile_times() as times:
+    jax.jit(lambda x: jax.numpy.tan(x @ x))(jax.numpy.ones((9, 9)))
+print(json.dumps([times.cold, times.warm, times.programs, times.from_cache]))
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+def child(env):
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    )
+    numbers, folder = done.stdout.splitlines()
+    return json.loads(numbers), folder
+
+
+def test_programs_are_kept_for_the_next_process(child_env, tmp_path):
+    env = {k: v for k, v in child_env.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    env["XDG_CACHE_HOME"] = str(tmp_path)
+    (_, _, programs, hits), folder = child(env)
+    assert folder == str(tmp_path / "seal_jax" / "programs")
+    assert (programs > 0, hits) == (True, 0)
+    (cold, warm, again, hits), _ = child(env)
+    assert (again, hits) == (programs, programs)
+    assert warm > 0
+    assert cold < 0.5
+
+
+def test_a_folder_that_was_named_is_kept(child_env, tmp_path):
+    env = child_env | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "mine")}
+    assert child(env)[1] == str(tmp_path / "mine")

@@ -1,0 +1,122 @@
+"""Sizes are chosen from what the compiled loop takes."""
+
+import dataclasses
+
+import jax
+import pytest
+import tiny_model
+
+from seal_jax.models import decoder
+from seal_jax.rounds.settings import PassageRounds
+from seal_jax.runtime import config_rules
+from seal_jax.training import capacity, packed
+from seal_jax.training.settings import InnerConfig
+
+ARCH = decoder.Arch("llama", 64, 32, 1, 2, 1, 16, 48, 128, tied=True)
+# Sizes that leave a small device a choice: several adapters are as large as the base.
+OPEN = {"step_tokens": 0, "slots": 0, "active": 0, "pool": 0}
+
+
+def wanted(**changes) -> InnerConfig:
+    """The inner loop of a config, with these sizes; what is not given is open."""
+    values = tiny_model.values("model")
+    values["inner"] |= {"tile": 4, "row_tokens": 64} | OPEN | changes
+    values["inner"]["lora"]["rank"] = 8
+    return config_rules.build(PassageRounds, values).inner
+
+
+def choose(limit, adapters=200, **changes):
+    return capacity.choose(ARCH, wanted(**changes), limit=limit, adapters=adapters)
+
+
+def largest(**sizes) -> capacity.Memory:
+    cfg = capacity.build(wanted(**sizes), step_tokens=2048, adapters=200)
+    return capacity.measure(ARCH, cfg)
+
+
+def test_what_fits_is_taken_whole():
+    cfg, memory = choose(10**12)
+    sizes = cfg.plan
+    assert (sizes.step_tokens, sizes.slots, sizes.active) == (2048, 64, 48)
+    assert cfg.pool == 200
+    assert memory.total == largest().total
+
+
+def test_the_parts_are_those_of_the_arrays():
+    cfg, memory = choose(10**12)
+    one = cfg.rank * sum(sum(ARCH.linears()[t]) for t in cfg.targets) * ARCH.layers
+    slots = cfg.plan.slots
+    assert memory.slots == slots * (3 * 4 * one + 4 + 4)
+    assert memory.pool == cfg.pool * (4 * one + 4 + 1)
+    params = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), ARCH))
+    assert memory.base == 4 * sum(x.size for x in jax.tree.leaves(params))
+    assert memory.other > 0
+    assert "base" in memory.line() and "MB" in memory.line()
+
+
+def test_the_pool_shrinks_first_then_the_slots_then_the_step():
+    whole = largest()
+    seen = []
+    for share in (0.97, 0.6, 0.3):
+        cfg, memory = choose(int(whole.total * share))
+        assert memory.total <= whole.total * share
+        assert capacity.measure(ARCH, cfg) == memory
+        seen.append((cfg.plan.step_tokens, cfg.plan.slots, cfg.pool))
+    assert seen[0][0] == 2048 and seen[0][1] == 64 and seen[0][2] < 200
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1][0] < 2048
+
+
+def test_what_the_config_fixes_is_kept():
+    whole = largest()
+    cfg, _ = choose(int(whole.total * 0.97), slots=64, active=10)
+    assert (cfg.plan.slots, cfg.plan.active) == (64, 10)
+    cfg, _ = choose(int(whole.total * 0.97), pool=30)
+    assert cfg.pool == 30
+
+
+def test_a_config_too_large_says_what_would_fit():
+    fixed = {"step_tokens": 128, "slots": 400, "active": 4, "pool": 4}
+    limit = 3 * 10**6
+    with pytest.raises(ValueError) as caught:
+        choose(limit, **fixed)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "inner.slots=400" in message and "3 MB can be used" in message
+    fits = int(message.rsplit("inner.slots=", 1)[1].split()[0])
+    cfg, memory = choose(limit, **(fixed | {"slots": fits}))
+    assert cfg.plan.slots == fits
+    assert memory.total <= limit
+    # And it is not far too careful.
+    more = dataclasses.replace(cfg.plan, slots=int(fits * 1.1) + 1)
+    over = capacity.measure(ARCH, dataclasses.replace(cfg, plan=more))
+    assert over.total > limit
+
+
+def test_a_device_for_nothing_is_said_so():
+    with pytest.raises(ValueError, match=r"lower inner\.lora\.rank"):
+        choose(10**5)
+
+
+def test_a_pool_needs_no_more_rows_than_there_are_adapters():
+    cfg, _ = choose(10**12, adapters=7)
+    assert cfg.pool == 7
+
+
+def test_measuring_compiles_the_program_that_runs():
+    cfg, _ = choose(10**12, adapters=7)
+    misses = packed.program.cache_info().misses
+    packed.program(ARCH, cfg, None)
+    assert packed.program.cache_info().misses == misses
+
+
+def test_training_that_fits_is_not_enough(monkeypatch):
+    """Generation reads the base's layers twice, and all shards' adapters."""
+    memory = capacity.Memory(base=100, slots=10, pool=10, other=30)
+    assert capacity.answering(memory, 1) == 210
+    assert capacity.answering(memory, 4) == 280
+    monkeypatch.setattr(capacity, "measure", lambda *args: memory)
+    sizes = {"step_tokens": 64, "slots": 1, "active": 1, "pool": 1}
+    assert choose(210, **sizes)[1] == memory
+    with pytest.raises(ValueError, match="generation after training needs 0 MB"):
+        choose(209, **sizes)

@@ -1,0 +1,363 @@
+"""Fine-tuning on kept edits, against plain loops: without padding, and padded."""
+
+import functools
+import itertools
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from seal_jax.models import decoder, lora
+from seal_jax.training import imitate, sft_loss, sft_rows
+from seal_jax.training.settings import ImitateConfig, LoraConfig
+
+ARCH = decoder.Arch("llama", 40, 16, 2, 2, 1, 8, 24, 64, tied=True)
+EOS = 39
+ALL = tuple(ARCH.linears())
+PARAMS = jax.tree.map(
+    lambda leaf: 5 * leaf if leaf.ndim > 1 else leaf,
+    decoder.init_params(jax.random.key(0), ARCH),
+)
+# (prompt, completion), six tokens together: the oracle below needs no padding.
+EXAMPLES = [
+    ((1, 2, 3), (4, 5, 6)),
+    ((6, 7), (8, 9, 10, 11)),
+    ((13, 14, 15, 16, 17), (18,)),
+    ((19, 20, 21, 22, 23, 24), ()),
+]
+
+
+def config(**changes):
+    base = {
+        "start": "previous",
+        "data": "replace",
+        "lora": LoraConfig(("q_proj", "down_proj"), 3, 6.0),
+        "learning_rate": 2e-2,
+        "epochs": 3,
+        "batch": 4,
+        "micro_batch": 2,
+        "clip": 1.0,
+        "length_multiple": 8,
+        "schedule": "linear",
+    }
+    return ImitateConfig(**(base | changes))
+
+
+def train(cfg, examples=EXAMPLES, seed=5, params=PARAMS):
+    key = jax.random.key(seed)
+    tuned = imitate.train(params, examples, key, arch=ARCH, cfg=cfg, eos=EOS)
+    return tuned.delta, tuned.losses
+
+
+def assert_close(a, b, **tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
+@jax.jit
+def logits(params, delta, tokens_BT):
+    """Of whole rows without padding."""
+    b, t = tokens_BT.shape
+    positions = jnp.broadcast_to(jnp.arange(t), (b, t))
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool)), (b, t, t))
+    variables = {"params": params} | ({"lora": delta} if delta else {})
+    flax_model = decoder.Decoder(ARCH)
+    hidden, _ = flax_model.apply(variables, tokens_BT, positions, mask)
+    return flax_model.apply(variables, hidden, method="unembed")
+
+
+def completion_loss(delta, examples, params=PARAMS):
+    """Mean over all completion tokens, end-of-text included."""
+    ids = jnp.array([[*prompt, *completion, EOS] for prompt, completion in examples])
+    log_p = jax.nn.log_softmax(logits(params, delta, ids[:, :-1]))
+    picked = jnp.take_along_axis(log_p, ids[:, 1:, None], axis=2)[..., 0]
+    own = [-row[len(p) - 1 :] for row, (p, _) in zip(picked, examples, strict=True)]
+    return jnp.mean(jnp.concatenate(own))
+
+
+def plain_loop(cfg, examples, seed=5):
+    """Full-batch training as a user of optax would write it."""
+    delta = lora.init(
+        jax.random.key(seed), ARCH, targets=cfg.lora.targets, rank=cfg.lora.rank
+    )
+    rate = lambda step: cfg.learning_rate * (1 - step / cfg.epochs)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(cfg.clip),
+        optax.scale_by_adam(),
+        optax.scale_by_schedule(lambda step: -rate(step)),
+    )
+    state, losses = optimizer.init(delta), []
+    loss_fn = lambda d: completion_loss(
+        lora.scaled(d, cfg.lora.alpha / cfg.lora.rank), examples
+    )
+    step = jax.jit(jax.value_and_grad(loss_fn))
+    for _ in range(cfg.epochs):
+        loss, grads = step(delta)
+        updates, state = optimizer.update(grads, state, delta)
+        delta = optax.apply_updates(delta, updates)
+        losses.append(float(loss))
+    return lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank), losses
+
+
+def packed_rows(examples, *, width=8):
+    lines = [
+        sft_rows.line([*prompt, *completion], first_target=len(prompt), eos=EOS)
+        for prompt, completion in examples
+    ]
+    return sft_rows.pack(lines, width=width, multiple=1, eos=EOS)
+
+
+def test_only_completions_carry_loss():
+    rows = packed_rows(EXAMPLES, width=16)
+    assert rows["tokens"].shape == (2, 16)
+    delta = lora.init(jax.random.key(1), ARCH, targets=ALL, rank=2)
+    delta = jax.tree.map(lambda leaf: leaf + 0.1, delta)
+    summed = functools.partial(sft_loss.sum_loss, frozen_head=True)
+    loss = jax.jit(lambda r: summed(PARAMS, delta, r, ARCH))
+    base = loss(rows)
+    counted = sum(len(completion) + 1 for _, completion in EXAMPLES)
+    np.testing.assert_allclose(
+        base / counted, completion_loss(delta, EXAMPLES), rtol=1e-5
+    )
+    ignored = rows["weights"] == 0
+    elsewhere = (rows["targets"] + 7) % EOS
+    other = {**rows, "targets": np.where(ignored, elsewhere, rows["targets"])}
+    assert loss(other) == base
+    # Every single target that counts does.
+    for b, t in np.argwhere(~ignored):
+        targets = rows["targets"].copy()
+        targets[b, t] = elsewhere[b, t]
+        assert loss({**rows, "targets": targets}) != base
+
+
+@pytest.mark.parametrize("clip", [100.0, 0.05])
+def test_training_equals_a_plain_optax_loop(clip):
+    cfg = config(clip=clip)
+    delta, losses = train(cfg)
+    want, want_losses = plain_loop(cfg, EXAMPLES)
+    np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
+    assert_close(delta, want, atol=1e-4)
+    assert losses[-1] < losses[0]
+
+
+def test_micro_batches_equal_the_full_batch():
+    whole, whole_losses = train(config(micro_batch=2))
+    for micro in (1, 4):
+        delta, losses = train(config(micro_batch=micro))
+        np.testing.assert_allclose(losses, whole_losses, rtol=1e-5)
+        assert_close(delta, whole, atol=1e-4)
+
+
+def test_empty_rows_of_a_short_batch_change_nothing():
+    exact, losses = train(config(batch=3, micro_batch=1), EXAMPLES[:3])
+    padded, padded_losses = train(config(), EXAMPLES[:3])
+    np.testing.assert_allclose(padded_losses, losses, rtol=1e-5)
+    assert_close(padded, exact, atol=1e-4)
+
+
+def test_the_rate_falls_linearly_over_all_steps(monkeypatch):
+    """Adam's first update has the size of the rate; so has every later one with the
+    gradient's sign unchanged, whatever its size."""
+    seen = []
+    real = imitate.train_step
+
+    def spy(params, state, rows, count, *, arch, cfg, steps, mesh):
+        before = jax.tree.map(np.array, state[0])
+        new, loss = real(params, state, rows, count, arch=arch, cfg=cfg, steps=steps)
+        moved = jax.tree.map(lambda n, o: np.abs(np.array(n) - o).max(), new[0], before)
+        seen.append((steps, max(jax.tree.leaves(moved))))
+        return new, loss
+
+    monkeypatch.setattr(imitate, "train_step", spy)
+    # One example, again and again, at a rate too small to turn a gradient.
+    cfg = config(epochs=5, batch=1, micro_batch=1, learning_rate=1e-4)
+    train(cfg, EXAMPLES[:1])
+    assert [steps for steps, _ in seen] == [5] * 5
+    expected = 1e-4 * (1 - np.arange(5) / 5)
+    np.testing.assert_allclose([m for _, m in seen], expected, rtol=0.02)
+
+
+def test_each_epoch_sees_every_example_once_in_a_new_order(monkeypatch):
+    batches = []
+
+    def spy(params, state, rows, count, **_):
+        first = (rows["positions"] == 0) & (rows["segments"] >= 0)
+        assert not first[count:].any()
+        batches.append(rows["tokens"][first].tolist())
+        return state, jnp.zeros(())
+
+    monkeypatch.setattr(imitate, "train_step", spy)
+    examples = [((i,), (i, i)) for i in range(1, 11)]
+    train(config(batch=4, micro_batch=2, epochs=3), examples)
+    assert [len(b) for b in batches] == [4, 4, 2] * 3
+    epochs = [list(itertools.chain(*batches[i : i + 3])) for i in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(1, 11)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_the_key_decides_and_nothing_else_does():
+    cfg = config(epochs=1)
+    first, again, other = train(cfg), train(cfg), train(cfg, seed=6)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(
+        first[0]["layers"]["q_proj"]["a"], other[0]["layers"]["q_proj"]["a"]
+    )
+
+
+def test_merging_the_result_equals_carrying_it():
+    delta, _ = train(config(lora=LoraConfig(ALL, 3, 6.0)))
+    tokens = jnp.array([[1, 2, 3, 4, 5, 6]])
+    carried, merged = (
+        logits(PARAMS, delta, tokens),
+        logits(lora.merge(PARAMS, delta), None, tokens),
+    )
+    np.testing.assert_allclose(carried, merged, atol=1e-4)
+    assert np.abs(carried - logits(PARAMS, None, tokens)).max() > 0.1
+    # And the scale is folded in: what was trained is what is returned.
+    loss = completion_loss(None, EXAMPLES, lora.merge(PARAMS, delta))
+    assert loss < completion_loss(None, EXAMPLES)
+
+
+def test_nothing_kept_is_refused_with_what_to_change():
+    with pytest.raises(ValueError, match=r"no edit was kept.*select\.threshold"):
+        train(config(), [])
+
+
+def test_widths_are_rounded_up_so_that_few_programs_are_compiled(monkeypatch):
+    widths = []
+
+    def spy(params, state, rows, count, **_):
+        widths.append((rows["tokens"].shape, int(count)))
+        return state, jnp.zeros(())
+
+    monkeypatch.setattr(imitate, "train_step", spy)
+    cfg = config(epochs=1, length_multiple=16, micro_batch=1)
+    train(cfg, EXAMPLES)
+    train(cfg, [(tuple(range(12)), tuple(range(5)))])
+    # Two lines fit a row of the first; there is room for a row each all the same.
+    assert widths == [((4, 1, 16), 2), ((4, 1, 32), 1)]
+
+
+def test_steps_of_any_number_of_rows_run_one_program():
+    examples = [((i % 30 + 1,) * (1 + i % 7), (i % 5,) * (i % 6)) for i in range(11)]
+    before = imitate.train_step._cache_size()
+    train(config(batch=4, micro_batch=1, length_multiple=13), examples)
+    assert imitate.train_step._cache_size() == before + 1
+
+
+# Packed against padded
+
+# Lengths of 1 to 23 tokens, so that rows hold one line or several.
+MIXED = [
+    (
+        tuple((7 * i + j) % 38 for j in range(1 + (5 * i) % 11)),
+        tuple((3 * i + 2 * j) % 38 for j in range((7 * i) % 13)),
+    )
+    for i in range(11)
+]
+
+
+def padded_loop(cfg, examples, seed=5):
+    """A row for each pair, padded to the longest, all logits at once; optax's own."""
+    key = jax.random.key(seed)
+    rng = np.random.default_rng(jax.random.key_data(key).tolist())
+    delta = lora.init(key, ARCH, targets=cfg.lora.targets, rank=cfg.lora.rank)
+    steps = cfg.epochs * -(-len(examples) // cfg.batch)
+    schedule = optax.linear_schedule(cfg.learning_rate, 0.0, steps)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(cfg.clip), optax.adamw(schedule, weight_decay=0.0)
+    )
+    longest = max(len(p) + len(c) for p, c in examples)
+    scale = cfg.lora.alpha / cfg.lora.rank
+
+    @jax.jit
+    @jax.value_and_grad
+    def gradient(delta, tokens, targets, weights):
+        scores = logits(PARAMS, lora.scaled(delta, scale), tokens)
+        ce = optax.softmax_cross_entropy_with_integer_labels(scores, targets)
+        return jnp.sum(ce * weights) / jnp.sum(weights)
+
+    state, losses = optimizer.init(delta), []
+    for _ in range(cfg.epochs):
+        order = rng.permutation(len(examples))
+        for start in range(0, len(examples), cfg.batch):
+            tokens = np.full((cfg.batch, longest + 1), EOS)
+            weights = np.zeros((cfg.batch, longest))
+            for row, i in enumerate(order[start : start + cfg.batch]):
+                prompt, completion = examples[i]
+                end = len(prompt) + len(completion)
+                tokens[row, :end] = [*prompt, *completion]
+                weights[row, len(prompt) - 1 : end] = 1
+            loss, grads = gradient(delta, tokens[:, :-1], tokens[:, 1:], weights)
+            updates, state = optimizer.update(grads, state, delta)
+            delta = optax.apply_updates(delta, updates)
+            losses.append(float(loss))
+    return lora.scaled(delta, scale), losses
+
+
+@functools.cache
+def padded():
+    return padded_loop(config(), MIXED)
+
+
+@pytest.mark.parametrize("micro, multiple", [(1, 1), (2, 8), (4, 32)])
+def test_packed_rows_train_what_padded_ones_do(micro, multiple):
+    cfg = config(micro_batch=micro, length_multiple=multiple)
+    delta, losses = train(cfg, MIXED)
+    want, want_losses = padded()
+    np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
+    assert_close(delta, want, atol=1e-4)
+
+
+def test_positions_are_counted():
+    cfg = config(micro_batch=1, length_multiple=8)
+    key = jax.random.key(5)
+    tuned = imitate.train(PARAMS, MIXED, key, arch=ARCH, cfg=cfg, eos=EOS)
+    assert tuned.tokens == cfg.epochs * sum(len(p) + len(c) for p, c in MIXED)
+    width = -(-max(len(p) + len(c) for p, c in MIXED) // 8) * 8
+    assert tuned.computed_tokens % width == 0
+    padded = cfg.epochs * len(MIXED) * width
+    assert tuned.tokens <= tuned.computed_tokens < padded
+
+
+CHILD = """
+import json, sys
+import jax, numpy as np
+import test_imitate as t
+from seal_jax.models import placement
+from seal_jax.runtime import meshes
+from seal_jax.training import imitate
+
+data, model = map(int, sys.argv[2:])
+on = meshes.make_mesh(data=data, model=model)
+placed = jax.device_put(t.PARAMS, placement.param_shardings(t.ARCH, on))
+tuned = imitate.train(placed, t.MIXED, jax.random.key(5), arch=t.ARCH,
+                      cfg=t.config(micro_batch=1), eos=t.EOS, on=on)
+np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(tuned.delta)))
+print(json.dumps(tuned.losses))
+"""
+
+
+@pytest.mark.parametrize("data, model", [(2, 1), (2, 2)])
+def test_a_mesh_trains_what_one_device_does(data, model, tmp_path, root, child_env):
+    env = child_env | {"JAX_NUM_CPU_DEVICES": "4"}
+    env["PYTHONPATH"] += f":{root / 'tests'}"
+    file = tmp_path / "leaves.npz"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CHILD, str(file), str(data), str(model)],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    delta, losses = padded()
+    found = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    tree = jax.tree.structure(delta).unflatten(np.load(file).values())
+    assert_close(tree, delta, atol=1e-4)
