@@ -1,1 +1,1 @@
-"""Self-contained SVG, light and dark, without scripts."""
+"""Pictures of the page: self-contained SVG, light and dark, without scripts."""
