@@ -98,10 +98,10 @@ def answering(part: arc_task.Part, *, prompt_multiple: int) -> dict[str, int]:
 
 
 def least(
-    shape: common.Shape, whole: arc_task.Round, mesh: floor.Machine
+    shape: common.Shape, whole: arc_task.Round, machine: floor.Machine
 ) -> dict[str, float]:
     """The floor of every phase, in seconds."""
-    exp, parts = whole.exp, floor.Parts(shape, mesh)
+    exp, parts = whole.exp, floor.Parts(shape, machine)
     inner, imitated = (
         floor.Lora(wanted.rank, wanted.targets)
         for wanted in (exp.inner.lora, exp.imitate.lora)
@@ -147,7 +147,7 @@ def describe(
     shape: common.Shape,
     whole: arc_task.Round,
     sizes: PlanConfig,
-    mesh: floor.Machine,
+    machine: floor.Machine,
     *,
     pool: int,
 ) -> dict[str, Any]:
@@ -165,11 +165,11 @@ def describe(
             **answering(part, prompt_multiple=part.exp.answer.prompt_multiple),
             "flop": flop(shape, own, part),
         }
-    seconds = least(shape, whole, mesh)
+    seconds = least(shape, whole, machine)
     made["imitated"] = len(arc_phases.choose(whole.train))
     made["floor"] = {
         "seconds": sum(seconds.values()),
         "seconds_by_phase": seconds,
-        **mesh._asdict(),
+        **machine._asdict(),
     }
     return made

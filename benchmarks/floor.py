@@ -112,7 +112,7 @@ class Parts:
     """What a round consists of, in seconds, for a model's shape on a machine."""
 
     shape: common.Shape
-    mesh: Machine
+    machine: Machine
 
     @property
     def head(self) -> int:
@@ -132,11 +132,11 @@ class Parts:
 
     def flop(self, count: float) -> float:
         """Seconds of so many operations."""
-        return count / self.on.flops_per_s
+        return count / self.machine.flops_per_s
 
     def moved(self, count: float) -> float:
         """Seconds of so many bytes."""
-        return count / self.on.bytes_per_s
+        return count / self.machine.bytes_per_s
 
     def continued(
         self, prompts: Sequence[int], texts: Sequence[int], under: Lora | None = None
@@ -174,9 +174,9 @@ class Parts:
         return self.trained(tokens, targets, steps, lora) + merge
 
 
-def by_phase(shape: common.Shape, work: Round, mesh: Machine) -> dict[str, float]:
+def by_phase(shape: common.Shape, work: Round, machine: Machine) -> dict[str, float]:
     """Seconds of each phase."""
-    parts = Parts(shape, mesh)
+    parts = Parts(shape, machine)
     asked = [a.question_prompts for a in work.articles]
     answers = [e.answers for a in work.articles for e in a.edits]
     by_adapter = [

@@ -247,12 +247,11 @@ def adapt_seconds(summary: Mapping[str, Any]) -> float:
 
 def table(result: Mapping[str, Any]) -> str:
     """The result for reading."""
-    view = run_view
 
     def difference(found: Mapping[str, Any] | None) -> str:
         if found is None:
-            return view.MISSING
-        return f"{view.signed(found['diff'])} ± {view.number(found['se'])}"
+            return formatting.MISSING
+        return f"{formatting.signed(found['diff'])} ± {formatting.number(found['se'])}"
 
     head = ("choice", "reward", "trainings", "adapt s", "true", "gain over the mean")
     head += ("over the first", "expected", "over the first")
@@ -260,12 +259,12 @@ def table(result: Mapping[str, Any]) -> str:
         (
             row["choice"],
             row["reward"],
-            view.count(row["trainings"]),
-            view.number(row["adapt_seconds"], digits=0),
-            view.number(row["true_reward"]),
+            formatting.count(row["trainings"]),
+            formatting.number(row["adapt_seconds"], digits=0),
+            formatting.number(row["true_reward"]),
             difference(row["gain"]),
             difference(row["over_first"]),
-            view.signed(row["expected"]),
+            formatting.signed(row["expected"]),
             difference(row["expected_over_first"]),
         )
         for row in result["choices"]
@@ -275,8 +274,8 @@ def table(result: Mapping[str, Any]) -> str:
         (
             formatting.ruled(head, lines),
             "",
-            f"accuracy differs by {view.number(spread['edits'])} between the edits of "
-            f"a passage and by {view.number(spread['seeds'])} between the seeds of an "
+            f"accuracy differs by {formatting.number(spread['edits'])} between the edits of "
+            f"a passage and by {formatting.number(spread['seeds'])} between the seeds of an "
             "edit (standard deviations)",
         )
     )

@@ -117,7 +117,7 @@ def compared(
     outcome: round_phases.Outcome,
     task: round_task.Task,
     shape: common.Shape,
-    mesh: floor.Machine | None,
+    machine: floor.Machine | None,
     *,
     published: bool,
 ) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def compared(
     seconds = sum(outcome.clock.seconds.values())
     reference = REFERENCE_GPU_SECONDS / seconds if published else None
     made = {"floor": None, "ratio_vs_floor": None, "ratio_vs_reference": reference}
-    if mesh is None:
+    if machine is None:
         return made
     inner_lora, imitate_lora = (
         floor.Lora(wanted.rank, wanted.targets)
@@ -141,9 +141,13 @@ def compared(
         imitate_epochs=task.exp.imitate.epochs,
         imitate_steps=len(outcome.losses),
     )
-    by_phase = floor.by_phase(shape, work, mesh)
+    by_phase = floor.by_phase(shape, work, machine)
     least = sum(by_phase.values())
-    made["floor"] = {"seconds": least, "seconds_by_phase": by_phase, **mesh._asdict()}
+    made["floor"] = {
+        "seconds": least,
+        "seconds_by_phase": by_phase,
+        **machine._asdict(),
+    }
     return {**made, "ratio_vs_floor": least / seconds}
 
 
@@ -250,7 +254,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     stats = device.memory_stats() or {}
     peak = backend.peak_flops(device)
     known = dtype == "bfloat16"
-    mesh = floor.machine(device.device_kind, peak) if known else None
+    machine = floor.machine(device.device_kind, peak) if known else None
     return {
         "benchmark": "round",
         **figures(
@@ -263,7 +267,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             outcome,
             task,
             shape,
-            mesh,
+            machine,
             published=is_published(exp, shape=args.shape, scale=scale),
         ),
         "warm_up_seconds": warming,

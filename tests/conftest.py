@@ -51,8 +51,11 @@ def seal_data() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def child_env() -> dict[str, str]:
-    """The environment for a Python process started by a test: finds both packages."""
-    roots = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
+    """The environment for a Python process started by a test: finds both packages,
+    and the tests with what they share.
+    """
+    folders = sorted(p for p in (ROOT / "tests").iterdir() if p.is_dir())
+    roots = os.pathsep.join(map(str, [ROOT, ROOT / "kernels", *folders]))
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([roots, inherited]) if inherited else roots
     return {**os.environ, "PYTHONPATH": path}

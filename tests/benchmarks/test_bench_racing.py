@@ -9,8 +9,8 @@ import pytest
 import tiny_model
 
 from seal_jax import experiment
+from seal_jax.rounds import grading
 from seal_jax.runtime import files
-from seal_jax.tasks import knowledge
 
 GRADE, DENSE = "grade", "log_likelihood"
 
@@ -232,7 +232,7 @@ def test_real_runs_end_to_end(bench, monkeypatch, tmp_path, capsys):
     def scorer(cfg, workdir):
         return tiny_model.toss
 
-    monkeypatch.setattr(knowledge, "scorer", scorer)
+    monkeypatch.setattr(grading, "scorer", scorer)
     monkeypatch.setattr(bench.eight_rounds, "settings", settings)
     uniform, _, race, *_ = ways(bench)
     monkeypatch.setattr(bench, "WAYS", (uniform, race))

@@ -112,7 +112,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
 
 def test_tensorflow_is_not_imported(child_env):
     code = (
-        "import sys; from seal_jax import metrics; "
+        "import sys; from seal_jax.runtime import metrics; "
         "sys.exit('tensorflow' in sys.modules or 'jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=child_env, check=False)

@@ -373,10 +373,10 @@ def test_a_plan_is_the_same_in_another_process(child_env, hash_seed):
     jobs = make_jobs(lengths, loss=PADDED_SAMPLED, most=2)
     code = (
         "import hashlib\n"
-        "from seal_jax import plan_blocks\n"
+        "from seal_jax.training import plan_arrays\n"
         "from seal_jax.training.plan import Job, LossConfig, PlanConfig\n"
         "made = hashlib.sha256()\n"
-        f"for block in plan_blocks.blocks({jobs!r}, {SMALL!r}, eos={EOS}):\n"
+        f"for block in plan_arrays.blocks({jobs!r}, {SMALL!r}, eos={EOS}):\n"
         "    made.update(repr(block[1:]).encode())\n"
         "    for leaf in block.steps:\n"
         "        made.update(leaf.tobytes())\n"
