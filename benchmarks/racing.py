@@ -274,9 +274,9 @@ def table(result: Mapping[str, Any]) -> str:
         (
             formatting.ruled(head, lines),
             "",
-            f"accuracy differs by {formatting.number(spread['edits'])} between the edits "
-            f"of a passage and by {formatting.number(spread['seeds'])} between the seeds "
-            "of an edit (standard deviations)",
+            f"accuracy differs by {formatting.number(spread['edits'])} between the"
+            f" edits of a passage and by {formatting.number(spread['seeds'])} between"
+            " the seeds of an edit (standard deviations)",
         )
     )
 
