@@ -9,7 +9,7 @@ import pytest
 
 from seal_jax.generation import policies
 from seal_jax.rounds import pools
-from seal_jax.runtime import records
+from seal_jax.runtime.journal import Journal
 from seal_jax.training import packed, plan
 
 LEARNER = types.SimpleNamespace(params={}, arch=None, eos=0)
@@ -93,9 +93,9 @@ def test_a_killed_run_trains_the_pools_that_are_missing(calls, tmp_path):
     def stored(journal):
         return pools.Journaled(journal, "r/adapt", finish)
 
-    with records.Journal(tmp_path / "j") as journal, pytest.raises(KeyboardInterrupt):
+    with Journal(tmp_path / "j") as journal, pytest.raises(KeyboardInterrupt):
         train(work(5), stored(journal))
-    with records.Journal(tmp_path / "j") as journal:
+    with Journal(tmp_path / "j") as journal:
         assert journal.keys() == ["r/adapt/0", "r/adapt/1"]
         said = []
         units = train(work(5), stored(journal), said)

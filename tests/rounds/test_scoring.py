@@ -9,7 +9,7 @@ import pytest
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import graded as graded_
 from seal_jax.rounds import scoring, trials
-from seal_jax.rounds.graded import Trial
+from seal_jax.rounds.graded import Exam, Trial
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
 
@@ -45,7 +45,8 @@ def never(items):
 
 
 def rewards(run, outcomes=OUTCOMES, *, final=True, phase="round_1"):
-    return scoring.reward(run, PASSAGES, EDITS, outcomes, phase=phase, final=final)
+    exams = [Exam(passage) for passage in PASSAGES]
+    return scoring.reward(run, exams, EDITS, outcomes, phase=phase, final=final)
 
 
 @pytest.mark.parametrize(

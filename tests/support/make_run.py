@@ -10,7 +10,8 @@ import tiny_model
 from seal_jax.generation import policies
 from seal_jax.rounds import trials
 from seal_jax.rounds.settings import PassageRounds
-from seal_jax.runtime import config_rules, metrics, records
+from seal_jax.runtime import config_rules, metrics
+from seal_jax.runtime.journal import Journal
 from seal_jax.tasks import knowledge
 from seal_jax.tasks.passage import Passage
 from seal_jax.training import capacity
@@ -48,7 +49,7 @@ def opened(workdir: pathlib.Path) -> Iterator[Callable[..., RoundsRun]]:
             stack.close()
             values = tiny_model.values(model, **changes)
             exp = config_rules.build(PassageRounds, values)
-            journal = records.Journal(workdir / "journal.jsonl")
+            journal = Journal(workdir / "journal.jsonl")
             return trials.Run(
                 exp=exp,
                 inner=capacity.build(exp.inner, step_tokens=192, adapters=3),
