@@ -42,8 +42,8 @@ def calls(monkeypatch):
         return packed.TrainedAdapters(tree, totals * 1.0, totals > 0, 10, 20, 5, 5)
 
     monkeypatch.setattr(packed, "train", train)
-    monkeypatch.setattr(pools.rates, "throughput", lambda *a, **k: {"mfu": 1.0})
-    monkeypatch.setattr(pools.rates, "line", lambda *a: f"{a[2]} adapters")
+    monkeypatch.setattr(pools.throughput, "throughput", lambda *a, **k: {"mfu": 1.0})
+    monkeypatch.setattr(pools.throughput, "line", lambda *a: f"{a[2]} adapters")
     return made
 
 
