@@ -33,10 +33,10 @@ def work(count):
 @pytest.fixture
 def calls(monkeypatch):
     """Calls of the training, which is a stand-in; a pool has a row to spare."""
-    made = []
+    calls = []
 
     def train(params, jobs, keys_A, **kwargs):
-        made.append((jobs, keys_A, kwargs))
+        calls.append((jobs, keys_A, kwargs))
         totals = np.array([job.total for job in jobs] + [0])
         tree = {"x": jnp.asarray(totals[None])}
         return packed.TrainedAdapters(tree, totals * 1.0, totals > 0, 10, 20, 5, 5)
@@ -44,7 +44,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(packed, "train", train)
     monkeypatch.setattr(pools.throughput, "throughput", lambda *a, **k: {"mfu": 1.0})
     monkeypatch.setattr(pools.throughput, "line", lambda *a: f"{a[2]} adapters")
-    return made
+    return calls
 
 
 def train(work, store, said=None, **kwargs):
@@ -77,9 +77,9 @@ def test_jobs_are_cut_in_their_order_and_draw_with_their_own_keys(calls):
 
 
 def test_frozen_stacks_go_to_the_jobs_they_belong_to(calls):
-    own = work(3)
-    own = pools.Work(own.jobs, own.folds, {"stack": 1}, [4, 5, 6])
-    train(own, pools.Held())
+    plain = work(3)
+    on_stacks = pools.Work(plain.jobs, plain.folds, {"stack": 1}, [4, 5, 6])
+    train(on_stacks, pools.Held())
     assert [kwargs["frozen_of"] for _, _, kwargs in calls] == [[4, 5], [6]]
     assert all(kwargs["frozen"] == {"stack": 1} for _, _, kwargs in calls)
 
@@ -100,7 +100,7 @@ def test_a_killed_run_trains_the_pools_that_are_missing(calls, tmp_path):
         said = []
         units = train(work(5), stored(journal), said)
     cost = {"tokens": 10, "computed": 20, "steps": 5}
-    assert units == [{"rows": own, **cost} for own in ([0, 1], [2, 3], [4])]
+    assert units == [{"rows": rows, **cost} for rows in ([0, 1], [2, 3], [4])]
     assert len(calls) == 4 and said == ["p: 1 adapters"]
 
 

@@ -95,7 +95,7 @@ def test_a_missing_judgement_is_never_counted_as_wrong(make_run):
 
 def test_a_failed_adapter_scores_zero_and_is_not_graded(make_run):
     asked = []
-    outcomes = [list(own) for own in OUTCOMES]
+    outcomes = [list(edit_trials) for edit_trials in OUTCOMES]
     outcomes[0][1] = trial(0, 1, failed="broke")
     outcomes[2][0] = trial(2, 0, failed="broke")
     run = make_run(lambda items: asked.extend(items) or [True] * len(items))
