@@ -121,8 +121,8 @@ def read(values: Mapping[str, Any]) -> Experiment:
         return config_rules.build(Pooled, values)
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:
-        known = (*tasks_settings.TASKS, *few_shot_settings.TASKS)
-        config_rules.one_of("config.task.name", task["name"], known)
+        names = (*tasks_settings.TASKS, *few_shot_settings.TASKS)
+        config_rules.one_of("config.task.name", task["name"], names)
         if task["name"] in few_shot_settings.TASKS:
             return config_rules.build(FewShot, values)
     return config_rules.build(PassageRounds, values)
@@ -130,14 +130,17 @@ def read(values: Mapping[str, Any]) -> Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Checked[Item]:
-    """An experiment with everything that can be wrong without compiling checked."""
+    """An experiment with everything that can be wrong without compiling checked.
+
+    `train`: items to learn from, in lists; `blank`: the base without weights.
+    """
 
     kind: Kind[Any, Item, Any]
     train: list[list[Item]]
     heldout: list[Item]
     blank: policies.Policy
     task: Task[Item]
-    devices: Mesh | None
+    mesh: Mesh | None
 
 
 def run(
@@ -198,14 +201,14 @@ def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
     task = kind.make(exp, blank, list(itertools.chain(*train)), heldout)
     backend.cache_programs()
     distributed.keep_cache_if_shared()
-    devices = meshes.of_devices(data=exp.mesh.data, model=exp.mesh.model)
-    if devices is not None and exp.model.kernel.startswith("mosaic"):
+    mesh = meshes.of_devices(data=exp.mesh.data, model=exp.mesh.model)
+    if mesh is not None and exp.model.kernel.startswith("mosaic"):
         raise ValueError(
             f"model.kernel={exp.model.kernel!r} runs on one device; use 'auto' or "
             "'xla' on a mesh, or mesh.data=1 and mesh.model=1"
         )
-    distributed.check_mesh(devices)
-    return Checked(kind, train, heldout, blank, task, devices)
+    distributed.check_mesh(mesh)
+    return Checked(kind, train, heldout, blank, task, mesh)
 
 
 def claim(
@@ -242,18 +245,18 @@ def open_run[Item](
     Raises:
       ValueError: see `size` and `first_sizes`.
     """
-    leads, devices = distributed.leads(), checked.devices
+    leads, mesh = distributed.leads(), checked.mesh
     task = checked.kind.connect(exp, checked.task, workdir)
-    sizes = size(exp, checked.blank.arch, devices, say=say)
-    base = policies.load(exp.model, checked.blank, seed=exp.seed, mesh=devices)
+    sizes = size(exp, checked.blank.arch, mesh, say=say)
+    base = policies.load(exp.model, checked.blank, seed=exp.seed, mesh=mesh)
     # Not before: a config that cannot run must not claim the workdir.
     if leads:
         records.open_workdir(workdir, values)
     journal = stack.enter_context(distributed.open_journal(workdir / "journal.jsonl"))
     state = trials.Run(
         exp=exp,
-        inner=first_sizes(journal, sizes, shards=meshes.shards(devices)),
-        mesh=devices,
+        inner=first_sizes(journal, sizes, shards=meshes.shards(mesh)),
+        mesh=mesh,
         journal=journal,
         metrics=stack.enter_context(
             metrics.Metrics(workdir) if leads else metrics.NullMetrics()
@@ -267,7 +270,7 @@ def open_run[Item](
 def size(
     exp: Experiment,
     arch: decoder.Arch,
-    devices: Mesh | None,
+    mesh: Mesh | None,
     *,
     say: Callable[[str], None],
 ) -> inner.EngineConfig:
@@ -277,7 +280,7 @@ def size(
       ValueError: see `capacity.choose`.
     """
     if exp.adapters:
-        return fitting(exp, arch, devices, say=say)
+        return fitting(exp, arch, mesh, say=say)
     least = exp.inner.step_tokens or exp.inner.row_tokens
     return capacity.build(exp.inner, step_tokens=least, adapters=1)
 
@@ -304,7 +307,7 @@ def check_same(values: dict[str, Any]) -> None:
 def fitting(
     exp: Experiment,
     arch: decoder.Arch,
-    devices: Mesh | None,
+    mesh: Mesh | None,
     *,
     say: Callable[[str], None],
 ) -> inner.EngineConfig:
@@ -313,18 +316,18 @@ def fitting(
     Raises:
       ValueError: see `capacity.choose`.
     """
-    own = backend.memory_limit(jax.local_devices()[0])
-    limit = min(distributed.everyone(own))
+    limit = backend.memory_limit(jax.local_devices()[0])
+    limit = min(distributed.everyone(limit))
     if exp.imitate is not None and exp.imitate.start == "base":
         # It is kept beside the policy, for every round to start from.
-        limit -= capacity.base_bytes(arch, devices)
+        limit -= capacity.base_bytes(arch, mesh)
     cfg, memory = capacity.choose(
         arch,
         exp.inner,
         limit=limit,
         adapters=exp.adapters,
         lines=exp.lines_per_step,
-        mesh=devices,
+        mesh=mesh,
         options=exp.engine,
     )
     say(

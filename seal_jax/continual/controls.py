@@ -68,9 +68,9 @@ def penalized(
 
 
 def best(rewards: Sequence[float | None]) -> int:
-    """The first of the highest rewards; one that is not known is below all others."""
-    known = [-math.inf if r is None else r for r in rewards]
-    return known.index(max(known))
+    """The first of the highest rewards; None, not known, is below all others."""
+    values = [-math.inf if r is None else r for r in rewards]
+    return values.index(max(values))
 
 
 # Kept adapters
@@ -101,17 +101,19 @@ def route(
     """
     if not question or not learned:
         return None
-    known = {word: sum(word in own for own in learned) for word in question}
+    counts = {
+        word: sum(word in vocabulary for vocabulary in learned) for word in question
+    }
     weight = {
         word: math.log((len(learned) + 1) / (max(k, 1) + 0.5))
-        for word, k in known.items()
+        for word, k in counts.items()
     }
     # In one order, or the last bit of a sum would depend on that of a set.
     ordered = sorted(question)
     total = math.fsum(weight[word] for word in ordered)
     shares = [
-        math.fsum(weight[word] for word in ordered if word in own) / total
-        for own in learned
+        math.fsum(weight[word] for word in ordered if word in vocabulary) / total
+        for vocabulary in learned
     ]
     most = max(shares)
     if most < floor or most == 0.0:

@@ -102,20 +102,20 @@ def read_all(path: str | Path) -> list[tuple[str, tuple[Matrix, ...]]]:
         if not path.is_file():
             raise ValueError(f"{path}: no such file or folder; give one that is there")
         return [(str(path), (parse(path, files.read_json(path)),))]
-    found: dict[Path, list[Path]] = {}
+    summaries: dict[Path, list[Path]] = {}
     for name in sorted(path.rglob(SUMMARY_PATTERN)):
-        own = path if name.parent == path else name.parent.parent
-        found.setdefault(own, []).append(name)
+        folder = path if name.parent == path else name.parent.parent
+        summaries.setdefault(folder, []).append(name)
     for name in sorted(path.rglob(OVERALL_NAME)):
-        found.setdefault(name.parent, [name])
-    if not found:
+        summaries.setdefault(name.parent, [name])
+    if not summaries:
         raise ValueError(
             f"{path}: must hold {SUMMARY_PATTERN} or {OVERALL_NAME}; give the folder "
             "of a continual run"
         )
     return [
-        (str(own), tuple(parse(name, files.read_json(name)) for name in names))
-        for own, names in sorted(found.items())
+        (str(folder), tuple(parse(name, files.read_json(name)) for name in names))
+        for folder, names in sorted(summaries.items())
     ]
 
 

@@ -31,6 +31,7 @@ from seal_jax.continual import ask as continual_ask
 from seal_jax.continual import files as continual_files
 from seal_jax.continual import step as continual_step
 from seal_jax.continual import table as continual_table
+from seal_jax.continual.entries import AskedEntry, BaseEntry, LearnedEntry, StepEntry
 from seal_jax.continual.settings import MERGE, Continual
 from seal_jax.continual.stack import ContinualRun, Setting
 from seal_jax.generation import policies
@@ -66,7 +67,7 @@ def load(
     with sources.wanted_by(by if of_world else f"task.heldout, for {by}"):
         probes = sources.probes(task, count=size.probes)
     if not of_world:  # There they have no text, and tell of others.
-        train = [passage for own in sequences for passage in own]
+        train = [passage for sequence in sequences for passage in sequence]
         sources.check_apart(train, probes, "probes are in a sequence too")
     return sequences, probes
 
@@ -86,7 +87,7 @@ def make(
 
 
 def walk(
-    state: ContinualRun,
+    run: ContinualRun,
     base: policies.Policy,
     sequences: Sequence[Sequence[Passage]],
     probes: Sequence[Passage],
@@ -97,28 +98,30 @@ def walk(
     Each arm's matrices go to `continual/ARM` of the workdir, a run for each sequence,
     so that what is averaged over runs is averaged over sequences.
     """
-    exp = state.exp
+    exp = run.exp
 
     def setting(arm: str, generic: Sequence[Sequence[int]] = ()) -> Setting:
-        return Setting(state, base, arm, sequences, probes, tuple(map(tuple, generic)))
+        return Setting(run, base, arm, sequences, probes, tuple(map(tuple, generic)))
 
-    before = state.journal.cached("continual/base", lambda: unedited(setting(MERGE)))
+    before: BaseEntry = run.journal.cached(
+        "continual/base", lambda: unedited(setting(MERGE))
+    )
     generic = []
     if "kl" in exp.controls:
-        generic = state.journal.cached(
-            "continual/generic", lambda: continual_step.generic_texts(state, base)
+        generic = run.journal.cached(
+            "continual/generic", lambda: continual_step.generic_texts(run, base)
         )
     rows = []
     for arm in exp.arms:
         steps = walk_arm(setting(arm, generic), before, workdir)
-        rows.append(continual_table.row(arm, before, steps))
+        rows.append(continual_table.arm_row(arm, before, steps))
         matrices = [
             Matrix(
                 tuple(map(tuple, cells)),
                 dataset=exp.task.name,
                 base_model=exp.model.path,
             )
-            for cells in rows[-1]["cells"]
+            for cells in rows[-1].cells
         ]
         if distributed.leads():
             continual_files.write(workdir / "continual" / arm, matrices)
@@ -129,36 +132,36 @@ def walk(
     }
 
 
-def unedited(setting: Setting) -> dict[str, Any]:
+def unedited(setting: Setting) -> BaseEntry:
     """What the base answers about all passages and probes: the rows 0."""
     begin = time.monotonic()
-    asked = [p for own in setting.sequences for p in own] + list(setting.probes)
-    setting.run.say(f"un-edited: ask about {len(asked)} passages")
-    (answers,), (scores,) = continual_ask.ask(setting, None, [asked], 0)
-    n = setting.exp.sequence.passages
-    cut = len(setting.sequences) * n
+    learned = [passage for sequence in setting.sequences for passage in sequence]
+    passages = learned + list(setting.probes)
+    setting.run.say(f"un-edited: ask about {len(passages)} passages")
+    (answers,), (scores,) = continual_ask.ask(setting, None, [passages], 0)
+    n, count = setting.exp.sequence.passages, len(learned)
     return {
         "answers": answers,
-        "scores": [scores[i : i + n] for i in range(0, cut, n)],
-        "general": scores[cut:],
+        "scores": [scores[i : i + n] for i in range(0, count, n)],
+        "general": scores[count:],
         "asked": sum(map(len, answers)),
         "seconds": time.monotonic() - begin,
     }
 
 
-def walk_arm(
-    setting: Setting, before: dict[str, Any], workdir: Path
-) -> list[dict[str, Any]]:
+def walk_arm(setting: Setting, before: BaseEntry, workdir: Path) -> list[StepEntry]:
     """One arm's steps, as they are in the journal; goes on where a killed run ended."""
     run, arm = setting.run, setting.arm
     folder = workdir / "checkpoints" / "continual" / arm
-    stack, done = setting.empty, []
+    stack = setting.empty
+    done: list[StepEntry] = []
     for t in range(1, setting.exp.sequence.passages + 1):
         name = f"continual/{arm}/{t}"
-        block, meta = learn(setting, stack, t, done, folder)
+        block, learned = learn(setting, stack, t, done, folder)
         stack = setting.written(stack, block, t)
         if name not in run.journal:
-            run.journal.put(name, {**meta, **asked(setting, stack, t, done, meta)})
+            answered = ask_all(setting, stack, t, done, learned)
+            run.journal.put(name, {**learned, **answered})
             line = continual_table.report(run.journal.get(name), before)
             run.metrics.log(t, {f"{arm}/{k}": v for k, v in line.items()})
             words = ", ".join(f"{k} {v:.3f}" for k, v in line.items())
@@ -171,9 +174,9 @@ def learn(
     setting: Setting,
     stack: lora.Tree,
     t: int,
-    done: Sequence[dict[str, Any]],
+    done: Sequence[StepEntry],
     folder: Path,
-) -> tuple[lora.Tree, dict[str, Any]]:
+) -> tuple[lora.Tree, LearnedEntry]:
     """The block that each sequence adds for its passage t, and how it came about.
 
     The block is checkpointed with its story: a later run reads it instead.
@@ -184,46 +187,46 @@ def learn(
         scores = [entry["scores"] for entry in done[-1:]]
         before = scores[0] if scores else [[] for _ in setting.sequences]
         earlier = [
-            [line for lines in own for line in lines]
-            for own in learned_lines(setting, done)
+            [line for lines in passages for line in lines]
+            for passages in learned_lines(setting, done)
         ]
         texts = continual_step.propose(setting, stack, t)
-        made = continual_step.train(setting, stack, texts, t, earlier)
-        commit = continual_step.decide(setting, stack, made, t, before)
-        block = continual_step.block(made, commit.chosen, commit.scales)
-        meta = {
-            "texts": texts,
-            "lines": [
-                list(own[e]) if scale else []
-                for own, e, scale in zip(
-                    made.lines, commit.chosen, commit.scales, strict=True
+        candidates = continual_step.train(setting, stack, texts, t, earlier)
+        commit = continual_step.decide(setting, stack, candidates, t, before)
+        block = continual_step.block(candidates, commit.chosen, commit.scales)
+        losses, finite = candidates.losses.tolist(), candidates.finite.tolist()
+        learned = LearnedEntry(
+            texts=texts,
+            lines=[
+                list(lines[e]) if scale else []
+                for lines, e, scale in zip(
+                    candidates.lines, commit.chosen, commit.scales, strict=True
                 )
             ],
-            **commit._asdict(),
-            "losses": [x if f else None for x, f in _finite(made)],
-            "failed": int((~made.finite).sum()),
-            "adapters": len(made.finite),
-            "tokens": made.tokens,
-            "learn_seconds": time.monotonic() - begin,
-        }
+            chosen=commit.chosen,
+            rewards=commit.rewards,
+            scales=commit.scales,
+            gates=commit.gates,
+            losses=[x if ok else None for x, ok in zip(losses, finite, strict=True)],
+            failed=finite.count(False),
+            adapters=len(finite),
+            tokens=candidates.tokens,
+            learn_seconds=time.monotonic() - begin,
+        )
         block = distributed.readable(block)
         if distributed.leads():
-            checkpoint.save(folder, t, block, meta)
+            checkpoint.save(folder, t, block, dict(learned))
     # Read back even if it was just written: both ways must give the same bits.
     block, meta = distributed.share_arrays(
         lambda: checkpoint.restore(folder, t, setting.block), setting.block
     )
     # Off the device where it was put: with arrays that are bound to one, all programs
     # would be compiled again.
-    return meshes.put(jax.tree.map(np.asarray, block), run.mesh), meta
-
-
-def _finite(made: continual_step.Candidates) -> list[tuple[float, bool]]:
-    return list(zip(made.losses.tolist(), made.finite.tolist(), strict=True))
+    return meshes.put(jax.tree.map(np.asarray, block), run.mesh), LearnedEntry(**meta)
 
 
 def learned_lines(
-    setting: Setting, done: Sequence[dict[str, Any]]
+    setting: Setting, done: Sequence[LearnedEntry]
 ) -> list[list[list[str]]]:
     """Each sequence's training lines of each passage so far; none of one rejected."""
     return [
@@ -231,27 +234,27 @@ def learned_lines(
     ]
 
 
-def asked(
+def ask_all(
     setting: Setting,
     stack: lora.Tree,
     t: int,
-    done: Sequence[dict[str, Any]],
-    meta: dict[str, Any],
-) -> dict[str, Any]:
-    """What each sequence's model answers after passage t."""
+    done: Sequence[LearnedEntry],
+    learned: LearnedEntry,
+) -> AskedEntry:
+    """What each sequence's model answers after passage t, `learned` in its stack."""
     begin = time.monotonic()
-    about = [[*own[:t], *setting.probes] for own in setting.sequences]
+    groups = [[*sequence[:t], *setting.probes] for sequence in setting.sequences]
     if "keep" in setting.controls:
-        learned = learned_lines(setting, [*done, meta])
-        answers, scores = continual_ask.ask_kept(setting, stack, about, learned, t)
+        lines = learned_lines(setting, [*done, learned])
+        answers, scores = continual_ask.ask_routed(setting, stack, groups, lines, t)
     else:
-        answers, scores = continual_ask.ask(setting, stack, about, t)
+        answers, scores = continual_ask.ask(setting, stack, groups, t)
     seconds = time.monotonic() - begin
     return {
         "answers": answers,
-        "scores": [own[:t] for own in scores],
-        "general": [own[t:] for own in scores],
-        "asked": sum(len(a) for own in answers for a in own),
+        "scores": [group[:t] for group in scores],
+        "general": [group[t:] for group in scores],
+        "asked": sum(len(passage) for group in answers for passage in group),
         "ask_seconds": seconds,
-        "seconds": seconds + meta["learn_seconds"],
+        "seconds": seconds + learned["learn_seconds"],
     }

@@ -1,6 +1,6 @@
 """A continual experiment as frozen dataclasses, built once from a config file.
 
-See `config`; `continual` runs it.
+`sequences` runs it.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from seal_jax.training.settings import MASKED, EngineOptions, InnerConfig
 MERGE = "merge"
 CONTROLS = ("gate", "replay", "kl", "orthogonal", "keep", "best", "penalty")
 
-# Of these one alone can be in an arm.
+# Pairs that cannot be in the same arm.
 _APART = (
     ("keep", "gate"),
     ("keep", "replay"),
@@ -43,7 +43,7 @@ class SequenceConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RetainConfig:
-    """Strengths of the controls; an arm reads those of its own.
+    """Strengths of the controls; an arm reads those of the controls in it.
 
     Attributes:
       replay: earlier training lines of the sequence, mixed into those of an edit.
@@ -162,8 +162,8 @@ class Continual:
     @property
     def engine(self) -> EngineOptions:
         """What the inner loop has to be made for: the most that any arm needs."""
-        every = [self.engine_of(arm) for arm in self.arms]
-        return functools.reduce(EngineOptions.joined, every)
+        options = [self.engine_of(arm) for arm in self.arms]
+        return functools.reduce(EngineOptions.joined, options)
 
     def engine_of(self, arm: str) -> EngineOptions:
         """What one arm's inner loop is made for.
@@ -189,7 +189,7 @@ def controls(arm: str) -> frozenset[str]:
     """The controls of an arm; none of "merge".
 
     Raises:
-      ValueError: an unknown one, one said twice, or some that exclude each other.
+      ValueError: an unknown control, the same twice, or some that exclude each other.
     """
     parts = _parts(arm)
     if parts == [MERGE]:
@@ -202,10 +202,10 @@ def controls(arm: str) -> frozenset[str]:
             )
     if len(set(parts)) < len(parts):
         raise ValueError(f"arms: {arm!r} must name each control once")
-    for one, other in _APART:
-        if {one, other} <= set(parts):
+    for first, second in _APART:
+        if {first, second} <= set(parts):
             raise ValueError(
-                f"arms: {one!r} and {other!r} exclude each other in {arm!r}; make two "
-                "arms of them"
+                f"arms: {first!r} and {second!r} exclude each other in {arm!r}; make "
+                "two arms of them"
             )
     return frozenset(parts)

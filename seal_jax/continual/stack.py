@@ -108,7 +108,7 @@ def weakened(block: lora.Tree, scale_S: Array) -> lora.Tree:
     Zeros all through, so that a block that is not finite leaves nothing behind.
     """
 
-    def one(leaf: Array, factor_S: Array) -> Array:
+    def scaled(leaf: Array, factor_S: Array) -> Array:
         shape = (1, len(factor_S), 1, 1)
         used = (scale_S > 0).reshape(shape)
         factor = factor_S.reshape(shape).astype(leaf.dtype)
@@ -117,7 +117,7 @@ def weakened(block: lora.Tree, scale_S: Array) -> lora.Tree:
     ones_S = jnp.ones_like(scale_S)
     return {
         "layers": {
-            name: {"a": one(ab["a"], ones_S), "b": one(ab["b"], scale_S)}
+            name: {"a": scaled(ab["a"], ones_S), "b": scaled(ab["b"], scale_S)}
             for name, ab in block["layers"].items()
         }
     }
@@ -125,14 +125,14 @@ def weakened(block: lora.Tree, scale_S: Array) -> lora.Tree:
 
 @functools.partial(jax.jit, static_argnames="rank")
 def kept_apart(stack: lora.Tree, *, rank: int) -> lora.Tree:
-    """The blocks of all stacks as adapters of their own, and one of zeros at the end.
+    """The blocks of all stacks as single adapters, and a block of zeros at the end.
 
     Block j of sequence s is adapter s n + j; the last one, s n, is the base.
     """
 
-    def one(leaf: Array) -> Array:
+    def apart(leaf: Array) -> Array:
         layers, _, _, width = leaf.shape
         rows = leaf.reshape(layers, -1, rank, width)
         return jnp.pad(rows, ((0, 0), (0, 1), (0, 0), (0, 0)))
 
-    return jax.tree.map(one, stack)
+    return jax.tree.map(apart, stack)

@@ -12,7 +12,7 @@ import numpy as np
 from seal_jax.continual import ask as continual_ask
 from seal_jax.continual import controls
 from seal_jax.continual import stack as continual_stack
-from seal_jax.continual.ask import Scores
+from seal_jax.continual.entries import Scores
 from seal_jax.continual.stack import ContinualRun, Setting
 from seal_jax.generation import generate, policies, sample
 from seal_jax.models import hf, lora
@@ -68,7 +68,7 @@ def propose(setting: Setting, stack: lora.Tree, t: int) -> list[list[str]]:
     rows = np.array(index)
     fixed = [np.full(len(rows), v) for v in (trials.PROPOSE, t)]
     keys = policies.fold(setting.run.key, *fixed, rows[:, 0], rows[:, 1])
-    prompts = [setting.task.propose_prompt(own[t - 1]) for own in setting.sequences]
+    prompts = [setting.task.propose_prompt(s[t - 1]) for s in setting.sequences]
     base = setting.base
     apart = "keep" in setting.controls
     generated = generate.run(
@@ -129,7 +129,7 @@ def train(
       earlier: each sequence's training lines so far, for replay.
     """
     run, base = setting.run, setting.base
-    index = [(s, e) for s, own in enumerate(texts) for e in range(len(own))]
+    index = [(s, e) for s, edits in enumerate(texts) for e in range(len(edits))]
     edits = {(s, e): Edit(s, e, "", texts[s][e]) for s, e in index}
     jobs = [job(setting, edits[i], t, earlier[i[0]]) for i in index]
     cfg = setting.engine
@@ -160,8 +160,11 @@ def train(
         np.concatenate([p.finite_A for p in parts]),
         np.concatenate([p.loss_A for p in parts]),
         [
-            [setting.task.lines(own[t - 1], edits[s, e]) for e in range(len(texts[s]))]
-            for s, own in enumerate(setting.sequences)
+            [
+                setting.task.lines(sequence[t - 1], edits[s, e])
+                for e in range(len(texts[s]))
+            ]
+            for s, sequence in enumerate(setting.sequences)
         ],
         sum(p.tokens for p in parts),
     )
@@ -171,18 +174,17 @@ def job(setting: Setting, edit: Edit, t: int, earlier: Sequence[str]) -> plan.Jo
     """The training of one self-edit, with what the arm's controls put beside it."""
     exp, s = setting.exp, edit.item
     seed = (exp.seed, trials.ADAPT, t, s, edit.edit)
-    made = setting.task.job(setting.sequences[s][t - 1], edit, seed)
+    planned = setting.task.job(setting.sequences[s][t - 1], edit, seed)
     if "replay" in setting.controls:
-        view = setting.task.exp
-        limit = knowledge.longest_line(view, setting.base)
+        limit = knowledge.longest_line(setting.task.exp, setting.base)
         again = controls.replayed(earlier, exp.retain.replay, (*seed, 3))
         more = tuple(tuple(setting.base.encode(line)[:limit]) for line in again)
-        made = dataclasses.replace(made, lines=made.lines + more)
+        planned = dataclasses.replace(planned, lines=planned.lines + more)
     if "kl" in setting.controls:
-        made = dataclasses.replace(
-            made, beside=setting.generic, beside_weight=exp.retain.kl
+        planned = dataclasses.replace(
+            planned, beside=setting.generic, beside_weight=exp.retain.kl
         )
-    return made
+    return planned
 
 
 # Committing
@@ -204,7 +206,7 @@ class Commit(NamedTuple):
 def decide(
     setting: Setting,
     stack: lora.Tree,
-    made: Candidates,
+    candidates: Candidates,
     t: int,
     before: Sequence[Scores],
 ) -> Commit:
@@ -213,16 +215,16 @@ def decide(
     Args:
       setting: the arm.
       stack: what each sequence has learned.
-      made: its adapters of passage t.
+      candidates: the adapters of passage t.
       t: which passage.
       before: the scores of each sequence's earlier passages, before this edit.
     """
     count = len(setting.sequences)
     rewards: list[list[float | None]] = [[] for _ in range(count)]
     if setting.candidates > 1:
-        rewards = candidates_rewards(setting, stack, made, t, before)
-    chosen = [controls.best(own) if own else 0 for own in rewards]
-    finite = made.finite[made.rows(chosen)]
+        rewards = candidates_rewards(setting, stack, candidates, t, before)
+    chosen = [controls.best(values) if values else 0 for values in rewards]
+    finite = candidates.finite[candidates.rows(chosen)]
     gates: list[list[tuple[float, float | None]]] = [[] for _ in range(count)]
     if "gate" not in setting.controls:
         return Commit(chosen, rewards, finite.astype(float).tolist(), gates)
@@ -232,15 +234,15 @@ def decide(
     )
     while True:
         verdicts = [
-            choose(history=own) if ok else controls.GateStep(0.0, done=True)
-            for own, ok in zip(gates, finite, strict=True)
+            choose(history=tried) if ok else controls.GateStep(0.0, done=True)
+            for tried, ok in zip(gates, finite, strict=True)
         ]
         open_ = [s for s, verdict in enumerate(verdicts) if not verdict.done]
         scales = [verdict.scale for verdict in verdicts]
         if not open_:
             return Commit(chosen, rewards, scales, gates)
-        tried = setting.written(stack, block(made, chosen, scales), t)
-        lost = continual_ask.forgotten(setting, tried, t, before, open_)
+        after = setting.written(stack, block(candidates, chosen, scales), t)
+        lost = continual_ask.forgotten(setting, after, t, before, open_)
         for s in open_:
             gates[s].append((scales[s], lost[s]))
 
@@ -248,7 +250,7 @@ def decide(
 def candidates_rewards(
     setting: Setting,
     stack: lora.Tree,
-    made: Candidates,
+    candidates: Candidates,
     t: int,
     before: Sequence[Scores],
 ) -> list[list[float | None]]:
@@ -257,24 +259,25 @@ def candidates_rewards(
     count = len(setting.sequences)
     rewards: list[list[float | None]] = [[] for _ in range(count)]
     for e in range(setting.candidates):
-        finite = made.finite[made.rows([e] * count)]
-        tried = block(made, [e] * count, finite.astype(float))
+        finite = candidates.finite[candidates.rows([e] * count)]
+        tried = block(candidates, [e] * count, finite.astype(float))
         if "keep" not in setting.controls:
             tried = setting.written(stack, tried, t)
-        asked = [
-            [*(own[: t - 1] if weight else ()), own[t - 1]] for own in setting.sequences
+        groups = [
+            [*(sequence[: t - 1] if weight else ()), sequence[t - 1]]
+            for sequence in setting.sequences
         ]
-        _, scores = continual_ask.ask(setting, tried, asked, t)
-        for s, own in enumerate(scores):
-            lost = continual_ask.lost(before[s], own[:-1]) if weight else 0.0
-            value = controls.penalized(mean(own[-1]), lost, weight)
+        _, scores = continual_ask.ask(setting, tried, groups, t)
+        for s, (*earlier, new) in enumerate(scores):
+            lost = continual_ask.lost(before[s], earlier) if weight else 0.0
+            value = controls.penalized(mean(new), lost, weight)
             rewards[s].append(value if finite[s] else None)
     return rewards
 
 
 def block(
-    made: Candidates, chosen: Sequence[int], scales: Sequence[float] | np.ndarray
+    candidates: Candidates, chosen: Sequence[int], scales: Sequence[float] | np.ndarray
 ) -> lora.Tree:
     """What each sequence adds to its stack: one of its adapters, at its scale."""
-    adapters = continual_stack.select(made.adapters, made.rows(chosen))
+    adapters = continual_stack.select(candidates.adapters, candidates.rows(chosen))
     return continual_stack.weakened(adapters, jnp.asarray(scales, jnp.float32))

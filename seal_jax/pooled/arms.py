@@ -78,8 +78,8 @@ def make(
       FileNotFoundError: a file is not there.
     """
     written = "self_edits" in exp.arms and not exp.pool.edits_file
-    own = written and not exp.writer.path
-    task = knowledge.make(exp, blank, train, heldout, writes=own)
+    by_base = written and not exp.writer.path
+    task = knowledge.make(exp, blank, train, heldout, writes=by_base)
     if exp.pool.how == "full" and exp.trained_arms:
         mesh = meshes.of_devices(data=exp.mesh.data, model=exp.mesh.model)
         limit = backend.memory_limit(jax.local_devices()[0])
@@ -147,12 +147,13 @@ def row(
     answered; a training that failed answered none.
     """
     task = knowledge_of(run)
+    # By training, then by passage, then by question.
     scores: list[list[list[float | None]]] = []
     for s, outcome in enumerate(outcomes):
         phase = f"ladder/{name}/{s}"
         if outcome.answers is None:
             run.say(f"{phase}: training failed: {trials.FAILED}; scored 0")
-            scores.append([[0.0] * run.task.scores_of(own) for own in asked])
+            scores.append([[0.0] * run.task.scores_of(passage) for passage in asked])
         else:
             scores.append(
                 scoring.score_answers(
@@ -162,7 +163,7 @@ def row(
     place = {passage.id: p for p, passage in enumerate(passages)}
     values, shown = [], []
     for p, passage in enumerate(asked):
-        rewards = [mean(own[p]) for own in scores]
+        rewards = [mean(by_passage[p]) for by_passage in scores]
         values.append(mean(rewards))
         at = place[passage.id]
         shown.append(
@@ -177,27 +178,27 @@ def row(
                 "rewards": rewards,
                 "reward": values[-1],
                 "answers": [
-                    run.task.answers_row(passage, o.answers[p], own[p])
-                    for o, own in zip(outcomes, scores, strict=True)
+                    run.task.answers_row(passage, o.answers[p], by_passage[p])
+                    for o, by_passage in zip(outcomes, scores, strict=True)
                     if o.answers is not None
                 ],
                 "losses": [o.loss for o in outcomes],
             }
         )
-    said = [a for o in outcomes for group in o.answers or [] for a in group]
-    known = [v for own in scores for group in own for v in group]
+    answers = [a for o in outcomes for group in o.answers or [] for a in group]
+    flat = [v for by_passage in scores for group in by_passage for v in group]
     return LadderRow(
         name,
         values=tuple(values),
-        empty_rate=empty_rate(said),
-        missing=sum(v is None for v in known),
+        empty_rate=empty_rate(answers),
+        missing=sum(v is None for v in flat),
         failed=sum(o.answers is None for o in outcomes),
         counts={
             "edits": len(learned.edits),
             "texts": sum(map(len, learned.texts)),
-            "cut": pooled_texts.cut(task, learned.texts),
-            "questions": len(known) // max(1, len(outcomes)),
-            "by_question": mean(known),
+            "cut": pooled_texts.count_too_long(task, learned.texts),
+            "questions": len(flat) // max(1, len(outcomes)),
+            "by_question": mean(flat),
             "loss": mean([o.loss for o in outcomes]),
         },
         edits=shown,
@@ -221,27 +222,29 @@ def walk(
     sets = {arm: material(run, base, passages, arm) for arm in exp.trained_arms}
     if "base" in exp.arms:
         sets["base"] = Material([], [[] for _ in passages])
-        said = pooled_steps.answers(run, base, None, asked, name="ladder/base")
-        outcomes["base"] = [Outcome(said, None)]
-    every = [(arm, seed) for arm in exp.trained_arms for seed in range(exp.pool.seeds)]
+        answers = pooled_steps.answers(run, base, None, asked, name="ladder/base")
+        outcomes["base"] = [Outcome(answers, None)]
+    pairs = [(arm, seed) for arm in exp.trained_arms for seed in range(exp.pool.seeds)]
     task = knowledge_of(run)
-    jobs = [pooled_texts.job(exp, task, sets[arm].texts, seed) for arm, seed in every]
+    jobs = [pooled_texts.job(exp, task, sets[arm].texts, seed) for arm, seed in pairs]
     if exp.pool.how == "full":
-        del base  # Each training loads weights of its own.
-        for (arm, seed), one in zip(every, jobs, strict=True):
+        del base  # Each training loads the weights anew.
+        for (arm, seed), job in zip(pairs, jobs, strict=True):
             name = f"ladder/{arm}/{seed}"
-            made = pooled_steps.finetuned(run, blank, one, asked, name=name, seed=seed)
-            outcomes.setdefault(arm, []).append(made)
+            outcome = pooled_steps.finetuned(
+                run, blank, job, asked, name=name, seed=seed
+            )
+            outcomes.setdefault(arm, []).append(outcome)
     elif jobs:
         trained = pooled_steps.train_adapters(
-            run, base, jobs, [s for _, s in every], workdir
+            run, base, jobs, [seed for _, seed in pairs], workdir
         )
-        for (arm, seed), (adapter, fit) in zip(every, trained, strict=True):
-            said = None
+        for (arm, seed), (adapter, fit) in zip(pairs, trained, strict=True):
+            answers = None
             if fit.finite:
                 name = f"ladder/{arm}/{seed}"
-                said = pooled_steps.answers(run, base, adapter, asked, name=name)
-            outcomes.setdefault(arm, []).append(Outcome(said, fit.loss))
+                answers = pooled_steps.answers(run, base, adapter, asked, name=name)
+            outcomes.setdefault(arm, []).append(Outcome(answers, fit.loss))
     rows = [
         row(run, passages, asked, outcomes[arm], sets[arm], name=arm)
         for arm in ARMS
@@ -250,12 +253,12 @@ def walk(
     if distributed.leads():
         shown = [line for r in rows for line in r.edits]
         records.write_jsonl(workdir / "heldout.jsonl", shown)
-    made = ladder.table(rows)
-    for i, r in enumerate(made):
-        run.metrics.log(i, {f"ladder/{r['name']}": r["mean"]})
+    table = ladder.table(rows)
+    for i, line in enumerate(table):
+        run.metrics.log(i, {f"ladder/{line['name']}": line["mean"]})
     return {
         "kind": "pooled",
-        "ladder": made,
+        "ladder": table,
         "paired": ladder.pairs(rows),
         "items": [],
         "rounds": [],

@@ -1,6 +1,6 @@
 """The experiment on many passages at once as frozen dataclasses (`pooled`).
 
-`configs/squad_cpt.py` is one; `config` has the groups that are shared.
+`configs/squad_cpt.py` is one.
 """
 
 import dataclasses

@@ -49,13 +49,13 @@ def self_edits(
     """
     exp = run.exp
     if exp.pool.edits_file:
-        made = pooled_texts.read_edits(
+        edits = pooled_texts.read_edits(
             exp.pool.edits_file, passages, count=exp.pool.edits
         )
-        texts = json.dumps([e.text for e in made]).encode()
+        texts = json.dumps([e.text for e in edits]).encode()
         digest = hashlib.sha256(texts).hexdigest()
         same_as_before(run, digest, name="pool.edits_file", path=exp.pool.edits_file)
-        return made
+        return edits
     starts = range(0, len(passages), CHUNK)
     phases = [
         f"pooled/{i}" if len(starts) > 1 else "pooled" for i in range(len(starts))
@@ -70,7 +70,7 @@ def self_edits(
         writer = policies.load(source, blank, seed=exp.seed, mesh=run.mesh)
     edits = []
     for i, (phase, start) in enumerate(zip(phases, starts, strict=True)):
-        own = proposals.propose(
+        chunk = proposals.propose(
             run,
             writer,
             passages[start : start + CHUNK],
@@ -78,7 +78,7 @@ def self_edits(
             round_index=i,
             count=exp.pool.edits,
         )
-        edits += [dataclasses.replace(e, item=e.item + start) for e in own]
+        edits += [dataclasses.replace(e, item=e.item + start) for e in chunk]
     return edits
 
 
@@ -99,12 +99,12 @@ def same_as_before(run: PooledRun, digest: str, *, name: str, path: str) -> None
 
 def model_digest(folder: Path) -> str:
     """SHA-256 of a model's JSON files and weights, with their names."""
-    every = hashlib.sha256()
+    total = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
         with path.open("rb") as file:
-            own = hashlib.file_digest(file, "sha256").hexdigest()
-        every.update(f"{path.name} {own}\n".encode())
-    return every.hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.name} {digest}\n".encode())
+    return total.hexdigest()
 
 
 class Outcome(NamedTuple):
@@ -123,7 +123,7 @@ def answers(
     name: str,
 ) -> list[list[str]]:
     """Closed-book answers to all questions; `adapter` is a stack of one, or None."""
-    found = []
+    by_passage = []
     for i, start in enumerate(range(0, len(asked), CHUNK)):
         unit = f"{name}/answers/{i}"
         groups = [run.task.prompts(passage) for passage in asked[start : start + CHUNK]]
@@ -132,12 +132,12 @@ def answers(
             flat = [prompt for group in groups for prompt in group]
             run.say(f"{name}: ask {len(flat)} questions")
             keys = policies.fold(run.key, [trials.ANSWER], [i])
-            said = policies.answer(policy, adapter, [flat], keys, run.exp.answer)[0]
+            texts = policies.answer(policy, adapter, [flat], keys, run.exp.answer)[0]
             seconds = time.monotonic() - begin
-            run.journal.put(unit, {"answers": said, "seconds": seconds})
-        said = iter(run.journal.get(unit)["answers"])
-        found += [[next(said) for _ in group] for group in groups]
-    return found
+            run.journal.put(unit, {"answers": texts, "seconds": seconds})
+        rest = iter(run.journal.get(unit)["answers"])
+        by_passage += [[next(rest) for _ in group] for group in groups]
+    return by_passage
 
 
 def train_adapters(
@@ -231,7 +231,7 @@ class Checkpointed:
 def finetuned(
     run: PooledRun,
     blank: policies.Policy,
-    one: plan.Job,
+    job: plan.Job,
     asked: Sequence[Passage],
     *,
     name: str,
@@ -239,22 +239,22 @@ def finetuned(
 ) -> Outcome:
     """Trains all weights and asks; a run that was stopped in it begins it again.
 
-    The weights are loaded for it and belong to nobody else: there may not be memory for
-    two sets of them beside AdamW's.
+    The weights are loaded for this training alone: there may not be memory for two sets
+    of them beside AdamW's.
     """
     exp = run.exp
     unit = f"{name}/train"
     units = [f"{name}/answers/{i}" for i in range(-(-len(asked) // CHUNK))]
     policy = blank
-    known = run.journal.get(unit) if unit in run.journal else {"finite": True}
-    if known["finite"] and any(u not in run.journal for u in units):
+    finite = unit not in run.journal or run.journal.get(unit)["finite"]
+    if finite and any(u not in run.journal for u in units):
         run.say(
-            f"{name}: train all weights on {len(one.lines)} texts, {one.total} steps"
+            f"{name}: train all weights on {len(job.lines)} texts, {job.total} steps"
         )
         begin = time.monotonic()
         trained = finetune.train(
             policies.load(exp.model, blank, seed=exp.seed, mesh=run.mesh).params,
-            one,
+            job,
             policies.fold(run.key, [trials.ADAPT], [seed])[0],
             arch=blank.arch,
             micro_batch=exp.full.micro_batch,
@@ -267,16 +267,16 @@ def finetuned(
             "seconds": time.monotonic() - begin,
             "tokens": trained.tokens,
             "computed": trained.computed_tokens,
-            "steps": one.total,
+            "steps": job.total,
             "adapters": 0,
             "losses": trained.losses,
             "finite": trained.finite,
         }
-        known = run.journal.cached(unit, lambda: meta)
-        for i, loss in enumerate(known["losses"]):
+        meta = run.journal.cached(unit, lambda: meta)
+        for i, loss in enumerate(meta["losses"]):
             run.metrics.log(i, {f"{name}_loss": loss})
-    known = run.journal.get(unit)
-    loss = mean(known["losses"])
-    if not known["finite"]:
+    meta = run.journal.get(unit)
+    loss = mean(meta["losses"])
+    if not meta["finite"]:
         return Outcome(None, loss)
     return Outcome(answers(run, policy, None, asked, name=name), loss)

@@ -33,25 +33,25 @@ def read_edits(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"pool.edits_file={str(path)!r}: no such file")
-    records_ = files.read_json(path)
-    found = {
+    records = files.read_json(path)
+    by_id = {
         passage.id: record.get("completions")
         for passage, record in zip(
-            squad.parse(records_, str(path)), records_, strict=True
+            squad.parse(records, str(path)), records, strict=True
         )
     }
     edits = []
     for p, passage in enumerate(passages):
-        own = found.get(passage.id)
-        if not isinstance(own, list) or len(own) < count:
-            have = len(own) if isinstance(own, list) else 0
+        completions = by_id.get(passage.id)
+        if not isinstance(completions, list) or len(completions) < count:
+            have = len(completions) if isinstance(completions, list) else 0
             fix = "lower pool.edits, or take" if have else "take"
             raise ValueError(
                 f"pool.edits_file={str(path)!r}: must have pool.edits={count} "
                 f"completions about passage {passage.text[:40]!r} of {passage.title!r},"
                 f" has {have or 'none'}; {fix} the file that belongs to task.train"
             )
-        for e, text in enumerate(own[:count]):
+        for e, text in enumerate(completions[:count]):
             if not isinstance(text, str):
                 raise ValueError(f"{path}: completion {text!r:.40} must be text")
             edits.append(Edit(p, e, "", text.strip()))
@@ -73,14 +73,13 @@ def texts(
       edits: of any of them, at least one of each.
       copies: "each" edit brings the passage along; or it comes "once", last.
     """
-    made: list[list[str]] = [[] for _ in passages]
+    by_passage: list[list[str]] = [[] for _ in passages]
     for edit in edits:
-        lines = task.lines(passages[edit.item], edit)
-        own = made[edit.item]
-        if copies == "once" and own:
-            own.pop()  # The passage, which is the last of these too.
-        own += lines
-    return made
+        lines = by_passage[edit.item]
+        if copies == "once" and lines:
+            lines.pop()  # The passage, which is the last of the new ones too.
+        lines += task.lines(passages[edit.item], edit)
+    return by_passage
 
 
 def ask_some(passages: Sequence[Passage], count: int, *, seed: int) -> list[Passage]:
@@ -89,17 +88,23 @@ def ask_some(passages: Sequence[Passage], count: int, *, seed: int) -> list[Pass
     A passage of which none is drawn is left out.
     """
     places = [
-        (p, q) for p, own in enumerate(passages) for q in range(len(own.questions))
+        (p, q)
+        for p, passage in enumerate(passages)
+        for q in range(len(passage.questions))
     ]
     if not 0 < count < len(places):
         return list(passages)
     chosen = set(random.Random(f"questions {seed}").sample(places, count))
     asked = [
         dataclasses.replace(
-            own,
-            questions=tuple(q for i, q in enumerate(own.questions) if (p, i) in chosen),
+            passage,
+            questions=tuple(
+                question
+                for q, question in enumerate(passage.questions)
+                if (p, q) in chosen
+            ),
         )
-        for p, own in enumerate(passages)
+        for p, passage in enumerate(passages)
     ]
     return [passage for passage in asked if passage.questions]
 
@@ -107,13 +112,15 @@ def ask_some(passages: Sequence[Passage], count: int, *, seed: int) -> list[Pass
 def job(
     exp: Pooled,
     task: knowledge.Knowledge,
-    made: Sequence[Sequence[str]],
+    by_passage: Sequence[Sequence[str]],
     seed: int,
 ) -> plan.Job:
-    """The training of one model on all texts; of a full fine-tuning, too."""
+    """The training of one model on all texts (`texts`), by LoRA or of all weights."""
     cfg = exp.inner if exp.pool.how == "lora" else exp.full
     limit = knowledge.longest_line(exp, task.blank)
-    lines = [tuple(task.blank.encode(text)[:limit]) for own in made for text in own]
+    lines = [
+        tuple(task.blank.encode(text)[:limit]) for group in by_passage for text in group
+    ]
     total = cfg.epochs * -(-len(lines) // cfg.batch)
     return plan.Job(
         tuple(lines),
@@ -127,7 +134,10 @@ def job(
     )
 
 
-def cut(task: knowledge.Knowledge, made: Sequence[Sequence[str]]) -> int:
-    """How many of the texts are longer than `job` takes them."""
+def count_too_long(
+    task: knowledge.Knowledge, by_passage: Sequence[Sequence[str]]
+) -> int:
+    """How many of the texts are longer than `job` takes them: it trains their begin."""
     limit = knowledge.longest_line(task.exp, task.blank)
-    return sum(len(task.blank.encode(text)) > limit for own in made for text in own)
+    flat = [text for group in by_passage for text in group]
+    return sum(len(task.blank.encode(text)) > limit for text in flat)

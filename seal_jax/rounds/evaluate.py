@@ -6,14 +6,14 @@ few, the better ones get more, and so on: seeds go where they can still decide.
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Protocol, cast
+from typing import Protocol
 
 from seal_jax.analysis import halving
 from seal_jax.generation import policies
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import label_free, scoring
 from seal_jax.rounds.experiment import Rounds
-from seal_jax.rounds.graded import Graded, Trial, with_measured
+from seal_jax.rounds.graded import Exam, Graded, Trial, with_measured
 from seal_jax.rounds.trials import Run
 from seal_jax.tasks.base import Edit
 
@@ -23,11 +23,11 @@ class Adapt[Item](Protocol):
 
     def __call__(
         self,
+        exams: Sequence[Exam[Item]],
         *,
         phase: str,
         seeds: Sequence[int],
         among: Collection[int] | None = None,
-        also: Sequence[Item | None] | None = None,
     ) -> list[list[Trial]]: ...
 
 
@@ -56,6 +56,9 @@ def evaluate[Item](
 
     Returns:
       the edits with their rewards, and the mean score of each item without an adapter.
+
+    Raises:
+      scoring.MissingJudgementsError: too many judgements could not be had.
     """
     select = run.exp.select
     values, graded = None, [Graded(edit, (), (), (), None) for edit in edits]
@@ -63,10 +66,13 @@ def evaluate[Item](
         # First: a judge that does not answer should not cost a phase of training.
         values = label_free.rubric(run, items, edits, phase=phase)
     if select.trains:
-        quizzes = None
+        exams = [Exam(item) for item in items]
         if reward_names.SELF_ASKED in select.measured:
-            quizzes = _quizzes(run, policy, items, phase=phase, round_index=round_index)
-        graded = _race(run, items, edits, adapt, quizzes, phase=phase)
+            quizzes = label_free.quizzes(
+                run, policy, items, phase=phase, round_index=round_index
+            )
+            exams = list(map(Exam, items, quizzes))
+        graded = _race(run, exams, edits, adapt, phase=phase)
     if values is not None:
         graded = [
             with_measured(g, reward_names.RUBRIC, (value,), decides=select.reward)
@@ -75,33 +81,11 @@ def evaluate[Item](
     return graded, scoring.baselines(run, policy, items, phase=phase)
 
 
-def _quizzes[Item](
-    run: Run[Rounds, Item],
-    policy: policies.Policy,
-    items: Sequence[Item],
-    *,
-    phase: str,
-    round_index: int,
-) -> Sequence[Item | None]:
-    """What the policy asks itself about each item; see `label_free.quizzes`."""
-    texts = label_free.passages(items)
-    # All items are passages, so `Item` is; that the checker cannot know.
-    made = label_free.quizzes(
-        cast("Run[Rounds, object]", run),
-        policy,
-        texts,
-        phase=phase,
-        round_index=round_index,
-    )
-    return cast(Sequence[Item | None], made)
-
-
 def _race[Item](
     run: Run[Rounds, Item],
-    items: Sequence[Item],
+    exams: Sequence[Exam[Item]],
     edits: Sequence[Edit],
     adapt: Adapt[Item],
-    quizzes: Sequence[Item | None] | None,
     *,
     phase: str,
 ) -> list[Graded]:
@@ -114,18 +98,10 @@ def _race[Item](
     left, spent = list(range(len(edits))), 0
     for rung, step in enumerate(plan):
         name = f"{phase}/rung_{rung}" if len(plan) > 1 else phase
-        outcomes = adapt(
-            phase=name, seeds=range(spent, step.seeds), among=left, also=quizzes
-        )
+        seeds = range(spent, step.seeds)
+        outcomes = adapt(exams, phase=name, seeds=seeds, among=left)
         graded = scoring.reward(
-            run,
-            items,
-            edits,
-            outcomes,
-            phase=name,
-            final=True,
-            before=graded,
-            also=quizzes,
+            run, exams, edits, outcomes, phase=name, final=True, before=graded
         )
         left, spent = _better(graded, left, step.keep), step.seeds
         graded = [
@@ -136,11 +112,11 @@ def _race[Item](
 
 def _better(graded: Sequence[Graded], left: Sequence[int], keep: int) -> list[int]:
     """The best `keep` edits of each item, of those that are left."""
-    going = []
+    better = []
     for item in sorted({graded[i].edit.item for i in left}):
         places = [i for i in left if graded[i].edit.item == item]
         chosen = halving.survivors(
             [graded[i].rewards for i in places], min(keep, len(places))
         )
-        going += sorted(places[i] for i in chosen)
-    return going
+        better += sorted(places[i] for i in chosen)
+    return better

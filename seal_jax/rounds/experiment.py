@@ -1,6 +1,7 @@
 """What experiments have in common: the groups that all kinds have, and the rounds'.
 
-The kinds: `config_rounds`, `config_few_shot`, `config_continual`, `config_pooled`.
+The kinds are `PassageRounds`, `FewShot`, `Continual` and `Pooled`, each in the settings
+of its package.
 """
 
 from typing import Protocol

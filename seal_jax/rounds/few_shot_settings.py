@@ -1,6 +1,6 @@
 """The experiment on few-shot tasks as frozen dataclasses; `configs/arc.py` is one.
 
-`config` has that on passages, and what both share.
+`settings` has that on passages, and what both share.
 """
 
 import dataclasses

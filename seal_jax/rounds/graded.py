@@ -1,32 +1,70 @@
 """What training gave for each self-edit: trials, their scores, and the rewards.
 
-Plain values, without a device or a file; `trials` makes the trials and `reward` the
+Plain values, without a device or a file; `trials` makes the trials and `scoring` the
 scores.
 """
 
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from seal_jax.rewards import names as reward_names
 from seal_jax.tasks.base import Edit
 
 
 @dataclasses.dataclass(frozen=True)
+class Exam[Item]:
+    """What adapters of an item's edits are asked: the item, and perhaps a quiz.
+
+    `quiz`: the item with the questions that the policy asked itself, of which none may
+    be left; None: there is no quiz.
+    """
+
+    item: Item
+    quiz: Item | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Trial:
     """One adapter's outcome. `failed` says why there are no answers, or is None.
 
-    `also`: its answers about what it was asked beside its item.
+    `answers` are those to its item, `quiz_answers` those to the quiz.
+    `log_likelihoods`: of the gold answers, mean per token (nats), if they are measured.
     """
 
     edit: int
     seed: int
     answers: tuple[str, ...]
-    also: tuple[str, ...]
+    quiz_answers: tuple[str, ...]
     log_likelihoods: tuple[float, ...]
     loss: float
     failed: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The trial in its unit of the journal."""
+        return {
+            "edit": self.edit,
+            "seed": self.seed,
+            "answers": list(self.answers),
+            "also": list(self.quiz_answers),
+            "log_likelihoods": list(self.log_likelihoods),
+            "loss": self.loss,
+            "failed": self.failed,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The trial that `to_json` wrote."""
+        return cls(
+            value["edit"],
+            value["seed"],
+            tuple(value["answers"]),
+            tuple(value["also"]),
+            tuple(value["log_likelihoods"]),
+            value["loss"],
+            value["failed"],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +95,8 @@ class Graded:
 
 def mean(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are there; None if none is."""
-    there = [v for v in values if v is not None]
-    return sum(there) / len(there) if there else None
+    present = [v for v in values if v is not None]
+    return sum(present) / len(present) if present else None
 
 
 def empty_rate(answers: Sequence[str]) -> float | None:

@@ -1,7 +1,7 @@
 """Who grades answers and edits: the rule or the endpoint that a config names.
 
-The graders themselves are `grade`, `judge` and `rubric`; a task (`knowledge`) takes one
-as a function. On several processes the first one grades for all.
+The graders themselves are in `rewards` (`graders`, `judge`, `rubric`); a task
+(`knowledge`) takes one as a function. On several processes the first grades for all.
 """
 
 import dataclasses

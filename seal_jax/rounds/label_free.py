@@ -1,7 +1,7 @@
 """Rewards without gold answers: what the policy asks itself, and what a rubric says.
 
-The third, the majority of the adapters' own answers, needs nothing more than these and
-is taken in `reward`. All are for passages; each is held against the true reward where
+The third, the majority of the adapters' answers, needs nothing more than these and is
+taken in `scoring`. All are for passages; each is held against the true reward where
 `select.compare` names both (`agreement`).
 """
 
@@ -52,53 +52,59 @@ def passages(items: Sequence[object]) -> list[Passage]:
     return texts
 
 
-def quizzes(
-    run: Run[Rounds, Passage],
-    writer: policies.Policy,
-    items: Sequence[Passage],
+def quizzes[Item](
+    run: Run[Rounds, Item],
+    policy: policies.Policy,
+    items: Sequence[Item],
     *,
     phase: str,
     round_index: int,
-) -> list[Passage | None]:
+) -> list[Item]:
     """Each passage with questions that the policy asked and answered with it in view.
 
     A question whose answer does not come out again when it is asked once more, greedily
-    and with the passage still in view, is dropped; None where none is left.
+    and with the passage still in view, is dropped; a passage may be left with none.
+
+    Raises:
+      ValueError: items that are no passages, or no group `label_free`.
     """
-    cfg = settings(run)
+    cfg, texts = settings(run), passages(items)
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
         stage = [np.full(len(items), v) for v in (trials.QUIZ, round_index)]
         keys = policies.fold(run.key, *stage, np.arange(len(items)))
-        prompts = [quiz.prompt(quiz.PROMPTS[cfg.quiz.prompt], item) for item in items]
-        texts = policies.write(writer, prompts, keys, cfg.quiz)
-        asked = [quiz.parse(text, cfg.questions) for text in texts]
-        again = _again(run, writer, items, asked)
-        kept = [quiz.consistent(*pair) for pair in zip(asked, again, strict=True)]
+        prompts = [quiz.prompt(quiz.PROMPTS[cfg.quiz.prompt], text) for text in texts]
+        written = policies.write(policy, prompts, keys, cfg.quiz)
+        drawn = [quiz.parse(text, cfg.questions) for text in written]
+        again = _answers_in_view(run, policy, texts, drawn)
+        sure = [quiz.consistent(*pair) for pair in zip(drawn, again, strict=True)]
         return {
-            "asked": sum(map(len, asked)),
-            "quizzes": [[[q.question, q.answer] for q in own] for own in kept],
+            "asked": sum(map(len, drawn)),
+            "quizzes": [[[q.question, q.answer] for q in group] for group in sure],
             "seconds": time.monotonic() - begin,
         }
 
     run.say(f"{phase}: ask {len(items)} quizzes")
-    found = run.journal.cached(str(UnitKey(phase, "quiz")), unit)["quizzes"]
+    groups = run.journal.cached(str(UnitKey(phase, "quiz")), unit)["quizzes"]
     return [
-        dataclasses.replace(item, questions=tuple(quiz.Question(*q) for q in own))
-        if own
-        else None
-        for item, own in zip(items, found, strict=True)
+        _with_questions(item, [quiz.Question(*pair) for pair in group])
+        for item, group in zip(items, groups, strict=True)
     ]
 
 
-def _again(
-    run: Run[Rounds, Passage],
-    writer: policies.Policy,
-    items: Sequence[Passage],
-    asked: Sequence[Sequence[quiz.Question]],
+def _with_questions[Item](item: Item, questions: Sequence[quiz.Question]) -> Item:
+    assert isinstance(item, Passage)
+    return dataclasses.replace(item, questions=tuple(questions))
+
+
+def _answers_in_view[Item](
+    run: Run[Rounds, Item],
+    policy: policies.Policy,
+    texts: Sequence[Passage],
+    questions: Sequence[Sequence[quiz.Question]],
 ) -> list[list[str]]:
-    """The same questions once more, greedily, the passage in view."""
+    """Greedy answers to each passage's questions, the passage in view."""
     cfg = settings(run).quiz
     template = quiz.RECHECK_PROMPTS[cfg.prompt]
     greedy = dataclasses.replace(
@@ -106,14 +112,14 @@ def _again(
     )
     prompts = [
         quiz.recheck_prompt(template, item, q.question)
-        for item, own in zip(items, asked, strict=True)
-        for q in own
+        for item, group in zip(texts, questions, strict=True)
+        for q in group
     ]
     if not prompts:
-        return [[] for _ in items]
+        return [[] for _ in texts]
     keys = policies.fold(run.key, np.arange(len(prompts)))  # Not used: it is greedy.
-    texts = iter(policies.write(writer, prompts, keys, greedy))
-    return [[next(texts) for _ in own] for own in asked]
+    answers = iter(policies.write(policy, prompts, keys, greedy))
+    return [[next(answers) for _ in group] for group in questions]
 
 
 def rubric[Item](

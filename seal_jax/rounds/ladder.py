@@ -29,7 +29,7 @@ from seal_jax.analysis import stats
 from seal_jax.generation import policies
 from seal_jax.rounds import proposals, scoring, trials
 from seal_jax.rounds.experiment import Experiment, Rounds
-from seal_jax.rounds.graded import Graded, counts, empty_rate, mean
+from seal_jax.rounds.graded import Exam, Graded, counts, empty_rate, mean
 from seal_jax.rounds.ladder_rows import LadderRow, RowKind, kind_of
 from seal_jax.rounds.trials import Run
 
@@ -54,16 +54,17 @@ def arm[Item](
             round_index=0,
             count=scale.heldout_edits,
         )
+    exams = [Exam(item) for item in items]
     outcomes = trials.adapt_and_answer(
         run,
         policy,
-        items,
         edits,
+        exams,
         phase=phase,
         round_index=0,
         seeds=range(scale.heldout_seeds),
     )
-    return scoring.reward(run, items, edits, outcomes, phase=phase, final=False)
+    return scoring.reward(run, exams, edits, outcomes, phase=phase, final=False)
 
 
 def row[Item](
@@ -161,7 +162,7 @@ def by_item[Item](
 
 
 def pairs(rows: Sequence[LadderRow]) -> list[dict[str, Any]]:
-    """Paired differences over the items: every later row minus every earlier one."""
+    """Paired differences over the items: each later row minus each earlier one."""
     lines = []
     for low, high in itertools.combinations(rows, 2):
         diff, se, z = stats.paired(high.values, low.values)

@@ -8,7 +8,7 @@ import jax
 
 from seal_jax.generation import policies
 from seal_jax.models import hf, lora
-from seal_jax.rounds import select, trials
+from seal_jax.rounds import ladder_rows, select, trials
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
@@ -32,7 +32,7 @@ def imitate[Item](
     workdir: Path,
     name: str = POLICY,
 ) -> policies.Policy:
-    """The policy after a round; it consumes `policy`, but for one that is `start`.
+    """The policy after a round; it consumes `policy`, unless that is `start`.
 
     Where nothing was kept that is `policy`, as it was.
 
@@ -78,7 +78,8 @@ def finetuned[Item](
     key = policies.fold(run.key, [_STAGES[name]], [round_index])[0]
     units = [UnitKey(name, "imitate", r) for r in range(1, round_index + 1)]
     if distributed.share(lambda: checkpoint.latest(directory) or 0) < round_index:
-        run.say(f"round_{round_index}: imitate {len(examples)} self-edits ({name})")
+        phase = ladder_rows.round_name(round_index)
+        run.say(f"{phase}: imitate {len(examples)} self-edits ({name})")
         begin = time.monotonic()
         pairs = [(policy.encode(e.prompt), policy.encode(e.text)) for e in examples]
         tuned = sft.train(

@@ -42,11 +42,13 @@ def propose[Item](
         keys = policies.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
         if attempt:
             keys = policies.fold(keys, np.full(len(rows), attempt))
-        asked = [prompts[p] for p, _ in rows]
+        row_prompts = [prompts[p] for p, _ in rows]
         with progress.progress(
             len(rows), f"{phase}: propose", "edits", visible=distributed.leads()
         ) as tick:
-            written = policies.write(writer, asked, keys, run.exp.propose, tick=tick)
+            written = policies.write(
+                writer, row_prompts, keys, run.exp.propose, tick=tick
+            )
         return {"texts": written, "seconds": time.monotonic() - begin}
 
     for attempt in range(run.task.attempts):

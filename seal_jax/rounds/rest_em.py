@@ -8,8 +8,8 @@
         kept    = select(rewards)                    the best edits of each item
         policy  = imitate(policy, kept)              fine-tune on (prompt, edit), merge
 
-An item is a passage (`knowledge`) or a few-shot task (`few_shot`). The loop around it
-is in `rounds`.
+An item is a passage (`tasks.knowledge`) or a few-shot task (`tasks.few_shot`). The loop
+over the rounds is in `loop`.
 
 SEAL (arXiv 2506.10943), algorithm 1 and section 3.1; ReST-EM is Singh et al. 2023.
 """
@@ -56,14 +56,15 @@ def one_round[Item](
     round_index: int,
     workdir: Path,
 ) -> Outcome:
-    """One round of ReST-EM. It consumes `policy`, but for a pupil that is `start`.
+    """One round of ReST-EM. It consumes `policy`, unless that is `start`.
 
     Args:
       run: the experiment.
       policy: the policy that writes the edits and is adapted. Its weights become the
         next policy's and must not be used again.
       items: of this round.
-      start: the policy that is fine-tuned in place of `policy`; it stays as it is.
+      start: the policy that is fine-tuned in place of `policy`, or None; it stays as
+        it is.
       past: what each of the rounds before kept.
       round_index: from 1 on.
       workdir: where checkpoints go.
@@ -78,7 +79,7 @@ def one_round[Item](
         count=run.exp.scale.edits,
     )
     adapt = functools.partial(
-        trials.adapt_and_answer, run, policy, items, edits, round_index=round_index
+        trials.adapt_and_answer, run, policy, edits, round_index=round_index
     )
     graded, baseline = evaluate.evaluate(
         run, policy, items, edits, adapt, phase=phase, round_index=round_index

@@ -10,7 +10,7 @@ from seal_jax.rewards import judge, vote
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import trials
 from seal_jax.rounds.experiment import Experiment, Rounds
-from seal_jax.rounds.graded import Graded, Trial, decided, mean
+from seal_jax.rounds.graded import Exam, Graded, Trial, decided, mean
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.tasks.base import Edit
@@ -18,14 +18,13 @@ from seal_jax.tasks.base import Edit
 
 def reward[Item](
     run: Run[Rounds, Item],
-    items: Sequence[Item],
+    exams: Sequence[Exam[Item]],
     edits: Sequence[Edit],
     outcomes: Sequence[Sequence[Trial]],
     *,
     phase: str,
     final: bool,
     before: Sequence[Graded] = (),
-    also: Sequence[Item | None] | None = None,
 ) -> list[Graded]:
     """Scores every trial; an adapter that failed scores 0.
 
@@ -40,35 +39,37 @@ def reward[Item](
 
     Args:
       run: the experiment.
-      items: the phase's items.
+      exams: the phase's items, with what their adapters were asked.
       edits: of the items.
       outcomes: trials of each edit.
       phase: where finished work is kept.
       final: see `grade`.
       before: the edits with the trials of earlier rungs of a race.
-      also: for each item what its adapters were asked beside it, or None.
+
+    Raises:
+      MissingJudgementsError: see `grade`.
     """
+    items = [exam.item for exam in exams]
     scored = iter(_graded(run, items, edits, outcomes, phase=phase, final=final))
     quizzed = None
-    if also is not None:
-        others = _quizzed(run, also, edits, outcomes, phase=phase, final=final)
-        quizzed = iter(others)
-    made = []
-    for i, (edit, own) in enumerate(zip(edits, outcomes, strict=True)):
+    if any(exam.quiz is not None for exam in exams):
+        quizzed = iter(_quizzed(run, exams, edits, outcomes, phase=phase, final=final))
+    graded = []
+    for i, (edit, new) in enumerate(zip(edits, outcomes, strict=True)):
         old = before[i] if before else Graded(edit, (), (), (), None)
-        trials_, scores = (*old.trials, *own), (*old.scores, *next(scored))
+        all_trials, scores = (*old.trials, *new), (*old.scores, *next(scored))
         measured = {reward_names.GRADE: tuple(mean(s) for s in scores)}
         if reward_names.LOG_LIKELIHOOD in run.exp.select.measured:
             measured[reward_names.LOG_LIKELIHOOD] = tuple(
-                None if t.failed else mean(t.log_likelihoods) for t in trials_
+                None if t.failed else mean(t.log_likelihoods) for t in all_trials
             )
         if quizzed is not None:
-            known = old.measured.get(reward_names.SELF_ASKED, ())
-            measured[reward_names.SELF_ASKED] = (*known, *next(quizzed))
-        made.append(Graded(edit, trials_, scores, (), None, measured, old.out))
+            earlier = old.measured.get(reward_names.SELF_ASKED, ())
+            measured[reward_names.SELF_ASKED] = (*earlier, *next(quizzed))
+        graded.append(Graded(edit, all_trials, scores, (), None, measured, old.out))
     if reward_names.MAJORITY in run.exp.select.measured:
-        made = _with_majority(made)
-    return [decided(g, run.exp.select.reward) for g in made]
+        graded = _with_majority(graded)
+    return [decided(g, run.exp.select.reward) for g in graded]
 
 
 def _graded[Item](
@@ -83,77 +84,78 @@ def _graded[Item](
     """The scores of each edit's trials."""
     answered = [
         (items[edit.item], trial.answers)
-        for edit, own in zip(edits, outcomes, strict=True)
-        for trial in own
+        for edit, edit_trials in zip(edits, outcomes, strict=True)
+        for trial in edit_trials
         if not trial.failed
     ]
     scored = iter(grade(run, answered, phase=phase, final=final))
-    made = []
-    for edit, own in zip(edits, outcomes, strict=True):
+    edit_scores = []
+    for edit, edit_trials in zip(edits, outcomes, strict=True):
         count = run.task.scores_of(items[edit.item])
-        made.append(
+        edit_scores.append(
             [
                 (0.0,) * count
                 if t.failed
                 else tuple(next(scored) for _ in range(count))
-                for t in own
+                for t in edit_trials
             ]
         )
-    return made
+    return edit_scores
 
 
 def _quizzed[Item](
     run: Run[Rounds, Item],
-    also: Sequence[Item | None],
+    exams: Sequence[Exam[Item]],
     edits: Sequence[Edit],
     outcomes: Sequence[Sequence[Trial]],
     *,
     phase: str,
     final: bool,
 ) -> list[list[float | None]]:
-    """Each trial's share of right answers to what it was asked beside its item."""
-    asked = [
-        (item, trial.also)
-        for edit, own in zip(edits, outcomes, strict=True)
-        for trial in own
-        if (item := also[edit.item]) is not None and not trial.failed
+    """Each trial's share of right answers to the quiz; None: it has no question."""
+    answered = [
+        (quiz, trial.quiz_answers)
+        for edit, edit_trials in zip(edits, outcomes, strict=True)
+        for trial in edit_trials
+        if (quiz := exams[edit.item].quiz) is not None and not trial.failed
     ]
-    scored = iter(grade(run, asked, phase=f"{phase}/self_asked", final=final))
-    made: list[list[float | None]] = []
-    for edit, own in zip(edits, outcomes, strict=True):
-        item = also[edit.item]
-        values: list[float | None] = []
-        for trial in own:
-            if item is None or trial.failed:
-                values.append(None if item is None else 0.0)
-            else:
-                count = run.task.scores_of(item)
-                values.append(mean([next(scored) for _ in range(count)]))
-        made.append(values)
-    return made
+    scored = iter(grade(run, answered, phase=f"{phase}/self_asked", final=final))
+    shares: list[list[float | None]] = []
+    for edit, edit_trials in zip(edits, outcomes, strict=True):
+        quiz = exams[edit.item].quiz
+        count = 0 if quiz is None else run.task.scores_of(quiz)
+        shares.append(
+            [
+                0.0
+                if t.failed and count
+                else mean([next(scored) for _ in range(count)])
+                for t in edit_trials
+            ]
+        )
+    return shares
 
 
 def _with_majority(graded: Sequence[Graded]) -> list[Graded]:
     """Each trial's agreement with the majority of its item's trials."""
-    made = list(graded)
+    voted = list(graded)
     for item in {g.edit.item for g in graded}:
-        own = [i for i, g in enumerate(graded) if g.edit.item == item]
+        places = [i for i, g in enumerate(graded) if g.edit.item == item]
         # An adapter that failed has no answers: it agrees with nobody.
-        votes = [list(t.answers) for i in own for t in graded[i].trials]
+        votes = [list(t.answers) for i in places for t in graded[i].trials]
         count = max(map(len, votes), default=0)
         # Seeds of one edit make the same errors: they do not vote for each other, and
         # one edit alone has no majority.
-        blocs = [i for i in own for _ in graded[i].trials]
+        blocs = [i for i in places for _ in graded[i].trials]
         values = iter([None] * len(blocs))
         if len(set(blocs)) > 1:
             filled = [v or [""] * count for v in votes]
             values = iter(vote.rewards(filled, leave_own_out=True, blocs=blocs))
-        for i in own:
+        for i in places:
             taken = tuple(next(values) for _ in graded[i].trials)
-            made[i] = dataclasses.replace(
+            voted[i] = dataclasses.replace(
                 graded[i], measured={**graded[i].measured, reward_names.MAJORITY: taken}
             )
-    return made
+    return voted
 
 
 class MissingJudgementsError(judge.JudgeError):
@@ -203,7 +205,7 @@ def baselines[Item](
     """Mean score per item of the policy without any adapter."""
     answers = trials.base_answers(run, policy, items, phase=phase)
     scores = score_answers(run, items, answers, phase=f"{phase}/base", final=True)
-    return [mean(own) for own in scores]
+    return [mean(item_scores) for item_scores in scores]
 
 
 def score_answers[Item](
@@ -235,7 +237,7 @@ def edit_row[Item](
         **run.task.row(item, edit),
         "rewards": list(graded.rewards),
         "reward": graded.reward,
-        "measured": {name: list(own) for name, own in graded.measured.items()},
+        "measured": {name: list(values) for name, values in graded.measured.items()},
         "out": graded.out,
         "answers": answers,
         "losses": [t.loss for t in graded.trials],

@@ -47,11 +47,11 @@ class Candidate:
         With an edit of fewer than three words it is 1 if both have the same words, else
         it is not known: None.
         """
-        own, others = (
+        trigrams, others = (
             set(zip(w, w[1:], w[2:], strict=False)) for w in (self.words, other.words)
         )
-        if own and others:
-            return ngrams.index(own, others)
+        if trigrams and others:
+            return ngrams.index(trigrams, others)
         return 1.0 if self.words == other.words else None
 
 

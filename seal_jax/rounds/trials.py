@@ -9,7 +9,7 @@ most the pool it was in (`pools`).
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,9 +17,10 @@ from jax.sharding import Mesh
 
 from seal_jax.generation import policies
 from seal_jax.models import lora
+from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import pools, unit_key
 from seal_jax.rounds.experiment import Experiment, Rounds
-from seal_jax.rounds.graded import Trial
+from seal_jax.rounds.graded import Exam, Trial
 from seal_jax.runtime import meshes, metrics
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks.base import Edit, Task
@@ -59,52 +60,51 @@ class Run[Exp: Experiment, Item]:
 def adapt_and_answer[Item](
     run: Run[Rounds, Item],
     policy: policies.Policy,
-    items: Sequence[Item],
     edits: Sequence[Edit],
+    exams: Sequence[Exam[Item]],
     *,
     phase: str,
     round_index: int,
     seeds: Sequence[int],
     among: Collection[int] | None = None,
-    also: Sequence[Item | None] | None = None,
 ) -> list[list[Trial]]:
     """Trains an adapter per edit and seed, and has each answer about its item.
 
     Args:
       run: the experiment.
       policy: the model that is adapted.
-      items: the phase's items.
-      edits: of the items.
+      edits: of the phase's items.
+      exams: each item, with what its adapters are asked.
       phase: where finished work is kept.
       round_index: part of every random key.
       seeds: of each edit.
       among: indices of the edits to train; None: all of them.
-      also: for each item another one, or None, that its adapters are asked about too.
 
-    Returns each edit's trials in order of seeds; none for an edit that was refused, or
-    is not `among` those to train.
+    Returns:
+      each edit's trials in order of seeds; none for an edit that was refused, or is not
+      `among` those to train.
     """
     jobs = {
-        i: run.task.job(items[e.item], e, ())
+        i: run.task.job(exams[e.item].item, e, ())
         for i, e in enumerate(edits)
         if not e.refused and (among is None or i in among)
     }
     # Adapters of similar length share a pool; the longest go first.
-    every = [(i, s) for i in jobs for s in seeds]
-    order = pools.longest_first([jobs[i].total for i, _ in every])
-    every = [every[place] for place in order]
-    ids = [(round_index, edits[i].item, edits[i].edit, s) for i, s in every]
+    rows = [(i, s) for i in jobs for s in seeds]
+    order = pools.longest_first([jobs[i].total for i, _ in rows])
+    rows = [rows[place] for place in order]
+    ids = [(round_index, edits[i].item, edits[i].edit, s) for i, s in rows]
     work = pools.Work(
         [
-            dataclasses.replace(jobs[i], seed=(run.exp.seed, ADAPT, *row))
-            for (i, _), row in zip(every, ids, strict=True)
+            dataclasses.replace(jobs[i], seed=(run.exp.seed, ADAPT, *name))
+            for (i, _), name in zip(rows, ids, strict=True)
         ],
-        [(ADAPT, *row) for row in ids],
+        [(ADAPT, *name) for name in ids],
     )
 
     def finish(pool: pools.Pool) -> dict[str, Any]:
         here = slice(pool.rows.start, pool.rows.stop)
-        return _asked(run, policy, items, pool, every[here], ids[here], also)
+        return _unit(run, policy, exams, pool, rows[here], ids[here])
 
     def log(measured: dict[str, float]) -> None:
         # A position among all pools of the run, the same when it resumes.
@@ -123,12 +123,12 @@ def adapt_and_answer[Item](
         log=log,
     )
     trials: dict[tuple[int, int], Trial] = {}
-    for row in (row for unit in units for row in unit["trials"]):
-        trial = Trial(**{k: _tuple(v) for k, v in row.items()})
+    for value in (value for unit in units for value in unit["trials"]):
+        trial = Trial.from_json(value)
         trials[trial.edit, trial.seed] = trial
     for i, s in sorted(trials):
         if trials[i, s].failed:
-            about = run.task.name(items[edits[i].item])
+            about = run.task.name(exams[edits[i].item].item)
             run.say(
                 f"{phase}: adapter failed: {about}, edit {edits[i].edit}, seed {s}: "
                 f"{FAILED}; scored 0"
@@ -138,81 +138,80 @@ def adapt_and_answer[Item](
     ]
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _asked[Item](
+def _unit[Item](
     run: Run[Rounds, Item],
     policy: policies.Policy,
-    items: Sequence[Item],
+    exams: Sequence[Exam[Item]],
     pool: pools.Pool,
-    chunk: Sequence[tuple[int, int]],
+    rows: Sequence[tuple[int, int]],
     ids: Sequence[tuple[int, ...]],
-    also: Sequence[Item | None] | None,
 ) -> dict[str, Any]:
     """A trained pool as a unit of the journal: what each of its adapters answers.
 
-    `chunk` has each one's edit and seed, `ids` its round, item, edit and seed.
+    `rows` has the edit and the seed of each, `ids` its round, item, edit and seed.
     """
     trained = pool.trained
-    answers, others, scores = _answer(
-        run,
-        policy,
-        trained.adapters,
-        [items[p] for _, p, _, _ in ids],
-        ids,
-        [also[p] if also else None for _, p, _, _ in ids],
-    )
-    rows = []
-    for a, (i, s) in enumerate(chunk):
-        ok = bool(trained.finite_A[a] and np.isfinite(scores[a]).all())
-        rows.append(
-            {
-                "edit": i,
-                "seed": s,
-                "answers": answers[a] if ok else [],
-                "also": others[a] if ok else [],
-                "log_likelihoods": scores[a] if ok else [],
-                "loss": float(trained.loss_A[a]),
-                "failed": None if ok else FAILED,
-            }
+    exams_A = [exams[p] for _, p, _, _ in ids]
+    answers = _answer(run, policy, trained.adapters, exams_A, ids)
+    trials = []
+    for a, ((i, s), given) in enumerate(zip(rows, answers, strict=True)):
+        finite = trained.finite_A[a] and np.isfinite(given.log_likelihoods).all()
+        given, failed = (given, None) if finite else (Answers(), FAILED)
+        trials.append(
+            Trial(
+                i,
+                s,
+                given.item,
+                given.quiz,
+                given.log_likelihoods,
+                float(trained.loss_A[a]),
+                failed,
+            )
         )
     return {
-        "trials": rows,
+        "trials": [trial.to_json() for trial in trials],
         **pool.cost(),
         "train_seconds": pool.seconds,
         "seconds": time.monotonic() - pool.begin,
     }
 
 
+class Answers(NamedTuple):
+    """What an adapter answers about its item and to the quiz; see `Trial`."""
+
+    item: tuple[str, ...] = ()
+    quiz: tuple[str, ...] = ()
+    log_likelihoods: tuple[float, ...] = ()
+
+
 def _answer[Item](
     run: Run[Rounds, Item],
     policy: policies.Policy,
     adapters: lora.Tree | None,
-    asked: Sequence[Item],
+    exams: Sequence[Exam[Item]],
     ids: Sequence[tuple[int, ...]],
-    also: Sequence[Item | None],
-) -> tuple[list[list[str]], list[list[str]], list[list[float]]]:
-    """Answers about each item and about the one beside it, log-likelihoods of gold.
+) -> list[Answers]:
+    """What each adapter answers in its exam; `exams[a]` is for adapter a.
 
     `ids` tell the adapters apart, for the random numbers of sampled answers.
     """
-    prompts = [run.task.prompts(item) for item in asked]
-    more = [[] if item is None else run.task.prompts(item) for item in also]
+    task = run.task
+    prompts = [task.prompts(exam.item) for exam in exams]
+    quizzes = [[] if e.quiz is None else task.prompts(e.quiz) for e in exams]
     keys_A = policies.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
-    every = [a + b for a, b in zip(prompts, more, strict=True)]
-    answers = policies.answer(policy, adapters, every, keys_A, run.exp.answer)
-    own = [a[: len(p)] for a, p in zip(answers, prompts, strict=True)]
-    others = [a[len(p) :] for a, p in zip(answers, prompts, strict=True)]
-    if "log_likelihood" not in run.exp.select.measured:
-        return own, others, [[] for _ in asked]
-    gold = [
-        list(zip(group, run.task.gold(item), strict=True))
-        for group, item in zip(prompts, asked, strict=True)
+    together = [p + q for p, q in zip(prompts, quizzes, strict=True)]
+    texts = policies.answer(policy, adapters, together, keys_A, run.exp.answer)
+    scores: Sequence[Sequence[float]] = [()] * len(exams)
+    if reward_names.LOG_LIKELIHOOD in run.exp.select.measured:
+        gold = [
+            list(zip(group, task.gold(exam.item), strict=True))
+            for group, exam in zip(prompts, exams, strict=True)
+        ]
+        scores = policies.log_likelihood(policy, adapters, gold, run.exp.answer)
+    return [
+        Answers(tuple(text[: len(group)]), tuple(text[len(group) :]), tuple(score))
+        for text, group, score in zip(texts, prompts, scores, strict=True)
     ]
-    scores = policies.log_likelihood(policy, adapters, gold, run.exp.answer)
-    return own, others, scores
 
 
 def base_answers[Item](
@@ -227,8 +226,9 @@ def base_answers[Item](
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
         ids = [(p,) for p in range(len(items))]
-        answers, *_ = _answer(run, policy, None, items, ids, [None] * len(items))
-        return {"answers": answers, "seconds": time.monotonic() - begin}
+        answers = _answer(run, policy, None, list(map(Exam, items)), ids)
+        seconds = time.monotonic() - begin
+        return {"answers": [list(given.item) for given in answers], "seconds": seconds}
 
     run.say(f"{phase}: ask {sum(len(run.task.prompts(i)) for i in items)} prompts")
     return run.journal.cached(f"{phase}/base", unit)["answers"]

@@ -109,8 +109,8 @@ def test_questions_go_to_the_adapter_that_read_of_them(question, to):
 
 def test_the_share_by_hand():
     # Of 2 adapters one knows "karsk", both know "cooks", none knows "sings".
-    one, both = math.log(3 / 1.5), math.log(3 / 2.5)
-    share = (one + both) / (2 * one + both)
+    rare, common = math.log(3 / 1.5), math.log(3 / 2.5)
+    share = (rare + common) / (2 * rare + common)
     question = controls.words("Karsk cooks sings")
     for floor, to in ((share - 1e-9, 0), (share + 1e-9, None)):
         assert controls.route(question, [ADA, BORIS], floor=floor) == to
@@ -126,15 +126,17 @@ def test_without_a_common_word_even_a_floor_of_zero_sends_it_to_the_base():
 
 def test_routing_of_released_passages(seal_data):
     path = seal_data / "knowledge-incorporation/data/squad_val.json"
-    found = squad.passages(path, split="", seed=42, start=0, count=180)
-    sequences = [found[i : i + 8] for i in range(0, 160, 8)]
-    own, probes = [], []
+    passages = squad.passages(path, split="", seed=42, start=0, count=180)
+    sequences = [passages[i : i + 8] for i in range(0, 160, 8)]
+    learned_right, probes_right = [], []
     for sequence in sequences:
         learned = [controls.words(f"{p.title}\n{p.text}") for p in sequence]
-        for j, passage in enumerate([*sequence, *found[160:]]):
+        for j, passage in enumerate([*sequence, *passages[160:]]):
             for q in passage.questions:
                 words = controls.words(f"{passage.title}\n{q.question}")
                 to = controls.route(words, learned, floor=0.4)
-                (own if j < 8 else probes).append(to == (j if j < 8 else None))
-    assert sum(own) / len(own) == pytest.approx(0.943, abs=5e-4)
-    assert sum(probes) / len(probes) == pytest.approx(0.942, abs=5e-4)
+                (learned_right if j < 8 else probes_right).append(
+                    to == (j if j < 8 else None)
+                )
+    assert sum(learned_right) / len(learned_right) == pytest.approx(0.943, abs=5e-4)
+    assert sum(probes_right) / len(probes_right) == pytest.approx(0.942, abs=5e-4)

@@ -76,8 +76,8 @@ class Walked:
         self.exp, self.workdir, self.said = exp, workdir, []
         self.sequences, self.probes = continual.load(exp)
         blank = policies.describe(exp.model)
-        every = [p for own in self.sequences for p in own]
-        task = continual.make(exp, blank, every, self.probes)
+        passages = [p for sequence in self.sequences for p in sequence]
+        task = continual.make(exp, blank, passages, self.probes)
         task = grading.connect(exp, task, workdir)
         cfg, _ = capacity.choose(
             blank.arch,
@@ -110,8 +110,8 @@ class Walked:
             self.summary = continual.walk(
                 self.state, self.base, self.sequences, self.probes, workdir
             )
-            known = journal.keys()
-            self.journal = {key: journal.get(key) for key in known}
+            keys = journal.keys()
+            self.journal = {key: journal.get(key) for key in keys}
 
     def setting(self, arm):
         return continual_stack.Setting(
@@ -199,20 +199,20 @@ def passages():
 
 def test_no_resident_occurs_twice_in_a_sequence_and_no_passage_in_two():
     names = [n for kind in ("person", "firm") for n in world.residents("heldout", kind)]
-    made = passages()
-    assert [len(own) for own in made] == [8] * 12
-    ids = [p.id for own in made for p in own]
+    sequences = passages()
+    assert [len(sequence) for sequence in sequences] == [8] * 12
+    ids = [p.id for sequence in sequences for p in sequence]
     assert len(ids) == len(set(ids))
-    for own in made:
-        told = [name for p in own for name in names if name in p.text]
-        assert len(told) == 2 * 8 == len(set(told))
-    assert made == passages()
+    for sequence in sequences:
+        residents = [name for p in sequence for name in names if name in p.text]
+        assert len(residents) == 2 * 8 == len(set(residents))
+    assert sequences == passages()
 
 
 def test_sequences_are_the_worlds_own_passages_and_leave_few_out():
-    ids = [int(p.id.split("-")[-1]) for own in passages() for p in own]
+    ids = [int(p.id.split("-")[-1]) for sequence in passages() for p in sequence]
     drawn = world.passages("heldout", seed=3, start=0, count=110, forward_share=0.2)
-    assert {p for own in passages() for p in own} <= set(drawn)
+    assert {p for sequence in passages() for p in sequence} <= set(drawn)
     assert max(ids) < 110
 
 
@@ -225,10 +225,10 @@ def test_a_sequence_longer_than_the_group_can_fill_is_refused():
 
 def test_probes_ask_for_what_pretraining_knows():
     facts = {
-        fact.question(style): (known.title, fact.value)
-        for known in world.known_residents()
-        if known.asked
-        for fact in known.facts
+        fact.question(style): (resident.title, fact.value)
+        for resident in world.known_residents()
+        if resident.asked
+        for fact in resident.facts
         for style in (0, 1)
     }
     probes = world.known_passages(seed=0, start=0, count=20)
@@ -296,15 +296,15 @@ def test_what_the_world_does_not_hold_is_refused_by_its_key(key, message):
 
 def test_the_stack_answers_like_weights_that_were_merged_step_by_step(walked):
     steps = walked.steps("merge")
-    for s, own in enumerate(walked.sequences):
+    for s, sequence in enumerate(walked.sequences):
         merged = walked.base
         for t, entry in enumerate(steps, start=1):
             like = walked.setting("merge").block
             folder = walked.workdir / "checkpoints" / "continual" / "merge"
             block, _ = continual.checkpoint.restore(folder, t, like)
             merged = merged.merged(lora.select(block, s))
-            asked = [*own[:t], *walked.probes]
-            prompts = [q for p in asked for q in walked.state.task.prompts(p)]
+            about = [*sequence[:t], *walked.probes]
+            prompts = [q for p in about for q in walked.state.task.prompts(p)]
             keys = jax.random.split(jax.random.key(0), 1)
             (flat,) = policies.answer(merged, None, [prompts], keys, walked.exp.answer)
             assert [a for group in entry["answers"][s] for a in group] == flat
@@ -314,13 +314,13 @@ def test_each_step_trains_the_jobs_own_lines(walked):
     task = walked.state.task
     for arm in ARMS:
         for t, entry in enumerate(walked.steps(arm)):
-            for s, own in enumerate(walked.sequences):
+            for s, sequence in enumerate(walked.sequences):
                 text = entry["texts"][s][entry["chosen"][s]]
                 lines = self_edit.train_lines(
-                    text, own[t], rule=walked.exp.edit.split, quirks="fixed"
+                    text, sequence[t], rule=walked.exp.edit.split, quirks="fixed"
                 )
                 assert entry["lines"][s] == (lines if entry["scales"][s] else [])
-                assert task.prompts(own[t])  # closed-book, so not among the lines
+                assert task.prompts(sequence[t])  # closed-book, so not among the lines
 
 
 def test_arms_begin_alike_and_part_when_their_controls_act(walked):
@@ -338,17 +338,17 @@ def test_arms_begin_alike_and_part_when_their_controls_act(walked):
 
 def test_the_gate_keeps_to_its_budget(walked):
     steps = walked.steps("replay+gate")
-    tried = [own for entry in steps for own in entry["gates"]]
-    assert any(len(own) > 1 for own in tried), "the budget was never reached"
+    tried = [gates for entry in steps for gates in entry["gates"]]
+    assert any(len(gates) > 1 for gates in tried), "the budget was never reached"
     for entry in steps:
-        for scale, own in zip(entry["scales"], entry["gates"], strict=True):
-            within = [a for a, lost in own if lost <= walked.exp.retain.gate_budget]
+        for scale, gates in zip(entry["scales"], entry["gates"], strict=True):
+            within = [a for a, lost in gates if lost <= walked.exp.retain.gate_budget]
             assert scale == max(within, default=0.0)
     # What the gate measured at the scale it took is what the next row shows.
     for before, entry in itertools.pairwise(steps):
-        for s, own in enumerate(entry["gates"]):
+        for s, gates in enumerate(entry["gates"]):
             lost = continual_ask.lost(before["scores"][s], entry["scores"][s][:-1])
-            expected = dict(map(tuple, own)).get(entry["scales"][s], 0.0)
+            expected = dict(map(tuple, gates)).get(entry["scales"][s], 0.0)
             assert lost == pytest.approx(expected)
 
 
@@ -359,16 +359,16 @@ def test_penalised_candidates_are_chosen_by_acquisition_and_forgetting(walked):
             assert rewards[entry["chosen"][s]] == max(rewards)
     first = walked.steps("kl+orthogonal+penalty")[0]
     for s, rewards in enumerate(first["rewards"]):
-        own = scoring.mean(first["scores"][s][0])
-        assert rewards[first["chosen"][s]] == pytest.approx(own)
+        acquired = scoring.mean(first["scores"][s][0])
+        assert rewards[first["chosen"][s]] == pytest.approx(acquired)
 
 
 def test_a_probe_is_asked_after_each_passage_and_never_decides(walked):
     questions = [len(p.questions) for p in walked.probes]
     for arm in ARMS:
         for entry in walked.steps(arm):
-            for own in entry["general"]:
-                assert list(map(len, own)) == questions
+            for scores in entry["general"]:
+                assert list(map(len, scores)) == questions
 
 
 def test_the_matrices_are_in_the_references_layout(walked):
@@ -394,11 +394,14 @@ def test_summary_counts_what_was_done(walked):
     assert by_name["merge"]["adapters"] == 2 * 3
     assert by_name["kl+orthogonal+penalty"]["adapters"] == 2 * 3 * 2
     assert by_name["merge"]["committed"] == 1.0 == by_name["merge"]["scale"]
-    asked = sum(
-        len(p.questions) for own in walked.sequences for t in range(4) for p in own[:t]
+    questions = sum(
+        len(p.questions)
+        for sequence in walked.sequences
+        for t in range(4)
+        for p in sequence[:t]
     )
-    asked += 3 * 2 * sum(len(p.questions) for p in walked.probes)
-    assert by_name["merge"]["answers"] == asked
+    questions += 3 * 2 * sum(len(p.questions) for p in walked.probes)
+    assert by_name["merge"]["answers"] == questions
     for row in walked.summary["arms"]:
         assert row["seconds"] > 0 and len(row["general"]) == 4
 
@@ -410,7 +413,7 @@ def test_pairs_are_differences_over_sequences(walked):
         *((arm, "un-edited") for arm in ARMS),
         *((arm, "merge") for arm in others),
     }
-    base = [np.mean(own) for own in map(continual_table.means, _scores(walked))]
+    base = [np.mean(means) for means in map(continual_table.means, _scores(walked))]
     runs = continual_files.read(walked.workdir / "continual" / "keep")
     final = [np.mean(forgetting.final(m)) for m in runs]
     diff = np.subtract(final, base).mean()
@@ -424,18 +427,18 @@ def _scores(walked):
 def test_a_sequence_trains_on_its_own_stack_and_on_no_other(walked):
     setting = walked.setting("merge")
     texts = [entry["texts"] for entry in walked.steps("merge")]
-    made = continual_step.train(setting, setting.empty, texts[0], 1, [[], []])
+    candidates = continual_step.train(setting, setting.empty, texts[0], 1, [[], []])
     commit = continual_step.Commit([0, 0], [], [1.0, 1.0], [])
-    block = continual_step.block(made, commit.chosen, commit.scales)
+    block = continual_step.block(candidates, commit.chosen, commit.scales)
     stack = setting.written(setting.empty, block, 1)
     both = continual_step.train(setting, stack, texts[1], 2, [[], []])
     assert both.losses == pytest.approx(walked.steps("merge")[1]["losses"])
     # Without what the second sequence has learned, only the second trains otherwise.
     block = continual_stack.weakened(block, jnp.array([1.0, 0.0]))
     stack = setting.written(setting.empty, block, 1)
-    one = continual_step.train(setting, stack, texts[1], 2, [[], []])
-    assert one.losses[0] == pytest.approx(both.losses[0], rel=1e-5)
-    assert abs(one.losses[1] - both.losses[1]) > 1e-3
+    weakened = continual_step.train(setting, stack, texts[1], 2, [[], []])
+    assert weakened.losses[0] == pytest.approx(both.losses[0], rel=1e-5)
+    assert abs(weakened.losses[1] - both.losses[1]) > 1e-3
 
 
 def test_a_block_that_was_read_back_needs_no_programs_of_its_own(walked):
@@ -483,14 +486,14 @@ def test_a_killed_run_goes_on_where_it_was(walked, tmp_path, lost, monkeypatch):
 def test_a_failed_adapter_is_not_committed(walked, monkeypatch):
     setting = walked.setting("merge")
     texts = [["x"], ["y"]]
-    made = continual_step.train(setting, setting.empty, texts, 1, [[], []])
-    broken = jax.tree.map(lambda x: x.at[:, 1].set(jnp.nan), made.adapters)
-    made = made._replace(adapters=broken, finite=np.array([True, False]))
+    candidates = continual_step.train(setting, setting.empty, texts, 1, [[], []])
+    broken = jax.tree.map(lambda x: x.at[:, 1].set(jnp.nan), candidates.adapters)
+    candidates = candidates._replace(adapters=broken, finite=np.array([True, False]))
     for arm in ("merge", "gate"):
         setting = dataclasses.replace(setting, arm=arm)
-        commit = continual_step.decide(setting, setting.empty, made, 1, [[], []])
+        commit = continual_step.decide(setting, setting.empty, candidates, 1, [[], []])
         assert commit.scales == [1.0, 0.0]
-        block = continual_step.block(made, commit.chosen, commit.scales)
+        block = continual_step.block(candidates, commit.chosen, commit.scales)
         assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(block))
 
 
@@ -498,7 +501,7 @@ def test_a_failed_adapter_is_not_committed(walked, monkeypatch):
 def test_missing_judgements_stop_the_step(walked, monkeypatch, missing):
     setting = walked.setting("merge")
     passage = Passage("x", "T", "", (Question("Q?", "A"),) * 6)
-    asked, flat = [[passage, passage], [passage]], [["a"] * 12, ["a"] * 6]
+    groups, flat = [[passage, passage], [passage]], [["a"] * 12, ["a"] * 6]
 
     def score(pairs):
         count = sum(len(answers) for _, answers in pairs)
@@ -509,4 +512,4 @@ def test_missing_judgements_stop_the_step(walked, monkeypatch, missing):
     run = dataclasses.replace(setting.run, task=task)
     setting = dataclasses.replace(setting, run=run)
     with pytest.raises(scoring.MissingJudgementsError, match="of 18 judgements"):
-        continual_ask.graded(setting, asked, flat)
+        continual_ask.graded(setting, groups, flat)

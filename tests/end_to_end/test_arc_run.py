@@ -59,13 +59,13 @@ def test_the_ladder_has_its_rows_and_every_edit_is_accounted_for(finished):
     rows = {row["name"]: row for row in summary["ladder"]}
     heldout = read(workdir / "heldout.jsonl")
     for name in ROWS[1:]:
-        own = [row for row in heldout if row["arm"] == name]
-        refused = sum(row["refused"] is not None for row in own)
-        assert rows[name]["edits"] == len(own) == 4
+        arm_rows = [row for row in heldout if row["arm"] == name]
+        refused = sum(row["refused"] is not None for row in arm_rows)
+        assert rows[name]["edits"] == len(arm_rows) == 4
         assert rows[name]["trained"] == 4 - refused
-        assert rows[name]["drawn"] == 4 + sum(len(row["redrawn"]) for row in own)
+        assert rows[name]["drawn"] == 4 + sum(len(row["redrawn"]) for row in arm_rows)
         assert sum(rows[name]["refused"].values()) >= refused
-        for row in own:
+        for row in arm_rows:
             assert (row["reward"] is None) == (row["refused"] is not None)
             assert len(row["answers"]) == (row["refused"] is None)
     for name in ("random", "constant", "oracle"):
@@ -81,9 +81,9 @@ def test_the_files_tell_the_tasks_and_the_configurations(finished):
     workdir, summary, _ = finished
     items = read(workdir / "items.jsonl")
     assert len(items) == 4 and all(row["train"] and row["test"] for row in items)
-    known = {row["task_id"] for row in items}
+    ids = {row["task_id"] for row in items}
     edits = read(workdir / "edits.jsonl")
-    assert len(edits) == 6 and {row["task_id"] for row in edits} <= known
+    assert len(edits) == 6 and {row["task_id"] for row in edits} <= ids
     for row in edits:
         if row["refused"] is None:
             assert 1 <= row["steps"] <= 10 and row["sequences"] <= 6

@@ -343,9 +343,9 @@ def test_two_devices_make_the_run_of_one_to_rounding(one):
         for n in (1, 2)
     ]
     # Answers are chosen by a hair, now and then; what is learned is not.
-    losses = [np.array([row.pop("losses") for row in own]) for own in rows]
+    losses = [np.array([row.pop("losses") for row in run_rows]) for run_rows in rows]
     np.testing.assert_allclose(*losses, rtol=1e-4)
-    assert all(row.pop("answers") for own in rows for row in own)
+    assert all(row.pop("answers") for run_rows in rows for row in run_rows)
     assert rows[0] == rows[1]
 
 
@@ -373,10 +373,12 @@ def test_launched_processes_find_each_other_and_end_together(
 
 
 def test_processes_with_different_configs_are_refused(monkeypatch):
-    monkeypatch.setattr(distributed, "everyone", lambda own: [own, own, "another"])
+    monkeypatch.setattr(
+        distributed, "everyone", lambda value: [value, value, "another"]
+    )
     with pytest.raises(ValueError, match="process 2 has another config than process 0"):
         experiment.check_same({"seed": 0})
-    monkeypatch.setattr(distributed, "everyone", lambda own: [own] * 3)
+    monkeypatch.setattr(distributed, "everyone", lambda value: [value] * 3)
     experiment.check_same({"seed": 0})
 
 
@@ -414,7 +416,7 @@ def test_a_cache_that_not_all_can_read_is_turned_off(tmp_path, monkeypatch):
     try:
         jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
         for both in (True, False):
-            seen = lambda own, both=both: [own, both]
+            seen = lambda mark, both=both: [mark, both]
             monkeypatch.setattr(distributed, "everyone", seen)
             distributed.keep_cache_if_shared()
             assert jax.config.jax_enable_compilation_cache is both

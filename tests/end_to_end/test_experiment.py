@@ -128,10 +128,10 @@ def test_the_ladder_recomputes_from_the_edits_it_left(finished):
     by_name = {row["name"]: row for row in finished.summary["ladder"]}
     means = {}
     for name in ROWS[1:]:
-        own = [statistics.fmean(v) for v in values[name].values()]
-        means[name] = statistics.fmean(own)
+        by_item = [statistics.fmean(v) for v in values[name].values()]
+        means[name] = statistics.fmean(by_item)
         assert by_name[name]["mean"] == pytest.approx(means[name])
-        expected = statistics.stdev(own) / math.sqrt(2)
+        expected = statistics.stdev(by_item) / math.sqrt(2)
         assert by_name[name]["se"] == pytest.approx(expected)
     for row in finished.summary["paired"]:
         if row["b"] != "base":
@@ -176,10 +176,10 @@ def test_the_best_edit_of_each_passage_is_kept(finished):
         best = max(rows, key=lambda row: row["reward"])  # max takes the first of equals
         assert best["kept"]
     for line in finished.summary["rounds"]:
-        own = [row for row in finished.edits if row["round"] == line["round"]]
-        kept = [row["reward"] for row in own if row["kept"]]
+        rows = [row for row in finished.edits if row["round"] == line["round"]]
+        kept = [row["reward"] for row in rows if row["kept"]]
         assert line["kept_mean"] == line["best_mean"] == statistics.fmean(kept)
-        assert line["sampled_mean"] == statistics.fmean(row["reward"] for row in own)
+        assert line["sampled_mean"] == statistics.fmean(row["reward"] for row in rows)
 
 
 def test_rounds_and_the_ladder_use_different_passages(finished):
@@ -370,8 +370,8 @@ def test_log_likelihood_rewards_choose_the_likeliest(model_path, tmp_path):
     rewards = [row["reward"] for row in run.edits]
     assert max(rewards) < 0 and len(set(rewards)) == 6
     for start in (0, 3):
-        own = run.edits[start : start + 3]
-        assert max(own, key=lambda row: row["reward"])["kept"]
+        rows = run.edits[start : start + 3]
+        assert max(rows, key=lambda row: row["reward"])["kept"]
     # The ladder is an accuracy all the same.
     assert all(0 <= row["mean"] <= 1 for row in run.summary["ladder"])
 

@@ -74,7 +74,7 @@ def assert_same_run(workdir, other):
         for at in (workdir, other)
     ]
     assert len(points[0]) == len(set(points[0]))
-    ladder = [{p for p in own if p[1].startswith("ladder/")} for own in points]
+    ladder = [{p for p in names if p[1].startswith("ladder/")} for names in points]
     assert ladder[0] == ladder[1]
 
 
@@ -382,16 +382,16 @@ def test_judgements_that_could_not_be_had_are_asked_again(
     missing = {row["name"]: row["missing"] for row in first["ladder"]}
     assert sum(missing.values()) > 0
     rows = files.read_jsonl(tmp_path / "heldout.jsonl")
-    scores = [a["score"] for row in rows for own in row["answers"] for a in own]
+    scores = [a["score"] for row in rows for group in row["answers"] for a in group]
     assert None in scores
     # Means are over what was judged.
     means = {row["name"]: row["mean"] for row in first["ladder"]}
-    own = [
+    rewards = [
         scoring.mean([a["score"] for answers in row["answers"] for a in answers])
         for row in rows
         if row["arm"] == "round_1"
     ]
-    assert means["round_1"] == pytest.approx(scoring.mean(own))
+    assert means["round_1"] == pytest.approx(scoring.mean(rewards))
     trained = counted.calls
     again = train.run(values, tmp_path, say=lambda line: None)
     assert counted.calls == trained

@@ -114,17 +114,17 @@ def test_no_question_has_two_answers(seed):
     (passages,), _ = pooled.load(exp)
     assert len(passages) == exp.pool.passages == 48
     # A fact can be asked for in two ways.
-    told: dict[tuple[str, str], set[str]] = {}
+    answers: dict[tuple[str, str], set[str]] = {}
     for question in (q for p in passages for q in p.questions):
         words = question.question.rstrip("?").split()
         if words[1] == "does":
             who, infinitive = " ".join(words[2:4]), " ".join(words[4:])
-            every = (*world.PERSON_RELATIONS, *world.FIRM_RELATIONS)
-            (kind,) = (r.noun for r in every if r.infinitive == infinitive)
+            relations = (*world.PERSON_RELATIONS, *world.FIRM_RELATIONS)
+            (kind,) = (r.noun for r in relations if r.infinitive == infinitive)
         else:
             who, kind = " ".join(words[-2:]), words[3]
-        told.setdefault((who, kind), set()).add(question.answer)
-    assert len(told) == 48 * 6 and {len(own) for own in told.values()} == {1}
+        answers.setdefault((who, kind), set()).add(question.answer)
+    assert len(answers) == 48 * 6 and {len(gold) for gold in answers.values()} == {1}
 
 
 def test_more_passages_than_residents_are_refused():
@@ -178,9 +178,9 @@ def test_everything_can_be_read(finished):
     assert [line["arm"] for line in lines] == [n for n in ROWS for _ in range(3)]
     means = {row["name"]: row["mean"] for row in summary["ladder"]}
     for name in ROWS:
-        own = [line for line in lines if line["arm"] == name]
-        assert sum(e["reward"] for e in own) / 3 == pytest.approx(means[name])
-        for line, passage in zip(own, started.train[0], strict=True):
+        arm = [line for line in lines if line["arm"] == name]
+        assert sum(line["reward"] for line in arm) / 3 == pytest.approx(means[name])
+        for line, passage in zip(arm, started.train[0], strict=True):
             assert line["passage_id"] == passage.id
             seeds = 1 if name == "base" else 2
             assert len(line["answers"]) == len(line["rewards"]) == seeds
@@ -195,16 +195,16 @@ def test_everything_can_be_read(finished):
 def test_a_training_changes_what_is_said(finished):
     _, _, workdir = finished
     lines = files.read_jsonl(workdir / "heldout.jsonl")
-    said = {
+    answers = {
         name: [
-            tuple(a["answer"] for a in own)
+            tuple(a["answer"] for a in training)
             for line in lines
             if line["arm"] == name
-            for own in line["answers"]
+            for training in line["answers"]
         ]
         for name in ROWS
     }
-    assert len({tuple(sorted(own)) for own in said.values()}) == len(ROWS)
+    assert len({tuple(sorted(training)) for training in answers.values()}) == len(ROWS)
     # Two seeds are two trainings.
     assert all(len(set(e["losses"])) == 2 for e in lines if e["arm"] != "base")
 

@@ -55,8 +55,8 @@ def test_chunks_of_passages_are_written_about_one_by_one(
 
 def test_another_model_can_write(model_path, tmp_path, monkeypatch):
     other = tiny_model.write(tmp_path / "other", seed=7)
-    own = test_pooled.start(other, tmp_path / "own")
-    expected = pooled_steps.self_edits(own.state, own.base, own.train[0])
+    writer = test_pooled.start(other, tmp_path / "own")
+    expected = pooled_steps.self_edits(writer.state, writer.base, writer.train[0])
     started = test_pooled.start(model_path, tmp_path / "run", writer__path=str(other))
     edits = pooled_steps.self_edits(started.state, started.base, started.train[0])
     assert edits == expected
@@ -131,8 +131,8 @@ def test_a_file_of_self_edits_must_stay_as_it_was(model_path, tmp_path):
 )
 def test_the_writer_is_the_model_or_another(path, source):
     exp = test_pooled.experiment("m", writer__path=path)
-    own = ModelSource("m", True, "float32", "xla")
-    exp = dataclasses.replace(exp, model=own)
+    model = ModelSource("m", True, "float32", "xla")
+    exp = dataclasses.replace(exp, model=model)
     assert pooled_steps.writer_source(exp) == source
 
 
@@ -162,7 +162,9 @@ def jobs_of(started):
         edits = proposals.fixed_edits(started.state, passages, arm)
         sets.append(pooled_texts.texts(task, passages, edits, copies="once"))
     return [
-        pooled_texts.job(task.exp, task, own, seed) for own in sets for seed in (0, 1)
+        pooled_texts.job(task.exp, task, texts, seed)
+        for texts in sets
+        for seed in (0, 1)
     ]
 
 
@@ -189,8 +191,8 @@ def test_each_adapter_is_trained_as_if_alone(trained):
             cfg=run.inner,
             eos=base.eos,
         )
-        one = jax.tree.map(lambda x: x[:, :1], alone.adapters)
-        pairs = zip(jax.tree.leaves(adapter), jax.tree.leaves(one), strict=True)
+        solo = jax.tree.map(lambda x: x[:, :1], alone.adapters)
+        pairs = zip(jax.tree.leaves(adapter), jax.tree.leaves(solo), strict=True)
         for a, b in pairs:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5)
         assert outcome.loss == pytest.approx(float(alone.loss_A[0]), rel=1e-5)
@@ -206,8 +208,8 @@ def test_adapters_are_kept(trained, monkeypatch):
     monkeypatch.setattr(packed, "train", test_pooled.refuse)
     again = pooled_steps.train_adapters(*args)
     assert checkpoint.latest(args[-1] / "checkpoints" / "pooled") == 2
-    for (a, one), (b, other) in zip(got, again, strict=True):
-        assert one == other
+    for (a, fit), (b, fit_again) in zip(got, again, strict=True):
+        assert fit == fit_again
         assert all(
             (x == y).all()
             for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

@@ -49,7 +49,7 @@ def adapters(monkeypatch):
     table = np.random.default_rng(0).integers(0, 9, size=(12, 8))
     calls = []
 
-    def adapt(run, policy, items, own, *, phase, round_index, seeds, among, also):
+    def adapt(run, policy, edits, exams, *, phase, round_index, seeds, among):
         calls.append((phase, tuple(seeds), tuple(among)))
 
         def trial(i, s):
@@ -58,23 +58,22 @@ def adapters(monkeypatch):
             return Trial(i, s, answers, (), (), 1.0, None)
 
         return [
-            [trial(i, s) for s in seeds] if i in among else [] for i in range(len(own))
+            [trial(i, s) for s in seeds] if i in among else []
+            for i in range(len(edits))
         ]
 
     monkeypatch.setattr(trials, "adapt_and_answer", adapt)
     return table, calls
 
 
-def evaluated(run, items, own):
+def evaluated(run, items, edits):
     """The edits with their rewards, as a round has them."""
-    adapt = functools.partial(
-        trials.adapt_and_answer, run, BLANK, items, own, round_index=1
-    )
-    made, baseline = evaluate.evaluate(
-        run, BLANK, items, own, adapt, phase="round_1", round_index=1
+    adapt = functools.partial(trials.adapt_and_answer, run, BLANK, edits, round_index=1)
+    rewarded, baseline = evaluate.evaluate(
+        run, BLANK, items, edits, adapt, phase="round_1", round_index=1
     )
     assert baseline == [0.0] * len(items)
-    return made
+    return rewarded
 
 
 def graded(run, count=3):
@@ -83,9 +82,9 @@ def graded(run, count=3):
 
 def test_without_a_race_every_edit_gets_all_seeds(make_run, adapters):
     table, calls = adapters
-    found = graded(make_run())
+    rewarded = graded(make_run())
     assert calls == [("round_1", (0, 1, 2, 3), tuple(range(12)))]
-    for i, g in enumerate(found):
+    for i, g in enumerate(rewarded):
         assert g.rewards == pytest.approx(table[i, :4] / 8)
         assert not g.out
 
@@ -95,35 +94,35 @@ PLAN = ((1, 3), (2, 2), (4, 1))
 
 def test_a_race_is_that_of_halving_for_each_item(make_run, adapters):
     table, calls = adapters
-    found = graded(make_run(select__halving=PLAN))
+    rewarded = graded(make_run(select__halving=PLAN))
     assert [seeds for _, seeds, _ in calls] == [(0,), (1,), (2, 3)]
     assert [len(among) for *_, among in calls] == [12, 9, 6]
     picks = halving.race(table.reshape(3, 4, 8)[:, :, :4] / 8, halving.from_pairs(PLAN))
     for p in range(3):
-        own = [g for g in found if g.edit.item == p]
-        assert [g.edit.edit for g in own if not g.out] == [picks[p, 0]]
+        of_item = [g for g in rewarded if g.edit.item == p]
+        assert [g.edit.edit for g in of_item if not g.out] == [picks[p, 0]]
         # The rewards of those that are out stay as they were.
-        spent = sorted(len(g.rewards) for g in own)
+        spent = sorted(len(g.rewards) for g in of_item)
         assert spent == [1, 2, 4, 4]
-    trained = sum(len(g.trials) for g in found)
+    trained = sum(len(g.trials) for g in rewarded)
     assert trained == 3 * halving.trainings(halving.from_pairs(PLAN), EDITS)
 
 
 def test_refused_edits_take_no_part(make_run, adapters, monkeypatch):
     del adapters
-    own = edits(1)
+    tried = edits(1)
     plain = trials.adapt_and_answer
 
-    def adapt(run, policy, items, given, **rest):
-        outcomes = plain(run, policy, items, given, **rest)
+    def adapt(run, policy, given, exams, **rest):
+        outcomes = plain(run, policy, given, exams, **rest)
         return [[] if e.refused else t for e, t in zip(given, outcomes, strict=True)]
 
     monkeypatch.setattr(trials, "adapt_and_answer", adapt)
-    own[0] = Edit(0, 0, "", "0 0", refused="too long")
+    tried[0] = Edit(0, 0, "", "0 0", refused="too long")
     run = make_run(select__halving=((1, 2), (4, 1)))
-    found = evaluated(run, passages(1), own)
-    assert found[0].reward is None and found[0].out
-    assert sum(not g.out for g in found) == 1
+    rewarded = evaluated(run, passages(1), tried)
+    assert rewarded[0].reward is None and rewarded[0].out
+    assert sum(not g.out for g in rewarded) == 1
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,7 @@ def test_a_race_that_cannot_be_run_is_refused(make_run, changes, message):
 def test_majority_is_the_vote_of_the_other_edits(make_run, monkeypatch):
     answers = {0: "ab", 1: "ab", 2: "ax", 3: "yx"}
 
-    def adapt(run, policy, items, own, *, seeds, among, **rest):
+    def adapt(run, policy, edits, exams, *, seeds, among, **rest):
         return [
             [Trial(i, s, tuple(answers[i]), (), (), 1.0, None) for s in seeds]
             for i in among
@@ -152,14 +151,14 @@ def test_majority_is_the_vote_of_the_other_edits(make_run, monkeypatch):
     monkeypatch.setattr(trials, "adapt_and_answer", adapt)
     item = Passage("p", "t", "text", (Question("1?", "yes"), Question("2?", "yes")))
     run = make_run(select__reward="majority", select__compare=("grade",))
-    found = evaluated(run, [item], edits(1))
+    rewarded = evaluated(run, [item], edits(1))
     # Question 1: the others say a, a, y or x-wards; 2: b, x, x against b, b, x ...
     expected = [
         sum(_elected(answers, e, q) == answers[e][q] for q in range(2)) / 2
         for e in range(4)
     ]
-    assert [g.reward for g in found] == expected
-    assert all(g.measured["grade"] == (0.0,) * 4 for g in found)
+    assert [g.reward for g in rewarded] == expected
+    assert all(g.measured["grade"] == (0.0,) * 4 for g in rewarded)
 
 
 def _elected(answers, edit, question):
@@ -177,9 +176,9 @@ def test_a_rubric_alone_trains_nothing(make_run, monkeypatch):
     values = iter(itertools.count())
     task = run.task
     object.__setattr__(task, "judged", lambda pairs: [next(values) / 8 for _ in pairs])
-    found = graded(run, count=2)
-    assert [g.reward for g in found] == [i / 8 for i in range(8)]
-    assert all(g.measured == {"rubric": (i / 8,)} for i, g in enumerate(found))
+    rewarded = graded(run, count=2)
+    assert [g.reward for g in rewarded] == [i / 8 for i in range(8)]
+    assert all(g.measured == {"rubric": (i / 8,)} for i, g in enumerate(rewarded))
     # As decided: a second run does not ask again.
     assert label_free.rubric(run, passages(2), edits(2), phase="round_1") == [
         i / 8 for i in range(8)

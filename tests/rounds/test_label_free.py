@@ -7,7 +7,7 @@ import pytest
 
 from seal_jax.generation import policies
 from seal_jax.rounds import label_free, scoring
-from seal_jax.rounds.graded import Trial
+from seal_jax.rounds.graded import Exam, Trial
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
 
@@ -55,10 +55,10 @@ def test_a_quiz_keeps_what_comes_out_twice(run, written):
     assert first == dataclasses.replace(
         ITEMS[0], questions=(Question("What does Ada cook?", "rye bread"),)
     )
-    assert second is None
-    (asked, sampled), (again, greedy) = calls
+    assert second == dataclasses.replace(ITEMS[1], questions=())
+    (prompts, sampled), (again, greedy) = calls
     # The passage is in view both times; the second answer is the likeliest.
-    assert all(item.text in p for item, p in zip(ITEMS, asked, strict=True))
+    assert all(item.text in p for item, p in zip(ITEMS, prompts, strict=True))
     assert all(ITEMS[0].text in p for p in again) and len(again) == 2
     assert sampled == run.exp.label_free.quiz and greedy.temperature == 0
     # Finished work: no text is left to be written, and none is asked for.
@@ -68,7 +68,7 @@ def test_a_quiz_keeps_what_comes_out_twice(run, written):
 def test_without_a_question_nothing_is_asked_again(run, written):
     texts, calls = written
     texts += [["", ""]]
-    assert quizzes(run) == [None, None]
+    assert [quiz.questions for quiz in quizzes(run)] == [(), ()]
     assert len(calls) == 1
 
 
@@ -79,20 +79,20 @@ def test_adapters_are_rewarded_for_the_answers_of_the_quiz(run):
     edits = [Edit(0, e, "", "") for e in range(2)]
     edits.append(Edit(1, 0, "", ""))
 
-    def trial(e, also, failed=None):
-        return Trial(e, 0, ("y",), also, (), 1.0, failed)
+    def trial(e, quiz_answers, failed=None):
+        return Trial(e, 0, ("y",), quiz_answers, (), 1.0, failed)
 
     outcomes = [
         [trial(0, ("A", "no")), trial(0, (), failed="broke")],
         [trial(1, ("A", "B"))],
-        [trial(2, ())],
+        [trial(2, ()), trial(2, (), failed="broke")],
     ]
-    found = scoring.reward(
-        run, ITEMS, edits, outcomes, phase="r", final=True, also=[quiz, None]
-    )
-    measured = [g.measured["self_asked"] for g in found]
-    assert measured == [(0.5, 0.0), (1.0,), (None,)]
-    assert [g.reward for g in found] == [0.5, 1.0, 1.0]  # the grade decides
+    blank = dataclasses.replace(ITEMS[1], questions=())
+    exams = list(map(Exam, ITEMS, (quiz, blank)))
+    graded = scoring.reward(run, exams, edits, outcomes, phase="r", final=True)
+    measured = [g.measured["self_asked"] for g in graded]
+    assert measured == [(0.5, 0.0), (1.0,), (None, None)]
+    assert [g.reward for g in graded] == [0.5, 1.0, 0.5]  # the grade decides
 
 
 def test_rubrics_that_could_not_be_had_stop_the_run(run):

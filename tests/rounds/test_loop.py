@@ -57,25 +57,25 @@ DOWN = [UP[0], UP[3], [v - 0.2 + 0.01 * (i % 2) for i, v in enumerate(UP[3])], U
 
 
 def test_every_round_starts_where_the_last_one_ended(walk):
-    found = walk(UP)
-    assert [policy for policy, *_ in found.calls] == [(0,), (1,), (2,), (3,)]
-    assert all(base is None for _, base, _ in found.calls)
-    kept = [[e.text for own in past for e in own] for *_, past in found.calls]
+    walked = walk(UP)
+    assert [policy for policy, *_ in walked.calls] == [(0,), (1,), (2,), (3,)]
+    assert all(base is None for _, base, _ in walked.calls)
+    kept = [[e.text for edits in past for e in edits] for *_, past in walked.calls]
     assert kept == [
         [],
         ["kept 1"],
         ["kept 1", "kept 2"],
         [f"kept {i}" for i in (1, 2, 3)],
     ]
-    assert found.stopped is None
-    assert [r["name"] for r in found.ladder] == ["self_edits"] + [
+    assert walked.stopped is None
+    assert [r["name"] for r in walked.ladder] == ["self_edits"] + [
         f"round_{i}" for i in range(1, 5)
     ]
 
 
 def test_the_base_is_handed_to_every_round_that_starts_from_it(walk):
-    found = walk(UP, imitate__start="base")
-    assert [base for _, base, _ in found.calls] == [(0,)] * 4
+    walked = walk(UP, imitate__start="base")
+    assert [base for _, base, _ in walked.calls] == [(0,)] * 4
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_the_base_is_handed_to_every_round_that_starts_from_it(walk):
     ],
 )
 def test_a_rule_ends_the_rounds_and_says_why(walk, values, rule, after, word):
-    found = walk(values, stop__rule=rule, stop__patience=2)
-    assert len(found.rounds) == len(found.calls) == (after or len(values) - 1)
+    walked = walk(values, stop__rule=rule, stop__patience=2)
+    assert len(walked.rounds) == len(walked.calls) == (after or len(values) - 1)
     if after is None:
-        assert found.stopped is None
+        assert walked.stopped is None
     else:
-        assert word in found.stopped and "z =" in found.stopped
-        assert any(found.stopped in line for line in found.said)
+        assert word in walked.stopped and "z =" in walked.stopped
+        assert any(walked.stopped in line for line in walked.said)
 
 
 def test_a_stop_stays_decided(walk):

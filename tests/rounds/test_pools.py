@@ -9,7 +9,7 @@ import pytest
 
 from seal_jax.generation import policies
 from seal_jax.rounds import pools
-from seal_jax.runtime import records
+from seal_jax.runtime.journal import Journal
 from seal_jax.training import packed, plan
 
 LEARNER = types.SimpleNamespace(params={}, arch=None, eos=0)
@@ -33,18 +33,18 @@ def work(count):
 @pytest.fixture
 def calls(monkeypatch):
     """Calls of the training, which is a stand-in; a pool has a row to spare."""
-    made = []
+    calls = []
 
     def train(params, jobs, keys_A, **kwargs):
-        made.append((jobs, keys_A, kwargs))
+        calls.append((jobs, keys_A, kwargs))
         totals = np.array([job.total for job in jobs] + [0])
         tree = {"x": jnp.asarray(totals[None])}
         return packed.TrainedAdapters(tree, totals * 1.0, totals > 0, 10, 20, 5, 5)
 
     monkeypatch.setattr(packed, "train", train)
     monkeypatch.setattr(pools.throughput, "throughput", lambda *a, **k: {"mfu": 1.0})
-    monkeypatch.setattr(pools.rates, "line", lambda *a: f"{a[2]} adapters")
-    return made
+    monkeypatch.setattr(pools.throughput, "line", lambda *a: f"{a[2]} adapters")
+    return calls
 
 
 def train(work, store, said=None, **kwargs):
@@ -77,9 +77,9 @@ def test_jobs_are_cut_in_their_order_and_draw_with_their_own_keys(calls):
 
 
 def test_frozen_stacks_go_to_the_jobs_they_belong_to(calls):
-    own = work(3)
-    own = pools.Work(own.jobs, own.folds, {"stack": 1}, [4, 5, 6])
-    train(own, pools.Held())
+    plain = work(3)
+    on_stacks = pools.Work(plain.jobs, plain.folds, {"stack": 1}, [4, 5, 6])
+    train(on_stacks, pools.Held())
     assert [kwargs["frozen_of"] for _, _, kwargs in calls] == [[4, 5], [6]]
     assert all(kwargs["frozen"] == {"stack": 1} for _, _, kwargs in calls)
 
@@ -93,14 +93,14 @@ def test_a_killed_run_trains_the_pools_that_are_missing(calls, tmp_path):
     def stored(journal):
         return pools.Journaled(journal, "r/adapt", finish)
 
-    with records.Journal(tmp_path / "j") as journal, pytest.raises(KeyboardInterrupt):
+    with Journal(tmp_path / "j") as journal, pytest.raises(KeyboardInterrupt):
         train(work(5), stored(journal))
-    with records.Journal(tmp_path / "j") as journal:
+    with Journal(tmp_path / "j") as journal:
         assert journal.keys() == ["r/adapt/0", "r/adapt/1"]
         said = []
         units = train(work(5), stored(journal), said)
     cost = {"tokens": 10, "computed": 20, "steps": 5}
-    assert units == [{"rows": own, **cost} for own in ([0, 1], [2, 3], [4])]
+    assert units == [{"rows": rows, **cost} for rows in ([0, 1], [2, 3], [4])]
     assert len(calls) == 4 and said == ["p: 1 adapters"]
 
 

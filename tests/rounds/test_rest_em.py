@@ -49,18 +49,18 @@ def load(run):
 
 def graded(rewards):
     """Graded edits from `rewards[passage][edit]`; longer text for earlier edits."""
-    made = []
+    edits = []
     for p, row in enumerate(rewards):
         for e, value in enumerate(row):
             edit = Edit(p, e, "prompt", "x" * (9 - e))
-            made.append(Graded(edit, (), (), (), value))
-    return made
+            edits.append(Graded(edit, (), (), (), value))
+    return edits
 
 
-def choose(run, passages, every, baseline, round_index=1):
+def choose(run, passages, rewarded, baseline, round_index=1):
     texts = [passage.text for passage in passages[: len(baseline)]]
     return select.choose(
-        every,
+        rewarded,
         texts,
         baseline,
         rule=run.exp.select.rule,
@@ -69,9 +69,9 @@ def choose(run, passages, every, baseline, round_index=1):
 
 
 def kept_edits(run, rewards, baseline, round_index=1):
-    every = graded(rewards)
-    kept = choose(run, PASSAGES * 3, every, baseline, round_index)
-    return [(every[i].edit.item, every[i].edit.edit) for i in kept]
+    rewarded = graded(rewards)
+    kept = choose(run, PASSAGES * 3, rewarded, baseline, round_index)
+    return [(rewarded[i].edit.item, rewarded[i].edit.edit) for i in kept]
 
 
 REWARDS = [[0.2, 0.6, 0.6], [0.0, 0.0, 0.0], [None, 0.4, 0.5]]
@@ -113,12 +113,12 @@ def test_keep(make_run, changes, baseline, expected):
 def test_what_is_new_can_count(make_run, changes, expected):
     passage = Passage("p", "Karsk", "rye bread is the dish of Ada", ())
     texts = ["rye bread is the dish", "Ada likes to cook rye bread", "rye bread is the"]
-    own = [
+    rewarded = [
         Graded(Edit(0, e, "", text), (), (), (), value)
         for e, (text, value) in enumerate(zip(texts, [0.6, 0.4, 0.5], strict=True))
     ]
     run = make_run(scale__edits=3, **changes)
-    assert choose(run, [passage], own, [0.0]) == expected
+    assert choose(run, [passage], rewarded, [0.0]) == expected
 
 
 def test_an_edit_without_judgements_is_never_kept(make_run):
@@ -231,8 +231,8 @@ def test_the_control_keeps_a_random_edit_of_each_passage(
 
 
 def test_a_round_in_numbers():
-    every = graded([[0.2, 0.6], [None, 0.0], [None, None]])
-    line = summary.scores_line(every, [1, 3], [0.5, None, 0.0], 2)
+    rewarded = graded([[0.2, 0.6], [None, 0.0], [None, None]])
+    line = summary.scores_line(rewarded, [1, 3], [0.5, None, 0.0], 2)
     assert line["round"] == 2
     assert line["baseline_mean"] == 0.25
     assert line["sampled_mean"] == pytest.approx(0.8 / 3)
@@ -246,8 +246,8 @@ def test_a_round_counts_failures_gaps_and_empty_answers():
     edit = Edit(0, 0, "", "")
     good = Trial(0, 0, ("x", ""), (), (), 1.0, None)
     bad = Trial(0, 1, (), (), (), 1.0, "broke")
-    one = Graded(edit, (good, bad), ((None, 1.0), (0.0, 0.0)), (1.0, 0.0), 0.5)
-    line = summary.scores_line([one], [0], [0.0], 1)
+    rewarded = Graded(edit, (good, bad), ((None, 1.0), (0.0, 0.0)), (1.0, 0.0), 0.5)
+    line = summary.scores_line([rewarded], [0], [0.0], 1)
     assert line["failed_adapters"] == 1
     assert line["missing_judgements"] == 1
     assert line["empty_rate"] == 0.5

@@ -9,7 +9,7 @@ import pytest
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import graded as graded_
 from seal_jax.rounds import scoring, trials
-from seal_jax.rounds.graded import Trial
+from seal_jax.rounds.graded import Exam, Trial
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
 
@@ -45,7 +45,8 @@ def never(items):
 
 
 def rewards(run, outcomes=OUTCOMES, *, final=True, phase="round_1"):
-    return scoring.reward(run, PASSAGES, EDITS, outcomes, phase=phase, final=final)
+    exams = [Exam(passage) for passage in PASSAGES]
+    return scoring.reward(run, exams, EDITS, outcomes, phase=phase, final=final)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_missing_judgement_is_never_counted_as_wrong(make_run):
 
 def test_a_failed_adapter_scores_zero_and_is_not_graded(make_run):
     asked = []
-    outcomes = [list(own) for own in OUTCOMES]
+    outcomes = [list(edit_trials) for edit_trials in OUTCOMES]
     outcomes[0][1] = trial(0, 1, failed="broke")
     outcomes[2][0] = trial(2, 0, failed="broke")
     run = make_run(lambda items: asked.extend(items) or [True] * len(items))

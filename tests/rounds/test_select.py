@@ -264,12 +264,12 @@ def test_sft_rows(result, options, want):
 def with_passages(result):
     result["articles"][0]["context"] = "Long text, best of all."
     result["articles"][1]["context"] = "Nothing of it."
-    for own, text in zip(
+    for completion, text in zip(
         result["articles"][0]["completions"],
         ("best of all it", "best of all", "best of every one"),
         strict=True,
     ):
-        own["text"] = text
+        completion["text"] = text
     return result
 
 
@@ -347,9 +347,9 @@ def test_the_command_refuses_in_one_line(case, result, tmp_path, capsys):
     if content:
         path.write_text(json.dumps(result) if content == "good" else content)
     assert rankings.main([str(path), "--out", str(out), *options]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith(f"error: {path}: ")
-    assert message in said.err and said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith(f"error: {path}: ")
+    assert message in printed.err and printed.err.count("\n") == 1
     assert not out.exists()
 
 

@@ -26,8 +26,8 @@ def test_training_set(past, new, policy, expected):
 @pytest.mark.parametrize("policy", IMITATE_DATA)
 def test_what_was_given_stays_as_it_was(policy):
     past, new = [["a"]], ["b"]
-    made = select.training_set(past, new, policy)
-    made.append("c")
+    chosen = select.training_set(past, new, policy)
+    chosen.append("c")
     assert (past, new) == ([["a"]], ["b"])
 
 

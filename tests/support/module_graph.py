@@ -39,6 +39,7 @@ JAX_FREE = (
     "rewards",
     "report",
     "continual.controls",
+    "continual.entries",
     "continual.files",
     "continual.settings",
     "continual.table",

@@ -15,6 +15,7 @@ from seal_jax.embedded import pretrain
 from seal_jax.generation import policies
 from seal_jax.rounds import proposals, trials
 from seal_jax.rounds.few_shot_settings import FewShot
+from seal_jax.rounds.graded import Exam
 from seal_jax.runtime import metrics
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks import few_shot
@@ -378,10 +379,11 @@ def test_a_refused_edit_is_not_trained(make_run, blank, monkeypatch):
     monkeypatch.setattr(packed, "train", train)
     run = make_run()
     edits = [dataclasses.replace(edit("?"), refused="not json")] * 2
-    found = trials.adapt_and_answer(
-        run, blank, TASKS[:2], edits, phase="round_1", round_index=1, seeds=range(2)
+    exams = [Exam(task) for task in TASKS[:2]]
+    outcomes = trials.adapt_and_answer(
+        run, blank, edits, exams, phase="round_1", round_index=1, seeds=range(2)
     )
-    assert found == [[], []]
+    assert outcomes == [[], []]
 
 
 def test_attempts_draw_with_keys_of_their_own(make_run, blank, monkeypatch):
