@@ -261,9 +261,9 @@ def init_params(seed: int, arch: decoder.Arch) -> dict:
     def unrotated(basis: np.ndarray) -> np.ndarray:
         # Rotary pairs from the sixth on turn slowly enough to compare content.
         keep = np.tile(np.arange(h // 2) >= 5, 2)
-        made = np.zeros_like(basis)
-        made[:, keep] = basis[:, : keep.sum()]
-        return made
+        slow = np.zeros_like(basis)
+        slow[:, keep] = basis[:, : keep.sum()]
+        return slow
 
     def put(layer: int, head: int, **kernels: np.ndarray) -> None:
         span = slice(head * h, (head + 1) * h)
@@ -283,12 +283,16 @@ def init_params(seed: int, arch: decoder.Arch) -> dict:
         seen = [turn * np.cos(back * angles), turn * np.sin(back * angles)]
         k[constant] = np.concatenate(seen) * 6.0
         put(0, head, q=q, k=k, v=shared, o=0.3 * stored[head])
-    own, one, two = unrotated(shared), unrotated(stored[0]), unrotated(stored[1])
-    for head, (q, k) in enumerate(((one, two), (own, one))):
+    value, back1, back2 = (
+        unrotated(shared),
+        unrotated(stored[0]),
+        unrotated(stored[1]),
+    )
+    for head, (q, k) in enumerate(((back1, back2), (value, back1))):
         copied = subspace()
         put(1, head, q=2 * q, k=2 * k, v=copied, o=0.3 * copied)
     for layer in (1, 2):
-        put(layer, 2, q=2 * one, k=2 * own)
+        put(layer, 2, q=2 * back1, k=2 * value)
     return jax.tree.map(jnp.asarray, params)
 
 
