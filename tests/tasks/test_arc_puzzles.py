@@ -102,8 +102,8 @@ def test_rows_may_hold_columns_of_grids():
 def test_files_do_not_import_datasets(child_env, write):
     path = write("a.json", entry(1))
     code = (
-        "import sys; from seal_jax.tasks import arc;"
-        f"arc.load({str(path)!r}, split='');"
+        "import sys; from seal_jax.tasks.arc import puzzles;"
+        f"puzzles.load({str(path)!r}, split='');"
         "print({'datasets', 'jax'} & set(sys.modules))"
     )
     done = subprocess.run(
