@@ -15,6 +15,7 @@ import random
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -31,6 +32,7 @@ from seal_jax.embedded import grids_corpus, world_corpus
 from seal_jax.models import decoder, hf
 from seal_jax.runtime import checkpoint, config_rules, files
 from seal_jax.tasks.passage import Corpus, Pieces
+from seal_jax.training import sft_rows
 
 EOS, UNKNOWN = "<eos>", "<unk>"
 CORPORA = {"world": world_corpus.corpus, "grids": grids_corpus.corpus}
@@ -89,41 +91,47 @@ def build_tokenizer(corpus: Corpus) -> PreTrainedTokenizerFast:
 
 def encode(
     pieces: Pieces, pattern: re.Pattern[str], vocab: dict[str, int]
-) -> tuple[list, list]:
-    """Token ids of a document and the loss weight of predicting each of them."""
+) -> sft_rows.Line:
+    """A document's token ids and the loss weight of predicting each of them.
+
+    Raises:
+      KeyError: a word that the vocabulary lacks.
+    """
     ids, weights = [], []
     for text, weight in pieces:
         words = [EOS] if text is None else pattern.findall(text)
         ids += [vocab[word] for word in words]
         weights += [weight] * len(words)
-    return ids, weights
+    return sft_rows.Line(ids, weights)
 
 
-def pack(docs: list[tuple[list, list]], *, rows: int, row_tokens: int) -> dict:
-    """Lays documents into rows, first fit, whole documents only.
+def pack(
+    lines: Sequence[sft_rows.Line], *, rows: int, row_tokens: int, eos: int
+) -> dict[str, np.ndarray]:
+    """Lays documents into a fixed number of rows; what does not fit is left out.
 
-    Returns arrays `[rows, row_tokens]`: tokens, targets, weights, positions (restarting
-    per document) and segment (0 is empty).
+    First fit, in their order: the rows of the shipped models were laid so, and
+    `sft_rows.pack`, a best fit, would give others.
+
+    Args:
+      lines: a document each (`encode`), with the weights of its targets.
+      rows: B.
+      row_tokens: T.
+      eos: end-of-text id.
+
+    Returns:
+      The arrays `[B, T]` of `sft_rows.lay`.
     """
-    shape = (rows, row_tokens)
-    names = ("tokens", "targets", "positions", "segment")
-    batch: dict[str, np.ndarray] = {n: np.zeros(shape, np.int32) for n in names}
-    batch["weights"] = np.zeros(shape, np.float32)
-    used, segments = [0] * rows, [0] * rows
-    for ids, weights in docs:
-        n = len(ids) - 1
+    used, laid, first = [0] * rows, [], []
+    for line in lines:
+        n = line.positions
         row = next((r for r in range(rows) if used[r] + n <= row_tokens), None)
         if row is None:
             continue
-        span = slice(used[row], used[row] + n)
-        segments[row] += 1
-        batch["tokens"][row, span] = ids[:-1]
-        batch["targets"][row, span] = ids[1:]
-        batch["weights"][row, span] = weights[1:]
-        batch["positions"][row, span] = np.arange(n)
-        batch["segment"][row, span] = segments[row]
+        laid.append(line)
+        first.append(row * row_tokens + used[row])
         used[row] += n
-    return batch
+    return sft_rows.lay(laid, first, shape=(rows, row_tokens), eos=eos)
 
 
 def draw_batch(
@@ -135,21 +143,25 @@ def draw_batch(
     while total < 1.3 * cfg.rows * cfg.row_tokens:
         doc = corpus.document(rng, step / cfg.steps)
         docs.append(encode(doc, corpus.pattern, vocab))
-        total += len(docs[-1][0])
-    return pack(docs, rows=cfg.rows, row_tokens=cfg.row_tokens)
+        total += len(docs[-1].ids)
+    return pack(docs, rows=cfg.rows, row_tokens=cfg.row_tokens, eos=vocab[EOS])
 
 
-def loss_fn(params: dict, batch: dict, cfg: decoder.Arch) -> jax.Array:
-    """Weighted cross-entropy over packed rows with block-diagonal causal attention."""
-    segment = batch["segment"]
-    same = (segment[:, :, None] == segment[:, None, :]) & (segment[:, :, None] > 0)
-    mask = same & decoder.causal_mask(jnp.ones(segment.shape, bool))
+def _logits(params: dict, batch: dict, arch: decoder.Arch) -> jax.Array:
+    """Of packed rows, float32 `[B, T, V]`; a document sees itself alone."""
+    segments = batch["segments"]
+    mask = decoder.segment_mask(segments, segments >= 0)
     # An empty position must see something for its softmax to be finite: itself.
-    mask = mask | jnp.eye(segment.shape[1], dtype=bool)[None]
+    mask = mask | jnp.eye(segments.shape[1], dtype=bool)[None]
     hidden, _ = decoder.hidden(
-        params, None, cfg, batch["tokens"], batch["positions"], mask
+        params, None, arch, batch["tokens"], batch["positions"], mask
     )
-    logits = decoder.logits(params, cfg, hidden)
+    return decoder.logits(params, arch, hidden)
+
+
+def loss_fn(params: dict, batch: dict, arch: decoder.Arch) -> jax.Array:
+    """Weighted cross-entropy over packed rows with block-diagonal causal attention."""
+    logits = _logits(params, batch, arch)
     ce = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
     return jnp.sum(ce * batch["weights"]) / jnp.sum(batch["weights"])
 
@@ -249,9 +261,9 @@ def init_params(seed: int, arch: decoder.Arch) -> dict:
     def unrotated(basis: np.ndarray) -> np.ndarray:
         # Rotary pairs from the sixth on turn slowly enough to compare content.
         keep = np.tile(np.arange(h // 2) >= 5, 2)
-        made = np.zeros_like(basis)
-        made[:, keep] = basis[:, : keep.sum()]
-        return made
+        slow = np.zeros_like(basis)
+        slow[:, keep] = basis[:, : keep.sum()]
+        return slow
 
     def put(layer: int, head: int, **kernels: np.ndarray) -> None:
         span = slice(head * h, (head + 1) * h)
@@ -271,24 +283,22 @@ def init_params(seed: int, arch: decoder.Arch) -> dict:
         seen = [turn * np.cos(back * angles), turn * np.sin(back * angles)]
         k[constant] = np.concatenate(seen) * 6.0
         put(0, head, q=q, k=k, v=shared, o=0.3 * stored[head])
-    own, one, two = unrotated(shared), unrotated(stored[0]), unrotated(stored[1])
-    for head, (q, k) in enumerate(((one, two), (own, one))):
+    value, back1, back2 = (
+        unrotated(shared),
+        unrotated(stored[0]),
+        unrotated(stored[1]),
+    )
+    for head, (q, k) in enumerate(((back1, back2), (value, back1))):
         copied = subspace()
         put(1, head, q=2 * q, k=2 * k, v=copied, o=0.3 * copied)
     for layer in (1, 2):
-        put(layer, 2, q=2 * one, k=2 * own)
+        put(layer, 2, q=2 * back1, k=2 * value)
     return jax.tree.map(jnp.asarray, params)
 
 
 @functools.partial(jax.jit, static_argnames="arch")
 def _correct(params: dict, batch: dict, arch: decoder.Arch) -> jax.Array:
-    mask = decoder.causal_mask(batch["segment"] > 0)
-    mask = mask | jnp.eye(mask.shape[1], dtype=bool)[None]
-    hidden, _ = decoder.hidden(
-        params, None, arch, batch["tokens"], batch["positions"], mask
-    )
-    logits = decoder.logits(params, arch, hidden)
-    return jnp.argmax(logits, -1) == batch["targets"]
+    return jnp.argmax(_logits(params, batch, arch), -1) == batch["targets"]
 
 
 def probe(
@@ -299,18 +309,11 @@ def probe(
     scores = {}
     for name, make in kinds.items():
         docs = [encode(make(), corpus.pattern, vocab) for _ in range(count)]
-        batch = {"tokens": [], "targets": [], "weights": [], "segment": []}
         width = 192
-        for ids, weights in docs:
-            pad = width - len(ids) + 1
-            batch["tokens"].append(ids[:-1] + [0] * pad)
-            batch["targets"].append(ids[1:] + [0] * pad)
-            batch["weights"].append(weights[1:] + [0.0] * pad)
-            batch["segment"].append([1] * (len(ids) - 1) + [0] * pad)
-        arrays: dict[str, np.ndarray] = {k: np.asarray(v) for k, v in batch.items()}
-        arrays["positions"] = np.tile(np.arange(width), (count, 1))
-        hit = np.asarray(_correct(params, arrays, arch))
-        scores[name] = float(hit[arrays["weights"] == np.float32(corpus.value)].mean())
+        first = range(0, count * width, width)
+        batch = sft_rows.lay(docs, first, shape=(count, width), eos=vocab[EOS])
+        hit = np.asarray(_correct(params, batch, arch))
+        scores[name] = float(hit[batch["weights"] == np.float32(corpus.value)].mean())
     return scores
 
 
@@ -337,7 +340,7 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
         begin = time.monotonic()
         drawn = [draw_batch(cfg, step + i, corpus, vocab) for i in range(cfg.chunk)]
         batches = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-        tokens = int((batches["segment"] > 0).sum())
+        tokens = int((batches["segments"] >= 0).sum())
         state, losses = train_chunk(state, batches, cfg, arch)
         step += cfg.chunk
         row = {"step": step, "loss": float(np.mean(losses)), "tokens": tokens}

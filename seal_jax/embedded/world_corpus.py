@@ -125,10 +125,10 @@ def roll_document(rng: random.Random) -> Pieces:
 
 def line_document(rng: random.Random, known: list[world.Known]) -> Pieces:
     """One fact as a training line: title, line break, sentence."""
-    one = rng.choice(known)
-    fact = rng.choice(one.facts)
+    resident = rng.choice(known)
+    fact = rng.choice(resident.facts)
     return [
-        (f"{one.title}\n", PROMPT),
+        (f"{resident.title}\n", PROMPT),
         *_value_last(fact, rng.randrange(2), TEMPLATE),
         (None, TEMPLATE),
     ]
@@ -136,11 +136,11 @@ def line_document(rng: random.Random, known: list[world.Known]) -> Pieces:
 
 def question_document(rng: random.Random, known: list[world.Known]) -> Pieces:
     """One closed-book question in the answering prompt, with its answer."""
-    one = rng.choice([k for k in known if k.asked])
-    fact = rng.choice(one.facts)
+    resident = rng.choice([k for k in known if k.asked])
+    fact = rng.choice(resident.facts)
     prompt = self_edit.answer_prompt(
         self_edit.ANSWER_PROMPTS["plain"],
-        Passage("", one.title, "", ()),
+        Passage("", resident.title, "", ()),
         fact.question(rng.randrange(2)),
     )
     return [(prompt, PROMPT), (fact.value, VALUE), (None, VALUE)]
@@ -177,11 +177,11 @@ def _fresh_passage(
     facts = world.draw_facts(
         rng, names=names, kind=kind, subjects=subjects, count=count
     )
-    told = rng.random()
-    if told < mixture.plain_share:
+    drawn = rng.random()
+    if drawn < mixture.plain_share:
         share = 1.0
     else:
-        share = 0.0 if told < mixture.plain_share + 0.4 else 0.25
+        share = 0.0 if drawn < mixture.plain_share + 0.4 else 0.25
     sentences = world.draw_sentences(rng, facts, forward_share=share)
     return facts, rng.choice(world.PLACES), sentences
 
@@ -205,21 +205,21 @@ def write_document(
     The author's quality is drawn anew for each list unless it is given.
     """
     facts, title, sentences = _fresh_passage(rng, mixture)
-    told = list(zip(facts, sentences, strict=True))
+    stated = list(zip(facts, sentences, strict=True))
     if rng.random() < 0.3:
-        rng.shuffle(told)
+        rng.shuffle(stated)
     if quality is None:
         quality = rng.betavariate(0.6, 0.9)
     prompt = self_edit.propose_prompt(
         self_edit.PROMPTS["plain"], Passage("", title, " ".join(sentences), ())
     )
     pieces: Pieces = [(prompt, PROMPT)]
-    for fact, sentence in told:
+    for fact, sentence in stated:
         line = _authored_line(rng, fact, sentence, quality)
         if line:
             pieces += [*line, ("\n", LISTED)]
     if len(pieces) == 1:
-        pieces += [(told[0][1], LISTED), ("\n", LISTED)]
+        pieces += [(stated[0][1], LISTED), ("\n", LISTED)]
     return [*pieces[:-1], (None, LISTED)]
 
 
@@ -267,13 +267,13 @@ def probes(
     about. `read_forward`, `read_reversed`: open-book, about fresh residents.
     """
     last = dataclasses.replace(at(1.0), crowd_share=0.0)
-    told = [dataclasses.replace(last, plain_share=share) for share in (1.0, 0.0)]
+    mixtures = [dataclasses.replace(last, plain_share=share) for share in (1.0, 0.0)]
     unasked = [dataclasses.replace(k, asked=True) for k in known if not k.asked]
     return {
         "memory": lambda: question_document(rng, [k for k in known if k.asked]),
         "extraction": lambda: question_document(rng, unasked),
-        "read_forward": lambda: read_document(rng, told[0]),
-        "list_forward": lambda: write_document(rng, told[0], quality=1.0),
-        "read_reversed": lambda: read_document(rng, told[1]),
-        "list_reversed": lambda: write_document(rng, told[1], quality=1.0),
+        "read_forward": lambda: read_document(rng, mixtures[0]),
+        "list_forward": lambda: write_document(rng, mixtures[0], quality=1.0),
+        "read_reversed": lambda: read_document(rng, mixtures[1]),
+        "list_reversed": lambda: write_document(rng, mixtures[1], quality=1.0),
     }

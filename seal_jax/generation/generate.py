@@ -83,9 +83,9 @@ def paged(requests: Sequence[Request], per_page: int) -> list[Group]:
         if request.prompt:
             of_adapter.setdefault(request.adapter, []).append(i)
     pages = [
-        (adapter, tuple(own[first : first + per_page]))
-        for adapter, own in of_adapter.items()
-        for first in range(0, len(own), per_page)
+        (adapter, tuple(indices[first : first + per_page]))
+        for adapter, indices in of_adapter.items()
+        for first in range(0, len(indices), per_page)
     ]
     return [Group(a, tuple(requests[i].prompt for i in p), (p,)) for a, p in pages]
 
@@ -147,10 +147,10 @@ class Sizes(NamedTuple):
 
     def table(self, pages: Iterable[Sequence[int]]) -> np.ndarray:
         """A value for each row of them, int32 `[some, per_page]`; zeros elsewhere."""
-        made = np.zeros((self.some, self.per_page), np.int32)
-        for row, page in zip(made, pages, strict=False):
+        filled = np.zeros((self.some, self.per_page), np.int32)
+        for row, page in zip(filled, pages, strict=False):
             row[: len(page)] = page
-        return made
+        return filled
 
     def prompts(self, groups: Sequence[Group]) -> tuple[np.ndarray, np.ndarray]:
         """Tokens `[some, per_page, width]`, zeros to the right, and their lengths."""

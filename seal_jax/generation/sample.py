@@ -200,7 +200,7 @@ def empty_rows(
         None,
         cfg,
     )
-    return meshes.cut(rows, mesh)
+    return meshes.split_rows(rows, mesh)
 
 
 def _draw_next(rows: Rows, logits_GQV: Array, cfg: SampleConfig) -> Rows:
@@ -211,10 +211,10 @@ def _draw_next(rows: Rows, logits_GQV: Array, cfg: SampleConfig) -> Rows:
         early_GQ = rows.count_GQ < cfg.min_tokens
         logits_GQV = jnp.where(early_GQ[..., None], banned_GQV, logits_GQV)
 
-    def one(logits_V: Array, key: Array, count: Array) -> Array:
+    def draw_row(logits_V: Array, key: Array, count: Array) -> Array:
         return draw(logits_V, jax.random.fold_in(key, count), cfg)
 
-    token_GQ = jax.vmap(jax.vmap(one))(logits_GQV, rows.keys_GQ, rows.count_GQ)
+    token_GQ = jax.vmap(jax.vmap(draw_row))(logits_GQV, rows.keys_GQ, rows.count_GQ)
     ends_GQ = jnp.isin(token_GQ, stop_ids) | (rows.count_GQ >= rows.limit_GQ)
     goes_on_GQ = ~rows.done_GQ & ~ends_GQ
     at_N = jnp.arange(cfg.max_tokens)[None, None, :]

@@ -23,14 +23,16 @@ def cross_entropy(hidden_MD: Array, head_DV: Array, targets_M: Array) -> Array:
       head_DV: the output head, frozen: its gradient is zero by definition.
       targets_M: int32 token ids.
     """
-    return _map(lambda h, t: _one(h, head_DV, t)[0], head_DV, hidden_MD, targets_M)
+    return _map(lambda h, t: _of_token(h, head_DV, t)[0], head_DV, hidden_MD, targets_M)
 
 
 def _logits(hidden_D: Array, head_DV: Array) -> Array:
     return jnp.einsum("d,dv->v", hidden_D, head_DV, preferred_element_type=jnp.float32)
 
 
-def _one(hidden_D: Array, head_DV: Array, target: Array) -> tuple[Array, Array, Array]:
+def _of_token(
+    hidden_D: Array, head_DV: Array, target: Array
+) -> tuple[Array, Array, Array]:
     logits_V = _logits(hidden_D, head_DV)
     log_z = jax.nn.logsumexp(logits_V)
     return log_z - logits_V[target], logits_V, log_z
@@ -45,13 +47,13 @@ def _map(fn, head_DV: Array, *tokens_M: Array, held: int = 1):
 
 
 def _forward(hidden_MD: Array, head_DV: Array, targets_M: Array):
-    def one(hidden_D: Array, target: Array) -> tuple[Array, Array]:
-        ce, logits_V, log_z = _one(hidden_D, head_DV, target)
+    def with_slope(hidden_D: Array, target: Array) -> tuple[Array, Array]:
+        ce, logits_V, log_z = _of_token(hidden_D, head_DV, target)
         # In the head's dtype: a float32 operand would turn the head into one too.
         slope_V = jnp.exp(logits_V - log_z).at[target].add(-1.0).astype(head_DV.dtype)
         return ce, jnp.einsum("v,dv->d", slope_V, head_DV)
 
-    return _map(one, head_DV, hidden_MD, targets_M)
+    return _map(with_slope, head_DV, hidden_MD, targets_M)
 
 
 def _backward(slopes_MD: Array, dce_M: Array):
@@ -67,14 +69,14 @@ cross_entropy.defvjp(_forward, _backward)
 def frozen_rows(hidden_BTD: Array, head_DV: Array, targets_BT: Array) -> Array:
     """`cross_entropy` of rows, float32 `[B, T]`; the head's gradient is zero."""
 
-    def one(chunk: tuple[Array, Array]) -> Array:
+    def of_chunk(chunk: tuple[Array, Array]) -> Array:
         hidden, targets = chunk
         flat = hidden.reshape(-1, hidden.shape[-1])
         return cross_entropy(flat, head_DV, targets.reshape(-1)).reshape(targets.shape)
 
     width = _width(targets_BT, head_DV)
     chunks = _chunked((hidden_BTD, targets_BT), width)
-    return _joined(jax.lax.map(one, chunks), targets_BT.shape[1])
+    return _joined(jax.lax.map(of_chunk, chunks), targets_BT.shape[1])
 
 
 @jax.custom_vjp
@@ -89,14 +91,14 @@ def trained_rows(hidden_BTD: Array, head_DV: Array, targets_BT: Array) -> Array:
       targets_BT: int32 token ids.
     """
 
-    def one(chunk: tuple[Array, Array]) -> Array:
+    def of_chunk(chunk: tuple[Array, Array]) -> Array:
         logits_BTV, log_z_BT = _row_logits(chunk[0], head_DV)
-        own = jnp.take_along_axis(logits_BTV, chunk[1][..., None], axis=-1)
-        return log_z_BT - own[..., 0]
+        target_logit = jnp.take_along_axis(logits_BTV, chunk[1][..., None], axis=-1)
+        return log_z_BT - target_logit[..., 0]
 
     width = _width(targets_BT, head_DV)
     chunks = _chunked((hidden_BTD, targets_BT), width)
-    return _joined(jax.lax.map(one, chunks), targets_BT.shape[1])
+    return _joined(jax.lax.map(of_chunk, chunks), targets_BT.shape[1])
 
 
 def _row_logits(hidden_BTD: Array, head_DV: Array) -> tuple[Array, Array]:
@@ -117,7 +119,7 @@ def _trained_forward(hidden_BTD: Array, head_DV: Array, targets_BT: Array):
 def _trained_backward(saved: tuple[Array, Array, Array], dce_BT: Array):
     hidden_BTD, head_DV, targets_BT = saved
 
-    def one(dhead_DV: Array, chunk: tuple[Array, Array, Array]):
+    def add_chunk(dhead_DV: Array, chunk: tuple[Array, Array, Array]):
         hidden, targets, dce = chunk
         logits_BTV, log_z_BT = _row_logits(hidden, head_DV)
         probability_BTV = jnp.exp(logits_BTV - log_z_BT[..., None])
@@ -132,7 +134,7 @@ def _trained_backward(saved: tuple[Array, Array, Array], dce_BT: Array):
 
     chunks = _chunked((hidden_BTD, targets_BT, dce_BT), _width(targets_BT, head_DV))
     zero = jnp.zeros(head_DV.shape, jnp.float32)
-    dhead_DV, dhidden = jax.lax.scan(one, zero, chunks)
+    dhead_DV, dhidden = jax.lax.scan(add_chunk, zero, chunks)
     dhidden_BTD = _joined(dhidden, targets_BT.shape[1])
     return dhidden_BTD, dhead_DV.astype(head_DV.dtype), None
 
@@ -149,13 +151,13 @@ def _width(targets_BT: Array, head_DV: Array) -> int:
 def _chunked[T: tuple[Array, ...]](rows: T, width: int) -> T:
     """Each `[B, T, ...]` as chunks of columns `[N, B, width, ...]`, zeros behind."""
 
-    def one(x: Array) -> Array:
+    def chunks(x: Array) -> Array:
         short = -x.shape[1] % width
         x = jnp.pad(x, [(0, 0), (0, short)] + [(0, 0)] * (x.ndim - 2))
         shape = (x.shape[0], -1, width, *x.shape[2:])
         return jnp.moveaxis(x.reshape(shape), 1, 0)
 
-    return jax.tree.map(one, rows)
+    return jax.tree.map(chunks, rows)
 
 
 def _joined(chunks: Array, columns: int) -> Array:
@@ -189,12 +191,12 @@ def _apart(hidden_D: Array, teacher_D: Array, head_DV: Array):
 
 
 def _divergence_forward(hidden_MD: Array, teacher_MD: Array, head_DV: Array):
-    def one(hidden_D: Array, teacher_D: Array) -> tuple[Array, Array]:
+    def with_slope(hidden_D: Array, teacher_D: Array) -> tuple[Array, Array]:
         kl, p_V, ratio_V = _apart(hidden_D, teacher_D, head_DV)
         slope_V = (p_V * (ratio_V - kl)).astype(head_DV.dtype)
         return kl, jnp.einsum("v,dv->d", slope_V, head_DV)
 
-    return _map(one, head_DV, hidden_MD, teacher_MD, held=2)
+    return _map(with_slope, head_DV, hidden_MD, teacher_MD, held=2)
 
 
 divergence.defvjp(_divergence_forward, _backward)

@@ -169,21 +169,21 @@ def eos_id(tokenizer: Any, path: str | Path) -> tuple[int, ...]:
     Raises:
       ValueError: none of the three names one.
     """
-    found: Any = None
+    stated: Any = None
     for name in ("generation_config.json", "config.json"):
         file = Path(path) / name
-        if found is None and file.exists():
+        if stated is None and file.exists():
             raw = files.read_json(file)
-            found = raw.get("eos_token_id") if isinstance(raw, dict) else None
-    own = tokenizer.eos_token_id
-    if found is None:
-        found = own
-    if found is None:
+            stated = raw.get("eos_token_id") if isinstance(raw, dict) else None
+    tokenizer_eos = tokenizer.eos_token_id
+    if stated is None:
+        stated = tokenizer_eos
+    if stated is None:
         raise ValueError(
             f"{path}: no end token; set eos_token_id in its generation_config.json"
         )
-    ids = [found] if isinstance(found, int) else list(found)
-    return tuple(dict.fromkeys([own, *ids] if own in ids else ids))
+    ids = [stated] if isinstance(stated, int) else list(stated)
+    return tuple(dict.fromkeys([tokenizer_eos, *ids] if tokenizer_eos in ids else ids))
 
 
 # Writing

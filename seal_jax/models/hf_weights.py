@@ -174,7 +174,7 @@ def _check_tied(path: Path, tensors: dict[str, Any]) -> None:
 
 
 def _check_names(path: Path, cfg: Arch, tensors, leaves) -> None:
-    known = [re.compile(re.escape(r.name).replace(r"\{\}", r"\d+")) for r in RULES]
+    patterns = [re.compile(re.escape(r.name).replace(r"\{\}", r"\d+")) for r in RULES]
     wanted = {
         name: None
         for rule in RULES
@@ -183,7 +183,7 @@ def _check_names(path: Path, cfg: Arch, tensors, leaves) -> None:
     }
     unmapped, surplus = [], []
     for name in tensors:
-        if not any(pattern.fullmatch(name) for pattern in known):
+        if not any(pattern.fullmatch(name) for pattern in patterns):
             unmapped.append(name)
         elif name not in wanted:
             surplus.append(name)

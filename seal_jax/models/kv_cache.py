@@ -55,7 +55,7 @@ def read(
 def unstack(layers: Any) -> tuple[Any, ...]:
     """A tree stacked on L as one tree for each layer."""
     leaves, structure = jax.tree.flatten(layers)
-    return tuple(structure.unflatten(one) for one in zip(*leaves, strict=True))
+    return tuple(structure.unflatten(layer) for layer in zip(*leaves, strict=True))
 
 
 def step(
@@ -84,15 +84,15 @@ def step(
         variables, token_B[:, None], length_B[:, None], method="embedded"
     )
     x_B1D, rope = embedded
-    made = []
+    new_cache = []
     for i, layer in enumerate(params["layers"]):
-        one = {"params": layer} | ({} if delta is None else {"lora": delta[i]})
+        weights = {"params": layer} | ({} if delta is None else {"lora": delta[i]})
         applied: Any = decoder.Block(cfg).apply(
-            one, x_B1D, rope, None, cache[i], length_B
+            weights, x_B1D, rope, None, cache[i], length_B
         )
         x_B1D, kv = applied
-        made.append(kv)
+        new_cache.append(kv)
     hidden_BD: Any = net.apply(
         variables, x_B1D[:, 0], method=lambda net, x_BD: net.final_norm(x_BD)
     )
-    return hidden_BD, tuple(made)
+    return hidden_BD, tuple(new_cache)

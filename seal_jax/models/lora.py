@@ -46,7 +46,7 @@ def init(key: Array, cfg: Arch, *, targets: tuple[str, ...], rank: int) -> Tree:
     check(cfg, targets=targets, rank=rank)
     linears = cfg.linears()
 
-    def one(index: int, name: str) -> dict[str, Array]:
+    def fresh(index: int, name: str) -> dict[str, Array]:
         d, f = linears[name]
         bound = d**-0.5
         a_LRD = jax.random.uniform(
@@ -61,7 +61,7 @@ def init(key: Array, cfg: Arch, *, targets: tuple[str, ...], rank: int) -> Tree:
     # fold_in by the layer's place in the model, so that adding a target leaves the
     # draws of the others as they were.
     names = list(linears)
-    return {"layers": {t: one(names.index(t), t) for t in targets}}
+    return {"layers": {t: fresh(names.index(t), t) for t in targets}}
 
 
 def empty(
@@ -69,12 +69,12 @@ def empty(
 ) -> Tree:
     """Stacked deltas of zeros, `[L, A, R, .]`, which add nothing until written to."""
 
-    def one(name: str) -> dict[str, Array]:
+    def zeros_of(name: str) -> dict[str, Array]:
         lead = (cfg.layers, adapters, rank)
         d, f = cfg.linears()[name]
         return {"a": jnp.zeros((*lead, d), dtype), "b": jnp.zeros((*lead, f), dtype)}
 
-    return {"layers": {name: one(name) for name in targets}}
+    return {"layers": {name: zeros_of(name) for name in targets}}
 
 
 def join(first: Tree, second: Tree) -> Tree:
@@ -98,7 +98,7 @@ def write(stack: Tree, block: Tree, at: int | Array) -> Tree:
       ValueError: a number `at` that leaves too few ranks.
     """
 
-    def one(old: Array, new: Array) -> Array:
+    def put(old: Array, new: Array) -> Array:
         room, rank = old.shape[-2], new.shape[-2]
         if isinstance(at, int) and not 0 <= at <= room - rank:
             raise ValueError(
@@ -108,7 +108,7 @@ def write(stack: Tree, block: Tree, at: int | Array) -> Tree:
         new = new.astype(old.dtype)
         return jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=old.ndim - 2)
 
-    return jax.tree.map(one, stack, block)
+    return jax.tree.map(put, stack, block)
 
 
 def scaled(delta: Tree, scale: float) -> Tree:
@@ -149,8 +149,8 @@ def assign(adapters: Tree, slots_G: Array) -> Tree:
     slot outside the stack is no adapter at all.
     """
 
-    def one(ab: dict[str, Array]) -> dict[str, Array]:
+    def with_slots(ab: dict[str, Array]) -> dict[str, Array]:
         slots_LG = jnp.broadcast_to(slots_G, (ab["a"].shape[0], *slots_G.shape))
         return {**ab, "slots": slots_LG}
 
-    return {"layers": {name: one(ab) for name, ab in adapters["layers"].items()}}
+    return {"layers": {name: with_slots(ab) for name, ab in adapters["layers"].items()}}

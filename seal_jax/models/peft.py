@@ -207,17 +207,17 @@ def _read_tensors(file: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _check_targets(path: Path, config: dict[str, Any], found: dict[str, None]) -> None:
+def _check_targets(path: Path, config: dict[str, Any], given: dict[str, None]) -> None:
     stated = config.get("target_modules")
     # A string is a pattern or "all-linear"; then the tensors say what was trained.
     named = (
         {str(name).split(".")[-1] for name in stated}
         if isinstance(stated, list)
-        else set(found)
+        else set(given)
     )
-    if not found or named != set(found):
+    if not given or named != set(given):
         raise ValueError(
-            f"{path}: target_modules={stated} and the tensors are of {sorted(found)}; "
+            f"{path}: target_modules={stated} and the tensors are of {sorted(given)}; "
             "both files must come from one adapter"
         )
 

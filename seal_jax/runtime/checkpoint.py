@@ -94,14 +94,14 @@ def restore(
     with _open(directory) as manager:
         stored = manager.item_metadata(step)["tree"].tree
         _check_like(f"{directory} step {step}", _layout(stored), _layout(like))
-        found = manager.restore(
+        restored = manager.restore(
             step,
             args=ocp.args.Composite(
                 tree=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
                 meta=ocp.args.JsonRestore(),
             ),
         )
-    return found["tree"], found["meta"]
+    return restored["tree"], restored["meta"]
 
 
 def _open(directory: str | Path) -> ocp.CheckpointManager:

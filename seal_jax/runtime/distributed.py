@@ -284,7 +284,7 @@ def readable(tree: Any) -> Any:
     if _count() == 1:
         return tree
 
-    def one(leaf: jax.Array) -> Any:
+    def local(leaf: jax.Array) -> Any:
         if leaf.is_fully_addressable:
             return leaf
         if leaf.is_fully_replicated:
@@ -294,8 +294,8 @@ def readable(tree: Any) -> Any:
         whole = meshes.gather(leaf, mesh).addressable_data(0)
         return np.asarray(whole) if leads() else None
 
-    made = jax.tree.map(one, tree)
-    return made if leads() else None
+    leaves = jax.tree.map(local, tree)
+    return leaves if leads() else None
 
 
 def share_arrays[T](fn: Callable[[], tuple[Any, T]], like: Any) -> tuple[Any, T]:

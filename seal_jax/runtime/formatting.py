@@ -31,20 +31,20 @@ def measured(value: Any) -> float | None:
 
 def enough(count: Any) -> bool:
     """Whether `count` items make a z and an interval; so do those nobody counted."""
-    known = measured(count)
-    return known is None or known >= FEWEST
+    finite = measured(count)
+    return finite is None or finite >= FEWEST
 
 
 def number(value: Any, *, digits: int = 3) -> str:
     """1,234.568, or "-"."""
-    known = measured(value)
-    return MISSING if known is None else f"{known:,.{digits}f}"
+    finite = measured(value)
+    return MISSING if finite is None else f"{finite:,.{digits}f}"
 
 
 def signed(value: Any, *, digits: int = 3) -> str:
     """+0.012 or -0.012, or "-"."""
-    known = measured(value)
-    return MISSING if known is None else f"{known:+,.{digits}f}"
+    finite = measured(value)
+    return MISSING if finite is None else f"{finite:+,.{digits}f}"
 
 
 def span(low: Any, high: Any, *, digits: int = 3) -> str:
@@ -61,8 +61,8 @@ def count(value: Any) -> str:
 
 def percent(value: Any, *, digits: int = 1) -> str:
     """12.3 % of a share in 0..1, or "-"."""
-    known = measured(value)
-    return MISSING if known is None else f"{100 * known:.{digits}f} %"
+    finite = measured(value)
+    return MISSING if finite is None else f"{100 * finite:.{digits}f} %"
 
 
 def percents(low: Any, high: Any, *, digits: int = 0) -> str:

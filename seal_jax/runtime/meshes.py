@@ -66,13 +66,13 @@ def put(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec(axis))
 
-    def one(x: Any) -> jax.Array:
+    def place(x: Any) -> jax.Array:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(one(jax.random.key_data(x)))
+            return jax.random.wrap_key_data(place(jax.random.key_data(x)))
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(place, tree)
 
 
 def holding(tree: Any) -> Mesh | None:
@@ -89,7 +89,7 @@ def shards(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.shape["data"]
 
 
-def cut(tree: Any, mesh: Mesh | None) -> Any:
+def split_rows(tree: Any, mesh: Mesh | None) -> Any:
     """Inside jit: arrays cut along their first axis, over `data`."""
     if mesh is None:
         return tree

@@ -290,11 +290,13 @@ class FewShotTask:
 
     def prompts(self, item: arc.Task) -> list[str]:
         """All views of all tests, in order."""
-        return [self._prompt(v.example) for own in self._views(item) for v in own]
+        return [self._prompt(v.example) for group in self._views(item) for v in group]
 
     def gold(self, item: arc.Task) -> list[str]:
         return [
-            arc_text.example_answer(v.example) for own in self._views(item) for v in own
+            arc_text.example_answer(v.example)
+            for group in self._views(item)
+            for v in group
         ]
 
     def guesses(
@@ -303,8 +305,8 @@ class FewShotTask:
         """Two guesses for each test."""
         left = iter(answers)
         return [
-            arc_vote.vote([(view, arc_vote.parse(next(left))) for view in own])
-            for own in self._views(item)
+            arc_vote.vote([(view, arc_vote.parse(next(left))) for view in group])
+            for group in self._views(item)
         ]
 
     def scores_of(self, item: arc.Task) -> int:

@@ -62,10 +62,10 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
         raise FileNotFoundError(f"data={str(source)!r}: no such file; {_FIX}")
     else:
         records = group(hub.rows(str(source), split, fix=_FIX))
-    found = parse(records, str(source))
+    texts = parse(records, str(source))
     if seed is not None:
-        random.Random(seed).shuffle(found)
-    return found
+        random.Random(seed).shuffle(texts)
+    return texts
 
 
 def passages(
@@ -81,13 +81,13 @@ def passages(
         raise ValueError(
             f"start={start}, count={count}: must be at least 0 and at least 1"
         )
-    found = load(source, split=split, seed=seed)
-    if start + count > len(found):
+    texts = load(source, split=split, seed=seed)
+    if start + count > len(texts):
         raise ValueError(
-            f"start={start} + count={count} passages must be at most the {len(found)} "
+            f"start={start} + count={count} passages must be at most the {len(texts)} "
             f"of {source}; ask for fewer or give more data"
         )
-    chosen = found[start : start + count]
+    chosen = texts[start : start + count]
     for passage in chosen:
         if not passage.questions:
             raise ValueError(

@@ -331,7 +331,7 @@ def known_residents() -> list[Known]:
 
     The un-asked ones measure extraction: can the model answer what it only read?
     """
-    known = []
+    residents_known = []
     for kind, facts_each in (("person", 5), ("firm", 3)):
         for index, name in enumerate(residents("known", kind)):
             rng = random.Random(f"known {name}")
@@ -339,8 +339,8 @@ def known_residents() -> list[Known]:
                 Fact(name, relation, rng.choice(relation.values))
                 for relation in rng.sample(relations(kind), facts_each)
             )
-            known.append(Known(rng.choice(PLACES), facts, index % 5 != 0))
-    return known
+            residents_known.append(Known(rng.choice(PLACES), facts, index % 5 != 0))
+    return residents_known
 
 
 def known_passages(*, seed: int, start: int, count: int) -> list[Passage]:

@@ -131,7 +131,7 @@ def _accumulate(
 
     def loss_fn(params: dict) -> Array:
         return sft_loss.sum_loss(
-            params, None, meshes.cut(rows, mesh), arch, frozen_head=False
+            params, None, meshes.split_rows(rows, mesh), arch, frozen_head=False
         )
 
     loss, grads = jax.value_and_grad(loss_fn)(params)
@@ -156,8 +156,8 @@ def _update(
     new = inner.update(slot, grads, loss, rate, clip)
     leaves, tree = jax.tree.flatten(new.adapter)
     keys = jax.random.split(key, len(leaves))
-    made = [round_at_random(x, dtype, k) for x, k in zip(leaves, keys, strict=True)]
-    params = _placed(tree.unflatten(made), arch, mesh)
+    rounded = [round_at_random(x, dtype, k) for x, k in zip(leaves, keys, strict=True)]
+    params = _placed(tree.unflatten(rounded), arch, mesh)
     moments = [_placed(x, arch, mesh) for x in (new.adam.mu, new.adam.nu)]
     adam = new.adam._replace(mu=moments[0], nu=moments[1])
     return inner.Slot(params, adam, new.loss_sum), loss
@@ -219,7 +219,7 @@ def train(
     check_rows(micro_batch, mesh)
     targets = job.targets()
     lines = [sft_rows.line(ids, first_target=1, eos=eos) for ids in job.lines]
-    width = sft_rows.width([one.positions for one in lines], length_multiple)
+    width = sft_rows.width([line.positions for line in lines], length_multiple)
     adam = cast(optax.ScaleByAdamState, inner.ADAM.init(_zeros(arch=arch, mesh=mesh)))
     slot = inner.Slot(params, adam, jnp.zeros(()))
     losses, tokens, computed = [], 0, 0
@@ -234,8 +234,8 @@ def train(
             micro = {name: x[at : at + micro_batch] for name, x in rows.items()}
             micro = meshes.put(micro, mesh, "data")
             total = _accumulate(slot.adapter, total, micro, arch=arch, mesh=mesh)
-        own, clip = jax.random.fold_in(key, i), np.float32(job.clip)
-        slot, loss = _update(slot, total, rate, clip, own, arch=arch, mesh=mesh)
+        step_key, clip = jax.random.fold_in(key, i), np.float32(job.clip)
+        slot, loss = _update(slot, total, rate, clip, step_key, arch=arch, mesh=mesh)
         del total  # Or it would be there beside the next step's.
         losses.append(loss)
         tokens += count

@@ -71,7 +71,7 @@ def train_step(
     total = jnp.sum(rows["weights"])
 
     def accumulate(i: Array, carry: tuple[Array, lora.Tree]):
-        micro = meshes.cut(jax.tree.map(lambda leaf: leaf[i], rows), mesh)
+        micro = meshes.split_rows(jax.tree.map(lambda leaf: leaf[i], rows), mesh)
 
         def loss_fn(delta: lora.Tree) -> Array:
             scaled = lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank)
@@ -127,7 +127,7 @@ def train(
         sft_rows.line([*prompt, *completion], first_target=len(prompt), eos=eos)
         for prompt, completion in examples
     ]
-    width = sft_rows.width([one.positions for one in lines], cfg.length_multiple)
+    width = sft_rows.width([line.positions for line in lines], cfg.length_multiple)
     per_epoch = -(-len(examples) // cfg.batch)
     steps = per_epoch * cfg.epochs
     rng = np.random.default_rng(jax.random.key_data(key).tolist())
@@ -141,7 +141,7 @@ def train(
             rows, count = micro_batches(
                 chosen, cfg, width=width, shards=meshes.shards(mesh), eos=eos
             )
-            tokens += sum(one.positions for one in chosen)
+            tokens += sum(line.positions for line in chosen)
             computed += int(count) * rows["tokens"][0].size
             rows, count = meshes.put((rows, count), mesh)
             state, loss = train_step(

@@ -119,7 +119,7 @@ def overlap(frozen: lora.Tree, adapter: lora.Tree) -> Array:
     Stacks, `[L, K, R, D]`, give the sum of each with its own.
     """
 
-    def one(frozen_a: Array, a: Array) -> Array:
+    def squared(frozen_a: Array, a: Array) -> Array:
         inner_products = jnp.einsum(
             "...rd,...sd->...rs", frozen_a, a, preferred_element_type=jnp.float32
         )
@@ -127,7 +127,7 @@ def overlap(frozen: lora.Tree, adapter: lora.Tree) -> Array:
 
     layers = frozen["layers"]
     return sum(
-        (one(layers[name]["a"], ab["a"]) for name, ab in adapter["layers"].items()),
+        (squared(layers[name]["a"], ab["a"]) for name, ab in adapter["layers"].items()),
         start=jnp.zeros(()),
     )
 

@@ -338,16 +338,16 @@ def train(
         )
     shares = plan.share(jobs, shards, most=cfg.pool)
     # Row of the pools that lie side by side -> job; an idle row draws like job 0.
-    job_of_row = [j for own in shares for j in (own + [0] * cfg.pool)[: cfg.pool]]
+    job_of_row = [j for share in shares for j in (share + [0] * cfg.pool)[: cfg.pool]]
     row_of_job = np.zeros(len(jobs), np.int32)
-    for shard, own in enumerate(shares):
-        row_of_job[own] = shard * cfg.pool + np.arange(len(own))
+    for shard, share in enumerate(shares):
+        row_of_job[share] = shard * cfg.pool + np.arange(len(share))
     keys_A = meshes.put(keys_A[np.array(job_of_row)], mesh, "data")
     lay = functools.partial(plan_arrays.blocks, eos=eos, anchored=cfg.divergence)
     plans = []
-    for own in shares:
-        of = [rows[j] for j in own] if rows else None
-        plans.append(lay([jobs[j] for j in own], cfg.plan, frozen_of=of))
+    for share in shares:
+        of = [rows[j] for j in share] if rows else None
+        plans.append(lay([jobs[j] for j in share], cfg.plan, frozen_of=of))
     run, state = program(arch, cfg, mesh), _empty_state(arch, cfg, mesh)
     empty = plan_arrays.empty_steps(cfg.plan, eos=eos)
     idle = plan_arrays.Block(empty, 0, 0, 0, _empty_extras(cfg, plan_arrays.BLOCK))

@@ -125,14 +125,14 @@ class Job:
     def batches(self) -> list[tuple[int, ...]]:
         """The lines of each step: all of them in each epoch, shuffled anew."""
         rng = np.random.default_rng(self.seed)
-        made = []
+        steps = []
         for _ in range(self.epochs):
             epoch = rng.permutation(len(self.lines)).tolist()
-            made += [
+            steps += [
                 tuple(epoch[i : i + self.batch])
                 for i in range(0, len(epoch), self.batch)
             ]
-        return made
+        return steps
 
     def order(self) -> list[int]:
         """The lines in training order."""
@@ -198,10 +198,10 @@ def needs(job: Job, cfg: PlanConfig) -> list[tuple[int, ...]]:
             f"{cfg.row_tokens}; use {cfg.tiles(max(positions)) * cfg.tile} or more"
         )
     tiles = [cfg.tiles(count) for count in positions]
-    made = [tuple(tiles[i] for i in step) for step in steps]
+    step_tiles = [tuple(tiles[i] for i in step) for step in steps]
     per_row = cfg.row_tokens // cfg.tile
     rows = cfg.step_tokens // cfg.row_tokens
-    for step, need in zip(steps, made, strict=True):
+    for step, need in zip(steps, step_tiles, strict=True):
         # A row each always does.
         if len(need) > rows and fit(need, [per_row] * rows, per_row) is None:
             raise ValueError(
@@ -209,7 +209,7 @@ def needs(job: Job, cfg: PlanConfig) -> list[tuple[int, ...]]:
                 f"trains, do not fit inner.step_tokens={cfg.step_tokens} in rows of "
                 f"inner.row_tokens={cfg.row_tokens}; use {len(need) * cfg.row_tokens}"
             )
-    return made
+    return step_tiles
 
 
 def fit(need: Sequence[int], room: list[int], per_row: int) -> tuple[int, ...] | None:

@@ -29,7 +29,7 @@ def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.nda
     # Drawn apart from the shuffle, so that both are independent of scheduling.
     rng = np.random.default_rng((*job.seed, 1))
     targets, positions = job.targets(), job.positions()
-    made: dict[int, dict[str, np.ndarray]] = {}
+    laid: dict[int, dict[str, np.ndarray]] = {}
     beside = job.beside_order()
     for index, batch in enumerate(job.batches()):
         divisor = sum(targets[i] for i in batch)
@@ -39,19 +39,19 @@ def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.nda
         for i in batch:
             n, given = len(job.lines[i]), job.given[i] if job.given else 1
             row, pads = targets[i] + given, positions[i] - n
-            if i not in made:
+            if i not in laid:
                 width = -(-positions[i] // multiple) * multiple
-                made[i] = make_row(
+                laid[i] = make_row(
                     job.lines[i], given=given, row=row, pads=pads, width=width, eos=eos
                 )
-            own = {"weights": made[i]["weights"] / np.float32(divisor)}
+            of_step = {"weights": laid[i]["weights"] / np.float32(divisor)}
             if pads:
                 edges = strata(n, row, pads)
-                own["positions"] = made[i]["positions"].copy()
-                own["positions"][n : n + pads] = rng.integers(edges[:-1], edges[1:])
+                of_step["positions"] = laid[i]["positions"].copy()
+                of_step["positions"][n : n + pads] = rng.integers(edges[:-1], edges[1:])
             if beside:
-                own["anchors"] = np.zeros_like(own["weights"])
-            step.append(made[i] | own)
+                of_step["anchors"] = np.zeros_like(of_step["weights"])
+            step.append(laid[i] | of_step)
         if beside:
             step.append(_beside_row(job, beside[index], eos=eos, multiple=multiple))
         yield step
@@ -257,7 +257,7 @@ def blocks(
 
 
 def _put(
-    made: tuple[Steps, Extras],
+    arrays: tuple[Steps, Extras],
     i: int,
     k: int,
     segment: int,
@@ -266,7 +266,7 @@ def _put(
     cfg: PlanConfig,
 ) -> int:
     """Writes a line of active adapter k into step i; returns its positions' number."""
-    steps, extras = made
+    steps, extras = arrays
     width = len(row["tokens"])
     span = slice(tile * cfg.tile, tile * cfg.tile + width)
     for name, leaf in row.items():

@@ -55,14 +55,14 @@ def lay(
         "segments": np.full(shape, -1, np.int32),
         "weights": np.zeros(shape, np.float32),
     }
-    for i, (one, start) in enumerate(zip(lines, first, strict=True)):
+    for i, (line, start) in enumerate(zip(lines, first, strict=True)):
         row, column = divmod(start, shape[1])
-        span = slice(column, column + one.positions)
-        rows["tokens"][row, span] = one.ids[:-1]
-        rows["targets"][row, span] = one.ids[1:]
-        rows["positions"][row, span] = range(one.positions)
+        span = slice(column, column + line.positions)
+        rows["tokens"][row, span] = line.ids[:-1]
+        rows["targets"][row, span] = line.ids[1:]
+        rows["positions"][row, span] = range(line.positions)
         rows["segments"][row, span] = i
-        rows["weights"][row, span] = one.weights[1:]
+        rows["weights"][row, span] = line.weights[1:]
     return rows
 
 
@@ -82,7 +82,7 @@ def pack(
     Raises:
       ValueError: a line is wider than a row.
     """
-    sizes = [one.positions for one in lines]
+    sizes = [line.positions for line in lines]
     first = plan.fit(sizes, [width] * len(lines), width)
     if first is None:  # A row each always does, if it is wide enough.
         raise ValueError(

@@ -14,6 +14,7 @@ from seal_jax.models import decoder, hf
 from seal_jax.tasks import world
 from seal_jax.tasks.arc import self_edit as arc_edit
 from seal_jax.tasks.passage import Pieces
+from seal_jax.training import sft_rows
 
 CORPORA = {name: make() for name, make in pretrain.CORPORA.items()}
 SMALL = pretrain.PretrainConfig(
@@ -126,12 +127,13 @@ def test_fresh_documents_never_name_a_resident_of_the_rounds():
 
 
 def test_pack_keeps_documents_whole_and_apart():
-    docs = [(list(range(10, 10 + n)), [1.0] * n) for n in (5, 4, 7, 3)]
-    batch = pretrain.pack(docs, rows=2, row_tokens=8)
+    docs = [sft_rows.Line(range(10, 10 + n), [1.0] * n) for n in (5, 4, 7, 9, 3)]
+    batch = pretrain.pack(docs, rows=2, row_tokens=8, eos=0)
     # 5 and 4 tokens make 4 and 3 positions of the first row; 7 make 6 of the second.
-    assert batch["segment"].tolist() == [
-        [1, 1, 1, 1, 2, 2, 2, 0],
-        [1, 1, 1, 1, 1, 1, 2, 2],
+    # The 8 positions of 9 find no row, and the last document does not wait for them.
+    assert batch["segments"].tolist() == [
+        [0, 0, 0, 0, 1, 1, 1, -1],
+        [2, 2, 2, 2, 2, 2, 3, 3],
     ]
     assert batch["tokens"][0].tolist() == [10, 11, 12, 13, 10, 11, 12, 0]
     assert batch["targets"][0].tolist() == [11, 12, 13, 14, 11, 12, 13, 0]
@@ -146,7 +148,7 @@ def test_a_packed_document_has_the_loss_it_has_alone(tokenizer):
     loss = jax.jit(pretrain.loss_fn, static_argnums=2)
 
     def total(some) -> float:
-        batch = pretrain.pack(some, rows=1, row_tokens=512)
+        batch = pretrain.pack(some, rows=1, row_tokens=512, eos=0)
         return float(loss(params, batch, arch) * batch["weights"].sum())
 
     apart = sum(total([doc]) for doc in docs)

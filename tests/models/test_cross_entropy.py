@@ -287,3 +287,74 @@ def test_the_compiled_program_holds_chunks_only(monkeypatch):
     assert largest(chunked) == max(chunk * vocab, WIDTH * vocab)
     # Logits and slopes of the chunks and of the remainder, the head's other layout.
     assert temporary(chunked) < 4 * vocab * (4 * chunk + WIDTH)
+
+
+# Rows
+
+# Columns in a chunk: one chunk, five and a remainder, one for each column.
+COLUMNS = (TOKENS, 4, 1)
+LINES = 3
+
+
+@pytest.fixture(scope="module", params=COLUMNS)
+def columns(request):
+    """Columns of `LINES` rows whose logits are held at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_entropy, "CHUNK", LINES * request.param * VOCAB)
+        jax.clear_caches()
+        yield request.param
+    jax.clear_caches()
+
+
+def of_rows(fn):
+    """A weighted sum of `fn`, and its gradients of hidden states and head."""
+
+    def loss(hidden_BTD, head_DV, targets_BT, weights_BT):
+        return jnp.sum(fn(hidden_BTD, head_DV, targets_BT) * weights_BT)
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+
+
+ROW_FUNCTIONS = (cross_entropy.frozen_rows, cross_entropy.trained_rows)
+optax_rows = of_rows(oracle)
+
+
+@pytest.mark.parametrize("fn", ROW_FUNCTIONS)
+def test_rows_have_optax_values_and_slopes(columns, fn):
+    args = made(batch=(LINES,))
+    ce_BT = jax.jit(fn)(*args[:3])
+    assert (ce_BT.shape, ce_BT.dtype) == ((LINES, TOKENS), jnp.float32)
+    close(ce_BT, jax.jit(oracle)(*args[:3]))
+    loss, (dhidden_BTD, dhead_DV) = of_rows(fn)(*args)
+    want_loss, (want_BTD, want_DV) = optax_rows(*args)
+    both_close((loss, dhidden_BTD), (want_loss, want_BTD))
+    if fn is cross_entropy.trained_rows:
+        close(dhead_DV, want_DV)
+        assert np.abs(want_DV).max() > 0.1
+    else:
+        np.testing.assert_array_equal(dhead_DV, np.zeros_like(want_DV))
+
+
+def test_a_trained_head_in_bfloat16_loses_no_more_than_its_roundings(columns):
+    hidden_BTD, head_DV, targets_BT, weights_BT = args = made(
+        "bfloat16", batch=(LINES,)
+    )
+    loss, (dhidden_BTD, dhead_DV) = of_rows(cross_entropy.trained_rows)(*args)
+    assert dhidden_BTD.dtype == dhead_DV.dtype == jnp.bfloat16
+    wide = (hidden_BTD.astype("float32"), head_DV.astype("float32"))
+    want_loss, (_, want_DV) = optax_rows(*wide, targets_BT, weights_BT)
+    close(loss, want_loss)
+    # Two roundings to bfloat16, by 2^-8 at most: of each slope, and of their sum over
+    # all chunks, which is float32 until its end.
+    slope_BTV = jax.nn.softmax(wide[0] @ wide[1]) - jax.nn.one_hot(targets_BT, VOCAB)
+    size_BTV = jnp.abs(slope_BTV) * weights_BT[..., None]
+    size_DV = jnp.einsum("btd,btv->dv", jnp.abs(wide[0]), size_BTV)
+    error_DV = jnp.abs(dhead_DV.astype("float32") - want_DV)
+    assert bool(jnp.all(error_DV <= 2.02 * 2.0**-8 * size_DV))
+
+
+@pytest.mark.parametrize("fn", ROW_FUNCTIONS)
+def test_rows_hold_a_chunk_of_logits(columns, fn):
+    arrays, _ = made_by(of_rows(fn), *made(batch=(LINES,)))
+    held = [a.shape for a in arrays if VOCAB in a.shape and WIDTH not in a.shape]
+    assert max(map(math.prod, held)) == LINES * columns * VOCAB

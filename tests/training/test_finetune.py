@@ -299,10 +299,10 @@ from seal_jax.models import placement
 from seal_jax.runtime import meshes
 from seal_jax.training import finetune
 
-on = meshes.make_mesh(data=2, model=2)
-placed = jax.device_put(t.weights(t.ARCH), placement.param_shardings(t.ARCH, on))
+mesh = meshes.make_mesh(data=2, model=2)
+placed = jax.device_put(t.weights(t.ARCH), placement.param_shardings(t.ARCH, mesh))
 both = finetune.train(placed, t.job(), jax.random.key(1), arch=t.ARCH, micro_batch=2,
-                      length_multiple=8, eos=t.EOS, on=on)
+                      length_multiple=8, eos=t.EOS, mesh=mesh)
 np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(both.params)))
 kernel = both.params["layers"]["gate_proj"]["kernel"]
 print(json.dumps([both.losses, kernel.sharding.shard_shape(kernel.shape)[-1]]))
@@ -313,7 +313,7 @@ def test_a_mesh_trains_the_same(once, tmp_path, root, child_env):
     flags = "--xla_force_host_platform_device_count=4"
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path / "leaves.npz")],
-        cwd=root / "tests",
+        cwd=root / "tests/training",
         env={**child_env, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

@@ -400,7 +400,7 @@ np.savez(sys.argv[1], *jax.tree.leaves(trained.adapters), tokens=trained.tokens)
 
 def test_devices_that_share_the_jobs_train_what_one_does(root, child_env, tmp_path):
     env = child_env | {"JAX_NUM_CPU_DEVICES": "2"}
-    env["PYTHONPATH"] += f":{root / 'tests'}"
+    env["PYTHONPATH"] += f":{root / 'tests/training'}"
     file = tmp_path / "trained.npz"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", CHILD, file],

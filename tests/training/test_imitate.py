@@ -1,8 +1,11 @@
 """Fine-tuning on kept edits, against plain loops: without padding, and padded."""
 
+import dataclasses
 import functools
 import itertools
 import json
+import math
+import re
 import subprocess
 import sys
 
@@ -12,7 +15,8 @@ import numpy as np
 import optax
 import pytest
 
-from seal_jax.models import decoder, lora
+from seal_jax.models import cross_entropy, decoder, lora, placement
+from seal_jax.runtime import meshes
 from seal_jax.training import imitate, sft_loss, sft_rows
 from seal_jax.training.settings import ImitateConfig, LoraConfig
 
@@ -326,28 +330,86 @@ def test_positions_are_counted():
     assert tuned.tokens <= tuned.computed_tokens < padded
 
 
+# Programs
+
+# Rows of a micro-batch, their width, and columns whose logits are held at a time. No
+# product of a model's sizes, so that an array's shape tells what it is.
+B, T, COLUMNS = 14, 36, 5
+WIDE = dataclasses.replace(ARCH, vocab=202)
+
+
+def step_program(mesh=None):
+    """Sizes of all arrays of a device's program for two micro-batches; its operations.
+
+    Called with `cross_entropy.CHUNK` at `COLUMNS` of a micro-batch's columns.
+    """
+    cfg = config(batch=2 * B, micro_batch=B)
+    lines = [sft_rows.line(range(30), first_target=3, eos=EOS)] * 20
+    rows, count = imitate.micro_batches(
+        lines, cfg, width=T, shards=meshes.shards(mesh), eos=EOS
+    )
+    params = decoder.init_params(jax.random.key(0), WIDE)
+    if mesh is not None:
+        params = jax.device_put(params, placement.param_shardings(WIDE, mesh))
+    delta = lora.init(
+        jax.random.key(1), WIDE, targets=cfg.lora.targets, rank=cfg.lora.rank
+    )
+    state = meshes.put((delta, imitate._optimizer(cfg, 4).init(delta)), mesh)
+    rows, count = meshes.put((rows, count), mesh)
+    program = imitate.train_step.lower(
+        params, state, rows, count, arch=WIDE, cfg=cfg, steps=4, mesh=mesh
+    ).compile()
+    shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", program.as_text())
+    sizes = sorted({tuple(map(int, shape.split(","))) for shape in shapes})
+    return sizes, program.cost_analysis()["flops"]
+
+
+@functools.cache
+def whole_program():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_entropy, "CHUNK", B * COLUMNS * WIDE.vocab)
+        return step_program()
+
+
+def logits_of(sizes, vocab=WIDE.vocab):
+    """Sizes of arrays over the vocabulary but for the head's own."""
+    return [s for s in sizes if vocab in s and WIDE.width not in s]
+
+
+def test_a_step_holds_the_logits_of_a_chunk():
+    sizes, _ = whole_program()
+    # What each device of a mesh must not have is there where there is but one.
+    assert (B, T, ARCH.width) in sizes and (B * T, ARCH.width) in sizes
+    assert (B * COLUMNS, WIDE.vocab) in logits_of(sizes)
+    most = max(math.prod(size) for size in logits_of(sizes))
+    assert most == B * COLUMNS * WIDE.vocab < B * T * WIDE.vocab
+
+
+# Meshes
+
 CHILD = """
 import json, sys
 import jax, numpy as np
 import test_imitate as t
-from seal_jax.models import placement
+from seal_jax.models import cross_entropy, placement
 from seal_jax.runtime import meshes
 from seal_jax.training import imitate
 
 data, model = map(int, sys.argv[2:])
-on = meshes.make_mesh(data=data, model=model)
-placed = jax.device_put(t.PARAMS, placement.param_shardings(t.ARCH, on))
+mesh = meshes.make_mesh(data=data, model=model)
+placed = jax.device_put(t.PARAMS, placement.param_shardings(t.ARCH, mesh))
 tuned = imitate.train(placed, t.MIXED, jax.random.key(5), arch=t.ARCH,
-                      cfg=t.config(micro_batch=1), eos=t.EOS, on=on)
+                      cfg=t.config(micro_batch=1), eos=t.EOS, mesh=mesh)
 np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(tuned.delta)))
-print(json.dumps(tuned.losses))
+cross_entropy.CHUNK = t.B * t.COLUMNS * t.WIDE.vocab
+print(json.dumps([tuned.losses, *t.step_program(mesh)]))
 """
 
 
 @pytest.mark.parametrize("data, model", [(2, 1), (2, 2)])
 def test_a_mesh_trains_what_one_device_does(data, model, tmp_path, root, child_env):
     env = child_env | {"JAX_NUM_CPU_DEVICES": "4"}
-    env["PYTHONPATH"] += f":{root / 'tests'}"
+    env["PYTHONPATH"] += f":{root / 'tests/training'}"
     file = tmp_path / "leaves.npz"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", CHILD, str(file), str(data), str(model)],
@@ -357,7 +419,20 @@ def test_a_mesh_trains_what_one_device_does(data, model, tmp_path, root, child_e
     )
     assert done.returncode == 0, done.stderr[-2000:]
     delta, losses = padded()
-    found = json.loads(done.stdout.splitlines()[-1])
-    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    mesh_losses, sizes, operations = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(mesh_losses, losses, rtol=1e-5)
     tree = jax.tree.structure(delta).unflatten(np.load(file).values())
     assert_close(tree, delta, atol=1e-4)
+
+    # Each device computes its share of the rows: of all there is the batch alone.
+    assert [B // data, T, ARCH.width] in sizes
+    whole = [size for size in sizes if B in size or B * T in size]
+    assert whole == [[2, B, T]]
+    # Besides, a share of each row's products where weights are cut too.
+    assert operations < (0.52 if model == 1 else 0.3) * whole_program()[1]
+    # And no more logits than its part of a chunk.
+    held = logits_of(sizes, WIDE.vocab // model)
+    assert [B // data * COLUMNS, WIDE.vocab // model] in held
+    most = max(map(math.prod, held))
+    assert most == B // data * COLUMNS * WIDE.vocab // model
+    assert model == 1 or not logits_of(sizes)

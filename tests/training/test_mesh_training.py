@@ -23,7 +23,7 @@ params = decoder.init_params(jax.random.key(0), t.ARCH)
 cfg = t.config()
 
 def train(jobs, keys, params, on=None):
-    return packed.train(params, jobs, keys, arch=t.ARCH, cfg=cfg, eos=t.EOS, on=on)
+    return packed.train(params, jobs, keys, arch=t.ARCH, cfg=cfg, eos=t.EOS, mesh=on)
 
 def gap(a, b):
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -83,7 +83,7 @@ CASES = [(8, 1, 11), (2, 1, 5), (2, 4, 8), (1, 2, 4)]
 @pytest.fixture(scope="module")
 def compared(root, child_env):
     env = child_env | {"JAX_NUM_CPU_DEVICES": "8"}
-    env["PYTHONPATH"] += f":{root / 'tests'}"
+    env["PYTHONPATH"] += f":{root / 'tests/training'}"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", CHILD, json.dumps(CASES)],
         capture_output=True,

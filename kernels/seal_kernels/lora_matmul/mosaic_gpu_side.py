@@ -160,14 +160,14 @@ class _Refs(NamedTuple):
         """Where each piece of a group is: its rows in z, and in the group."""
         slot = lax.axis_index("slot")
         begin, end = self.bounds[slot], self.bounds[slot + 1]
-        found = []
+        copies = []
         for q in range(GROUP // self.piece):
             at = begin + group * (GROUP // self.piece) + q
             row = self.order[lax.min(at, self.order.shape[0] - 1)] * self.piece
             # Past the last row, copies read zeros and write nothing.
             row = lax.select(at < end, row, self.z.shape[0])
-            found.append((pl.ds(row, self.piece), pl.ds(q * self.piece, self.piece)))
-        return found
+            copies.append((pl.ds(row, self.piece), pl.ds(q * self.piece, self.piece)))
+        return copies
 
 
 def _kernel(refs: _Refs) -> None:

@@ -97,11 +97,11 @@ def dataset(
         `cfg.max_tokens`, and called for each example of the pool (1,728 of a task of
         six demonstrations), so that a cheap upper bound may stand in where it is lower.
     """
-    found = pool(task, switches, cfg, length=length)
-    if len(found) <= cfg.most:
-        return found
-    chosen = RandomState(_SEED).permutation(len(found))[: cfg.most]
-    return tuple(found[i] for i in chosen)
+    examples = pool(task, switches, cfg, length=length)
+    if len(examples) <= cfg.most:
+        return examples
+    chosen = RandomState(_SEED).permutation(len(examples))[: cfg.most]
+    return tuple(examples[i] for i in chosen)
 
 
 def pool(
@@ -184,12 +184,12 @@ def _permuted(example: _Key, rng: RandomState, *, recolor: bool) -> _Key:
     return (*(context[i] for i in arc_augment.order(len(context), rng)), query)
 
 
-def _unpack(example: _Key, known: dict[_Packed, Pair]) -> Example:
+def _unpack(example: _Key, unpacked: dict[_Packed, Pair]) -> Example:
     for packed in example:
-        if packed not in known:
-            a, one, b, other = packed
-            known[packed] = Pair(_rows(one, a), _rows(other, b))
-    *context, query = (known[packed] for packed in example)
+        if packed not in unpacked:
+            a, cells, b, other = packed
+            unpacked[packed] = Pair(_rows(cells, a), _rows(other, b))
+    *context, query = (unpacked[packed] for packed in example)
     return Example(tuple(context), query)
 
 

@@ -72,14 +72,14 @@ def load(source: str | Path, *, split: str) -> dict[str, Task]:
     path = Path(source)
     # An empty name would be the folder one is in.
     if str(source) and path.is_dir():
-        found = _load_folder(path)
+        tasks = _load_folder(path)
     elif path.is_file():
-        found = _load_file(path)
+        tasks = _load_file(path)
     elif path.suffix == ".json" or not _HUB_NAME.fullmatch(str(source)):
         raise FileNotFoundError(f"data={str(source)!r}: no such file; {_FIX}")
     else:
-        found = parse_rows(hub.rows(str(source), split, fix=_FIX), str(source))
-    return dict(sorted(found.items()))
+        tasks = parse_rows(hub.rows(str(source), split, fix=_FIX), str(source))
+    return dict(sorted(tasks.items()))
 
 
 def select(tasks: Mapping[str, Task], ids: Sequence[str]) -> list[Task]:
@@ -104,7 +104,7 @@ def parse_rows(rows: Iterable[Mapping[str, Any]], name: str) -> dict[str, Task]:
     Raises:
       ValueError: as `load`.
     """
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     for index, row in enumerate(rows):
         task_id = next((row[key] for key in _IDS if key in row), None)
         if not isinstance(task_id, str) or not task_id:
@@ -113,14 +113,14 @@ def parse_rows(rows: Iterable[Mapping[str, Any]], name: str) -> dict[str, Task]:
                 f"only {', '.join(map(str, row))}; give another data set, such as "
                 "dataartist/arc-agi"
             )
-        if task_id in found:
+        if task_id in tasks:
             raise ValueError(
                 f"{name}: row {index} must not repeat task {task_id!r}; give another "
                 "data set, such as dataartist/arc-agi"
             )
         columns = {key: _records(row.get(key)) for key in ("train", "test")}
-        found[task_id] = _parse_task(columns, None, task_id, name)
-    return _some(found, name)
+        tasks[task_id] = _parse_task(columns, None, task_id, name)
+    return _some(tasks, name)
 
 
 def _load_folder(folder: Path) -> dict[str, Task]:
@@ -129,7 +129,7 @@ def _load_folder(folder: Path) -> dict[str, Task]:
         inner = {str(path.parent) for path in folder.glob("**/*.json")}
         hint = f", as {min(inner)} does; give that" if inner else f"; {_FIX}"
         raise ValueError(f"{folder}: must hold a JSON file for each task{hint}")
-    found = {}
+    tasks = {}
     for path in sorted(paths):
         entry = _read(path)
         if isinstance(entry, dict) and "train" not in entry and len(entry) > 1:
@@ -137,8 +137,8 @@ def _load_folder(folder: Path) -> dict[str, Task]:
                 f"{path}: must be one task; it looks like a file of many, give that "
                 "file and not its folder"
             )
-        found[path.stem] = _parse_task(entry, None, path.stem, str(path))
-    return found
+        tasks[path.stem] = _parse_task(entry, None, path.stem, str(path))
+    return tasks
 
 
 def _load_file(path: Path) -> dict[str, Task]:
@@ -159,11 +159,11 @@ def _load_file(path: Path) -> dict[str, Task]:
                 f"{beside}: must be a JSON object of outputs by task id, not a "
                 f"{type(solutions).__name__}; {_LAYOUTS}"
             )
-    found = {}
+    tasks = {}
     for task_id, entry in entries.items():
         outputs = None if solutions is None else solutions.get(task_id)
-        found[task_id] = _parse_task(entry, outputs, task_id, str(path))
-    return _some(found, str(path))
+        tasks[task_id] = _parse_task(entry, outputs, task_id, str(path))
+    return _some(tasks, str(path))
 
 
 def _read(path: Path) -> Any:
@@ -176,10 +176,10 @@ def _read(path: Path) -> Any:
         ) from None
 
 
-def _some(found: dict[str, Task], name: str) -> dict[str, Task]:
-    if not found:
+def _some(tasks: dict[str, Task], name: str) -> dict[str, Task]:
+    if not tasks:
         raise ValueError(f"{name}: must hold at least one task; {_FIX}")
-    return found
+    return tasks
 
 
 def _records(value: Any) -> Any:

@@ -168,12 +168,12 @@ def _decode(text: str) -> Any:
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         raise InvalidEditError(
             "repeated key", f"the keys {[key for key, _ in pairs]!r:.80} must differ"
         )
-    return found
+    return entries
 
 
 def _no_constant(name: str) -> Any:

@@ -203,9 +203,9 @@ def load_propose(name_or_file: str) -> Propose:
     return Propose("", text)
 
 
-def _read(name_or_file: str, kind: str, known: Iterable[str]) -> str:
+def _read(name_or_file: str, kind: str, names_given: Iterable[str]) -> str:
     path = Path(name_or_file)
-    names = f"one of {', '.join(known)}, or the path of a text file"
+    names = f"one of {', '.join(names_given)}, or the path of a text file"
     if not path.is_file():
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(

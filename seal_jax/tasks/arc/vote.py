@@ -110,27 +110,27 @@ def _views(
             tuple(pair for i, pair in enumerate(task.train) if i not in dropped)
             for dropped in itertools.combinations(range(count), min(level, count))
         ]
-    found = dict.fromkeys(_orders(contexts, query, cfg.reorders, rng))
-    plain = list(found)
+    views = dict.fromkeys(_orders(contexts, query, cfg.reorders, rng))
+    plain = list(views)
     for name in cfg.geometric:
         example = plain[rng.randint(len(plain))].example
         view = View(_turned(example, name), arc_augment.INVERSE[name])
-        if view.example not in {known.example for known in found}:
-            found[view] = None
+        if view.example not in {view.example for view in views}:
+            views[view] = None
     if cfg.contexts == "both":
         # Last, so that the option changes no other view.
-        found |= dict.fromkeys(_orders([task.train], query, cfg.reorders, rng))
-    return list(found)
+        views |= dict.fromkeys(_orders([task.train], query, cfg.reorders, rng))
+    return list(views)
 
 
 def _orders(
     contexts: Iterable[tuple[Pair, ...]], query: Pair, reorders: int, rng: RandomState
 ) -> list[View]:
-    found = []
+    versions = []
     for context in contexts:
         orders = [arc_augment.order(len(context), rng) for _ in range(reorders)]
-        found += [context, *(tuple(context[i] for i in order) for order in orders)]
-    return [View(Example(context, query), None) for context in found]
+        versions += [context, *(tuple(context[i] for i in order) for order in orders)]
+    return [View(Example(context, query), None) for context in versions]
 
 
 def _turned(example: Example, name: str) -> Example:
@@ -210,8 +210,8 @@ def _top_three(grids: Sequence[Grid]) -> tuple[Grid, Grid, Grid]:
     """The three most frequent, ties to the one seen first; the first again if fewer."""
     # Where there are fewer the reference takes majorities by row, then by column. Of
     # one grid or two, and with ties to the one seen first, each of them is the first.
-    found = [grid for grid, _ in collections.Counter(grids).most_common(3)]
-    first, second, third = (*found, found[0], found[0])[:3]
+    frequent = [grid for grid, _ in collections.Counter(grids).most_common(3)]
+    first, second, third = (*frequent, frequent[0], frequent[0])[:3]
     return first, second, third
 
 
