@@ -96,7 +96,8 @@ def test_modules_that_are_run_exist():
 
 
 def test_the_page_of_commands_names_all_of_them():
-    named = re.findall(r"^\| `seal-jax (\w+)`", pages.read("docs/outputs.md").text, re.M)
+    text = pages.read("docs/outputs.md").text
+    named = re.findall(r"^\| `seal-jax (\w+)`", text, re.M)
     assert named == list(commands.COMMANDS)
     assert [m for m, _ in commands.COMMANDS.values() if not source(m)] == []
 
