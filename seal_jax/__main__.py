@@ -5,8 +5,12 @@ chosen, so that `--help` and a mistyped name answer at once.
 """
 
 import difflib
+import os
 import runpy
 import sys
+
+# What a shell expects of a program that Ctrl-C ended.
+INTERRUPTED = 130
 
 COMMANDS = {
     "train": ("seal_jax.train", "run an experiment from a config file, or continue it"),
@@ -54,7 +58,13 @@ def main() -> None:
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(COMMANDS)}"
         sys.exit(f"error: no command {name!r}; {hint}")
     sys.argv = [f"seal-jax {name}", *sys.argv[2:]]
-    runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:
+        if os.environ.get("SEAL_TRACEBACK"):
+            raise
+        print("stopped; a run continues with the same command", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,14 @@ from typing import Any
 import pages
 import pytest
 
+from seal_jax import __main__ as commands
 from seal_jax import experiment
+from seal_jax.rewards import graders
 from seal_jax.rounds import few_shot_settings
 from seal_jax.rounds import settings as rounds_settings
 
 ROOT, PAGES = pages.ROOT, pages.PAGES
+MODULES = sorted((ROOT / "seal_jax").rglob("*.py"))
 COMMANDS = [(page.name, command) for page in PAGES for command in page.commands]
 
 # Stands before a block that takes minutes: the page's blocks run in `make test-slow`.
@@ -90,6 +93,13 @@ def test_modules_that_are_run_exist():
     assert lost == []
     names = {name for module, name in called if module == "seal_jax" and name}
     assert [n for n in names if not re.search(rf"\b{n}\b", source("seal_jax"))] == []
+
+
+def test_the_page_of_commands_names_all_of_them():
+    text = pages.read("docs/outputs.md").text
+    named = re.findall(r"^\| `seal-jax (\w+)`", text, re.M)
+    assert named == list(commands.COMMANDS)
+    assert [m for m, _ in commands.COMMANDS.values() if not source(m)] == []
 
 
 def source(module: str) -> str:
@@ -268,10 +278,26 @@ def test_every_row_of_the_ladder_is_explained():
     assert rows <= explained
 
 
+def test_the_glossary_names_what_the_code_has():
+    """Its third column: `module.Name`, or a group or field of a config."""
+    text = pages.read("docs/architecture.md").text.split("## Glossary")[1]
+    rows = re.findall(r"^\| [^|`]+ \| [^|]+ \| ([^|]+) \|$", text, re.M)
+    names = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    lost = []
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        files = [p for p in MODULES if p.stem == module]
+        text = "".join(p.read_text(encoding="utf-8") for p in files)
+        if not re.search(rf"^(?:class|def|type) {attribute}\b", text, re.M):
+            lost.append(name)
+    assert len(names) > 25
+    assert lost == []
+
+
 def test_the_dimension_key_is_the_decoders():
     docs = [
         ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        for path in (ROOT / "seal_jax").rglob("*.py")
+        for path in MODULES
     ]
     (key,) = (doc.split("Dimension key")[1] for doc in docs if "Dimension key" in doc)
     letters = set(re.findall(r"\b([A-Z])\b(?= [a-z]| LoRA| key)", key))
@@ -308,4 +334,6 @@ def test_there_is_code():
 )
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # What a page adds to the table of graders is gone after it.
+    monkeypatch.setattr(graders, "LOCAL", dict(graders.LOCAL))
     execute(page)

@@ -1,6 +1,7 @@
 """Config files as frozen dataclasses: what builds, and what is refused and how."""
 
 import dataclasses
+import json
 import pathlib
 
 import pytest
@@ -410,3 +411,30 @@ def test_every_renamed_key_is_gone_from_the_configs(place):
         for part in place.split("."):
             flat = flat.get(part) if isinstance(flat, dict) else None
         assert flat is None, name
+
+
+# `config.json` of runs before there were packages: every group is written out.
+OLD = sorted((pathlib.Path(__file__).parent / "old_configs").glob("*.json"))
+
+
+def plain(values):
+    """As JSON has it: no tuples."""
+    return json.loads(json.dumps(values))
+
+
+@pytest.mark.parametrize("path", OLD, ids=lambda p: p.stem)
+def test_a_config_of_an_earlier_version_builds_or_is_told_the_new_key(path):
+    values = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        exp = experiment.read(values)
+    except ValueError as error:
+        assert "is of an earlier version: " in str(error)
+    else:
+        # Every value has kept its place and its meaning.
+        assert plain(tiny_model.present(exp)) == values
+
+
+def test_old_configs_are_of_every_kind():
+    values = [json.loads(path.read_text(encoding="utf-8")) for path in OLD]
+    kinds = {type(experiment.read(v)) for v in values}
+    assert kinds == {PassageRounds, FewShot, Continual, Pooled}
