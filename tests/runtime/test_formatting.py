@@ -43,10 +43,6 @@ def test_numbers_and_what_is_missing(text, expected):
     assert text == expected
 
 
-def test_counts_that_make_a_z():
-    assert [formatting.enough(n) for n in (4, 5, None)] == [False, True, True]
-
-
 def test_errors_of_a_command_are_one_line_and_other_defects_are_not_hidden(capsys):
     def fail(error):
         raise error
@@ -61,7 +57,7 @@ def test_errors_of_a_command_are_one_line_and_other_defects_are_not_hidden(capsy
 @pytest.mark.parametrize("length", [3, 10**6])  # kept in the buffer, and written
 def test_a_command_whose_output_is_read_no_further_ends_quietly(length, child_env):
     code = (
-        "from seal_jax import formatting\n"
+        "from seal_jax.runtime import formatting\n"
         f"raise SystemExit(formatting.exit_status(lambda: print('x' * {length})))\n"
     )
     reader, writer = os.pipe()
