@@ -1,149 +1,29 @@
 """How one reward chooses by another: correlations and picks within passages.
 
 Of several self-edits of one passage a cheap reward likes one best; here is what that
-one is worth by the true reward. Numbers in, numbers out; `agreement` reads files and
-prints. Values are [passage][edit] or [passage][edit][seed]; None is what was not had.
+one is worth by the true reward (`choice`), over many passages. Numbers in, numbers out:
+values are [passage][edit] or [passage][edit][seed], None where not measured.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from seal_jax.analysis import stats
+from seal_jax.analysis import choice, stats
+from seal_jax.analysis.choice import Choice
 
 type Values = Sequence[Sequence[float | None]]
 type Seeds = Sequence[Sequence[Sequence[float | None]]]
 type MeanSe = tuple[float | None, float | None]
 
-_ROUNDING = 1e-12  # beside the values
-_TIE = 1e-9
+_ROUNDING = 1e-12
 _MOST_SPLITS = 70  # all of them for up to 8 seeds
 _DRAWS = 2_000
-_FEWEST = 5  # passages that an interval takes
-_FEWEST_EDITS = 3  # of two, any correlation is 1 or -1
-
-
-# One passage
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """A reward's choice among the edits of one passage.
-
-    Correlations are None for fewer than three edits, and where one of the two rewards
-    is the same for all, as are `found` and `chance` where the true one is: there is
-    nothing to find then.
-    """
-
-    pearson: float | None
-    spearman: float | None
-    found: float | None  # share of the picks (ties: all of them) that are truly best
-    chance: float | None  # the same for a random pick
-    pick: float  # mean true reward of the picks
-    mean: float  # ... of all edits
-    best: float  # ... of the truly best
-    products: tuple[float, float, float]  # sums of squares: proxy x true, both alone
-
-
-def choice(
-    true: Sequence[float | None], proxy: Sequence[float | None]
-) -> Choice | None:
-    """How `proxy` chooses among edits whose true rewards are `true`.
-
-    An edit without true reward is left out; one without proxy is never picked and has
-    no part in correlations. None if no edit has both.
-
-    Raises:
-      ValueError: not as many of one as of the other.
-    """
-    if len(true) != len(proxy):
-        raise ValueError(
-            f"{len(proxy)} rewards for {len(true)} edits; give one to each, or None"
-        )
-    known = [t for t in true if t is not None]
-    both = [
-        (t, p)
-        for t, p in zip(true, proxy, strict=True)
-        if t is not None and p is not None
-    ]
-    if not both:
-        return None
-    y, x = np.array(both, float).T
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("rewards must be finite; give None for what was not measured")
-    dx, dy = _deviations(x), _deviations(y)
-    picked = y[_is_best(x)]
-    best = _is_best(np.array(known, float))
-    some, several = not best.all(), len(both) >= _FEWEST_EDITS
-    ranks = [_deviations(_ranks(values)) for values in (x, y)]
-    return Choice(
-        pearson=_correlation(dx, dy) if several else None,
-        spearman=_correlation(*ranks) if several else None,
-        found=float((picked >= max(known) - _TIE).mean()) if some else None,
-        chance=float(best.mean()) if some else None,
-        pick=float(picked.mean()),
-        mean=statistics.fmean(known),
-        best=max(known),
-        products=(float(dx @ dy), float(dx @ dx), float(dy @ dy)),
-    )
-
-
-def _deviations(values: np.ndarray) -> np.ndarray:
-    """From their mean; exactly 0 where all are equal but for rounding."""
-    found = values - values.mean()
-    still = np.ptp(values) <= _ROUNDING * np.abs(values).max()
-    return np.zeros_like(found) if still else found
-
-
-def _correlation(dx: np.ndarray, dy: np.ndarray) -> float | None:
-    """Pearson's, of deviations; None where one side does not vary.
-
-    By hand, as the pooled one is made of the same sums of products, and
-    `scipy.stats.pearsonr` takes no deviations that count as 0.
-    """
-    return _quotient(float(dx @ dy), math.sqrt(dx @ dx) * math.sqrt(dy @ dy))
-
-
-def _quotient(a: float, b: float) -> float | None:
-    return a / b if b > 0 else None
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """From 1; equal values, up to rounding, share the mean of theirs."""
-    from scipy import stats as scipy_stats  # Seconds to import, and seldom needed.
-
-    return scipy_stats.rankdata(np.round(values, 12))
-
-
-def _is_best(values: np.ndarray) -> np.ndarray:
-    """Which values are the highest, up to rounding."""
-    return values >= values.max() - _TIE
-
-
-def _average(choices: Sequence[Choice]) -> Choice:
-    """Of several choices about one passage, field by field."""
-    means = {
-        field.name: mean(getattr(c, field.name) for c in choices)
-        for field in dataclasses.fields(Choice)
-        if field.name != "products"
-    }
-    products = [
-        statistics.fmean(p) for p in zip(*(c.products for c in choices), strict=True)
-    ]
-    return Choice(**means, products=tuple(products))  # pyright: ignore
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Of what is known; None of nothing."""
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-# Many passages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +54,7 @@ def agree(true: Values, proxy: Values) -> Agreement | None:
     Raises:
       ValueError: other passages or edits in one than in the other.
     """
-    return _summary([choice(own, other) for own, other in _paired(true, proxy)])
+    return _summary([choice.of(t, p) for t, p in _paired(true, proxy)])
 
 
 def agree_halves(true: Seeds, proxy: Seeds) -> Agreement | None:
@@ -194,16 +74,19 @@ def agree_halves(true: Seeds, proxy: Seeds) -> Agreement | None:
     Raises:
       ValueError: other passages or edits in one than in the other.
     """
-    found = []
-    for own, other in _paired(true, proxy):
-        seeds = min(map(_seeds, (own, other)))
+    averages = []
+    for true_edits, proxy_edits in _paired(true, proxy):
+        seeds = min(_seeds(true_edits), _seeds(proxy_edits))
         choices = [
-            choice([_at(edit, b) for edit in own], [_at(edit, a) for edit in other])
+            choice.of(
+                [_at(edit, b) for edit in true_edits],
+                [_at(edit, a) for edit in proxy_edits],
+            )
             for a, b in _splits(seeds)
         ]
-        known = [c for c in choices if c is not None]
-        found.append(_average(known) if known else None)
-    return _summary(found)
+        valid = [c for c in choices if c is not None]
+        averages.append(choice.average(valid) if valid else None)
+    return _summary(averages)
 
 
 def _seeds(edits: Sequence[Sequence[float | None]]) -> int:
@@ -234,26 +117,26 @@ def _splits(seeds: int) -> list[tuple[list[int], list[int]]]:
 
 
 def _at(values: Sequence[float | None], seeds: Sequence[int]) -> float | None:
-    return mean(values[s] for s in seeds if s < len(values))
+    return stats.mean(values[s] for s in seeds if s < len(values))
 
 
 def _summary(choices: Sequence[Choice | None]) -> Agreement | None:
-    known = [c for c in choices if c is not None]
-    if not known:
+    valid = [c for c in choices if c is not None]
+    if not valid:
         return None
-    products = np.array([c.products for c in known])
-    gains = np.array([(c.pick - c.mean, c.best - c.mean) for c in known])
+    products = np.array([c.products for c in valid])
+    gains = np.array([(c.pick - c.mean, c.best - c.mean) for c in valid])
     return Agreement(
-        passages=len(known),
+        passages=len(valid),
         pooled=_scalar(_pooled(products.sum(0))),
         pooled_interval=_interval(products, _pooled),
-        pearson=_mean_se(c.pearson for c in known),
-        spearman=_mean_se(c.spearman for c in known),
-        found=_mean_se(c.found for c in known),
-        chance=mean(c.chance for c in known),
-        pick=_mean_se(c.pick for c in known),
-        mean=statistics.fmean(c.mean for c in known),
-        best=statistics.fmean(c.best for c in known),
+        pearson=stats.mean_se_of_any(c.pearson for c in valid),
+        spearman=stats.mean_se_of_any(c.spearman for c in valid),
+        found=stats.mean_se_of_any(c.found for c in valid),
+        chance=stats.mean(c.chance for c in valid),
+        pick=stats.mean_se_of_any(c.pick for c in valid),
+        mean=statistics.fmean(c.mean for c in valid),
+        best=statistics.fmean(c.best for c in valid),
         captured=_scalar(_captured(gains.sum(0))),
         captured_interval=_interval(gains, _captured),
     )
@@ -281,17 +164,61 @@ def _interval(
     rows: np.ndarray, value: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, float] | tuple[None, None]:
     """Of `value` of the rows' sum, when rows are drawn with replacement."""
-    if len(rows) < _FEWEST:
+    if len(rows) < stats.FEWEST:
         return None, None
     picks = np.random.default_rng(0).integers(len(rows), size=(_DRAWS, len(rows)))
-    found = value(rows[picks].sum(1))
-    found = found[~np.isnan(found)]
-    if not len(found):
+    values = value(rows[picks].sum(1))
+    values = values[~np.isnan(values)]
+    if not len(values):
         return None, None
-    low, high = np.percentile(found, (2.5, 97.5))
+    low, high = np.percentile(values, (2.5, 97.5))
     return float(low), float(high)
 
 
-def _mean_se(values: Iterable[float | None]) -> MeanSe:
-    known = [value for value in values if value is not None]
-    return stats.mean_se(known) if known else (None, None)
+# All rewards of the same edits
+
+TRUE = "grade"
+
+
+@dataclasses.dataclass(frozen=True)
+class AllRewards:
+    """All rewards of the edits of one round or file: {name: [passage][edit][seed]}.
+
+    A reward that has no seeds has one value; TRUE is among the names. Of a race `raced`
+    is the number of seeds that all edits had, the only ones that are in.
+    """
+
+    name: str
+    rewards: Mapping[str, Seeds]
+    raced: int | None = None
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether a passage has more than one edit."""
+        return max(map(len, self.rewards[TRUE]), default=0) > 1
+
+    # Computed once, since the tables and each chart of a report ask for it.
+    @functools.cached_property
+    def agreements(self) -> dict[str, Agreement | None]:
+        """`compare` of these."""
+        return compare(self.rewards)
+
+
+def compare(rewards: Mapping[str, Seeds]) -> dict[str, Agreement | None]:
+    """{reward: its agreement with the true one}, also on other seeds where there are.
+
+    The ceiling, "grade, other seeds", comes first.
+    """
+    true = _means(rewards[TRUE])
+    results: dict[str, Agreement | None] = {}
+    for name in (TRUE, *(name for name in rewards if name != TRUE)):
+        if name != TRUE:
+            results[name] = agree(true, _means(rewards[name]))
+        halves = agree_halves(rewards[TRUE], rewards[name])
+        if halves is not None:
+            results[f"{name}, other seeds"] = halves
+    return results
+
+
+def _means(rewards: Seeds) -> Values:
+    return [[stats.mean(seeds) for seeds in edits] for edits in rewards]

@@ -11,11 +11,10 @@ per passage, and note their lengths.
 """
 
 import itertools
-import statistics
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from seal_jax.analysis import ngrams
+from seal_jax.analysis import ngrams, stats
 
 # Name in results, and digits shown.
 _SHARES = ("novel3", "cov3", "jaccard3", "distinct2")
@@ -38,7 +37,7 @@ def jaccard(completions: Sequence[str]) -> float | None:
     that empty ones do not pass for diversity; None if fewer than two are left.
     """
     sets = trigram_sets(completions)
-    return mean(ngrams.index(a, b) for a, b in itertools.combinations(sets, 2))
+    return stats.mean(ngrams.index(a, b) for a, b in itertools.combinations(sets, 2))
 
 
 def overlap(completions: Sequence[str], earlier: Sequence[str]) -> float | None:
@@ -78,9 +77,9 @@ def measure(passage: str, completions: Sequence[str]) -> dict[str, float | None]
     completions together. What cannot be said is None.
     """
     return {
-        "words": mean(len(ngrams.words(text)) for text in completions),
-        "novel3": mean(ngrams.novel_share(passage, text) for text in completions),
-        "cov3": mean(copy_share(passage, text) for text in completions),
+        "words": stats.mean(len(ngrams.words(text)) for text in completions),
+        "novel3": stats.mean(ngrams.novel_share(passage, text) for text in completions),
+        "cov3": stats.mean(copy_share(passage, text) for text in completions),
         "jaccard3": jaccard(completions),
         "distinct2": distinct(completions),
         "zlib": zlib_ratio(completions),
@@ -89,17 +88,11 @@ def measure(passage: str, completions: Sequence[str]) -> dict[str, float | None]
 
 def trigram_sets(completions: Sequence[str]) -> list[set[ngrams.Gram]]:
     """Trigrams of each completion that has three words."""
-    return [own for text in completions if (own := ngrams.trigrams(text))]
+    return [grams for text in completions if (grams := ngrams.trigrams(text))]
 
 
 def overlap_of_sets(
     a: list[set[ngrams.Gram]], b: list[set[ngrams.Gram]]
 ) -> float | None:
     """Mean Jaccard index over all pairs of a set of `a` and one of `b`."""
-    return mean(ngrams.index(x, y) for x, y in itertools.product(a, b))
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are there; None if none is."""
-    there = [value for value in values if value is not None]
-    return statistics.fmean(there) if there else None
+    return stats.mean(ngrams.index(x, y) for x, y in itertools.product(a, b))

@@ -24,9 +24,6 @@ from seal_jax.analysis import stats
 
 RULES = ("none", "regression", "plateau")
 
-# A difference over fewer items, and its standard error all the more, says nothing.
-FEWEST = 5
-
 type Rounds = Sequence[Sequence[float | None]]
 
 
@@ -72,8 +69,8 @@ def verdict(
       patience: rounds that may pass without a gain.
 
     Returns:
-      None to go on. Also where fewer than FEWEST items can be compared: what is not
-      known stops nothing.
+      None to go on. Also where fewer than `stats.FEWEST` items can be compared: what is
+      not known stops nothing.
 
     Raises:
       ValueError: unknown rule, an option out of its range, or rounds of other items.
@@ -173,7 +170,7 @@ def _move(rounds: Rounds, later: int, earlier: int) -> _Move | None:
     """None where too few items are measured in both."""
     a, b = rounds[later], rounds[earlier]
     items = sum(x is not None and y is not None for x, y in zip(a, b, strict=True))
-    if items < FEWEST:
+    if items < stats.FEWEST:
         return None
     diff, se, z = stats.paired(a, b)
     if se is None or z is None:

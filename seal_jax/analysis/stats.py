@@ -7,13 +7,23 @@ result is plain JSON.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 # A spread this small beside the values is the rounding of equal numbers: 0.6 - 0.4 and
 # 0.4 - 0.2 differ in the last bit. Dividing by it would report an enormous z.
 _ROUNDING = 1e-12
+
+# A difference over fewer items, and its standard error all the more, says nothing.
+FEWEST = 5
+
+
+def enough(count: object) -> bool:
+    """Whether `count` items make a z and an interval; so do those nobody counted."""
+    if isinstance(count, bool) or not isinstance(count, int | float):
+        return True
+    return not math.isfinite(count) or count >= FEWEST
 
 
 def mean_se(values: Sequence[float | None]) -> tuple[float, float | None]:
@@ -25,13 +35,28 @@ def mean_se(values: Sequence[float | None]) -> tuple[float, float | None]:
     Raises:
       ValueError: no measured value, or one that is not finite.
     """
-    known = [_finite(v) for v in values if v is not None]
-    if not known:
+    measured = [_finite(v) for v in values if v is not None]
+    if not measured:
         raise ValueError(
             f"values={list(values)[:3]}: a mean needs at least one measured value; "
             "leave the row out"
         )
-    return statistics.fmean(known), _standard_error(known, max(map(abs, known)))
+    size = max(map(abs, measured))
+    return statistics.fmean(measured), _standard_error(measured, size)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the measured values; None where none is."""
+    measured = [value for value in values if value is not None]
+    return statistics.fmean(measured) if measured else None
+
+
+def mean_se_of_any(
+    values: Iterable[float | None],
+) -> tuple[float | None, float | None]:
+    """`mean_se`, or (None, None) where no value is measured."""
+    measured = [value for value in values if value is not None]
+    return mean_se(measured) if measured else (None, None)
 
 
 def interval(
@@ -50,12 +75,13 @@ def interval(
     its percentiles at 100 * (1 - share) / 2 as rounded otherwise, so that the ends, all
     of whose digits summary.json holds, differ in the last one.
     """
-    known = np.array([_finite(v) for v in values if v is not None])
-    if len(known) < 2:
+    measured = np.array([_finite(v) for v in values if v is not None])
+    count = len(measured)
+    if count < 2:
         return None, None
-    picks = np.random.default_rng(0).integers(len(known), size=(draws, len(known)))
+    picks = np.random.default_rng(0).integers(count, size=(draws, count))
     tail = 50 * (1 - share)
-    low, high = np.percentile(known[picks].mean(1), (tail, 100 - tail))
+    low, high = np.percentile(measured[picks].mean(1), (tail, 100 - tail))
     return float(low), float(high)
 
 

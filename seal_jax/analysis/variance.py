@@ -132,7 +132,7 @@ def _sums(rewards: Rewards) -> np.ndarray:
     squares between edits, weighted mean, mean of means, sum of n^2."""
     rows = []
     for passage in rewards:
-        known = [own for edit in passage if (own := _known(edit))]
+        known = [own for edit in passage if (own := _measured(edit))]
         if not known:
             continue
         n = np.array([len(own) for own in known], float)
@@ -159,7 +159,7 @@ def _sums(rewards: Rewards) -> np.ndarray:
     return rows
 
 
-def _known(edit: Sequence[float | None]) -> list[float]:
+def _measured(edit: Sequence[float | None]) -> list[float]:
     known = [float(r) for r in edit if r is not None]
     for value in known:
         if not math.isfinite(value):
@@ -233,7 +233,7 @@ def best_lead(rewards: Rewards) -> list[float | None]:
     """Per passage, its best edit's mean reward minus the mean over its edits."""
     leads: list[float | None] = []
     for passage in rewards:
-        means = [math.fsum(own) / len(own) for e in passage if (own := _known(e))]
+        means = [math.fsum(own) / len(own) for e in passage if (own := _measured(e))]
         leads.append(max(means) - math.fsum(means) / len(means) if means else None)
     return leads
 

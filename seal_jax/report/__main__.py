@@ -1,4 +1,4 @@
-"""`python -m seal_jax.report PATH...`: see `console`."""
+"""`seal-jax report PATH...`: see `console`."""
 
 from seal_jax.report import console
 

@@ -1,11 +1,13 @@
-"""`python -m seal_jax.report PATH...`: results as tables and as a page.
+"""Results as tables and as a page.
+
+    seal-jax report PATH... [--html FILE]
 
 A PATH is a workdir of a finished run (or its summary.json); a result file of the SEAL
 reference (results/query_server), whose rewards are also examined if it ranks edits; a
 file of self-edits (data/synthetic_data, or an edits.jsonl); or a folder of continual
 results (results/continual_self_edits), or of several such folders. What has something
 in common is compared. With --html FILE, all of it becomes a page to read
-(`report_html`).
+(`html_page`).
 """
 
 import argparse
@@ -13,17 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax.report import few_shot_view, html_page, reference, run_view
-from seal_jax.report import inputs as report_inputs
-from seal_jax.report.commands import continual as continual_results
-from seal_jax.report.commands import reliability
-from seal_jax.report.sections import agreement as report_agreement
-from seal_jax.report.sections import continual as report_continual
-from seal_jax.report.sections import ladder as report_ladder
-from seal_jax.report.sections import novelty as report_novelty
-from seal_jax.report.sections import reference as report_results
-from seal_jax.report.sections import reliability as report_reliability
-from seal_jax.report.sections import rounds as report_rounds
+from seal_jax.analysis import stats
+from seal_jax.report import few_shot_view, html_page, inputs, reference, run_view
+from seal_jax.report.sections import agreement as agreement_section
+from seal_jax.report.sections import continual as continual_section
+from seal_jax.report.sections import ladder as ladder_section
+from seal_jax.report.sections import novelty as novelty_section
+from seal_jax.report.sections import reference as reference_section
+from seal_jax.report.sections import reliability as reliability_section
+from seal_jax.report.sections import rounds as rounds_section
+from seal_jax.report.tables import continual as continual_table
+from seal_jax.report.tables import reliability as reliability_table
 from seal_jax.runtime import formatting
 
 
@@ -35,10 +37,10 @@ def summary_table(summary: dict[str, Any]) -> str:
     the mean score of each task.
     """
     if summary.get("kind") == run_view.CONTINUAL:
-        arms = report_continual.arms(run_view.Workdir("", summary))
+        arms = continual_section.arms(run_view.Workdir("", summary))
         nothing = [formatting.Table("", (), ())]
-        scores, *others = report_continual.tables(arms) or nothing
-        parts = [_texts([scores]), report_continual.LEGEND if arms else ""]
+        scores, *others = continual_section.tables(arms) or nothing
+        parts = [_texts([scores]), continual_section.LEGEND if arms else ""]
         parts.append(_texts(others))
     elif few_shot_view.is_few_shot(summary):
         parts = _few_shot_tables(summary)
@@ -46,27 +48,27 @@ def summary_table(summary: dict[str, Any]) -> str:
         parts = [_ladder_table(summary)]
     parts.append(_paired_table(summary))
     if summary.get("stopped"):
-        parts.append(f"stopped {report_rounds.ended(summary)}")
+        parts.append(f"stopped {rounds_section.ended(summary)}")
     cost = run_view.cost(summary)
     parts.append("\n".join(f"{name}: {value}" for name, value in cost))
     return "\n\n".join(part for part in parts if part)
 
 
 def _paired_table(summary: dict[str, Any]) -> str:
-    found = report_ladder.main_pairs(summary)
-    if not found:
+    pairs = ladder_section.main_pairs(summary)
+    if not pairs:
         return ""
-    of = any(row.get("what") for row in found)
+    of = any(row.get("what") for row in pairs)
     rows = [
         (
             f"{row.get('a', '-')} - {row.get('b', '-')}",
             *([str(row.get("what") or "-")] if of else []),
-            formatting.count(n := report_ladder.shared(row, summary)),
+            formatting.count(n := ladder_section.shared(row, summary)),
             formatting.signed(row.get("diff")),
             formatting.number(row.get("se")),
-            formatting.signed(row.get("z") if formatting.enough(n) else None, digits=1),
+            formatting.signed(row.get("z") if stats.enough(n) else None, digits=1),
         )
-        for row in found
+        for row in pairs
     ]
     head = ("paired difference", *(["of"] if of else []), "n", "diff", "se", "z")
     return formatting.ruled(head, rows)
@@ -139,7 +141,7 @@ def seconds_line(summary: dict[str, Any]) -> str:
 
 def results_table(results: Sequence[reference.Results]) -> str:
     """SEAL result files, one a row, and the paired differences among them."""
-    return _texts(report_results.tables(results))
+    return _texts(reference_section.tables(results))
 
 
 def _texts(tables: Sequence[formatting.Table]) -> str:
@@ -151,43 +153,43 @@ def _texts(tables: Sequence[formatting.Table]) -> str:
     )
 
 
-def texts(inputs: report_inputs.Inputs, *, draws: int = 400) -> list[str]:
-    """All that is printed of `inputs`, in paragraphs.
+def texts(given: inputs.Inputs, *, draws: int = 400) -> list[str]:
+    """All that is printed of `given`, in paragraphs.
 
     Args:
       draws: resampled races of a ranking file, for each measured passage.
     """
     parts = []
-    for run in inputs.workdirs:
+    for run in given.workdirs:
         head = str(run.path or run.name)
         parts += [f"{head}\n\n{summary_table(run.summary)}"]
-    runs = [run for run in inputs.workdirs if report_rounds.has_rounds(run.summary)]
-    parts.append(_texts(report_rounds.tables(runs)))
-    trusted = [m for run in runs for m in report_reliability.of_workdir(run)]
+    runs = [run for run in given.workdirs if rounds_section.has_rounds(run.summary)]
+    parts.append(_texts(rounds_section.tables(runs)))
+    trusted = [m for run in runs for m in reliability_section.of_workdir(run)]
     if trusted:
-        parts.append(_texts([report_reliability.table(trusted)]))
-    if inputs.results:
-        parts.append(results_table(inputs.results))
-    parts += [reliability.describe(m, draws=draws) for m in inputs.rankings]
-    parts.append(_texts(report_agreement.tables(html_page.agreements(inputs))))
-    own = [report_novelty.of_workdir(run) for run in inputs.workdirs]
-    found = report_novelty.tables(inputs.edits, own)
-    parts.append(_texts([*found, *report_novelty.recorded(inputs.workdirs)]))
-    arms = html_page.arms(inputs.workdirs)
+        parts.append(_texts([reliability_section.table(trusted)]))
+    if given.results:
+        parts.append(results_table(given.results))
+    parts += [reliability_table.describe(m, draws=draws) for m in given.rankings]
+    parts.append(_texts(agreement_section.tables(html_page.agreements(given))))
+    of_runs = [novelty_section.of_workdir(run) for run in given.workdirs]
+    tables = novelty_section.tables(given.edits, of_runs)
+    parts.append(_texts([*tables, *novelty_section.recorded(given.workdirs)]))
+    arms = html_page.arms(given.workdirs)
     named = [(arm.name, arm.runs) for arm in arms if arm.runs]
     if named:
-        parts.append(continual_results.side_by_side(named))
-    for name, own in inputs.continual:
-        parts.append(f"{name}: {continual_results.tables(own)}")
-    if len(inputs.continual) > 1:
-        parts.append(continual_results.side_by_side(inputs.continual))
+        parts.append(continual_table.side_by_side(named))
+    for name, matrices in given.continual:
+        parts.append(f"{name}: {continual_table.tables(matrices)}")
+    if len(given.continual) > 1:
+        parts.append(continual_table.side_by_side(given.continual))
     return [part for part in parts if part]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints tables for the paths of a command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m seal_jax.report",
+        prog="seal-jax report",
         description="Prints and draws results of seal_jax and of the SEAL reference.",
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
@@ -202,7 +204,7 @@ def _print(paths: Sequence[str], page: str | None) -> None:
             f"--html {page}: {Path(page).parent} is no folder; give a file in one that "
             "is there"
         )
-    inputs = report_inputs.read(paths)
-    print("\n\n".join(texts(inputs)))
+    given = inputs.read(paths)
+    print("\n\n".join(texts(given)))
     if page:
-        print(f"\npage: {html_page.write_page(inputs, page)}")
+        print(f"\npage: {html_page.write_page(given, page)}")

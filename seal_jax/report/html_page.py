@@ -1,32 +1,33 @@
 """report.html: one page that shows a run, or several runs and files side by side.
 
 It has no scripts or outside files, is well-formed XML as well as HTML, every text from
-the runs is escaped (`report_parts`), and its colours follow the reader's light or dark
+the runs is escaped (`fragments`), and its colours follow the reader's light or dark
 scheme.
 """
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from seal_jax.analysis.agreement import AllRewards
 from seal_jax.report import few_shot_view, fragments, run_view
 from seal_jax.report.charts import plots, svg
-from seal_jax.report.commands import agreement
 from seal_jax.report.inputs import Inputs
 from seal_jax.report.run_view import Workdir
-from seal_jax.report.sections import agreement as report_agreement
-from seal_jax.report.sections import configs as report_configs
-from seal_jax.report.sections import continual as report_continual
-from seal_jax.report.sections import edits as report_edits
-from seal_jax.report.sections import grids as report_grids
-from seal_jax.report.sections import ladder as report_ladder
-from seal_jax.report.sections import novelty as report_novelty
-from seal_jax.report.sections import reference as report_results
-from seal_jax.report.sections import reliability as report_reliability
-from seal_jax.report.sections import rounds as report_rounds
+from seal_jax.report.sections import agreement as agreement_section
+from seal_jax.report.sections import configs as configs_section
+from seal_jax.report.sections import continual as continual_section
+from seal_jax.report.sections import edits as edits_section
+from seal_jax.report.sections import grids as grids_section
+from seal_jax.report.sections import ladder as ladder_section
+from seal_jax.report.sections import novelty as novelty_section
+from seal_jax.report.sections import reference as reference_section
+from seal_jax.report.sections import reliability as reliability_section
+from seal_jax.report.sections import rounds as rounds_section
 from seal_jax.rounds import ladder_rows
 from seal_jax.runtime import files, formatting
 
@@ -69,55 +70,55 @@ def write_page(inputs: Inputs, out: str | Path) -> Path:
 def compared(inputs: Inputs) -> list[str]:
     """The sections of several runs and files, by kind."""
     runs = inputs.workdirs
-    trusted = [m for run in runs for m in report_reliability.of_workdir(run)]
+    trusted = [m for run in runs for m in reliability_section.of_workdir(run)]
     return [
-        *report_results.sections(inputs.results),
-        report_rounds.section(runs),
-        report_ladder.ladders(runs),
+        *reference_section.sections(inputs.results),
+        rounds_section.section(runs),
+        ladder_section.ladders(runs),
         *_continual(runs),
         *(
-            report_ladder.paired(
-                report_ladder.pairs(run.summary),
+            ladder_section.paired(
+                ladder_section.pairs(run.summary),
                 what="sequence",
                 title=f"Paired differences: {run.name}",
             )
             for run in runs
             if run.kind == run_view.CONTINUAL
         ),
-        *(report_continual.released(*named) for named in inputs.continual),
-        report_reliability.section(trusted),
-        *map(report_reliability.ranking, inputs.rankings),
-        report_agreement.section(agreements(inputs)),
-        report_novelty.section(inputs.edits, runs),
+        *(continual_section.released(*named) for named in inputs.continual),
+        reliability_section.section(trusted),
+        *map(reliability_section.ranking, inputs.rankings),
+        agreement_section.section(agreements(inputs)),
+        novelty_section.section(inputs.edits, runs),
         _costs(runs),
     ]
 
 
-def agreements(inputs: Inputs) -> list[agreement.Measured]:
+def agreements(inputs: Inputs) -> list[AllRewards]:
     """The rewards of ranking files and of all runs' rounds."""
-    found = [m for run in inputs.workdirs for m in report_agreement.of_workdir(run)]
-    return [*inputs.agreements, *found]
+    of_runs = map(agreement_section.of_workdir, inputs.workdirs)
+    return [*inputs.agreements, *itertools.chain.from_iterable(of_runs)]
 
 
 def _continual(runs: tuple[Workdir, ...]) -> list[str]:
     """All arms in the same charts, or if they are many, each run's in its own."""
-    found = arms(runs)
-    if len(found) <= plots.COLOURS:
-        return [report_continual.section(found)]
+    together = arms(runs)
+    if len(together) <= plots.COLOURS:
+        return [continual_section.section(together)]
     return [
-        report_continual.section(own, of=run.name)
+        continual_section.section(of_run, of=run.name)
         for run in runs
-        if (own := report_continual.arms(run))
+        if (of_run := continual_section.arms(run))
     ]
 
 
-def arms(runs: tuple[Workdir, ...]) -> list[report_continual.Arm]:
+def arms(runs: tuple[Workdir, ...]) -> list[continual_section.Arm]:
     """The arms of all continual runs, named by their run if there are several."""
-    found = [(run, arm) for run in runs for arm in report_continual.arms(run)]
-    several = len({run.name for run, _ in found}) > 1
+    pairs = [(run, arm) for run in runs for arm in continual_section.arms(run)]
+    if len({run.name for run, _ in pairs}) < 2:
+        return [arm for _, arm in pairs]
     return [
-        dataclasses.replace(arm, name=f"{run.name}: {arm.name}") if several else arm
-        for run, arm in found
+        dataclasses.replace(arm, name=f"{run.name}: {arm.name}") for run, arm in pairs
     ]
 
 
@@ -129,8 +130,8 @@ def _contents(inputs: Inputs) -> str:
         (len(inputs.edits), "set of self-edits"),
         (len(inputs.continual), "folder of continual results"),
     )
-    told = [_counted(count, what) for count, what in counted if count]
-    return f"Compared: {', '.join(told)}."
+    phrases = [_counted(count, what) for count, what in counted if count]
+    return f"Compared: {', '.join(phrases)}."
 
 
 def _counted(count: int, what: str) -> str:
@@ -150,27 +151,27 @@ def _run(name: str, run: Workdir) -> list[str]:
         heldout = run_view.read_heldout(run.path)
         tasks = few_shot_view.tasks(run_view.read_items(run.path))
         few_shot = [
-            report_grids.section(summary, heldout, tasks),
-            report_configs.section(summary, edits, heldout),
+            grids_section.section(summary, heldout, tasks),
+            configs_section.section(summary, edits, heldout),
         ]
     what = "task" if few_shot_view.is_few_shot(summary) else "passage"
     return [
         _header(name, summary),
-        report_ladder.ladder(summary),
-        report_rounds.section([run]),
-        report_continual.section(report_continual.arms(run)),
-        report_ladder.items(summary),
-        report_ladder.paired(
-            report_ladder.pairs(summary),
-            first=report_ladder.main_pairs(summary),
+        ladder_section.ladder(summary),
+        rounds_section.section([run]),
+        continual_section.section(continual_section.arms(run)),
+        ladder_section.items(summary),
+        ladder_section.paired(
+            ladder_section.pairs(summary),
+            first=ladder_section.main_pairs(summary),
             what="sequence" if run.kind == run_view.CONTINUAL else what,
         ),
         *few_shot,
-        report_edits.rewards(summary, edits),
-        report_reliability.section(report_reliability.of_workdir(run)),
-        report_agreement.section(report_agreement.of_workdir(run)),
-        report_novelty.section([], [run]),
-        report_edits.to_read(edits, tasks),
+        edits_section.rewards(summary, edits),
+        reliability_section.section(reliability_section.of_workdir(run)),
+        agreement_section.section(agreement_section.of_workdir(run)),
+        novelty_section.section([], [run]),
+        edits_section.to_read(edits, tasks),
         _metrics(run_view.read_metrics(run.path) if run.path else {}),
         _cost(summary),
         _config(run.config),

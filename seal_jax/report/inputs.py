@@ -5,14 +5,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from seal_jax.analysis import reliability
+from seal_jax.analysis.agreement import AllRewards
 from seal_jax.analysis.forgetting import Matrix
+from seal_jax.analysis.novelty import Edits
+from seal_jax.analysis.reliability import SeedRewards
 from seal_jax.continual import files as continual_files
-from seal_jax.report import reference, run_view
-from seal_jax.report.commands import agreement, novelty, reliability
+from seal_jax.report import read_rewards, read_seeds, read_texts, reference, run_view
 from seal_jax.report.run_view import Workdir
-from seal_jax.report.sections import agreement as report_agreement
-from seal_jax.report.sections import continual as report_continual
-from seal_jax.report.sections import reliability as report_reliability
+from seal_jax.report.sections import agreement as agreement_section
+from seal_jax.report.sections import continual as continual_section
 from seal_jax.runtime import files, records
 
 WANTED = (
@@ -28,9 +30,9 @@ class Inputs:
     workdirs: tuple[Workdir, ...] = ()
     results: tuple[reference.Results, ...] = ()
     # Of result files: those whose seeds tell luck from edits.
-    rankings: tuple[reliability.Measured, ...] = ()
-    agreements: tuple[agreement.Measured, ...] = ()  # of rankings
-    edits: tuple[novelty.Edits, ...] = ()
+    rankings: tuple[SeedRewards, ...] = ()
+    agreements: tuple[AllRewards, ...] = ()  # of rankings
+    edits: tuple[Edits, ...] = ()
     continual: tuple[tuple[str, tuple[Matrix, ...]], ...] = ()
 
 
@@ -38,28 +40,34 @@ def read(paths: Sequence[str | Path]) -> Inputs:
     """Reads every path.
 
     Raises:
-      ValueError: one is nothing that the report knows, or is malformed.
+      ValueError: one is nothing that the report can read, or is malformed.
       OSError: one cannot be read.
     """
-    found: dict[str, list[Any]] = {f.name: [] for f in dataclasses.fields(Inputs)}
-    names = names_of(paths)
-    for path, name in zip(map(Path, paths), names, strict=True):
-        for kind, items in _one(path, name).items():
-            found[kind] += items
-    return Inputs(**{kind: tuple(items) for kind, items in found.items()})
+    parts = [
+        _read_path(path, name)
+        for path, name in zip(map(Path, paths), names_of(paths), strict=True)
+    ]
+    return Inputs(
+        workdirs=tuple(run for part in parts for run in part.workdirs),
+        results=tuple(file for part in parts for file in part.results),
+        rankings=tuple(ranking for part in parts for ranking in part.rankings),
+        agreements=tuple(rewards for part in parts for rewards in part.agreements),
+        edits=tuple(edits for part in parts for edits in part.edits),
+        continual=tuple(named for part in parts for named in part.continual),
+    )
 
 
 def names_of(paths: Sequence[str | Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart; a lone one's last part."""
     parts = [_named(Path(path)).parts for path in paths]
     names = []
-    for own in parts:
+    for path in parts:
         length = 1
-        while length < len(own) and (
-            sum(own[-length:] == other[-length:] for other in set(parts)) > 1
+        while length < len(path) and (
+            sum(path[-length:] == other[-length:] for other in set(parts)) > 1
         ):
             length += 1
-        names.append("/".join(own[-length:]))
+        names.append("/".join(path[-length:]))
     return names
 
 
@@ -73,23 +81,24 @@ def _named(path: Path) -> Path:
     return path.with_suffix("")
 
 
-def _one(path: Path, name: str) -> dict[str, list[Any]]:
+def _read_path(path: Path, name: str) -> Inputs:
     if path.is_dir():
         return _folder(path, name)
     if not path.is_file():
         raise ValueError(f"{path}: no such file or directory; give {WANTED}")
     if path.suffix == ".jsonl":
-        return {"edits": novelty.read(path, name=name)}
+        return Inputs(edits=tuple(read_texts.read(path, name=name)))
     value = files.read_json(path)
     if isinstance(value, dict):
         if reference.is_results(value):
             return _results(path, name, value)
         if "mean_over_sequences" in value:
-            return {"continual": [(name, (continual_files.parse(path, value),))]}
+            matrix = continual_files.parse(path, value)
+            return Inputs(continual=((name, (matrix,)),))
         if isinstance(value.get("ladder"), list) or isinstance(value.get("arms"), list):
-            return {"workdirs": [_summary(path, name, value)]}
+            return Inputs(workdirs=(_summary(path, name, value),))
     elif isinstance(value, list) and value and _has_edits(value[0]):
-        return {"edits": novelty.read(path, name=name)}
+        return Inputs(edits=tuple(read_texts.read(path, name=name)))
     raise ValueError(f"{path}: must be {WANTED}; give one of these")
 
 
@@ -97,21 +106,21 @@ def _has_edits(row: Any) -> bool:
     return isinstance(row, dict) and ("completions" in row or "text" in row)
 
 
-def _folder(path: Path, name: str) -> dict[str, list[Any]]:
+def _folder(path: Path, name: str) -> Inputs:
     begun = (path / records.CONFIG_NAME).is_file()
     if begun or (path / run_view.SUMMARY_NAME).is_file():
         run = run_view.read_workdir(path)
-        return {"workdirs": [dataclasses.replace(run, name=name)]}
+        return Inputs(workdirs=(dataclasses.replace(run, name=name),))
     patterns = (continual_files.SUMMARY_PATTERN, continual_files.OVERALL_NAME)
     if not any(next(path.rglob(pattern), None) for pattern in patterns):
         raise ValueError(f"{path}: must be {WANTED}; give one of these")
-    found = []
+    continual = []
     for folder, runs in continual_files.read_all(path):
         # The arms of a run are called by their own names alone.
         parts = Path(folder).relative_to(path).parts
-        own = [part for part in parts if part != report_continual.FOLDER]
-        found.append(("/".join([name, *own]), runs))
-    return {"continual": found}
+        below = [part for part in parts if part != continual_section.FOLDER]
+        continual.append(("/".join([name, *below]), tuple(runs)))
+    return Inputs(continual=tuple(continual))
 
 
 def _summary(path: Path, name: str, value: dict[str, Any]) -> Workdir:
@@ -121,24 +130,24 @@ def _summary(path: Path, name: str, value: dict[str, Any]) -> Workdir:
     return Workdir(name, value)
 
 
-def _results(path: Path, name: str, value: dict[str, Any]) -> dict[str, list[Any]]:
-    return {
-        "results": [reference.parse(name, value)],
-        "rankings": [
-            dataclasses.replace(m, name=name)
-            for found in _unless_unfit(reliability.read, path)
-            if (m := report_reliability.tellable(found))
-        ],
-        "agreements": [
-            dataclasses.replace(m, name=name)
-            for m in _unless_unfit(agreement.read, path)
-            if report_agreement.is_comparable(m)
-        ],
-    }
+def _results(path: Path, name: str, value: dict[str, Any]) -> Inputs:
+    return Inputs(
+        results=(reference.parse(name, value),),
+        rankings=tuple(
+            dataclasses.replace(measured, name=name)
+            for measured in _unless_unfit(read_seeds.read, path)
+            if reliability.is_separable(measured.rewards)
+        ),
+        agreements=tuple(
+            dataclasses.replace(measured, name=name)
+            for measured in _unless_unfit(read_rewards.read, path)
+            if agreement_section.is_comparable(measured)
+        ),
+    )
 
 
-def _unless_unfit(read: Callable[[Path], list[Any]], path: Path) -> list[Any]:
-    """What `read` finds; nothing in results that lack what it needs."""
+def _unless_unfit[T](read: Callable[[Path], list[T]], path: Path) -> list[T]:
+    """What `read` gives; nothing in results that lack what it needs."""
     try:
         return read(path)
     except ValueError:  # Results without answers or texts are results all the same.

@@ -9,11 +9,11 @@ answers (some ranking runs) fall back on the statistics they state.
 import dataclasses
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from seal_jax.analysis import stats
-from seal_jax.report.commands import select as rankings
 from seal_jax.runtime import files
 
 
@@ -51,6 +51,14 @@ class Results:
 def is_results(value: Any) -> bool:
     """Whether a JSON value has the outline of a result file."""
     return isinstance(value, dict) and isinstance(value.get("articles"), list)
+
+
+def accuracies(questions: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """Share of a completion's questions that are right by `key`, in each repetition."""
+    repetitions: dict[int, list[bool]] = {}
+    for question in questions:
+        repetitions.setdefault(question["rep"], []).append(question[key])
+    return [statistics.fmean(verdicts) for verdicts in repetitions.values()]
 
 
 def parse(name: str, value: dict[str, Any]) -> Results:
@@ -116,7 +124,7 @@ def _article(article: dict[str, Any]) -> Article:
             adapter.append(completion["stats"]["adapter_mean"])
             continue
         for which, means in (("baseline", baseline), ("adapter", adapter)):
-            repeats = rankings.accuracies(questions, f"{which}_correct")
+            repeats = accuracies(questions, f"{which}_correct")
             means.append(statistics.fmean(repeats))
     passage = (article["title"], article["context"])
     if not adapter:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from seal_jax.analysis import halving, plateau
+from seal_jax.analysis import halving, plateau, stats
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
 from seal_jax.rewards import quiz
@@ -194,10 +194,10 @@ class StopConfig:
         Raises:
           ValueError: see above.
         """
-        if self.rule != "none" and items < plateau.FEWEST:
+        if self.rule != "none" and items < stats.FEWEST:
             raise ValueError(
                 f"stop.rule={self.rule!r} compares rounds over {items} held-out items, "
-                f"and fewer than {plateau.FEWEST} tell nothing; hold out more, or use "
+                f"and fewer than {stats.FEWEST} tell nothing; hold out more, or use "
                 "'none'"
             )
         if self.rule != "none" and "self_edits" not in ladder:

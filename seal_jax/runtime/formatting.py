@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 MISSING = "-"
-# Fewer items than this make neither a z nor an interval.
-FEWEST = 5
 
 
 class Table(NamedTuple):
@@ -29,12 +27,6 @@ def measured(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def enough(count: Any) -> bool:
-    """Whether `count` items make a z and an interval; so do those nobody counted."""
-    finite = measured(count)
-    return finite is None or finite >= FEWEST
-
-
 def number(value: Any, *, digits: int = 3) -> str:
     """1,234.568, or "-"."""
     finite = measured(value)
@@ -45,6 +37,12 @@ def signed(value: Any, *, digits: int = 3) -> str:
     """+0.012 or -0.012, or "-"."""
     finite = measured(value)
     return MISSING if finite is None else f"{finite:+,.{digits}f}"
+
+
+def plus_minus(mean: float | None, se: float | None, *, digits: int = 3) -> str:
+    """1.234 ± 0.056; the mean alone without a standard error, "-" for neither."""
+    text = number(mean, digits=digits)
+    return text if se is None else f"{text} ± {number(se, digits=digits)}"
 
 
 def span(low: Any, high: Any, *, digits: int = 3) -> str:

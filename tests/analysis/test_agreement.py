@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from seal_jax.analysis import agreement
+from seal_jax.analysis import agreement, choice
 
 TRUE = [[0.1, 0.5, 0.3], [0.9, 0.2, 0.4], [0.0, 0.0, 0.6]]
 
@@ -61,7 +61,7 @@ def test_nothing_can_be_found_where_all_edits_are_alike():
 
 
 def test_ties_are_shared():
-    got = agreement.choice([0.0, 1.0, 0.5, 1.0], [2.0, 2.0, 1.0, 2.0])
+    got = choice.of([0.0, 1.0, 0.5, 1.0], [2.0, 2.0, 1.0, 2.0])
     assert got is not None
     assert got.found == pytest.approx(2 / 3) and got.chance == 0.5
     assert got.pick == pytest.approx(2 / 3)
@@ -72,12 +72,12 @@ def test_ties_are_shared():
 
 def test_missing_rewards_are_neither_picked_nor_counted():
     true, proxy = [0.2, 0.8, None, 0.4], [1.0, None, 9.0, 2.0]
-    got = agreement.choice(true, proxy)
+    got = choice.of(true, proxy)
     assert got is not None
     assert (got.pick, got.best) == (0.4, 0.8)
     assert got.mean == pytest.approx(1.4 / 3)
     assert got.pearson is None and got.found == 0.0  # two edits have both
-    assert agreement.choice([None, 0.5], [1.0, None]) is None
+    assert choice.of([None, 0.5], [1.0, None]) is None
     assert agree([[None], [0.5]], [[1.0], [1.0]]).passages == 1
     assert agreement.agree([[None]], [[1.0]]) is agreement.agree([], []) is None
 
@@ -108,7 +108,7 @@ NUMBERS = st.lists(st.tuples(*[st.integers(-9, 9)] * 2), min_size=2, max_size=6)
 @hypothesis.given(NUMBERS)
 def test_correlations_are_numpys(pairs):
     y, x = np.array(pairs, float).T
-    got = agreement.choice(y.tolist(), x.tolist())
+    got = choice.of(y.tolist(), x.tolist())
     assert got is not None
     undefined = np.ptp(x) == 0 or np.ptp(y) == 0 or len(x) < 3
     assert (got.pearson is None) == undefined

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seal_jax.analysis import halving, stats, variance
 from seal_jax.analysis.halving import Rung
-from seal_jax.report.commands import reliability
+from seal_jax.report import read_seeds
 
 RANKING = "knowledge-incorporation/results/query_server/train/rank_iter0.json"
 
@@ -199,7 +199,7 @@ def test_uniform_trainings():
 
 def test_halving_reaches_the_same_quality_with_fewer_trainings(seal_data):
     """On the released ranking: 5 edits as drawn, and 20 of the same kind."""
-    (run,) = reliability.read(seal_data / RANKING)
+    (run,) = read_seeds.read(seal_data / RANKING)
     parts = variance.anova(run.rewards)
 
     def grade(plan, edits):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal_jax.analysis import plateau
+from seal_jax.analysis import plateau, stats
 
 N = 9  # a square: the standard error is the deviation over 3
 
@@ -204,7 +204,7 @@ def test_any_rounds(rounds, patience, z):
         return bound * diffs.std(ddof=1) / math.sqrt(len(diffs))
 
     newest = gain(either.round)
-    assert len(newest) >= plateau.FEWEST and either.best < either.round
+    assert len(newest) >= stats.FEWEST and either.best < either.round
     if either.kind == "regression":
         assert newest.mean() < 0
         assert newest.mean() <= -errors(newest, z * (1 - 1e-9))

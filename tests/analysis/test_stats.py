@@ -69,3 +69,8 @@ def test_bad_values_are_one_line(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_counts_that_make_a_z():
+    counts = (stats.FEWEST - 1, stats.FEWEST, None, "-", float("nan"))
+    assert [stats.enough(n) for n in counts] == [False, True, True, True, True]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seal_jax.analysis import variance
-from seal_jax.report.commands import reliability
+from seal_jax.report import read_seeds
 
 RANKING = "knowledge-incorporation/results/query_server/train/rank_iter0.json"
 
@@ -205,7 +205,7 @@ def test_splits_are_all_ways_best_first():
 
 def test_released_ranking(seal_data):
     """Numbers published with the analysis of this file, to their precision."""
-    (run,) = reliability.read(seal_data / RANKING)
+    (run,) = read_seeds.read(seal_data / RANKING)
     got = variance.anova(run.rewards)
     assert (got.passages, got.edits, got.trainings) == (50, 250, 750)
     assert round(got.mean, 4) == 0.4018

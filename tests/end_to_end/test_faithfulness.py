@@ -7,6 +7,7 @@ import statistics
 
 import pytest
 
+from seal_jax.report import reference
 from seal_jax.report.commands import select as rankings
 from seal_jax.rewards import graders
 from seal_jax.rounds import select
@@ -240,8 +241,8 @@ def summarize(result):
     baseline, adapter, over_completions, within = [], [], [], []
     for article in result["articles"]:
         questions = [c["questions"] for c in article["completions"]]
-        runs = [rankings.accuracies(own, "adapter_correct") for own in questions]
-        base = [rankings.accuracies(own, "baseline_correct") for own in questions]
+        runs = [reference.accuracies(own, "adapter_correct") for own in questions]
+        base = [reference.accuracies(own, "baseline_correct") for own in questions]
         means = [statistics.fmean(run) for run in runs]
         baseline.append(statistics.fmean(statistics.fmean(run) for run in base))
         adapter.append(statistics.fmean(means))

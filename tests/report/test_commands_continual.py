@@ -7,7 +7,7 @@ import pytest
 from seal_jax.analysis import forgetting
 from seal_jax.analysis.forgetting import Matrix
 from seal_jax.continual import files as continual_files
-from seal_jax.report.commands import continual as continual_results
+from seal_jax.report.commands import continual
 
 RESULTS = "knowledge-incorporation/results/continual_self_edits"
 
@@ -64,7 +64,7 @@ def test_folders_of_several_arms_are_told_apart_and_never_averaged(tmp_path, cap
             (names[0], (TWO, OTHER)),
             (names[1], (OTHER,)),
         ]
-    assert continual_results.main([str(run)]) == 0
+    assert continual.main([str(run)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [names[1], "+0.200", "+0.250"] in lines  # 0.5 - 0.3; 0.5 - 0.25
     (run / "continual/replay/run0/summary_0.json").unlink()  # overall_results stays
@@ -134,7 +134,7 @@ BAD = {
 def test_malformed_files_are_named_in_one_line(message, tmp_path, capsys):
     path = tmp_path / "summary_1.json"
     path.write_text(json.dumps(BAD[message]))
-    assert continual_results.main([str(tmp_path)]) == 2
+    assert continual.main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {path}: ")
     assert message.replace("50 must", "50.0 must") in error
@@ -151,7 +151,7 @@ def test_malformed_files_are_named_in_one_line(message, tmp_path, capsys):
 )
 def test_paths_without_a_run_are_named_in_one_line(name, message, tmp_path, capsys):
     (tmp_path / "text.json").write_text("not JSON")
-    assert continual_results.main([str(tmp_path / name)]) == 2
+    assert continual.main([str(tmp_path / name)]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -161,7 +161,7 @@ def test_the_command_prints_matrix_tables_and_comparison(tmp_path, capsys):
     both, one = tmp_path / "both", tmp_path / "one"
     continual_files.write(both, [TWO, OTHER])
     continual_files.write(one, [Matrix(((0.5,), (0.75,)))])
-    assert continual_results.main([str(both), str(one)]) == 0
+    assert continual.main([str(both), str(one)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["2", "0.300", "0.700"] in lines  # the matrix's last row
     # Means over both passages .5 and .5, un-edited .35 and .25; gains .15 and .25.
@@ -292,7 +292,7 @@ def test_released_crossing_is_within_its_noise_until_passage_7(released):
 
 
 def test_released_files_print(seal_data, capsys):
-    assert continual_results.main([str(seal_data / RESULTS)]) == 0
+    assert continual.main([str(seal_data / RESULTS)]) == 0
     out = capsys.readouterr().out
     assert "files 8, sequences 64, passages in each 8; models/iter2 on" in out
     assert "falls below the un-edited model at 5" in out

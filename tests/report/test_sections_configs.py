@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import few_shot_run
 import pytest
 
-from seal_jax.report.sections import configs as report_configs
+from seal_jax.report.sections import configs as configs_section
 
 
 def section(**changes):
@@ -12,7 +12,7 @@ def section(**changes):
         "edits": few_shot_run.EDITS,
         "heldout": few_shot_run.HELDOUT,
     } | changes
-    return ET.fromstring(f"<div>{report_configs.section(*given.values())}</div>")
+    return ET.fromstring(f"<div>{configs_section.section(*given.values())}</div>")
 
 
 def text_of(element):

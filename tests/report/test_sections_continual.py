@@ -7,7 +7,7 @@ import report_run
 from seal_jax.analysis import forgetting
 from seal_jax.continual import files as continual_files
 from seal_jax.report import run_view
-from seal_jax.report.sections import continual as report_continual
+from seal_jax.report.sections import continual as continual_section
 from seal_jax.report.sections.continual import Arm
 
 
@@ -32,7 +32,7 @@ def hints(root):
 
 def test_the_heat_map_shows_every_cell_and_colours_the_difference():
     matrix = forgetting.pool(report_run.matrices())
-    root = ET.fromstring(report_continual.heat(matrix))
+    root = ET.fromstring(continual_section.heat(matrix))
     cells = [
         (g.findtext("text"), g.get("class"), g.get("style")) for g in root.iter("g")
     ]
@@ -43,7 +43,7 @@ def test_the_heat_map_shows_every_cell_and_colours_the_difference():
     assert cells[6][1:] == ("warm", "--s: 1.00")
     # p2 after its own edit, 0.6 of 0.3 un-edited.
     assert cells[5][1:] == ("cool", "--s: 0.67")
-    weaker = ET.fromstring(report_continual.heat(matrix, most=0.9))
+    weaker = ET.fromstring(continual_section.heat(matrix, most=0.9))
     assert [g.get("style") for g in weaker.iter("g")][6] == "--s: 0.50"
     hint = [g.findtext("title") for g in root.iter("g")][5]
     assert hint == "passage 2 after 2 edits: 0.600 ± 0.200, un-edited 0.300"
@@ -53,8 +53,8 @@ def test_curves_are_those_of_the_matrix_with_the_base_beside_them():
     runs = tuple(report_run.matrices())
     matrix = forgetting.pool(runs)
     for draw, curve, base in (
-        (report_continual.lag, forgetting.lag, forgetting.lag_base),
-        (report_continual.seen, forgetting.seen, forgetting.seen_base),
+        (continual_section.lag, forgetting.lag, forgetting.lag_base),
+        (continual_section.seen, forgetting.seen, forgetting.seen_base),
     ):
         found = hints(ET.fromstring(draw([Arm("merge", runs)])))
         assert found["merge"] == pytest.approx(curve(matrix), abs=1e-4)
@@ -64,9 +64,9 @@ def test_curves_are_those_of_the_matrix_with_the_base_beside_them():
 def test_arms_with_one_base_share_its_line_and_others_have_their_own():
     runs = tuple(report_run.matrices())
     one, other = Arm("a", runs), Arm("b", runs[:1])
-    same = hints(ET.fromstring(report_continual.lag([one, Arm("b", runs)])))
+    same = hints(ET.fromstring(continual_section.lag([one, Arm("b", runs)])))
     assert set(same) == {"a", "b", "un-edited"}
-    both = ET.fromstring(report_continual.lag([one, other]))
+    both = ET.fromstring(continual_section.lag([one, other]))
     names = {g.findtext("text") for g in both.iter("g")}
     assert {"un-edited, a", "un-edited, b"} <= names
 
@@ -75,13 +75,13 @@ def test_the_crossing_is_marked_and_told():
     runs = tuple(report_run.matrices())
     t = forgetting.crossing(forgetting.pool(runs))
     assert t == 3
-    page = parse(report_continual.released("folder", runs))
+    page = parse(continual_section.released("folder", runs))
     assert "below un-edited at 3" in words(page)
     assert "Falls below the un-edited model: folder at 3." in words(page)
 
 
 def test_a_folder_of_results_names_its_source_and_its_averages():
-    page = parse(report_continual.released("<f>", report_run.matrices()))
+    page = parse(continual_section.released("<f>", report_run.matrices()))
     text = " ".join(words(page))
     assert "m on passages <1>: 2 sequences of 3 passages in 2 files" in text
     rows = [[c.text for c in row] for row in page.iterfind(".//table/tbody/tr")]
@@ -92,10 +92,10 @@ def test_a_folder_of_results_names_its_source_and_its_averages():
 
 def test_the_arms_of_a_workdir(tmp_path):
     path = report_run.continual_run(tmp_path / "run")
-    found = report_continual.arms(run_view.read_workdir(path))
+    found = continual_section.arms(run_view.read_workdir(path))
     assert [a.name for a in found] == ["merge", "replay"]
     assert all(len(a.runs) == 2 for a in found)
-    scores, cost = report_continual.tables(found)
+    scores, cost = continual_section.tables(found)
     assert scores.rows[0] == (
         "merge",
         "0.625 ± 0.031",
@@ -106,7 +106,7 @@ def test_the_arms_of_a_workdir(tmp_path):
     )
     told = ("replay", "2", "6", "12,345", "77", "1.5", "75.0 %", "0.812")
     assert cost.rows[1] == told
-    page = parse(report_continual.section(found, of="<run>"))
+    page = parse(continual_section.section(found, of="<run>"))
     assert [h.text for h in page.iter("h2")] == [
         "Arms: <run>",
         "Accuracy matrix: <run>",
@@ -117,7 +117,7 @@ def test_the_arms_of_a_workdir(tmp_path):
 
 def test_without_files_the_matrix_is_that_of_the_summary(tmp_path):
     path = report_run.continual_run(tmp_path / "run", files=False)
-    (arm, _) = report_continual.arms(run_view.read_workdir(path))
+    (arm, _) = continual_section.arms(run_view.read_workdir(path))
     pooled = forgetting.pool(report_run.matrices())
     assert len(arm.runs) == 1
     assert arm.runs[0].means == pooled.means
@@ -128,7 +128,7 @@ def test_squares_are_cut_to_what_was_learned():
     pooled = forgetting.pool(report_run.matrices())
     square = [[*row, *[0.0] * (3 - len(row))] for row in pooled.means]
     row = report_run.arm("a", matrix={"means": square, "deviations": None})
-    (arm,) = report_continual.arms(run_view.Workdir("", {"arms": [row]}))
+    (arm,) = continual_section.arms(run_view.Workdir("", {"arms": [row]}))
     assert arm.runs[0].means == pooled.means
 
 
@@ -142,8 +142,8 @@ def test_squares_are_cut_to_what_was_learned():
     ],
 )
 def test_what_an_arm_does_not_tell_is_no_error(row):
-    found = report_continual.arms(run_view.Workdir("", {"arms": [row]}))
-    page = parse(report_continual.section(found))
+    found = continual_section.arms(run_view.Workdir("", {"arms": [row]}))
+    page = parse(continual_section.section(found))
     assert [h.text for h in page.iter("h2")] == ["Arms"]
     assert not re.search(r"\b(nan|None)\b", " ".join(words(page)))
 
@@ -151,7 +151,7 @@ def test_what_an_arm_does_not_tell_is_no_error(row):
 def test_a_malformed_matrix_is_a_one_line_error():
     row = report_run.arm("a", matrix={"means": [[0.5], [1.5]]})
     with pytest.raises(ValueError, match="arm 'a': matrix is malformed"):
-        report_continual.arms(run_view.Workdir("", {"arms": [row]}))
+        continual_section.arms(run_view.Workdir("", {"arms": [row]}))
 
 
 def test_an_arm_named_like_a_path_reads_nothing_elsewhere(tmp_path):
@@ -159,28 +159,28 @@ def test_an_arm_named_like_a_path_reads_nothing_elsewhere(tmp_path):
     path = report_run.continual_run(tmp_path / "run", files=False)
     (path / "continual").mkdir()
     summary = {"arms": [{"name": "../../elsewhere"}]}
-    (arm,) = report_continual.arms(run_view.Workdir("", summary, path=path))
+    (arm,) = continual_section.arms(run_view.Workdir("", summary, path=path))
     assert arm.runs == ()
 
 
 def test_many_matrices_are_folded(tmp_path):
     names = tuple("abcde")
     path = report_run.continual_run(tmp_path / "run", *names, files=False)
-    found = report_continual.arms(run_view.read_workdir(path))
-    page = parse(report_continual.section(found))
+    found = continual_section.arms(run_view.read_workdir(path))
+    page = parse(continual_section.section(found))
     assert [s.text for s in page.iter("summary")] == ["d", "e"]
 
 
 def test_general_ability_is_drawn_as_measured():
     arms = [Arm("a", (), {"general": [0.5, None, 0.25]}), Arm("b", ())]
-    found = hints(ET.fromstring(report_continual.general(arms)))
+    found = hints(ET.fromstring(continual_section.general(arms)))
     assert found == {"a": [0.5, 0.25]}
-    assert report_continual.general(arms[1:]) == ""
+    assert continual_section.general(arms[1:]) == ""
 
 
 def test_the_released_runs_draw_their_known_numbers(seal_data):
     folder = seal_data / "knowledge-incorporation/results/continual_self_edits"
     runs = continual_files.read(folder)
-    found = hints(ET.fromstring(report_continual.lag([Arm("r", runs)])))
+    found = hints(ET.fromstring(continual_section.lag([Arm("r", runs)])))
     assert found["r"][:3] == [0.4146, 0.3669, 0.2945]
-    assert "below un-edited at 5" in report_continual.released("r", runs)
+    assert "below un-edited at 5" in continual_section.released("r", runs)

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import few_shot_run
 
 from seal_jax.report import few_shot_view
-from seal_jax.report.sections import edits as report_edits
+from seal_jax.report.sections import edits as edits_section
 
 TASKS = few_shot_view.tasks(few_shot_run.ITEMS)
 
@@ -17,11 +17,11 @@ def text_of(element):
 
 
 def shown(edits, tasks=TASKS):
-    return parse(report_edits.to_read(edits, tasks))
+    return parse(edits_section.to_read(edits, tasks))
 
 
 def test_rewards_of_a_few_shot_run_count_what_was_tried():
-    root = parse(report_edits.rewards(few_shot_run.SUMMARY, few_shot_run.EDITS))
+    root = parse(edits_section.rewards(few_shot_run.SUMMARY, few_shot_run.EDITS))
     captions = [text_of(c) for c in root.iter("figcaption")]
     assert captions == [
         "Round 1, sampled 3 edits, mean 0.333",
@@ -39,7 +39,7 @@ def test_rewards_of_a_few_shot_run_count_what_was_tried():
 
 def test_rewards_of_a_knowledge_run_have_no_table_by_task():
     edits = [{"round": 1, "passage_id": p, "reward": 0.5} for p in "ab"]
-    root = parse(report_edits.rewards({}, edits))
+    root = parse(edits_section.rewards({}, edits))
     assert len(list(root.iter("figure"))) == 3
     assert list(root.iter("details")) == []
     assert "not tried" not in text_of(root)

@@ -6,7 +6,7 @@ import few_shot_run
 import pytest
 
 from seal_jax.report import few_shot_view
-from seal_jax.report.sections import grids as report_grids
+from seal_jax.report.sections import grids as grids_section
 
 
 def parse(text):
@@ -19,7 +19,7 @@ def text_of(element):
 
 def section(summary=few_shot_run.SUMMARY, heldout=few_shot_run.HELDOUT, items=None):
     rows = few_shot_run.ITEMS if items is None else items
-    return report_grids.section(summary, heldout, few_shot_view.tasks(rows))
+    return grids_section.section(summary, heldout, few_shot_view.tasks(rows))
 
 
 def grids_of(element):
@@ -144,16 +144,16 @@ def test_what_was_not_recorded_is_no_error(changes):
 def test_answers_of_every_seed_beside_the_test():
     task = few_shot_view.tasks(few_shot_run.ITEMS)["one"]
     seeds = [few_shot_run.RIGHT["one"], few_shot_run.WRONG["one"], []]
-    root = parse(report_grids.answers(task, seeds))
+    root = parse(grids_section.answers(task, seeds))
     captions = [text_of(c) for c in root.iter("figcaption")]
     assert captions == ["test 1", "seed 0", "seed 1", "seed 2"]
     assert "test 1, guess 1, right" in grids_of(root)
     assert "No answers on record." in text_of(root)
-    assert "No answers on record." in report_grids.answers(task, [])
+    assert "No answers on record." in grids_section.answers(task, [])
 
 
 def test_answers_without_the_task_have_the_verdict_of_each_test():
-    root = parse(report_grids.answers(None, [few_shot_run.RIGHT["two"]]))
+    root = parse(grids_section.answers(None, [few_shot_run.RIGHT["two"]]))
     labels = [text_of(s) for s in root.iter("span") if s.get("class") == "note"]
     assert labels == ["test 1 ✓", "test 2 ✓"]
     assert all(s.get("class") != "guess right" for s in root.iter("span"))

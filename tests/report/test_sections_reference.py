@@ -4,14 +4,14 @@ import report_run
 
 from seal_jax.analysis import stats
 from seal_jax.report import reference
-from seal_jax.report.sections import reference as report_results
+from seal_jax.report.sections import reference as reference_section
 
 
 def test_the_chart_shows_each_file_beside_its_base(tmp_path):
     results = [
         reference.read(report_run.ranking_file(tmp_path / f"{n}.json")) for n in "ab"
     ]
-    first, second = report_results.sections(results)
+    first, second = reference_section.sections(results)
     root = ET.fromstring(first)
     mean, se = stats.mean_se([a.adapter for a in results[0].articles])
     low, high = stats.interval([a.adapter for a in results[0].articles])
@@ -29,4 +29,4 @@ def test_the_chart_shows_each_file_beside_its_base(tmp_path):
 
 
 def test_no_files_have_no_sections():
-    assert report_results.sections([]) == []
+    assert reference_section.sections([]) == []

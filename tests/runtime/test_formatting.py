@@ -43,10 +43,6 @@ def test_numbers_and_what_is_missing(text, expected):
     assert text == expected
 
 
-def test_counts_that_make_a_z():
-    assert [formatting.enough(n) for n in (4, 5, None)] == [False, True, True]
-
-
 def test_errors_of_a_command_are_one_line_and_other_defects_are_not_hidden(capsys):
     def fail(error):
         raise error

@@ -1,6 +1,6 @@
 """Larger charts as inline SVG text: lines with errors, and heat maps.
 
-As in `svg`, colours are CSS classes of the page (`report_style`), every text is escaped
+As in `svg`, colours are CSS classes of the page (`page_style`), every text is escaped
 here, and lengths are in user units of the viewBox.
 """
 

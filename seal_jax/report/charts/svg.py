@@ -1,6 +1,6 @@
 """Small charts as inline SVG.
 
-Colours are CSS classes of the page (`report_html`), so that a chart follows its light
+Colours are CSS classes of the page (`page_style`), so that a chart follows its light
 or dark scheme. Every text is escaped here; lengths are in user units of the viewBox.
 """
 

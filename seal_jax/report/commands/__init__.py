@@ -1,1 +1,1 @@
-"""The small commands of `python -m seal_jax`: arguments in, a table out."""
+"""The small commands of `seal-jax`: arguments in, a table out."""

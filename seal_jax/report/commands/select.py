@@ -1,6 +1,6 @@
 """Result files of the SEAL reference: their fine-tuning set, and accuracies.
 
-    python -m seal_jax select RESULT.json --out FILE.jsonl
+    seal-jax select RESULT.json --out FILE.jsonl
 
 makes the fine-tuning set, rows of prompt and completion, from a ranking result of the
 SEAL reference (results/query_server/train/*.json). The default is the reference's rule
@@ -69,21 +69,13 @@ def _passage(article: dict[str, Any], index: int) -> str:
     return passage
 
 
-def accuracies(questions: Sequence[dict[str, Any]], key: str) -> list[float]:
-    """Share of a completion's questions that are right by `key`, in each repetition."""
-    repetitions: dict[int, list[bool]] = {}
-    for question in questions:
-        repetitions.setdefault(question["rep"], []).append(question[key])
-    return [statistics.fmean(verdicts) for verdicts in repetitions.values()]
-
-
 # Command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m seal_jax select",
+        prog="seal-jax select",
         description="ReST-EM selection on a ranking result of the SEAL reference.",
     )
     parser.add_argument("result", help="results/query_server/train/*.json")

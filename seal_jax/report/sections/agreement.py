@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from seal_jax.report import fragments
+from seal_jax.analysis.agreement import TRUE, AllRewards
+from seal_jax.report import fragments, read_rewards
 from seal_jax.report.charts import plots, svg
 from seal_jax.report.charts.plots import Axes, Dot, Series
-from seal_jax.report.commands import agreement
-from seal_jax.report.commands.agreement import Measured
 from seal_jax.report.run_view import Workdir
+from seal_jax.report.tables import agreement as agreement_table
 from seal_jax.runtime import formatting
 from seal_jax.runtime.formatting import Table
 
@@ -21,46 +21,46 @@ _SHOWN_CHARTS = 3  # More of them, too.
 _ROUND = re.compile(r" round (\d+)$")
 
 
-def of_workdir(run: Workdir) -> list[Measured]:
+def of_workdir(run: Workdir) -> list[AllRewards]:
     """The rewards of each round, where several edits of a passage were graded."""
     if run.path is None or not run.edits:
         return []
     try:
-        found = agreement.read(run.path)
+        measured = read_rewards.read(run.path)
     except ValueError:  # Rows of another kind of run: there is nothing to compare.
         return []
     folder = run.path.name
     return [
         dataclasses.replace(m, name=f"{run.name}{m.name.removeprefix(folder)}")
-        for m in found
+        for m in measured
         if is_comparable(m)
     ]
 
 
-def is_comparable(measured: Measured) -> bool:
+def is_comparable(measured: AllRewards) -> bool:
     """Whether there is another reward, and a choice between edits."""
-    return len(measured.rewards) > 1 and agreement.has_choice(measured)
+    return len(measured.rewards) > 1 and measured.has_choice
 
 
-def tables(found: Sequence[Measured]) -> list[Table]:
-    """A row for each reward of each round or file; see `agreement`."""
-    if not found:
+def tables(measured: Sequence[AllRewards]) -> list[Table]:
+    """A row for each reward of each round or file; see `commands.agreement`."""
+    if not measured:
         return []
-    made = [agreement.table(m) for m in found]
-    head = ("rewards", *made[0][0][1:])
+    texts = [agreement_table.table(m) for m in measured]
+    head = ("rewards", *texts[0][0][1:])
     rows = [
-        (f"{m.title}: {name}", *cells)
-        for m, (_, *lines) in zip(found, made, strict=True)
+        (f"{agreement_table.title(m)}: {name}", *cells)
+        for m, (_, *lines) in zip(measured, texts, strict=True)
         for name, *cells in lines
     ]
     return [Table(TITLE, head, rows)]
 
 
-def section(found: Sequence[Measured]) -> Markup:
+def section(measured: Sequence[AllRewards]) -> Markup:
     """What each reward captures, and the table; nothing for none."""
-    if not found:
+    if not measured:
         return fragments.NOTHING
-    (table,) = tables(found)
+    (table,) = tables(measured)
     listed = fragments.shown(table._replace(title=""))
     if len(table.rows) > _SHOWN_ROWS:
         listed = fragments.folded("As a table", listed)
@@ -71,22 +71,22 @@ def section(found: Sequence[Measured]) -> Markup:
         "choice. Other seeds: chosen by some seeds, graded by the others. Bars: 95 % "
         "bootstrap over passages, of five or more. Of a race only the seeds count that "
         "all edits had.",
-        _drawn(found) + listed,
+        _drawn(measured) + listed,
     )
 
 
-def _drawn(found: Sequence[Measured]) -> Markup:
+def _drawn(measured: Sequence[AllRewards]) -> Markup:
     """By round for each run with several, else a row for each reward.
 
     Of many runs these are folded away, below small charts of all of them.
     """
-    runs: dict[str, list[Measured]] = {}
-    for m in found:
+    runs: dict[str, list[AllRewards]] = {}
+    for m in measured:
         runs.setdefault(_ROUND.sub("", m.name), []).append(m)
     many = len(runs) > _SHOWN_CHARTS
     parts = [compact(runs)] if many else []
-    for name, own in runs.items():
-        chart = by_round(own) if len(own) > 1 else intervals(own[0])
+    for name, rounds in runs.items():
+        chart = by_round(rounds) if len(rounds) > 1 else intervals(rounds[0])
         if len(runs) == 1:
             return fragments.scroll(chart)
         show = fragments.folded if many else fragments.headed
@@ -94,29 +94,29 @@ def _drawn(found: Sequence[Measured]) -> Markup:
     return fragments.joined(parts)
 
 
-def compact(runs: Mapping[str, Sequence[Measured]]) -> Markup:
+def compact(runs: Mapping[str, Sequence[AllRewards]]) -> Markup:
     """What each reward captures, a small chart for each with a line for each run.
 
     What is of no round stands at 1.
     """
     lines: dict[str, dict[str, list[Dot]]] = {}
-    for run, found in runs.items():
-        for m in found:
+    for run, rounds in runs.items():
+        for m in rounds:
             match = _ROUND.search(m.name)
-            for reward, own in m.agreements.items():
-                if own is not None and own.captured is not None:
-                    dot = Dot(int(match[1]) if match else 1, own.captured)
+            for reward, agreed in m.agreements.items():
+                if agreed is not None and agreed.captured is not None:
+                    dot = Dot(int(match[1]) if match else 1, agreed.captured)
                     lines.setdefault(reward, {}).setdefault(run, []).append(dot)
     styles = {run: style for style, run in enumerate(runs)}
-    numbers = sorted({d.x for own in lines.values() for ds in own.values() for d in ds})
-    step = 1 + (len(numbers) - 1) // 8
-    ticks = tuple((n, f"{n:g}") for n in numbers[::step])
+    rounds = {d.x for of in lines.values() for dots in of.values() for d in dots}
+    step = 1 + (len(rounds) - 1) // 8
+    ticks = tuple((n, f"{n:g}") for n in sorted(rounds)[::step])
     axes = Axes("round", "captured", ticks, reference=(0.0, "a random choice"))
     figures = []
-    for reward, own in lines.items():
+    for reward, by_run in lines.items():
         series = [
             Series(run, tuple(sorted(dots, key=lambda d: d.x)), styles[run])
-            for run, dots in own.items()
+            for run, dots in by_run.items()
         ]
         drawn = plots.lines(series, axes, f"Captured by {reward}", small=True)
         figures.append(fragments.figure(fragments.bold(reward), drawn))
@@ -127,30 +127,30 @@ def compact(runs: Mapping[str, Sequence[Measured]]) -> Markup:
     return legend + fragments.small_charts(figures)
 
 
-def intervals(measured: Measured) -> Markup:
+def intervals(measured: AllRewards) -> Markup:
     """What each reward captures, a row for each; nothing where nothing is known."""
     points = []
-    for name, own in measured.agreements.items():
-        if own is not None and own.captured is not None:
-            low, high = own.captured_interval
+    for name, agreed in measured.agreements.items():
+        if agreed is not None and agreed.captured is not None:
+            low, high = agreed.captured_interval
             bounds = None if low is None or high is None else (low, high)
-            css = "k-oracle" if name.startswith(agreement.TRUE) else "k-self"
-            told = formatting.percent(own.captured, digits=0)
+            css = "k-oracle" if name.startswith(TRUE) else "k-self"
+            text = formatting.percent(agreed.captured, digits=0)
             label = plots.shortened(name, 21)
-            points.append(svg.Point(label, told, own.captured, None, css, bounds))
+            points.append(svg.Point(label, text, agreed.captured, None, css, bounds))
     if not points:
         return fragments.NOTHING
     return svg.intervals(points, reference=0.0)
 
 
-def by_round(found: Sequence[Measured]) -> Markup:
+def by_round(measured: Sequence[AllRewards]) -> Markup:
     """What each reward captures, a line for each; nothing where nothing is known."""
     lines: dict[str, list[Dot]] = {}
-    for m in found:
+    for m in measured:
         match = _ROUND.search(m.name)
-        for name, own in m.agreements.items():
-            if match and own is not None and own.captured is not None:
-                dot = Dot(int(match[1]), own.captured, *own.captured_interval)
+        for name, agreed in m.agreements.items():
+            if match and agreed is not None and agreed.captured is not None:
+                dot = Dot(int(match[1]), agreed.captured, *agreed.captured_interval)
                 lines.setdefault(name, []).append(dot)
     if not lines:
         return fragments.NOTHING
@@ -158,8 +158,8 @@ def by_round(found: Sequence[Measured]) -> Markup:
         Series(name, tuple(sorted(dots, key=lambda d: d.x)), style)
         for style, (name, dots) in enumerate(lines.items())
     ]
-    numbers = sorted({d.x for dots in lines.values() for d in dots})
-    step = 1 + (len(numbers) - 1) // 16
-    ticks = tuple((n, f"{n:g}") for n in numbers[::step])
+    rounds = sorted({d.x for dots in lines.values() for d in dots})
+    step = 1 + (len(rounds) - 1) // 16
+    ticks = tuple((n, f"{n:g}") for n in rounds[::step])
     axes = Axes("round", "captured", ticks, reference=(0.0, "a random choice"))
     return plots.lines(series, axes, "What each reward captures, by round")

@@ -13,8 +13,8 @@ from seal_jax.continual import files as continual_files
 from seal_jax.report import fragments, run_view
 from seal_jax.report.charts import plots
 from seal_jax.report.charts.plots import Axes, Cell, Dot, Series
-from seal_jax.report.commands import continual as continual_results
 from seal_jax.report.run_view import Workdir
+from seal_jax.report.tables import continual as continual_table
 from seal_jax.runtime import formatting
 from seal_jax.runtime.formatting import Table
 
@@ -126,7 +126,7 @@ def released(name: str, runs: Sequence[Matrix]) -> Markup:
             formatting.number(mean, digits=4),
             formatting.number(se, digits=4),
         )
-        for label, mean, se in continual_results.averages(runs)
+        for label, mean, se in continual_table.averages(runs)
     ]
     source = f"{matrix.base_model or '-'} on {matrix.dataset or '-'}"
     return fragments.section(
@@ -138,7 +138,7 @@ def released(name: str, runs: Sequence[Matrix]) -> Markup:
         + fragments.shown(Table("Averages", ("average", "mean", "se"), rows))
         + fragments.folded(
             "As tables",
-            fragments.pre(continual_results.tables(runs)),
+            fragments.pre(continual_table.tables(runs)),
         ),
     )
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from seal_jax.analysis import stats
 from seal_jax.report import few_shot_view, fragments, run_view
 from seal_jax.report.charts import svg
-from seal_jax.report.sections import grids as report_grids
+from seal_jax.report.sections import grids as grids_section
 from seal_jax.runtime import formatting
 
 _SHOWN_EDITS = 3
@@ -172,7 +172,7 @@ def _edit(edit: dict[str, Any], tasks: Mapping[str, few_shot_view.Task]) -> Mark
         brief=few_shot_view.brief(edit),
         redrawn=", ".join(map(str, edit.get("redrawn") or ())),
         lines=edit.get("lines") or [],
-        answers=report_grids.answers(task, answers) if few_shot else _answers(answers),
+        answers=grids_section.answers(task, answers) if few_shot else _answers(answers),
         prompt=edit.get("prompt", ""),
     )
 

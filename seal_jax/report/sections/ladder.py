@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from seal_jax.analysis import stats
 from seal_jax.report import few_shot_view, fragments, run_view
 from seal_jax.report.charts import svg
 from seal_jax.rounds import ladder_rows
@@ -218,7 +219,7 @@ def paired(
     return fragments.section(
         title,
         f"Over the same {what}s, so that what makes a {what} hard cancels out. Bold: "
-        f"|z| ≥ 2; fewer than {formatting.FEWEST} make neither a z nor an interval.",
+        f"|z| ≥ 2; fewer than {stats.FEWEST} make neither a z nor an interval.",
         body,
     )
 
@@ -235,7 +236,7 @@ def _pairs(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> M
     cells = []
     for row in shown:
         diff, se, z = (formatting.measured(row.get(k)) for k in ("diff", "se", "z"))
-        enough = formatting.enough(row.get("n"))
+        enough = stats.enough(row.get("n"))
         z = z if enough else None
         ends = (row.get("low"), row.get("high")) if enough else (None, None)
         clear = abs(z or 0.0) >= 2

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from seal_jax.analysis import novelty_measures
-from seal_jax.report import fragments, run_view
+from seal_jax.analysis import novelty, novelty_measures
+from seal_jax.report import fragments, read_texts, run_view
 from seal_jax.report.charts import plots, svg
-from seal_jax.report.commands import novelty
 from seal_jax.report.run_view import Workdir
+from seal_jax.report.tables import novelty as novelty_table
 from seal_jax.runtime import formatting
 from seal_jax.runtime.formatting import Table
 
@@ -35,10 +35,10 @@ def of_workdir(run: Workdir) -> list[novelty.Edits]:
     if run.path is None or not _has_passages(run):
         return []
     try:
-        found = novelty.read(run.path, name=run.name)
+        groups = read_texts.read(run.path, name=run.name)
     except ValueError:  # Rows of another kind of edit: there is nothing to measure.
         return []
-    return [*map(_encodable, found)]
+    return [*map(_encodable, groups)]
 
 
 def _has_passages(run: Workdir) -> bool:
@@ -49,8 +49,8 @@ def _has_passages(run: Workdir) -> bool:
 def _encodable(edits: novelty.Edits) -> novelty.Edits:
     """With "?" for half characters, which a policy may write and no file can hold."""
     whole = {
-        passage: tuple(t.encode(errors="replace").decode() for t in own)
-        for passage, own in edits.by_passage.items()
+        passage: tuple(t.encode(errors="replace").decode() for t in texts)
+        for passage, texts in edits.by_passage.items()
     }
     return dataclasses.replace(edits, by_passage=whole)
 
@@ -64,18 +64,18 @@ def tables(
       groups: of files; every two are compared.
       runs: of each workdir; only neighbouring rounds are compared.
     """
-    every = [*groups, *(edits for own in runs for edits in own)]
-    if not every:
+    together = [*groups, *itertools.chain(*runs)]
+    if not together:
         return []
-    head, *rows = novelty.summary_rows(every)
-    found = [Table("Novelty", ("edits", *head[1:]), rows)]
-    title, *changes = novelty.change_rows(groups)
-    for line in (line for own in runs for line in rounds(own).values()):
+    head, *rows = novelty_table.summary_rows(together)
+    results = [Table("Novelty", ("edits", *head[1:]), rows)]
+    title, *changes = novelty_table.change_rows(groups)
+    for line in (line for run in runs for line in rounds(run).values()):
         for (_, earlier), (_, later) in itertools.pairwise(line):
-            changes += novelty.change_rows([earlier, later])[1:]
+            changes += novelty_table.change_rows([earlier, later])[1:]
     if changes:
-        found.append(Table("Change, later − earlier", title, changes))
-    return found
+        results.append(Table("Change, later − earlier", title, changes))
+    return results
 
 
 def rounds(
@@ -103,23 +103,25 @@ def recorded(runs: Sequence[Workdir]) -> list[Table]:
     rows, names = [], []
     for run in runs:
         for line in run_view.rows(run.summary, "rounds"):
-            own = line.get("novelty")
-            own = own if isinstance(own, dict) else {}
+            values = line.get("novelty")
+            values = values if isinstance(values, dict) else {}
             if _has_passages(run):
-                own = {
-                    k: v for k, v in own.items() if k not in novelty_measures.MEASURES
+                values = {
+                    name: value
+                    for name, value in values.items()
+                    if name not in novelty_measures.MEASURES
                 }
-            if own:
-                rows.append((run.name, line, own))
-                names += own
+            if values:
+                rows.append((run.name, line, values))
+                names += values
     names = [*dict.fromkeys(map(str, names))]
     cells = [
         (
             name,
             formatting.count(line.get("round")),
-            *(formatting.number(own.get(n)) for n in names),
+            *(formatting.number(values.get(n)) for n in names),
         )
-        for name, line, own in rows
+        for name, line, values in rows
     ]
     title = "Novelty as the rounds recorded it"
     return [Table(title, ("run", "round", *names), cells)] if cells else []
@@ -127,22 +129,22 @@ def recorded(runs: Sequence[Workdir]) -> list[Table]:
 
 def section(groups: Sequence[novelty.Edits], runs: Sequence[Workdir] = ()) -> Markup:
     """Charts and tables of self-edits, of files and of workdirs; nothing for none."""
-    own = [of_workdir(run) for run in runs]
-    found = [*tables(groups, own), *recorded(runs)]
-    if not found:
+    of_runs = [of_workdir(run) for run in runs]
+    shown = [*tables(groups, of_runs), *recorded(runs)]
+    if not shown:
         return fragments.NOTHING
-    every = [*groups, *(edits for one in own for edits in one)]
-    lines = rounds(every)
-    several = len({number for line in lines.values() for number, _ in line}) > 1
-    body = charts(lines) if several else intervals(every)
+    together = [*groups, *itertools.chain(*of_runs)]
+    lines = rounds(together)
+    has_rounds = len({number for line in lines.values() for number, _ in line}) > 1
+    body = charts(lines) if has_rounds else intervals(together)
     listed = []
-    for i, table in enumerate(found):
+    for i, table in enumerate(shown):
         if i == 0 and len(table.rows) <= _SHOWN_ROWS:
             listed.append(fragments.shown(table))
             continue
         inner = fragments.shown(table._replace(title=""))
         listed.append(fragments.folded(table.title, inner))
-    prompts = [(e.name, e.prompt) for e in every if e.prompt is not None]
+    prompts = [(e.name, e.prompt) for e in together if e.prompt is not None]
     if prompts:
         inner = fragments.render("parts.named_list", items=prompts)
         listed.append(fragments.folded("Prompts", inner))
@@ -157,7 +159,7 @@ def charts(lines: dict[str, list[tuple[int, novelty.Edits]]]) -> Markup:
         name: [(number, novelty.summarize(edits)) for number, edits in line]
         for name, line in lines.items()
     }
-    numbers = sorted({n for line in means.values() for n, _ in line})
+    counts = sorted({n for line in means.values() for n, _ in line})
     # What a run writes for held-out passages has its colour, in dashes.
     runs = dict.fromkeys(name.replace(_HELD_OUT, "") for name in lines)
     styles = {run: style for style, run in enumerate(runs)}
@@ -167,15 +169,15 @@ def charts(lines: dict[str, list[tuple[int, novelty.Edits]]]) -> Markup:
         for name, line in means.items():
             dots = [
                 plots.erring(number, mean, se)
-                for number, own in line
-                for mean, se in [own[measure]]
+                for number, values in line
+                for mean, se in [values[measure]]
                 if mean is not None
             ]
             run = name.replace(_HELD_OUT, "")
             series.append(plots.Series(name, tuple(dots), styles[run], name != run))
         if any(s.dots for s in series):
-            step = 1 + (len(numbers) - 1) // 10
-            ticks = tuple((n, str(n)) for n in numbers[::step])
+            step = 1 + (len(counts) - 1) // 10
+            ticks = tuple((n, str(n)) for n in counts[::step])
             axes = plots.Axes("round", "", ticks)
             drawn = plots.lines(series, axes, f"{measure} by round", small=True)
             figures.append(fragments.figure(fragments.bold(measure), drawn))
@@ -190,13 +192,13 @@ def intervals(groups: Sequence[novelty.Edits]) -> Markup:
     for measure in _CHARTS[:-1]:
         digits = novelty_measures.MEASURES[measure]
         points = []
-        for name, own in means:
-            mean, se = own[measure]
+        for name, values in means:
+            mean, se = values[measure]
             if mean is not None:
-                told = f"{formatting.number(mean, digits=digits)} ± "
-                told += formatting.number(se, digits=digits)
+                text = f"{formatting.number(mean, digits=digits)} ± "
+                text += formatting.number(se, digits=digits)
                 points.append(
-                    svg.Point(plots.shortened(name, 21), told, mean, se, "k-self")
+                    svg.Point(plots.shortened(name, 21), text, mean, se, "k-self")
                 )
         if points:
             chart = fragments.scroll(svg.intervals(points))

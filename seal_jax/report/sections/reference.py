@@ -7,7 +7,7 @@ from typing import Any
 from seal_jax.analysis import stats
 from seal_jax.report import fragments, reference
 from seal_jax.report.charts import plots, svg
-from seal_jax.report.sections import ladder as report_ladder
+from seal_jax.report.sections import ladder as ladder_section
 from seal_jax.runtime import formatting
 from seal_jax.runtime.formatting import Table
 
@@ -56,7 +56,7 @@ def tables(results: Sequence[reference.Results]) -> list[Table]:
             formatting.count(n),
             formatting.signed(diff, digits=4),
             formatting.number(se, digits=4),
-            formatting.signed(z if formatting.enough(n) else None, digits=1),
+            formatting.signed(z if stats.enough(n) else None, digits=1),
         )
         for a, b, n, diff, se, z in pairs(results)
     ]
@@ -87,7 +87,7 @@ def sections(results: Sequence[reference.Results]) -> list[str]:
         {"a": a, "b": b, "n": n, "diff": diff, "se": se, "z": z}
         for a, b, n, diff, se, z in pairs(results)
     ]
-    return [first, report_ladder.paired(rows)]
+    return [first, ladder_section.paired(rows)]
 
 
 def _point(name: str, values: Sequence[float], css: str) -> svg.Point:

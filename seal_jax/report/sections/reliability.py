@@ -7,24 +7,23 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from seal_jax.analysis import halving, stats, variance
-from seal_jax.report import fragments
+from seal_jax.analysis import halving, reliability, variance
+from seal_jax.analysis.reliability import SeedRewards
+from seal_jax.report import fragments, read_seeds
 from seal_jax.report.charts import plots
 from seal_jax.report.charts.plots import Axes, Dot, Series
-from seal_jax.report.commands import reliability
-from seal_jax.report.commands.reliability import Measured
 from seal_jax.report.run_view import Workdir
+from seal_jax.report.tables import reliability as reliability_table
 from seal_jax.runtime import formatting
 from seal_jax.runtime.formatting import Table
 
-FAILED = -1e6  # the log-likelihood of an adapter that failed: a mark, no measurement
 _SEEDS = (1, 2, 3, 4, 6, 8, 12, 24)
 _UNIFORM = (1, 2, 3, 4, 6, 8, 12)
 _SHOWN_ROWS = 12  # A longer table is folded away.
 _ROUND = re.compile(r" round (\d+)")
 
 
-def of_workdir(run: Workdir) -> list[Measured]:
+def of_workdir(run: Workdir) -> list[SeedRewards]:
     """The rewards of each round, and of the other rewards measured beside them.
 
     None where no edit was graded by two seeds: then nothing can be said of luck.
@@ -32,52 +31,41 @@ def of_workdir(run: Workdir) -> list[Measured]:
     if run.path is None or not run.edits:
         return []
     try:
-        found = reliability.read(run.path)
+        measured = read_seeds.read(run.path)
     except ValueError:  # Rows of another kind of run: there is nothing to measure.
         return []
     # Those that chose first, of all rounds; then the others.
-    known = [tellable(m) for m in sorted(found, key=lambda m: "," in m.name)]
     folder = run.path.name
     return [
         dataclasses.replace(m, name=f"{run.name}{m.name.removeprefix(folder)}")
-        for m in known
-        if m
+        for m in sorted(measured, key=lambda m: "," in m.name)
+        if reliability.is_separable(m.rewards)
     ]
-
-
-def tellable(measured: Measured) -> Measured | None:
-    """`measured` if its seeds can be told from its edits."""
-    try:
-        variance.anova(measured.rewards)
-    except ValueError:  # Too few seeds or edits, which it says of itself.
-        return None
-    return measured
 
 
 # By round, or by reward
 
 
-def table(found: Sequence[Measured]) -> Table:
+def table(measured: Sequence[SeedRewards]) -> Table:
     """A row for each: variance of edits and of seeds, and what they leave to trust."""
     head = ("rewards", "seeds", "reliability", "95 %", "edit variance")
     head += ("seed variance", "mean", "lead of best", "real", "passages", "edits")
     rows = []
-    for m in found:
-        parts, seeds = variance.anova(m.rewards), most_seeds(m.rewards)
-        trust = variance.reliability(parts, seeds)
-        span = variance.reliability_interval(m.rewards, seeds)
-        lead, _ = stats.mean_se(variance.best_lead(m.rewards))
+    for m in measured:
+        trust = reliability.trust(m.rewards)
+        parts = trust.parts
+        span = variance.reliability_interval(m.rewards, trust.seeds)
         rows.append(
             (
                 m.name,
-                formatting.count(seeds),
-                formatting.number(trust, digits=2),
+                formatting.count(trust.seeds),
+                formatting.number(trust.reliability, digits=2),
                 formatting.span(*span, digits=2),
                 formatting.number(parts.edit, digits=4),
                 formatting.number(parts.seed, digits=4),
                 formatting.number(parts.mean, digits=4),
-                formatting.signed(lead, digits=4),
-                formatting.signed(None if trust is None else lead * trust, digits=4),
+                formatting.signed(trust.lead, digits=4),
+                formatting.signed(trust.real, digits=4),
                 formatting.count(parts.passages),
                 formatting.count(parts.edits),
                 formatting.count(parts.trainings),
@@ -86,45 +74,40 @@ def table(found: Sequence[Measured]) -> Table:
     return Table("Reliability of rewards", (*head, "trainings"), rows)
 
 
-def most_seeds(rewards: variance.Rewards) -> int:
-    """Seeds of the edit that has most."""
-    return max((len(own) for passage in rewards for own in passage), default=0)
-
-
-def section(found: Sequence[Measured]) -> Markup:
+def section(measured: Sequence[SeedRewards]) -> Markup:
     """The table, and by round a line for each run and reward; nothing for none."""
-    if not found:
+    if not measured:
         return fragments.NOTHING
-    listed = fragments.shown(table(found)._replace(title=""))
-    if len(found) > _SHOWN_ROWS:
+    listed = fragments.shown(table(measured)._replace(title=""))
+    if len(measured) > _SHOWN_ROWS:
         listed = fragments.folded("As a table", listed)
     return fragments.section(
         "Reliability of rewards",
         "Reliability: share of the variance among edits' mean rewards that is there "
         "again at fresh seeds. Real: what is expected to remain of the best edit's "
         "lead. Bars: 95 % bootstrap over passages.",
-        by_round(found) + listed,
+        by_round(measured) + listed,
     )
 
 
-def by_round(found: Sequence[Measured]) -> Markup:
+def by_round(measured: Sequence[SeedRewards]) -> Markup:
     """Reliability by round, a line for each run and a chart for each kind of reward."""
     kinds: dict[str, dict[str, list[Dot]]] = {}
-    numbers = set()
-    for m in found:
+    rounds = set()
+    for m in measured:
         match = _ROUND.search(m.name)
-        seeds = most_seeds(m.rewards)
+        seeds = reliability.most_seeds(m.rewards)
         trust = variance.reliability(variance.anova(m.rewards), seeds)
         if match and trust is not None:
             low, high = variance.reliability_interval(m.rewards, seeds)
             dot = Dot(int(match[1]), trust, low, high, f"mean over {_seeds(seeds)}")
-            own = kinds.setdefault(m.name[match.end() :].removeprefix(", "), {})
-            own.setdefault(m.name[: match.start()], []).append(dot)
-            numbers.add(int(match[1]))
-    if len(numbers) < 2:
+            by_run = kinds.setdefault(m.name[match.end() :].removeprefix(", "), {})
+            by_run.setdefault(m.name[: match.start()], []).append(dot)
+            rounds.add(int(match[1]))
+    if len(rounds) < 2:
         return fragments.NOTHING
-    step = 1 + (len(numbers) - 1) // 16
-    ticks = tuple((n, str(n)) for n in sorted(numbers)[::step])
+    step = 1 + (len(rounds) - 1) // 16
+    ticks = tuple((n, str(n)) for n in sorted(rounds)[::step])
     axes = Axes("round", "reliability", ticks, zero=True)
     charts = []
     for kind, lines in kinds.items():
@@ -142,7 +125,7 @@ def by_round(found: Sequence[Measured]) -> Markup:
 # Of one ranking run
 
 
-def ranking(measured: Measured, *, draws: int = 400) -> Markup:
+def ranking(measured: SeedRewards, *, draws: int = 400) -> Markup:
     """What more seeds would buy, by three charts; a section of the page.
 
     Raises:
@@ -164,7 +147,7 @@ def ranking(measured: Measured, *, draws: int = 400) -> Markup:
                 _scrolled(schedules(measured, count, draws=draws)),
             )
         )
-    text = reliability.describe(measured, draws=draws)
+    text = reliability_table.describe(measured, draws=draws)
     parts.append(fragments.folded("As tables", fragments.pre(text)))
     return fragments.section(
         f"Reliability of rewards: {measured.name}",
@@ -180,9 +163,12 @@ def ranking(measured: Measured, *, draws: int = 400) -> Markup:
 _scrolled = fragments.scroll
 
 
-def by_seeds(measured: Measured) -> Markup:
+def by_seeds(measured: SeedRewards) -> Markup:
     """Reliability of the mean over k seeds, with its interval; the seeds that are."""
-    parts, here = variance.anova(measured.rewards), most_seeds(measured.rewards)
+    parts, here = (
+        variance.anova(measured.rewards),
+        reliability.most_seeds(measured.rewards),
+    )
     dots = []
     for k in sorted({*_SEEDS, here}):
         trust = variance.reliability(parts, k)
@@ -200,15 +186,18 @@ def by_seeds(measured: Measured) -> Markup:
     return plots.lines(series, axes, "Reliability by number of seeds")
 
 
-def gains(measured: Measured) -> Markup:
+def gains(measured: SeedRewards) -> Markup:
     """Apparent, real, perfect and held-out gain of the best edit, by seeds."""
-    parts, here = variance.anova(measured.rewards), most_seeds(measured.rewards)
+    parts, here = (
+        variance.anova(measured.rewards),
+        reliability.most_seeds(measured.rewards),
+    )
     edits = max(map(len, measured.rewards))
     counts = sorted({*_SEEDS, here})
-    found = [variance.expected_gain(parts, edits, k) for k in counts]
+    expected = [variance.expected_gain(parts, edits, k) for k in counts]
 
     def line(name: str, style: int) -> Series:
-        values = [getattr(gain, name) for gain in found]
+        values = [getattr(gain, name) for gain in expected]
         dots = [
             Dot(_place(k), v, note=_seeds(k))
             for k, v in zip(counts, values, strict=True)
@@ -217,7 +206,7 @@ def gains(measured: Measured) -> Markup:
 
     measured_dots = []
     for k in range(1, here):
-        mean, se = held_out(measured, halving.uniform(k))
+        mean, se = reliability.held_out(measured, halving.uniform(k))
         if mean is not None:
             measured_dots.append(plots.erring(_place(k), mean, se, _seeds(k)))
     series = [
@@ -230,27 +219,24 @@ def gains(measured: Measured) -> Markup:
     return plots.lines(series, axes, "Gain of the best edit by number of seeds")
 
 
-def schedules(measured: Measured, edits: int, *, draws: int = 400) -> Markup:
+def schedules(measured: SeedRewards, edits: int, *, draws: int = 400) -> Markup:
     """Real gain against trainings, of equal seeds for all and of halving."""
     parts = variance.anova(measured.rewards)
 
-    def graded(plan: halving.Schedule) -> halving.Grade:
-        return halving.resample(
-            measured.rewards,
-            plan,
-            edit=parts.edit,
-            seed=parts.seed,
-            edits=edits,
-            draws=draws,
+    def grades(plans: Sequence[halving.Schedule]) -> list[halving.Grade]:
+        return reliability.resample(
+            measured.rewards, parts, plans, edits=edits, draws=draws
         )
 
-    def dots(plans: Sequence[tuple[str, halving.Schedule]]) -> tuple[Dot, ...]:
-        made = [(name, graded(plan)) for name, plan in plans]
-        found = [Dot(_place(g.trainings), g.gain, note=name) for name, g in made]
-        return tuple(sorted(found, key=lambda d: d.x))
+    def dots(names: Sequence[str], of: Sequence[halving.Grade]) -> tuple[Dot, ...]:
+        pairs = zip(names, of, strict=True)
+        placed = [Dot(_place(g.trainings), g.gain, note=name) for name, g in pairs]
+        return tuple(sorted(placed, key=lambda d: d.x))
 
-    same = dots([(_seeds(k), halving.uniform(k)) for k in _UNIFORM])
-    halved = dots([(steps(plan), plan) for plan in halvings(edits)])
+    uniform = grades([halving.uniform(k) for k in _UNIFORM])
+    plans = reliability.halvings(edits)
+    same = dots([_seeds(k) for k in _UNIFORM], uniform)
+    halved = dots([reliability_table.steps(plan) for plan in plans], grades(plans))
     series = [Series("equal seeds", same, 1), Series("halving", halved, 0)]
     ends = [2**d.x for d in (*same, *halved)]
     ticks = [edits * k for k in (1, 2, 4, 8, 16, 32) if edits * k <= 1.2 * max(ends)]
@@ -259,37 +245,9 @@ def schedules(measured: Measured, edits: int, *, draws: int = 400) -> Markup:
         "real gain in reward",
         _places(ticks),
         zero=True,
-        reference=(graded(halving.uniform(1)).perfect, "the truly best edit"),
+        reference=(uniform[0].perfect, "the truly best edit"),
     )
     return plots.lines(series, axes, f"Gain by trainings, of {edits} edits")
-
-
-def halvings(edits: int) -> list[halving.Schedule]:
-    """The schedules that `reliability` prints: halved once, and until one is left."""
-    once = (halving.Rung(1, math.ceil(edits / 2)), halving.Rung(2, 1))
-    return [once, *(halving.schedule(edits, first=first) for first in (1, 2, 3))]
-
-
-def steps(plan: halving.Schedule) -> str:
-    """1>3, 2>1: after 1 seed 3 edits stay, after 2 seeds 1."""
-    return ", ".join(f"{rung.seeds}>{rung.keep}" for rung in plan)
-
-
-def held_out(
-    measured: Measured, plan: halving.Schedule
-) -> tuple[float | None, float | None]:
-    """Gain on the seeds not raced with, and its standard error over passages."""
-    most = plan[-1].seeds
-    there = [
-        (own, judge)
-        for own, judge in zip(measured.rewards, measured.judge, strict=True)
-        if most_seeds([own]) > most and len(own) >= plan[0].keep
-    ]
-    found = halving.held_out(
-        [own for own, _ in there], plan, of=[judge for _, judge in there]
-    )
-    known = [gain for gain in found if gain is not None]
-    return stats.mean_se(known) if known else (None, None)
 
 
 def _place(count: float) -> float:

@@ -5,11 +5,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from seal_jax.analysis import plateau
+from seal_jax.analysis import plateau, stats
 from seal_jax.report import few_shot_view, fragments, run_view
 from seal_jax.report.charts import plots
 from seal_jax.report.run_view import Workdir
-from seal_jax.report.sections import ladder as report_ladder
+from seal_jax.report.sections import ladder as ladder_section
 from seal_jax.rounds import ladder_rows
 from seal_jax.runtime import formatting
 from seal_jax.runtime.formatting import Table
@@ -82,9 +82,7 @@ def _ends(runs: Sequence[Workdir]) -> Table:
                 formatting.count(n),
                 formatting.signed(gain.get("diff")),
                 formatting.number(gain.get("se")),
-                formatting.signed(
-                    gain.get("z") if formatting.enough(n) else None, digits=1
-                ),
+                formatting.signed(gain.get("z") if stats.enough(n) else None, digits=1),
                 formatting.count(plateau_of(run.summary)),
                 formatting.count(_trainings(run.summary)),
                 formatting.count(run.summary.get("adapters")),
@@ -104,7 +102,7 @@ def _base(summary: dict[str, Any]) -> float | None:
 def _gain(summary: dict[str, Any]) -> dict[str, Any]:
     """The paired difference of the last round and round 0; {} where there is none."""
     last = max(scores(summary), default=0)
-    for row in report_ladder.pairs(summary):
+    for row in ladder_section.pairs(summary):
         if (row.get("a"), row.get("b")) == (f"round_{last}", _BEFORE):
             return row
     return {}

@@ -1,0 +1,1 @@
+"""Tables as text, which commands print and pages fold away."""
