@@ -1,8 +1,8 @@
 """Groups of settings that kinds of experiments share, as frozen dataclasses.
 
 A config file (`configs/*.py`) writes every field that is declared here; there are no
-defaults below it (`config_rules.build`). The experiments themselves: `config_rounds`,
-`config_few_shot`, `config_continual`, `config_pooled`.
+defaults below it (`config_rules.build`). The experiments themselves are in the
+`settings` of `rounds`, `continual` and `pooled`.
 """
 
 import dataclasses

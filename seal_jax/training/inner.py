@@ -60,7 +60,7 @@ class EngineConfig:
 
     @property
     def extended(self) -> bool:
-        """Whether the packed program takes more than its steps (`plan_blocks`)."""
+        """Whether the packed program takes more than its steps (`plan_arrays`)."""
         return self.frozen_rank > 0 or self.divergence
 
 

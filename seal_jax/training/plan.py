@@ -8,7 +8,7 @@ into tiles that belong to one slot each, and is filled with the next lines of th
 adapters that have the most steps left; the others wait. A slot whose adapter is
 finished takes the longest one that waits, at once.
 
-    jobs -> schedule (who, when, where: lengths only) -> plan_blocks (arrays)
+    jobs -> schedule (who, when, where: lengths only) -> plan_arrays (arrays)
 """
 
 import dataclasses
