@@ -32,7 +32,7 @@ def settings[Item](run: Run[Rounds, Item]) -> LabelFreeConfig:
     """
     if run.exp.label_free is None:
         raise ValueError(
-            "a reward without labels is for edits that are texts; see rounds/few_shot_settings.py"
+            "a reward without labels is for edits that are texts; see `few_shot_settings`"
         )
     return run.exp.label_free
 
@@ -47,7 +47,7 @@ def passages(items: Sequence[object]) -> list[Passage]:
     if len(texts) < len(items):
         raise ValueError(
             f"{len(items) - len(texts)} of {len(items)} items are no passages, which "
-            "a reward without labels is for; see rounds/few_shot_settings.py"
+            "a reward without labels is for; see `few_shot_settings`"
         )
     return texts
 
@@ -136,7 +136,9 @@ def rubric[Item](
     """
     task, texts = run.task, passages(items)
     if not isinstance(task, Knowledge):
-        raise ValueError("a rubric is for edits that are texts; see rounds/few_shot_settings.py")
+        raise ValueError(
+            "a rubric is for edits that are texts; see `few_shot_settings`"
+        )
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
