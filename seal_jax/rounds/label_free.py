@@ -31,9 +31,7 @@ def settings[Item](run: Run[Rounds, Item]) -> LabelFreeConfig:
       ValueError: the experiment has none: its items are no passages.
     """
     if run.exp.label_free is None:
-        raise ValueError(
-            "a reward without labels is for edits that are texts; see `few_shot_settings`"
-        )
+        raise ValueError("a reward without labels is for edits that are texts")
     return run.exp.label_free
 
 
@@ -47,7 +45,7 @@ def passages(items: Sequence[object]) -> list[Passage]:
     if len(texts) < len(items):
         raise ValueError(
             f"{len(items) - len(texts)} of {len(items)} items are no passages, which "
-            "a reward without labels is for; see `few_shot_settings`"
+            "a reward without labels is for"
         )
     return texts
 
@@ -136,9 +134,7 @@ def rubric[Item](
     """
     task, texts = run.task, passages(items)
     if not isinstance(task, Knowledge):
-        raise ValueError(
-            "a rubric is for edits that are texts; see `few_shot_settings`"
-        )
+        raise ValueError("a rubric is for edits that are texts")
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
