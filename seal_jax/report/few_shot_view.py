@@ -34,8 +34,8 @@ def is_few_shot(summary: dict[str, Any]) -> bool:
 def items_table(summary: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
     """The ladder's names, and the rows of items that have any of them."""
     names = [str(r["name"]) for r in run_view.rows(summary, "ladder") if r.get("name")]
-    found = run_view.rows(summary, "items")
-    return names, [row for row in found if any(name in row for name in names)]
+    items = run_view.rows(summary, "items")
+    return names, [row for row in items if any(name in row for name in names)]
 
 
 def last_round(summary: dict[str, Any]) -> str | None:
@@ -91,8 +91,8 @@ def row_counts(row: dict[str, Any]) -> Counts | None:
         for key in ("edits", "drawn", "trained")
     )
     refused = row.get("refused")
-    known = refused.items() if isinstance(refused, dict) else ()
-    reasons = {str(k): int(v) for k, v in known if formatting.measured(v)}
+    refusals = refused.items() if isinstance(refused, dict) else ()
+    reasons = {str(k): int(v) for k, v in refusals if formatting.measured(v)}
     return Counts(edits, drawn, trained, reasons) if drawn else None
 
 
@@ -122,26 +122,26 @@ def solved(row: dict[str, Any]) -> float | None:
     seeds = row.get("answers")
     if not isinstance(seeds, list) or not seeds:
         return formatting.measured(row.get("reward"))
-    return sum(is_solved(own) for own in seeds) / len(seeds)
+    return sum(is_solved(tests) for tests in seeds) / len(seeds)
 
 
 def is_solved(tests: Any) -> bool:
     """Whether one adapter's answers are right for every test."""
-    found = _objects(tests)
-    return bool(found) and all(test.get("right") is True for test in found)
+    outcomes = _objects(tests)
+    return bool(outcomes) and all(test.get("right") is True for test in outcomes)
 
 
 def success(rows: Iterable[dict[str, Any]]) -> float | None:
     """The mean of `solved` over those that were trained."""
-    known = [share for row in rows if (share := solved(row)) is not None]
-    return sum(known) / len(known) if known else None
+    shares = [share for row in rows if (share := solved(row)) is not None]
+    return sum(shares) / len(shares) if shares else None
 
 
 def switches(row: dict[str, Any]) -> dict[str, bool]:
     """The augmentation families of a valid self-edit by name; {} of another."""
-    found = row.get("switches")
-    known = found.items() if isinstance(found, dict) else ()
-    return {str(name): bool(value) for name, value in known}
+    recorded = row.get("switches")
+    families = recorded.items() if isinstance(recorded, dict) else ()
+    return {str(name): bool(value) for name, value in families}
 
 
 def brief(row: dict[str, Any]) -> str:
@@ -212,16 +212,16 @@ class Answer:
 
 def answers(tests: Any) -> list[Answer]:
     """What an adapter answered, a row for each test; equal guesses count once."""
-    found = []
+    rows = []
     for test in _objects(tests):
         two = test.get("guesses")
         grids = [g for v in (two if isinstance(two, list) else ()) if (g := grid(v))]
         if test.get("parsed") == 0:
             grids = []
-        found.append(Answer(tuple(dict.fromkeys(grids)), test.get("right") is True))
-    return found
+        rows.append(Answer(tuple(dict.fromkeys(grids)), test.get("right") is True))
+    return rows
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    found = value if isinstance(value, list) else ()
-    return [v for v in found if isinstance(v, dict)]
+    entries = value if isinstance(value, list) else ()
+    return [v for v in entries if isinstance(v, dict)]

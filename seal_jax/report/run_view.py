@@ -115,16 +115,18 @@ def _rows_of(path: Path) -> list[dict[str, Any]]:
 
 def rows(summary: dict[str, Any], key: str) -> list[dict[str, Any]]:
     """The list of objects under `key`, empty without one."""
-    found = summary.get(key)
-    return [r for r in found if isinstance(r, dict)] if isinstance(found, list) else []
+    entries = summary.get(key)
+    return (
+        [r for r in entries if isinstance(r, dict)] if isinstance(entries, list) else []
+    )
 
 
 def seconds(summary: dict[str, Any]) -> dict[str, float]:
     """Measured seconds by phase, the longest first."""
-    found = summary.get("seconds")
-    phases = found.items() if isinstance(found, dict) else ()
-    known = {k: float(v) for k, v in phases if formatting.measured(v) is not None}
-    return dict(sorted(known.items(), key=lambda item: -item[1]))
+    recorded = summary.get("seconds")
+    phases = recorded.items() if isinstance(recorded, dict) else ()
+    measured = {k: float(v) for k, v in phases if formatting.measured(v) is not None}
+    return dict(sorted(measured.items(), key=lambda item: -item[1]))
 
 
 def cost(summary: dict[str, Any]) -> list[tuple[str, str]]:

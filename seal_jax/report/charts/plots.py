@@ -97,18 +97,18 @@ def lines(
     it. A small chart names no lines: `legend` does, for all that stand side by side.
     """
     frame = _SMALL if small else _LARGE
-    found = [s for s in series if s.dots]
-    head, top = ("", 14.0) if small or len(found) < 2 else _legend(found)
+    drawn = [s for s in series if s.dots]
+    head, top = ("", 14.0) if small or len(drawn) < 2 else _legend(drawn)
     bottom = top + frame.plot
-    x, y = _scales(found, axes, frame, (top, bottom))
+    x, y = _scales(drawn, axes, frame, (top, bottom))
     parts = [head, *_axes(x, y, axes, frame)]
-    scales = _beside(found, x)
+    scales = _beside(drawn, x)
     # Bands lie below everything, dots above all lines.
     for draw in (_band, _path, _dots):
-        for s, own in zip(found, scales, strict=True):
-            parts.append(f'<g class="{_css(s)}">{draw(s, own, y)}</g>')
+        for s, x_scale in zip(drawn, scales, strict=True):
+            parts.append(f'<g class="{_css(s)}">{draw(s, x_scale, y)}</g>')
     if not small:
-        parts += _end_names(found, y, frame)
+        parts += _end_names(drawn, y, frame)
     return svg.drawing(frame.width, bottom + 42, parts, title)
 
 
@@ -121,9 +121,9 @@ def legend(series: Sequence[Series]) -> Markup:
 
 
 def _scales(
-    found: Sequence[Series], axes: Axes, frame: _Frame, ends: tuple[float, float]
+    series: Sequence[Series], axes: Axes, frame: _Frame, ends: tuple[float, float]
 ) -> tuple[svg.Scale, svg.Scale]:
-    dots = [d for s in found for d in s.dots]
+    dots = [d for s in series for d in s.dots]
     values = [end for d in dots for end in (d.y, d.low, d.high) if end is not None]
     if axes.reference:
         values.append(axes.reference[0])
@@ -139,11 +139,11 @@ def _scales(
     return svg.fit(places, frame.left + 6, frame.right - 6), y
 
 
-def _beside(found: Sequence[Series], x: svg.Scale) -> list[svg.Scale]:
+def _beside(series: Sequence[Series], x: svg.Scale) -> list[svg.Scale]:
     """The scale of each line: those with error bars keep them a little apart."""
     barred = [
         not s.band and any(d.low is not None and d.low != d.high for d in s.dots)
-        for s in found
+        for s in series
     ]
     scales, seen = [], 0
     for bars in barred:
@@ -253,30 +253,30 @@ def _mark(style: int, x: float, y: float, hint: str = "") -> str:
     return f'<polygon class="dot" points="{points}">{title}</polygon>'
 
 
-def _legend(found: Sequence[Series]) -> tuple[str, float]:
+def _legend(series: Sequence[Series]) -> tuple[str, float]:
     """The names in rows above the chart, and where the chart begins."""
     left = _LARGE.left
     parts, at, row = [], left, 0
-    for s in found:
+    for s in series:
         name = shortened(s.name, _LEGEND)
         width = 44 + 7.2 * len(name)
         if at > left and at + width > _LARGE.width:
             at, row = left, row + 1
         y = 12 + 20 * row
         sample = f'<line class="stroke" x1="{at}" x2="{at + 24}" y1="{y}" y2="{y}"/>'
-        own = (sample if s.joined else "") + _mark(s.style, at + 12, y)
+        marker = (sample if s.joined else "") + _mark(s.style, at + 12, y)
         parts.append(
-            f'<g class="{_css(s)}"><title>{svg.escape(s.name)}</title>{own}'
+            f'<g class="{_css(s)}"><title>{svg.escape(s.name)}</title>{marker}'
             f"{svg.text(at + 30, y + 4, name, 'label')}</g>"
         )
         at += width
     return "".join(parts), 20 * (row + 1) + 16
 
 
-def _end_names(found: Sequence[Series], y: svg.Scale, frame: _Frame) -> list[str]:
+def _end_names(series: Sequence[Series], y: svg.Scale, frame: _Frame) -> list[str]:
     """Each name beside its last dot, moved apart where they would overlap."""
     gap, top, bottom = 15.0, y.end, y.start
-    wanted = sorted(((y(s.dots[-1].y), s) for s in found), key=lambda pair: pair[0])
+    wanted = sorted(((y(s.dots[-1].y), s) for s in series), key=lambda pair: pair[0])
     placed: list[float] = []
     for at, _ in wanted:
         placed.append(max(at, placed[-1] + gap) if placed else at)

@@ -118,8 +118,8 @@ class Point:
         """(class, from, to) of what can be drawn, the thin bar first."""
         se = self.se or 0.0
         ends = self.bounds or (self.mean - 2 * se, self.mean + 2 * se)
-        found = [("thin", *ends), ("thick", self.mean - se, self.mean + se)]
-        return [bar for bar in found if bar[1] < bar[2]]
+        candidates = [("thin", *ends), ("thick", self.mean - se, self.mean + se)]
+        return [bar for bar in candidates if bar[1] < bar[2]]
 
 
 def intervals(points: Sequence[Point], *, reference: float | None = None) -> Markup:
@@ -256,7 +256,7 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> Markup:
     row = 26
     most = max((value for _, value, _ in rows), default=0.0) or 1.0
     parts = []
-    for i, (label, value, told) in enumerate(rows):
+    for i, (label, value, shown) in enumerate(rows):
         y = row * i
         width = max(440 * value / most, 1.0)
         parts.append(text(140, y + 17, label, "label end"))
@@ -264,7 +264,7 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> Markup:
             f'<rect class="bar" x="150" y="{y + 5}" width="{width:.1f}" height="16" '
             'rx="2"/>'
         )
-        parts.append(text(604, y + 17, told, "value"))
+        parts.append(text(604, y + 17, shown, "value"))
     return drawing(
         720, row * len(rows), [f'<g class="plain">{"".join(parts)}</g>'], "Bars"
     )

@@ -36,8 +36,10 @@ def section(summary: dict[str, Any], edits: Rows, heldout: Rows) -> Markup:
     valid = {name: [r for r in rows if _is_valid(r)] for name, rows in groups.items()}
     if not any(valid.values()):
         return fragments.NOTHING
-    every = [row for rows in valid.values() for row in rows]
-    names = list(dict.fromkeys(n for row in every for n in few_shot_view.switches(row)))
+    all_rows = [row for rows in valid.values() for row in rows]
+    names = list(
+        dict.fromkeys(n for row in all_rows for n in few_shot_view.switches(row))
+    )
     overview = [
         _overview(name, rows, valid[name], names) for name, rows in groups.items()
     ]
@@ -47,9 +49,9 @@ def section(summary: dict[str, Any], edits: Rows, heldout: Rows) -> Markup:
     head += [stacked(label.split()) for _, label in _AXES]
     table = fragments.table(head, overview, css="close")
     scales = {
-        key: svg.log_fit(_positive(every, key), 10, 230)
+        key: svg.log_fit(_positive(all_rows, key), 10, 230)
         for key, _ in _AXES
-        if _positive(every, key)
+        if _positive(all_rows, key)
     }
     details = [
         fragments.folded(
@@ -77,9 +79,11 @@ def _groups(summary: dict[str, Any], edits: Rows, heldout: Rows) -> dict[str, Ro
     arms = [str(row.get("name")) for row in run_view.rows(summary, "ladder")]
     arms += [str(row.get("arm")) for row in heldout]
     for arm in dict.fromkeys(arms):
-        own = [row for row in heldout if str(row.get("arm")) == arm and "edit" in row]
-        if own:
-            groups[arm] = own
+        arm_rows = [
+            row for row in heldout if str(row.get("arm")) == arm and "edit" in row
+        ]
+        if arm_rows:
+            groups[arm] = arm_rows
     return dict(groups)
 
 
@@ -132,12 +136,12 @@ def _choices(rows: Rows, names: Sequence[str]) -> Markup:
     for label, chosen in _options(names):
         cells = [label]
         for value in (True, False):
-            own = [row for row in rows if chosen(row) == value]
-            solved = few_shot_view.success(own)
+            alike = [row for row in rows if chosen(row) == value]
+            solved = few_shot_view.success(alike)
             cells += [
-                formatting.count(len(own)),
+                formatting.count(len(alike)),
                 formatting.percent(
-                    few_shot_view.edit_counts(own).budget_rate, digits=0
+                    few_shot_view.edit_counts(alike).budget_rate, digits=0
                 ),
                 _share_cell(solved),
             ]
@@ -165,5 +169,5 @@ def _histograms(rows: Rows, scales: dict[str, svg.LogScale]) -> list[str]:
 
 
 def _positive(rows: Rows, key: str) -> list[float]:
-    known = (formatting.measured(row.get(key)) for row in rows)
-    return [value for value in known if value is not None and value > 0]
+    values = (formatting.measured(row.get(key)) for row in rows)
+    return [value for value in values if value is not None and value > 0]

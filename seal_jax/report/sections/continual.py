@@ -45,11 +45,11 @@ class Arm:
 
 def arms(run: Workdir) -> list[Arm]:
     """The arms of a continual workdir."""
-    found = []
+    arm_list = []
     for row in run_view.rows(run.summary, "arms"):
         name = str(row.get("name", formatting.MISSING))
-        found.append(Arm(name, _matrices(run.path, name, row), row))
-    return found
+        arm_list.append(Arm(name, _matrices(run.path, name, row), row))
+    return arm_list
 
 
 def _matrices(path: Path | None, name: str, row: dict[str, Any]) -> tuple[Matrix, ...]:
@@ -58,14 +58,14 @@ def _matrices(path: Path | None, name: str, row: dict[str, Any]) -> tuple[Matrix
     # A name is of a folder right there, whatever a summary may say.
     if folder and folder.is_dir() and folder.parent.name == FOLDER:
         return continual_files.read(folder)
-    own = row.get("matrix")
-    if not isinstance(own, dict) or not own.get("means"):
+    recorded = row.get("matrix")
+    if not isinstance(recorded, dict) or not recorded.get("means"):
         return ()
     sequences = row.get("sequences")
     count = sequences if isinstance(sequences, int) and sequences > 0 else 1
-    deviations = own.get("deviations") if count > 1 else None
+    deviations = recorded.get("deviations") if count > 1 else None
     try:
-        cells = [_cells(own["means"]), _cells(deviations) if deviations else None]
+        cells = [_cells(recorded["means"]), _cells(deviations) if deviations else None]
         return (Matrix(cells[0], count, cells[1]),)
     except (TypeError, ValueError) as error:
         raise ValueError(
@@ -107,9 +107,9 @@ def tables(arms_: Sequence[Arm]) -> list[Table]:
 
 
 def _plus_minus(value: Any) -> str:
-    own = value if isinstance(value, dict) else {"mean": value}
-    mean = formatting.number(own.get("mean"))
-    se = formatting.measured(own.get("se"))
+    estimate = value if isinstance(value, dict) else {"mean": value}
+    mean = formatting.number(estimate.get("mean"))
+    se = formatting.measured(estimate.get("se"))
     return mean if se is None else f"{mean} ± {formatting.number(se)}"
 
 
@@ -143,18 +143,18 @@ def released(name: str, runs: Sequence[Matrix]) -> Markup:
     )
 
 
-def section(found: Sequence[Arm], *, of: str = "") -> Markup:
+def section(arm_list: Sequence[Arm], *, of: str = "") -> Markup:
     """The arms of workdirs: what each learned, kept and cost, and what it remembers.
 
     Args:
       of: a run to name in the headings.
     """
-    if not found:
+    if not arm_list:
         return fragments.NOTHING
     end = f": {of}" if of else ""
-    parts = [fragments.shown(table) for table in tables(found)]
-    made = [fragments.section(f"Arms{end}", LEGEND, fragments.joined(parts))]
-    pooled = [(arm, forgetting.pool(arm.runs)) for arm in found if arm.runs]
+    parts = [fragments.shown(table) for table in tables(arm_list)]
+    sections = [fragments.section(f"Arms{end}", LEGEND, fragments.joined(parts))]
+    pooled = [(arm, forgetting.pool(arm.runs)) for arm in arm_list if arm.runs]
     most = max((farthest(matrix) for _, matrix in pooled), default=None)
     drawn = [(arm, fragments.scroll(heat(matrix, most=most))) for arm, matrix in pooled]
     if drawn:
@@ -165,14 +165,16 @@ def section(found: Sequence[Arm], *, of: str = "") -> Markup:
             fragments.folded(arm.name, chart) for arm, chart in drawn[_SHOWN_MATRICES:]
         ]
         title = f"Accuracy matrix{end}"
-        made.append(fragments.section(title, _matrix_note(), fragments.joined(shown)))
+        sections.append(
+            fragments.section(title, _matrix_note(), fragments.joined(shown))
+        )
         body = _curves([arm for arm, _ in drawn])
-        made.append(fragments.section(f"Curves{end}", "", body))
-    chart = fragments.scroll(general(found))
+        sections.append(fragments.section(f"Curves{end}", "", body))
+    chart = fragments.scroll(general(arm_list))
     if chart:
         note = "Share of general questions answered after so many edits."
-        made.append(fragments.section(f"General ability{end}", note, chart))
-    return fragments.joined(made)
+        sections.append(fragments.section(f"General ability{end}", note, chart))
+    return fragments.joined(sections)
 
 
 def _matrix_note() -> str:
@@ -223,38 +225,38 @@ def _edits(count: int) -> str:
     return f"{count} edit{'' if count == 1 else 's'}"
 
 
-def _curves(found: Sequence[Arm]) -> Markup:
+def _curves(arm_list: Sequence[Arm]) -> Markup:
     """Accuracy by edits since its own, and over the passages learned so far."""
     return (
         fragments.headed(
-            "Accuracy by edits since its own", fragments.scroll(lag(found))
+            "Accuracy by edits since its own", fragments.scroll(lag(arm_list))
         )
         + fragments.headed(
-            "Mean over the passages learned so far", fragments.scroll(seen(found))
+            "Mean over the passages learned so far", fragments.scroll(seen(arm_list))
         )
-        + fragments.lead(_crossings(found))
+        + fragments.lead(_crossings(arm_list))
         + fragments.lead("Bars: one standard error over runs.")
     )
 
 
-def lag(found: Sequence[Arm]) -> Markup:
+def lag(arm_list: Sequence[Arm]) -> Markup:
     """Accuracy k edits after a passage's own, a line for each arm."""
     of = forgetting
     return _against_base(
-        found, (of.lag, of.lag_base), 0, "edits since its own", "Lag curve"
+        arm_list, (of.lag, of.lag_base), 0, "edits since its own", "Lag curve"
     )
 
 
-def seen(found: Sequence[Arm]) -> Markup:
+def seen(arm_list: Sequence[Arm]) -> Markup:
     """The mean over the passages learned so far; a lone arm's crossing is marked."""
     of = forgetting
     marks = ()
-    if len(found) == 1:
-        t = of.crossing(of.pool(found[0].runs))
+    if len(arm_list) == 1:
+        t = of.crossing(of.pool(arm_list[0].runs))
         if t is not None:
             marks = ((float(t), f"below un-edited at {t}"),)
     return _against_base(
-        found,
+        arm_list,
         (of.seen, of.seen_base),
         1,
         "passages learned",
@@ -264,7 +266,7 @@ def seen(found: Sequence[Arm]) -> Markup:
 
 
 def _against_base(
-    found: Sequence[Arm],
+    arm_list: Sequence[Arm],
     curves,
     first: int,
     x: str,
@@ -272,11 +274,11 @@ def _against_base(
     marks: tuple[tuple[float, str], ...] = (),
 ) -> Markup:
     """Lines of the first curve; dashed the second, of each different base."""
-    one, other = curves
+    edited_curve, base_curve = curves
     series, bases = [], {}
-    for style, arm in enumerate(found):
-        series.append(Series(arm.name, _dots(arm.runs, one, first), style))
-        base = _dots(arm.runs, other, first)
+    for style, arm in enumerate(arm_list):
+        series.append(Series(arm.name, _dots(arm.runs, edited_curve, first), style))
+        base = _dots(arm.runs, base_curve, first)
         rounded = tuple(round(d.y, 9) for d in base)
         bases.setdefault(rounded, (arm.name, base))
     for i, (name, base) in enumerate(bases.values()):
@@ -296,21 +298,23 @@ def _dots(runs: Sequence[Matrix], curve, first: int) -> tuple[Dot, ...]:
     )
 
 
-def _crossings(found: Sequence[Arm]) -> str:
-    told = []
-    for arm in found:
+def _crossings(arm_list: Sequence[Arm]) -> str:
+    phrases = []
+    for arm in arm_list:
         t = forgetting.crossing(forgetting.pool(arm.runs))
         end = "never" if t is None else f"at {t}"
-        told.append(f"{arm.name} {end}")
-    return f"Falls below the un-edited model: {', '.join(told)}."
+        phrases.append(f"{arm.name} {end}")
+    return f"Falls below the un-edited model: {', '.join(phrases)}."
 
 
-def general(found: Sequence[Arm]) -> Markup:
+def general(arm_list: Sequence[Arm]) -> Markup:
     """General ability after k edits, a line for each arm; nothing if not measured."""
     series = []
-    for style, arm in enumerate(found):
-        own = arm.row.get("general")
-        values = [formatting.measured(v) for v in own] if isinstance(own, list) else []
+    for style, arm in enumerate(arm_list):
+        shares = arm.row.get("general")
+        values = (
+            [formatting.measured(v) for v in shares] if isinstance(shares, list) else []
+        )
         dots = tuple(Dot(k, v) for k, v in enumerate(values) if v is not None)
         series.append(Series(arm.name, dots, style))
     count = max((int(d.x) for s in series for d in s.dots), default=0)

@@ -93,16 +93,16 @@ def _by_task(edits: Edits) -> Markup:
     if not groups:
         return fragments.NOTHING
     rows = []
-    for (number, task), own in groups.items():
-        counts = few_shot_view.edit_counts(own)
-        share = few_shot_view.success(own)
+    for (number, task), task_edits in groups.items():
+        counts = few_shot_view.edit_counts(task_edits)
+        share = few_shot_view.success(task_edits)
         rows.append(
             (
                 task,
                 number,
                 *map(formatting.count, (counts.drawn, counts.valid, counts.trained)),
                 formatting.percent(share),
-                formatting.count(sum(bool(e.get("kept")) for e in own)),
+                formatting.count(sum(bool(e.get("kept")) for e in task_edits)),
                 counts.reasons() or formatting.MISSING,
             )
         )
@@ -114,12 +114,12 @@ def _by_task(edits: Edits) -> Markup:
 
 def to_read(edits: Edits, tasks: Mapping[str, few_shot_view.Task]) -> Markup:
     """The edits of the highest and of the lowest rewards, and refused ones, in full."""
-    known = [e for e in edits if formatting.measured(e.get("reward")) is not None]
+    rewarded = [e for e in edits if formatting.measured(e.get("reward")) is not None]
     refused = [e for e in edits if e.get("refused")]
-    if not (known or refused):
+    if not (rewarded or refused):
         return fragments.NOTHING
     # Worst among what is left, so that a small run does not show an edit twice.
-    ordered = sorted(known, key=lambda e: -e["reward"])
+    ordered = sorted(rewarded, key=lambda e: -e["reward"])
     best = _spread(ordered)
     worst = _spread([e for e in reversed(ordered) if e not in best])
     reasons = {e["refused"]: e for e in reversed(refused)}
@@ -131,7 +131,7 @@ def to_read(edits: Edits, tasks: Mapping[str, few_shot_view.Task]) -> Markup:
     ]
     failed = sum(1 for e in edits if e.get("failed"))
     what = "task" if any("task_id" in e for e in edits) else "passage"
-    note = f"By reward, one for each {what}, of {len(known)} edits with a reward."
+    note = f"By reward, one for each {what}, of {len(rewarded)} edits with a reward."
     if failed:
         note += f" {failed} more failed."
     if refused:
@@ -208,11 +208,11 @@ def _answers(seeds: Sequence[Sequence[dict[str, Any]] | None]) -> Markup:
 
 
 def _verdict(score: Any) -> str:
-    known = formatting.measured(score)
+    value = formatting.measured(score)
     if isinstance(score, bool):
-        known = float(score)
-    if known is None:
+        value = float(score)
+    if value is None:
         return fragments.note("not judged")
-    if known in (0.0, 1.0):
-        return fragments.verdict(bool(known))
-    return formatting.number(known, digits=2)
+    if value in (0.0, 1.0):
+        return fragments.verdict(bool(value))
+    return formatting.number(value, digits=2)

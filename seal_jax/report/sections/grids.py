@@ -30,8 +30,8 @@ def section(
     """
     by_task: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in heldout:
-        own = by_task.setdefault(str(row.get("task_id")), {})
-        own.setdefault(str(row.get("arm")), []).append(row)
+        by_arm = by_task.setdefault(str(row.get("task_id")), {})
+        by_arm.setdefault(str(row.get("arm")), []).append(row)
     wanted = (
         few_shot_view.NO_ADAPTER,
         "self_edits",
@@ -42,10 +42,10 @@ def section(
     for name, arms in by_task.items():
         if name not in tasks:
             continue
-        one = _task(tasks[name], {a: arms[a] for a in wanted if a in arms})
-        size += len(one)
+        markup = _task(tasks[name], {a: arms[a] for a in wanted if a in arms})
+        size += len(markup)
         if size <= _ROOM:
-            drawn.append(one)
+            drawn.append(markup)
         else:
             left += 1
     if not (drawn or left):
@@ -82,20 +82,20 @@ def _legend() -> Markup:
 def _task(task: Task, arms: Mapping[str, Rows]) -> Markup:
     shown = [_pair(pair, f"demonstration {i}") for i, pair in enumerate(task.train, 1)]
     asked = [_pair(pair, f"test {i}") for i, pair in enumerate(task.tests, 1)]
-    made = [_arm(name, rows, task) for name, rows in arms.items()]
+    arm_rows = [_arm(name, rows, task) for name, rows in arms.items()]
     return fragments.render(
-        "tasks.task", name=task.id, shown=shown, asked=asked, arms=made
+        "tasks.task", name=task.id, shown=shown, asked=asked, arms=arm_rows
     )
 
 
 def _pair(pair: tuple[Grid | None, Grid | None], caption: str) -> Markup:
-    given, made = pair
+    input_grid, output_grid = pair
     return fragments.figure(
         caption,
         fragments.render(
             "tasks.pair",
-            given=_grid(given, f"{caption}, input"),
-            made=_grid(made, f"{caption}, output"),
+            given=_grid(input_grid, f"{caption}, input"),
+            made=_grid(output_grid, f"{caption}, output"),
         ),
     )
 
@@ -133,16 +133,16 @@ def _arm(name: str, rows: Rows, task: Task) -> Markup:
 def answers(task: Task | None, seeds: Sequence[Any]) -> Markup:
     """The guesses of every adapter of a self-edit, beside the task if it is known."""
     asked = [_pair(p, f"test {i}") for i, p in enumerate(task.tests, 1)] if task else []
-    made = [
+    figures = [
         fragments.figure(
             fragments.bold(f"seed {seed}"),
             _guesses(task, few_shot_view.answers(tests)),
         )
         for seed, tests in enumerate(seeds)
     ]
-    if not made:
+    if not figures:
         return fragments.lead("No answers on record.")
-    return fragments.render("tasks.row", figures=[*asked, *made])
+    return fragments.render("tasks.row", figures=[*asked, *figures])
 
 
 def _guesses(task: Task | None, tests: Sequence[Answer]) -> Markup:

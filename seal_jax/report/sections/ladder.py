@@ -20,9 +20,9 @@ def _kind(name: str) -> str:
     """The CSS class of a ladder row."""
     if ladder_rows.is_round(name):
         return "k-round"
-    known = {"base": "k-base", "oracle": "k-oracle", "self_edits": "k-self"}
-    known[few_shot_view.NO_ADAPTER] = "k-base"
-    return known.get(name, "k-control")
+    classes = {"base": "k-base", "oracle": "k-oracle", "self_edits": "k-self"}
+    classes[few_shot_view.NO_ADAPTER] = "k-base"
+    return classes.get(name, "k-control")
 
 
 def ladder(summary: dict[str, Any]) -> Markup:
@@ -54,11 +54,11 @@ def ladders(runs: Sequence[run_view.Workdir]) -> Markup:
 
 def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
     """How to read the chart; the chart and its table."""
-    found = run_view.rows(summary, "ladder")
+    ladder = run_view.rows(summary, "ladder")
     few_shot = few_shot_view.is_few_shot(summary)
     reference = few_shot_view.NO_ADAPTER if few_shot else "base"
     points, base = [], None
-    for row in found:
+    for row in ladder:
         name = str(row.get("name", formatting.MISSING))
         mean, se, low, high = (
             formatting.measured(row.get(key)) for key in ("mean", "se", "low", "high")
@@ -81,9 +81,9 @@ def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
         f"{'in context' if few_shot else 'the base model'}.",
         fragments.scroll(svg.intervals(points, reference=base) if points else "")
         + (
-            _rates(found)
+            _rates(ladder)
             if few_shot
-            else fragments.folded("As a table", _scores(found))
+            else fragments.folded("As a table", _scores(ladder))
         ),
     )
 
@@ -135,11 +135,11 @@ def _rates(rows: list[dict[str, Any]]) -> Markup:
 
 def items(summary: dict[str, Any]) -> Markup:
     """The mean score of each held-out item."""
-    names, found = few_shot_view.items_table(summary)
-    if not found:
+    names, item_rows = few_shot_view.items_table(summary)
+    if not item_rows:
         return fragments.NOTHING
     rows = []
-    for row in found:
+    for row in item_rows:
         scores = [formatting.measured(row.get(name)) for name in names]
         cells = [fragments.tinted(formatting.number(s, digits=2), s) for s in scores]
         rows.append((str(row.get("item", formatting.MISSING)), *cells))
@@ -178,7 +178,7 @@ def _is_main(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
 
 def shared(pair: dict[str, Any], summary: dict[str, Any]) -> float | None:
     """Over how many items a pair is: as it says, else those of its smaller row."""
-    own = formatting.measured(pair.get("n"))
+    recorded = formatting.measured(pair.get("n"))
     ends = (pair.get("a"), pair.get("b"))
     counts = [
         n
@@ -186,13 +186,13 @@ def shared(pair: dict[str, Any], summary: dict[str, Any]) -> float | None:
         if row.get("name") in ends
         and (n := formatting.measured(row.get("n"))) is not None
     ]
-    return min(counts, default=None) if own is None else own
+    return min(counts, default=None) if recorded is None else recorded
 
 
 def pairs(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """All pairs of a summary, each with its number of items."""
-    found = run_view.rows(summary, "paired")
-    return [pair | {"n": shared(pair, summary)} for pair in found]
+    recorded = run_view.rows(summary, "paired")
+    return [pair | {"n": shared(pair, summary)} for pair in recorded]
 
 
 def paired(

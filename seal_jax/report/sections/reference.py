@@ -16,11 +16,11 @@ type Pair = tuple[str, str, int, float, float | None, float | None]
 
 def pairs(results: Sequence[reference.Results]) -> list[Pair]:
     """(a, b, passages, a - b, se, z): gains, then files that share passages."""
-    found = [_gain(r) for r in results]
+    comparisons = [_gain(r) for r in results]
     for a, b in itertools.combinations(results, 2):
         if {x.passage for x in a.articles} & {x.passage for x in b.articles}:
-            found.append((b.name, a.name, *reference.paired(b, a)))
-    return found
+            comparisons.append((b.name, a.name, *reference.paired(b, a)))
+    return comparisons
 
 
 def _gain(r: reference.Results) -> Pair:
@@ -94,5 +94,5 @@ def _point(name: str, values: Sequence[float], css: str) -> svg.Point:
     mean, se = stats.mean_se(values)
     low, high = stats.interval(values)
     bounds = None if low is None or high is None else (low, high)
-    told = f"{formatting.number(mean, digits=4)} ± {formatting.number(se, digits=4)}"
-    return svg.Point(name, told, mean, se, css, bounds)
+    text = f"{formatting.number(mean, digits=4)} ± {formatting.number(se, digits=4)}"
+    return svg.Point(name, text, mean, se, css, bounds)

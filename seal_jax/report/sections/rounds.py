@@ -22,12 +22,12 @@ _MEANS = (("sampled", "sampled"), ("best of E", "best"), ("kept", "kept"))
 
 def scores(summary: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The ladder's rows by round; 0 is before the first."""
-    found = {}
+    by_round = {}
     for row in run_view.rows(summary, "ladder"):
         number = _number(row.get("name"))
         if number is not None:
-            found[number] = row
-    return dict(sorted(found.items()))
+            by_round[number] = row
+    return dict(sorted(by_round.items()))
 
 
 def _number(name: Any) -> int | None:
@@ -57,8 +57,8 @@ def _ladder(runs: Sequence[Workdir]) -> Table:
     head = ("run", "base", *(f"round {i}" for i in range(last + 1)))
     rows = []
     for run in runs:
-        own = scores(run.summary)
-        means = [own.get(i, {}).get("mean") for i in range(last + 1)]
+        by_round = scores(run.summary)
+        means = [by_round.get(i, {}).get("mean") for i in range(last + 1)]
         rows.append(
             (
                 run.name,
@@ -122,8 +122,8 @@ def plateau_of(summary: dict[str, Any]) -> int | None:
 
 def _trainings(summary: dict[str, Any]) -> float | None:
     """Adapters trained for rewards, over all rounds."""
-    known = [formatting.measured(r.get("trainings")) for r in _lines(summary)]
-    counted = [n for n in known if n is not None]
+    counts = [formatting.measured(r.get("trainings")) for r in _lines(summary)]
+    counted = [n for n in counts if n is not None]
     return sum(counted) if counted else None
 
 
@@ -141,8 +141,8 @@ def ended(summary: dict[str, Any]) -> str:
 
 def reward_of(run: Workdir) -> str | None:
     """What an edit of the run is worth, the unit of its rewards, if on record."""
-    own = run.config.get("select")
-    value = own.get("reward") if isinstance(own, dict) else None
+    settings = run.config.get("select")
+    value = settings.get("reward") if isinstance(settings, dict) else None
     return value if isinstance(value, str) else None
 
 
@@ -251,8 +251,10 @@ def rewards_chart(runs: Sequence[Workdir]) -> Markup:
         by_reward.setdefault(reward_of(run), []).append((style, run))
     apart = len(by_reward) > 1
     return fragments.joined(
-        _rewards_chart(own, f": {reward or 'reward not on record'}" if apart else "")
-        for reward, own in by_reward.items()
+        _rewards_chart(
+            styled_runs, f": {reward or 'reward not on record'}" if apart else ""
+        )
+        for reward, styled_runs in by_reward.items()
     )
 
 
@@ -262,24 +264,24 @@ def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> Markup:
         label: [_rewards(run, f"{key}_mean") for _, run in runs]
         for label, key in _MEANS
     }
-    ends = {int(d.x) for own in lines.values() for dots in own for d in dots}
+    ends = {int(d.x) for by_run in lines.values() for dots in by_run for d in dots}
     if len(ends) < 2:
         return fragments.NOTHING
     ticks, title = _ticks(ends), f"Rewards by round{end}"
     if len(runs) == 1:
         axes = plots.Axes("round", "reward while sampling", ticks)
         series = [
-            plots.Series(label, own[0], style)
-            for style, (label, own) in enumerate(lines.items())
+            plots.Series(label, by_run[0], style)
+            for style, (label, by_run) in enumerate(lines.items())
         ]
         named = f"{title}: {runs[0][1].name}" if end else title
         drawn = plots.lines(series, axes, named)
         return fragments.headed(named, fragments.scroll(drawn))
     figures, series = [], []
-    for label, own in lines.items():
+    for label, by_run in lines.items():
         series = [
             plots.Series(run.name, dots, style)
-            for (style, run), dots in zip(runs, own, strict=True)
+            for (style, run), dots in zip(runs, by_run, strict=True)
         ]
         axes = plots.Axes("round", "", ticks)
         drawn = plots.lines(series, axes, f"{title}, {label}", small=True)
@@ -289,12 +291,12 @@ def _rewards_chart(runs: Sequence[tuple[int, Workdir]], end: str) -> Markup:
 
 
 def _rewards(run: Workdir, key: str) -> tuple[plots.Dot, ...]:
-    found = []
+    dots = []
     for line in _lines(run.summary):
         mean, number = (formatting.measured(line.get(k)) for k in (key, "round"))
         if mean is not None and number is not None:
-            found.append(plots.Dot(number, mean))
-    return tuple(found)
+            dots.append(plots.Dot(number, mean))
+    return tuple(dots)
 
 
 def _ticks(numbers: set[int]) -> tuple[tuple[float, str], ...]:
