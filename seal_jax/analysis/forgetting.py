@@ -122,11 +122,11 @@ def pool(runs: Sequence[Matrix]) -> Matrix:
         )
         for rows in zip(*(run.means for run in runs), strict=True)
     )
-    known = all(run.deviations or run.sequences == 1 for run in runs)
+    has_deviations = all(run.deviations or run.sequences == 1 for run in runs)
     return Matrix(
         means,
         total,
-        _pooled_deviations(runs, means) if known and total > 1 else None,
+        _pooled_deviations(runs, means) if has_deviations and total > 1 else None,
         first.dataset,
         first.base_model,
     )
@@ -170,7 +170,7 @@ def estimates(
     """
     total = sum(run.sequences for run in runs)
     shares = [run.sequences / total for run in runs]
-    found = []
+    pairs = []
     for values in zip(*map(curve, runs), strict=True):
         mean = math.fsum(w * x for w, x in zip(shares, values, strict=True))
         spread = math.fsum(
@@ -180,8 +180,8 @@ def estimates(
         se = math.sqrt(spread * n / (n - 1)) if n > 1 else None
         if se is not None and se <= _ROUNDING:
             se = 0.0
-        found.append((mean, se))
-    return found
+        pairs.append((mean, se))
+    return pairs
 
 
 # What a matrix says; positions count from 0, edits and passages from 1
@@ -241,7 +241,7 @@ def backward_transfer(matrix: Matrix) -> float | None:
     if matrix.passages == 1:
         return None
     pairs = zip(final(matrix)[:-1], fresh(matrix)[:-1], strict=True)
-    return statistics.fmean(end - own for end, own in pairs)
+    return statistics.fmean(end - start for end, start in pairs)
 
 
 def final_gain(matrix: Matrix) -> float | None:
@@ -260,5 +260,5 @@ def retention(matrix: Matrix) -> float | None:
 
     None for one passage, and where nothing was right after its own edit.
     """
-    own = math.fsum(fresh(matrix)[:-1])
-    return math.fsum(final(matrix)[:-1]) / own if own else None
+    fresh_sum = math.fsum(fresh(matrix)[:-1])
+    return math.fsum(final(matrix)[:-1]) / fresh_sum if fresh_sum else None

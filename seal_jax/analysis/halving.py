@@ -67,15 +67,15 @@ def from_pairs(pairs: Sequence[Sequence[int]]) -> Schedule:
       ValueError: not pairs of positive whole numbers. Whether they make a schedule for
         so many edits, `check` says.
     """
-    made = []
+    rungs = []
     for pair in pairs:
         if len(pair) != 2 or any(type(n) is not int or n < 1 for n in pair):
             raise ValueError(
                 f"{tuple(pair)} must be a pair (seeds, keep) of whole numbers of at "
                 "least 1; give ((1, 3), (2, 1)) or the like"
             )
-        made.append(Rung(*pair))
-    return tuple(made)
+        rungs.append(Rung(*pair))
+    return tuple(rungs)
 
 
 def check(plan: Schedule, *, edits: int, seeds: int) -> None:
@@ -117,7 +117,9 @@ def survivors(rewards: Sequence[Sequence[float | None]], keep: int) -> list[int]
     The step of a race as it runs: train, call this, train the survivors on. Of equal
     means the first edit; an edit without any measured reward comes last.
     """
-    plan = uniform(max((len(own) for own in rewards), default=0) or 1, picks=keep)
+    plan = uniform(
+        max((len(edit_rewards) for edit_rewards in rewards), default=0) or 1, picks=keep
+    )
     trainings(plan, len(rewards))
     rewards_ES = _padded(rewards)
     if not rewards_ES.size:
@@ -252,8 +254,8 @@ def resample(
         best_XK = race(true_XE[:, :, None], uniform(1, picks=plan[-1].keep))
         perfect.append(_gain(true_XE, best_XK).mean())
     top = float(np.mean(perfect))
-    found = float(np.mean(gain))
-    return Grade(cost, found, top, found / top if top > 0 else None)
+    mean_gain = float(np.mean(gain))
+    return Grade(cost, mean_gain, top, mean_gain / top if top > 0 else None)
 
 
 def uniform_trainings(
@@ -279,13 +281,17 @@ def _deviations(rewards: Rewards) -> tuple[np.ndarray, np.ndarray]:
     """Of edits' means from their passage's; of rewards from their edit's mean."""
     values, luck = [np.zeros(0)], [np.zeros(0)]
     for passage in rewards:
-        known = [np.array([r for r in own if r is not None], float) for own in passage]
-        known = [own for own in known if len(own)]
-        means = np.array([own.mean() for own in known])
-        if len(known) > 1:
-            values.append((means - means.mean()) * _unbias(len(known)))
+        samples = [
+            np.array([r for r in sample if r is not None], float) for sample in passage
+        ]
+        samples = [sample for sample in samples if len(sample)]
+        means = np.array([sample.mean() for sample in samples])
+        if len(samples) > 1:
+            values.append((means - means.mean()) * _unbias(len(samples)))
         luck += [
-            (own - own.mean()) * _unbias(len(own)) for own in known if len(own) > 1
+            (sample - sample.mean()) * _unbias(len(sample))
+            for sample in samples
+            if len(sample) > 1
         ]
     return np.concatenate(values), np.concatenate(luck)
 
@@ -316,14 +322,16 @@ def _stretch(name: str, deviations: np.ndarray, variance: float) -> float:
 def _padded(passage: Sequence[Sequence[float | None]]) -> np.ndarray:
     """rewards_ES, nan where not measured or shorter than the longest."""
     rewards_ES = np.full((len(passage), max(map(len, passage), default=0)), np.nan)
-    for e, own in enumerate(passage):
-        rewards_ES[e, : len(own)] = [np.nan if r is None else r for r in own]
+    for e, edit_rewards in enumerate(passage):
+        rewards_ES[e, : len(edit_rewards)] = [
+            np.nan if r is None else r for r in edit_rewards
+        ]
     return rewards_ES
 
 
 def _means(values: np.ndarray) -> np.ndarray:
     """Over the last axis, of what is not nan; nan where all is."""
-    known = ~np.isnan(values)
-    count = known.sum(-1)
-    total = np.where(known, values, 0.0).sum(-1)
+    measured = ~np.isnan(values)
+    count = measured.sum(-1)
+    total = np.where(measured, values, 0.0).sum(-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

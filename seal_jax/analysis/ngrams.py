@@ -18,8 +18,8 @@ def words(text: str) -> list[str]:
 
 def grams(text: str, n: int) -> list[Gram]:
     """All runs of `n` words in order, with repeats; none in a shorter text."""
-    own = words(text)
-    return list(zip(*(own[i:] for i in range(n)), strict=False))
+    text_words = words(text)
+    return list(zip(*(text_words[i:] for i in range(n)), strict=False))
 
 
 def trigrams(text: str) -> set[Gram]:
@@ -32,8 +32,8 @@ def novel_share(passage: str, completion: str) -> float | None:
 
     None for a completion of fewer than three words.
     """
-    own = trigrams(completion)
-    return len(own - trigrams(passage)) / len(own) if own else None
+    written = trigrams(completion)
+    return len(written - trigrams(passage)) / len(written) if written else None
 
 
 def index(a: set[Gram], b: set[Gram]) -> float:

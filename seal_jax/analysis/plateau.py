@@ -82,10 +82,10 @@ def verdict(
     _check(rounds, z)
     if rule == "none":
         return None
-    found = _regression(rounds, z)
-    if found is None and rule == "plateau":
-        found = _plateau(rounds, patience, z)
-    return found
+    decision = _regression(rounds, z)
+    if decision is None and rule == "plateau":
+        decision = _plateau(rounds, patience, z)
+    return decision
 
 
 def plateaus(rounds: Rounds, *, z: float = 2.0) -> int | None:
@@ -135,10 +135,10 @@ def _plateau(rounds: Rounds, patience: int, z: float) -> Verdict | None:
     if best is None:
         return None
     moves = [_move(rounds, r, best) for r in range(first, len(rounds))]
-    known = [move for move in moves if move is not None]
-    if len(known) < len(moves) or any(move.z >= z for move in known):
+    comparable = [move for move in moves if move is not None]
+    if len(comparable) < len(moves) or any(move.z >= z for move in comparable):
         return None
-    top = max(known, key=lambda move: move.z)
+    top = max(comparable, key=lambda move: move.z)
     who = (
         f"round {newest} is not"
         if patience == 1

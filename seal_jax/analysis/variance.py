@@ -64,17 +64,17 @@ def anova(rewards: Rewards) -> Components:
     """
     rows = _sums(rewards)
     runs, edits, ratio, within, between = rows[:, :5].sum(0)
-    own, centre = rows[:, 0], rows[:, 5]
+    trainings, centre = rows[:, 0], rows[:, 5]
     passages = len(rows)
     seed = within / (runs - edits)
     edit_raw = (between - (edits - passages) * seed) / (runs - ratio)
     passage_raw = None
     if passages > 1:
-        grand = (own * centre).sum() / runs
-        square = (own * (centre - grand) ** 2).sum()
+        grand = (trainings * centre).sum() / runs
+        square = (trainings * (centre - grand) ** 2).sum()
         spread = ratio - rows[:, 7].sum() / runs
         square -= (passages - 1) * seed + spread * edit_raw
-        passage_raw = float(square / (runs - (own**2).sum() / runs))
+        passage_raw = float(square / (runs - (trainings**2).sum() / runs))
     return Components(
         passages=passages,
         edits=int(edits),
@@ -132,15 +132,15 @@ def _sums(rewards: Rewards) -> np.ndarray:
     squares between edits, weighted mean, mean of means, sum of n^2."""
     rows = []
     for passage in rewards:
-        known = [own for edit in passage if (own := _measured(edit))]
-        if not known:
+        samples = [sample for edit in passage if (sample := _measured(edit))]
+        if not samples:
             continue
-        n = np.array([len(own) for own in known], float)
-        means = np.array([math.fsum(own) / len(own) for own in known])
+        n = np.array([len(sample) for sample in samples], float)
+        means = np.array([math.fsum(sample) / len(sample) for sample in samples])
         centre = (n * means).sum() / n.sum()
         within = sum(
-            float(((np.array(own) - m) ** 2).sum())
-            for own, m in zip(known, means, strict=True)
+            float(((np.array(sample) - m) ** 2).sum())
+            for sample, m in zip(samples, means, strict=True)
         )
         between = (n * (means - centre) ** 2).sum()
         squares = (n**2).sum()
@@ -160,13 +160,13 @@ def _sums(rewards: Rewards) -> np.ndarray:
 
 
 def _measured(edit: Sequence[float | None]) -> list[float]:
-    known = [float(r) for r in edit if r is not None]
-    for value in known:
+    values = [float(r) for r in edit if r is not None]
+    for value in values:
         if not math.isfinite(value):
             raise ValueError(
                 f"reward={value} must be finite; give None for what was not measured"
             )
-    return known
+    return values
 
 
 # What selection gains
@@ -233,7 +233,9 @@ def best_lead(rewards: Rewards) -> list[float | None]:
     """Per passage, its best edit's mean reward minus the mean over its edits."""
     leads: list[float | None] = []
     for passage in rewards:
-        means = [math.fsum(own) / len(own) for e in passage if (own := _measured(e))]
+        means = [
+            math.fsum(sample) / len(sample) for e in passage if (sample := _measured(e))
+        ]
         leads.append(max(means) - math.fsum(means) / len(means) if means else None)
     return leads
 
