@@ -227,10 +227,10 @@ def ask_all[T](
         }
         try:
             for future in concurrent.futures.as_completed(futures):
-                found, reason = future.result()
-                if found is not None:
+                meaning, reason = future.result()
+                if meaning is not None:
                     in_a_row = 0
-                    keep(futures[future], found)
+                    keep(futures[future], meaning)
                     continue
                 failed, in_a_row = failed + 1, in_a_row + 1
                 last_reason = last_reason if stop.is_set() else reason

@@ -98,16 +98,16 @@ def parse(text: str, most: int) -> list[Question]:
     """
     if most < 1:
         raise ValueError(f"most={most} must be at least 1 question")
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for piece in _NEXT.split(text):
         parts = _ANSWER.split(piece, maxsplit=1)
         if len(parts) < 2:
             continue
         asked, answer = " ".join(parts[0].split()).strip("* "), first_line(parts[1])
         key = graders.normalize(asked)
-        if key and answer and key not in found:
-            found[key] = Question(asked, answer)
-    return list(found.values())[:most]
+        if key and answer and key not in questions:
+            questions[key] = Question(asked, answer)
+    return list(questions.values())[:most]
 
 
 def first_line(text: str) -> str:

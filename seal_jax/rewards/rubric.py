@@ -142,9 +142,9 @@ def _quality(
 
 
 def _correctness(passage: str, runs: Sequence[tuple[str, ...]]) -> float:
-    known = {_stem(word) for word in ngrams.words(passage)}
+    stems = {_stem(word) for word in ngrams.words(passage)}
     said = [_stem(word) for run in runs for word in run if word not in _FREE]
-    return sum(word in known for word in said) / len(said) if said else 0.0
+    return sum(word in stems for word in said) / len(said) if said else 0.0
 
 
 def _stem(word: str) -> str:
@@ -189,9 +189,9 @@ def by_judge(
         }
         if pending:
 
-            def keep(key: str, found: tuple[int, ...]) -> None:
-                points[key] = found
-                cache.append_row({"key": key, "points": found})
+            def keep(key: str, scores: tuple[int, ...]) -> None:
+                points[key] = scores
+                cache.append_row({"key": key, "points": scores})
 
             wanted = "give four points of 1 to 5"
             judge.ask_all(pending, cfg, parse=parse, wanted=wanted, keep=keep)

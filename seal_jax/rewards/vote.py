@@ -59,7 +59,7 @@ def rewards(
       ValueError: adapters with other numbers of questions, `blocs` of another length,
         or `leave_own_out` with fewer than two blocs.
     """
-    counts = sorted({len(own) for own in answers_by_adapter})
+    counts = sorted({len(answers) for answers in answers_by_adapter})
     if len(counts) > 1:
         raise ValueError(
             f"adapters answered {counts} questions: a vote needs the same questions of "
@@ -82,11 +82,14 @@ def rewards(
             label: _winner(votes, labels, label if leave_own_out else None)
             for label in set(labels)
         }
-        for own, vote, label in zip(agreed, votes, labels, strict=True):
+        for agreements, vote, label in zip(agreed, votes, labels, strict=True):
             if vote is not None:
                 ballot = _ballot(vote)
-                own.append(float(bool(ballot) and ballot == winners[label]))
-    return [sum(own) / len(own) if own else None for own in agreed]
+                agreements.append(float(bool(ballot) and ballot == winners[label]))
+    return [
+        sum(agreements) / len(agreements) if agreements else None
+        for agreements in agreed
+    ]
 
 
 def _winner(
