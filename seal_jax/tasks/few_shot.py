@@ -89,24 +89,24 @@ def load(exp: Settings) -> tuple[list[list[arc.Task]], list[arc.Task]]:
             "heldout", seed=seed, start=0, count=scale.heldout_tasks
         )
         return train, heldout
-    known = _some("train", task.train, task.train_split, task.train_ids)
+    available = _some("train", task.train, task.train_split, task.train_ids)
     heldout = _some("heldout", task.heldout, task.heldout_split, task.heldout_ids)
     for name, have, want in (
-        ("scale.tasks", known, scale.tasks),
+        ("scale.tasks", available, scale.tasks),
         ("scale.heldout_tasks", heldout, scale.heldout_tasks),
     ):
         if len(have) < want:
             raise ValueError(
                 f"{name}={want} must be at most the {len(have)} tasks that task."
-                f"{'train' if have is known else 'heldout'} gives; use {len(have)}"
+                f"{'train' if have is available else 'heldout'} gives; use {len(have)}"
             )
     heldout = heldout[: scale.heldout_tasks]
     places = [
-        [(r * scale.tasks + i) % len(known) for i in range(scale.tasks)]
+        [(r * scale.tasks + i) % len(available) for i in range(scale.tasks)]
         for r in range(scale.rounds)
     ]
-    train = [[known[i] for i in own] for own in places]
-    shared = {t.id for own in train for t in own} & {t.id for t in heldout}
+    train = [[available[i] for i in indices] for indices in places]
+    shared = {t.id for tasks in train for t in tasks} & {t.id for t in heldout}
     if shared:
         raise ValueError(
             f"task {min(shared)!r} is among the training and the held-out tasks; "
@@ -361,13 +361,15 @@ class FewShotTask:
         left = iter(answers)
         rows = []
         guesses = self.guesses(item, answers)
-        for test, own, two in zip(item.tests, self._views(item), guesses, strict=True):
-            parsed = [arc_vote.parse(next(left)) for _ in own]
+        for test, views, two in zip(
+            item.tests, self._views(item), guesses, strict=True
+        ):
+            parsed = [arc_vote.parse(next(left)) for _ in views]
             rows.append(
                 {
                     "guesses": two,
                     "right": test.output in two,
-                    "views": len(own),
+                    "views": len(views),
                     "parsed": sum(grid is not None for grid in parsed),
                 }
             )
@@ -411,8 +413,8 @@ class FewShotTask:
             "leave it out of the data",
         )
         # Every training line of every configuration has the length of one of these.
-        every = arc_data.pool(item, _EVERYTHING, exp.data, length=self._length)
-        if not every or not self._count(item, _NOTHING):
+        examples = arc_data.pool(item, _EVERYTHING, exp.data, length=self._length)
+        if not examples or not self._count(item, _NOTHING):
             raise ValueError(
                 f"task {item.id}: no training line with data.leave={exp.data.leave} "
                 f"stays within data.max_side={exp.data.max_side} and data.max_tokens="
@@ -420,12 +422,12 @@ class FewShotTask:
             )
         fits(
             "a training line",
-            max(map(self._length, every)),
+            max(map(self._length, examples)),
             min(exp.inner.row_tokens, context),
             f"lower data.max_tokens={exp.data.max_tokens} or raise inner.row_tokens",
         )
-        for own in self._views(item):
-            if not own:
+        for views in self._views(item):
+            if not views:
                 raise ValueError(
                     f"task {item.id}: no view of a test is shorter than "
                     f"views.max_tokens={exp.views.max_tokens}; raise it, or leave the "

@@ -84,12 +84,12 @@ def load_template(name_or_path: str, kind: str) -> str:
     """
     if kind not in _KINDS:
         raise ValueError(f"kind={kind!r} must be one of {', '.join(_KINDS)}")
-    known, placeholders = _KINDS[kind]
-    if name_or_path in known:
-        return known[name_or_path]
+    templates, placeholders = _KINDS[kind]
+    if name_or_path in templates:
+        return templates[name_or_path]
     path = Path(name_or_path)
     if not path.is_file():
-        names = f"one of {', '.join(known)}, or the path of a text file"
+        names = f"one of {', '.join(templates)}, or the path of a text file"
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(
                 f"{kind} prompt {name_or_path!r}: no such file; give {names}"
@@ -224,7 +224,7 @@ def sentences(text: str) -> list[str]:
     Cuts follow . ! ? and white space, and line breaks; common abbreviations and
     initials ("J. S. Bach") do not end a sentence. White space at the cuts is dropped.
     """
-    found = []
+    pieces = []
     for paragraph in text.splitlines():
         start = 0
         for match in _SENTENCE_END.finditer(paragraph):
@@ -232,10 +232,10 @@ def sentences(text: str) -> list[str]:
             word = words[-1].lstrip("\"'“‘([") if words else ""
             if match[0].rstrip() == "." and _is_abbreviation(word):
                 continue
-            found.append(paragraph[start : match.end()].strip())
+            pieces.append(paragraph[start : match.end()].strip())
             start = match.end()
-        found.append(paragraph[start:].strip())
-    return [sentence for sentence in found if sentence]
+        pieces.append(paragraph[start:].strip())
+    return [sentence for sentence in pieces if sentence]
 
 
 def _is_abbreviation(word: str) -> bool:

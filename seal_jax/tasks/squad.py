@@ -114,7 +114,7 @@ def parse(records: Any, name: str) -> list[Passage]:
             f"{name}: must be a list of at least one passage, not {what}; each is "
             '{"title", "context", "questions"}'
         )
-    found, seen = [], {}
+    passages, seen = [], {}
     for index, record in enumerate(records):
         where = f"{name}: record {index}"
         passage = _parse_record(record, where)
@@ -124,8 +124,8 @@ def parse(records: Any, name: str) -> list[Passage]:
                 "remove one of them"
             )
         seen[passage.id] = index
-        found.append(passage)
-    return found
+        passages.append(passage)
+    return passages
 
 
 def group(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -247,7 +247,7 @@ def passages(
       count: number of passages.
       forward_share: probability that a sentence states its fact subject first.
     """
-    made = []
+    passage_list = []
     for index in range(start, start + count):
         rng = random.Random(f"passage {group} {seed} {index}")
         kind = "person" if rng.random() < 0.75 else "firm"
@@ -260,8 +260,10 @@ def passages(
         )
         oracle = "\n".join(fact.forward(rng.randrange(2)) for fact in facts)
         title = rng.choice(PLACES)
-        made.append(Passage(f"{group}-{seed}-{index}", title, text, questions, oracle))
-    return made
+        passage_list.append(
+            Passage(f"{group}-{seed}-{index}", title, text, questions, oracle)
+        )
+    return passage_list
 
 
 def sequences(
@@ -291,10 +293,10 @@ def sequences(
             f"most half of the {len(names)} of group={group!r}; use "
             f"{len(names) // 4} passages"
         )
-    made: list[list[Passage]] = []
+    lists: list[list[Passage]] = []
     waiting: list[tuple[Passage, set[str]]] = []
     for _ in range(count):
-        chosen, told, left = [], set(), []
+        chosen, named, left = [], set(), []
         while len(chosen) < length:
             if waiting:
                 passage, about = waiting.pop(0)
@@ -304,14 +306,14 @@ def sequences(
                 )[0]
                 about = {name for name in names if name in passage.text}
                 start += 1
-            if about & told:
+            if about & named:
                 left.append((passage, about))
             else:
                 chosen.append(passage)
-                told |= about
-        made.append(chosen)
+                named |= about
+        lists.append(chosen)
         waiting = left + waiting
-    return made
+    return lists
 
 
 # Residents that pretraining (`world_docs.py`) tells of
@@ -358,20 +360,20 @@ def known_passages(*, seed: int, start: int, count: int) -> list[Passage]:
     Raises:
       ValueError: there are fewer.
     """
-    asked = [known for known in known_residents() if known.asked]
+    asked = [resident for resident in known_residents() if resident.asked]
     random.Random(f"known passages {seed}").shuffle(asked)
     if start + count > len(asked):
         raise ValueError(
             f"start={start} + count={count} residents must be at most the "
             f"{len(asked)} that pretraining asked about; ask for fewer"
         )
-    made = []
-    for known in asked[start : start + count]:
-        name = known.facts[0].subject
+    passage_list = []
+    for resident in asked[start : start + count]:
+        name = resident.facts[0].subject
         rng = random.Random(f"known passage {seed} {name}")
         questions = tuple(
             Question(fact.question(rng.randrange(2)), fact.value)
-            for fact in known.facts
+            for fact in resident.facts
         )
-        made.append(Passage(f"known-{name}", known.title, "", questions))
-    return made
+        passage_list.append(Passage(f"known-{name}", resident.title, "", questions))
+    return passage_list

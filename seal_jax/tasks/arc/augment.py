@@ -163,10 +163,10 @@ def color_map(used: Iterable[int], rng: RandomState) -> tuple[int, ...]:
     while moving and free:
         renamed[moving.pop(0)] = free.pop(rng.randint(len(free)))
     while moving:
-        one = moving[0]
-        other = moving[rng.randint(len(moving))]
-        renamed |= {one: other, other: one}
-        moving = [color for color in moving if color not in (one, other)]
+        first = moving[0]
+        second = moving[rng.randint(len(moving))]
+        renamed |= {first: second, second: first}
+        moving = [color for color in moving if color not in (first, second)]
     rest = [color for color in range(COLORS) if color not in renamed]
     names = [color for color in range(COLORS) if color not in renamed.values()]
     renamed |= dict(zip(rest, names, strict=True))

@@ -114,7 +114,7 @@ def pool(
     """All examples of a dataset, before the cap; see `dataset`."""
     names = augmenters(switches)
     versions = _versions(task.train, names, cfg.max_side)
-    found = []
+    keys = []
     for level in cfg.leave:
         rng = RandomState(_SEED)
         plain = dict.fromkeys(_augmented(versions, len(task.train), level))
@@ -123,9 +123,9 @@ def pool(
             for _ in range(cfg.permute)
             for example in plain
         ]
-        found += dict.fromkeys([*plain, *copies])
+        keys += dict.fromkeys([*plain, *copies])
     unpacked: dict[_Packed, Pair] = {}
-    examples = (_unpack(example, unpacked) for example in found)
+    examples = (_unpack(example, unpacked) for example in keys)
     return tuple(e for e in examples if length(e) < cfg.max_tokens)
 
 
@@ -177,8 +177,13 @@ def _permuted(example: _Key, rng: RandomState, *, recolor: bool) -> _Key:
         used = {color for pair in example for color in pair[1] + pair[3]}
         colors = arc_augment.color_map(used, rng)
         example = tuple(
-            (a, arc_augment.recolor(one, colors), b, arc_augment.recolor(other, colors))
-            for a, one, b, other in example
+            (
+                a,
+                arc_augment.recolor(input_cells, colors),
+                b,
+                arc_augment.recolor(output_cells, colors),
+            )
+            for a, input_cells, b, output_cells in example
         )
     *context, query = example
     return (*(context[i] for i in arc_augment.order(len(context), rng)), query)

@@ -192,8 +192,8 @@ def _records(value: Any) -> Any:
     if len(inputs) != len(outputs):
         return value
     return [
-        {"input": one, "output": other}
-        for one, other in zip(inputs, outputs, strict=True)
+        {"input": input_grid, "output": output_grid}
+        for input_grid, output_grid in zip(inputs, outputs, strict=True)
     ]
 
 

@@ -243,8 +243,10 @@ def random_edit(
     Raises:
       ValueError: no switches leave room for one epoch.
     """
-    every = [Switches(*mesh) for mesh in itertools.product((False, True), repeat=4)]
-    for switches in rng.sample(every, len(every)):
+    combinations = [
+        Switches(*mesh) for mesh in itertools.product((False, True), repeat=4)
+    ]
+    for switches in rng.sample(combinations, len(combinations)):
         most = most_epochs(sequences(switches), limits)
         if most:
             break

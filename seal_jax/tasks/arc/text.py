@@ -167,8 +167,8 @@ def propose_prompt(task: Task, *, chat: Chat, template: Propose) -> str:
 
 
 def _demonstration(pair: Pair) -> str:
-    one, other = ("\n".join(map(_row_text, grid)) for grid in pair)
-    return f"Input:\n{one}\n\nOutput:\n{other}\n\n"
+    input_text, output_text = ("\n".join(map(_row_text, grid)) for grid in pair)
+    return f"Input:\n{input_text}\n\nOutput:\n{output_text}\n\n"
 
 
 def load_instruction(name_or_file: str) -> str:

@@ -93,8 +93,8 @@ def views(
       length: tokens of view and true answer.
     """
     for level in (1, 2):
-        found = _views(task, test, cfg, RandomState(seed), level)
-        short = [view for view in found if length(view.example) < cfg.max_tokens]
+        candidates = _views(task, test, cfg, RandomState(seed), level)
+        short = [view for view in candidates if length(view.example) < cfg.max_tokens]
         if short:
             return short
     return []
