@@ -106,7 +106,7 @@ def _adapted(
                 round_phases.write(
                     policy,
                     done.adapters,
-                    part.asked(chunk),
+                    part.requests(chunk),
                     exp.answer,
                     warm_up=warm_up,
                 )

@@ -86,7 +86,7 @@ def planned(jobs: Sequence[plan.Job], cfg: PlanConfig, *, pool: int) -> dict[str
 
 def answering(part: arc_task.Part, *, prompt_multiple: int) -> dict[str, int]:
     """What the adapters read and write; prompts are read in pages of equal width."""
-    wanted = part.asked(part.trials)
+    wanted = part.requests(part.trials)
     pages = generate.paged([request for request, _ in wanted], policies.PER_PAGE)
     width = generate.padded_width((page.width for page in pages), prompt_multiple)
     return {
@@ -109,7 +109,7 @@ def least(
     made = dict.fromkeys(arc_phases.PHASES, 0.0)
     for which in arc_phases.SETS:
         part: arc_task.Part = getattr(whole, which)
-        own, wanted = work(part.jobs()), part.asked(part.trials)
+        own, wanted = work(part.jobs()), part.requests(part.trials)
         seconds = (
             parts.continued(
                 [len(prompt) for prompt in part.prompts],

@@ -149,7 +149,7 @@ class Part:
             schedule=inner.schedule,
         )
 
-    def asked(self, chunk: Sequence[Trial]) -> list[tuple[generate.Request, int]]:
+    def requests(self, chunk: Sequence[Trial]) -> list[tuple[generate.Request, int]]:
         """Every view of the task of each adapter, and for how many tokens."""
         return [
             (generate.Request(prompt, number), answer)
@@ -224,7 +224,9 @@ def _part(
     def dataset(task: int, switches: str) -> tuple[tuple[Tokens, ...], Tokens]:
         pairs = tasks[task].datasets[switches]
         own = random.Random(f"{name} {task} {switches}")
-        lines = tuple(_cut(ids, prompt + answer, own) for prompt, answer in pairs)
+        lines = tuple(
+            _random_slice(ids, prompt + answer, own) for prompt, answer in pairs
+        )
         return lines, tuple(prompt for prompt, _ in pairs)
 
     edits = tuple(tuple(edit(task, e) for e in range(count)) for task in tasks)
@@ -243,9 +245,10 @@ def _part(
             tuple(min(_written(one), exp.propose.max_tokens) for one in own)
             for own in edits
         ),
-        prompts=tuple(_cut(ids, task.propose_prompt, rng) for task in tasks),
+        prompts=tuple(_random_slice(ids, task.propose_prompt, rng) for task in tasks),
         views=tuple(
-            tuple(_cut(ids, prompt, rng) for prompt, _ in task.views) for task in tasks
+            tuple(_random_slice(ids, prompt, rng) for prompt, _ in task.views)
+            for task in tasks
         ),
         dataset=dataset,
         trials=tuple(sorted(trials, key=lambda trial: -steps(trial))),
@@ -257,7 +260,7 @@ def _written(edit: arc_edit.SelfEdit) -> int:
     return arc_workload.count(json.dumps(json.loads(edit.json()), indent=2))
 
 
-def _cut(ids: Tokens, size: int, rng: random.Random) -> Tokens:
+def _random_slice(ids: Tokens, size: int, rng: random.Random) -> Tokens:
     """So many ids, from a random place on."""
     first = rng.randrange(len(ids) - size)
     return ids[first : first + size]

@@ -85,9 +85,9 @@ def solve_pieces(example: arc_data.Example) -> Pieces:
     weights[0] = weights[0] if len(weights) == 1 else GUESS
     pieces: Pieces = []
     at = 0
-    for found, weight in zip(_OUTPUT.finditer(text), weights, strict=True):
-        pieces += [(text[at : found.start()], PROMPT), (found[0], weight)]
-        at = found.end()
+    for match, weight in zip(_OUTPUT.finditer(text), weights, strict=True):
+        pieces += [(text[at : match.start()], PROMPT), (match[0], weight)]
+        at = match.end()
     return [*pieces, (None, ANSWER)]
 
 

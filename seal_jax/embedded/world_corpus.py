@@ -28,12 +28,12 @@ LISTED, VALUE, TEMPLATE, PROMPT = 0.5, 1.0, 0.1, 0.03
 
 def corpus() -> Corpus:
     """The corpus, for `pretrain`."""
-    known = world.known_residents()
+    residents = world.known_residents()
     return Corpus(
         vocabulary(),
         WORDS,
-        lambda rng, progress: document(rng, at(progress), known=known),
-        functools.partial(probes, known=known),
+        lambda rng, progress: document(rng, at(progress), residents=residents),
+        functools.partial(probes, residents=residents),
         VALUE,
     )
 
@@ -123,9 +123,9 @@ def roll_document(rng: random.Random) -> Pieces:
     return [*pieces, (None, TEMPLATE)]
 
 
-def line_document(rng: random.Random, known: list[world.Known]) -> Pieces:
+def line_document(rng: random.Random, residents: list[world.Known]) -> Pieces:
     """One fact as a training line: title, line break, sentence."""
-    resident = rng.choice(known)
+    resident = rng.choice(residents)
     fact = rng.choice(resident.facts)
     return [
         (f"{resident.title}\n", PROMPT),
@@ -134,9 +134,9 @@ def line_document(rng: random.Random, known: list[world.Known]) -> Pieces:
     ]
 
 
-def question_document(rng: random.Random, known: list[world.Known]) -> Pieces:
+def question_document(rng: random.Random, residents: list[world.Known]) -> Pieces:
     """One closed-book question in the answering prompt, with its answer."""
-    resident = rng.choice([k for k in known if k.asked])
+    resident = rng.choice([k for k in residents if k.asked])
     fact = rng.choice(resident.facts)
     prompt = self_edit.answer_prompt(
         self_edit.ANSWER_PROMPTS["plain"],
@@ -146,9 +146,9 @@ def question_document(rng: random.Random, known: list[world.Known]) -> Pieces:
     return [(prompt, PROMPT), (fact.value, VALUE), (None, VALUE)]
 
 
-def passage_document(rng: random.Random, known: list[world.Known]) -> Pieces:
+def passage_document(rng: random.Random, residents: list[world.Known]) -> Pieces:
     """A passage about two residents held in memory, as a training line."""
-    first, second = rng.sample(known, 2)
+    first, second = rng.sample(residents, 2)
     facts = rng.sample([*first.facts, *second.facts], 6)
     pieces: Pieces = [(f"{first.title}\n", PROMPT)]
     for fact in facts:
@@ -243,14 +243,14 @@ def _authored_line(
 
 
 def document(
-    rng: random.Random, mixture: Mixture, *, known: list[world.Known]
+    rng: random.Random, mixture: Mixture, *, residents: list[world.Known]
 ) -> Pieces:
     """Draws one document of the mixture."""
     makers = {
         "roll": lambda: roll_document(rng),
-        "line": lambda: line_document(rng, known),
-        "question": lambda: question_document(rng, known),
-        "passage": lambda: passage_document(rng, known),
+        "line": lambda: line_document(rng, residents),
+        "question": lambda: question_document(rng, residents),
+        "passage": lambda: passage_document(rng, residents),
         "read": lambda: read_document(rng, mixture),
         "write": lambda: write_document(rng, mixture),
     }
@@ -259,7 +259,7 @@ def document(
 
 
 def probes(
-    rng: random.Random, *, known: list[world.Known]
+    rng: random.Random, *, residents: list[world.Known]
 ) -> dict[str, Callable[[], Pieces]]:
     """Kinds of documents whose answers `pretrain.probe` looks at, by name.
 
@@ -268,9 +268,9 @@ def probes(
     """
     last = dataclasses.replace(at(1.0), crowd_share=0.0)
     mixtures = [dataclasses.replace(last, plain_share=share) for share in (1.0, 0.0)]
-    unasked = [dataclasses.replace(k, asked=True) for k in known if not k.asked]
+    unasked = [dataclasses.replace(k, asked=True) for k in residents if not k.asked]
     return {
-        "memory": lambda: question_document(rng, [k for k in known if k.asked]),
+        "memory": lambda: question_document(rng, [k for k in residents if k.asked]),
         "extraction": lambda: question_document(rng, unasked),
         "read_forward": lambda: read_document(rng, mixtures[0]),
         "list_forward": lambda: write_document(rng, mixtures[0], quality=1.0),

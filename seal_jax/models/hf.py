@@ -58,8 +58,8 @@ def resolve(name_or_path: str | Path) -> Path:
             / name.removeprefix("embedded:")
         )
         if not (inside / "config.json").is_file():
-            known = sorted(p.parent.name for p in inside.parent.glob("*/config.json"))
-            raise FileNotFoundError(f"model={name!r}: must be one of {known}")
+            shipped = sorted(p.parent.name for p in inside.parent.glob("*/config.json"))
+            raise FileNotFoundError(f"model={name!r}: must be one of {shipped}")
         return inside
     local = Path(name).expanduser()
     if name and local.is_dir():

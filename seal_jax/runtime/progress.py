@@ -22,7 +22,7 @@ def progress(
     visible: bool = True,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
-    every: float = 10.0,
+    interval: float = 10.0,
 ) -> Iterator[Callable[..., None]]:
     """Shows how far a long phase is, with its rate and the time left.
 
@@ -31,7 +31,7 @@ def progress(
                 train(chunk)
                 advance(len(chunk))
 
-    On a terminal this is a bar. Elsewhere it is a plain line at most every `every`
+    On a terminal this is a bar. Elsewhere it is a plain line at most every `interval`
     seconds and one at the end, so that logs stay readable. `done` units were finished
     by an earlier run: they count as progress, not as speed.
 
@@ -57,7 +57,7 @@ def progress(
     def advance(count: int = 1) -> None:
         nonlocal shown
         state.done += count
-        if clock() - shown >= every:
+        if clock() - shown >= interval:
             shown = clock()
             print(state.line(shown), file=out, flush=True)
 

@@ -131,11 +131,11 @@ def test_jobs_are_what_their_configurations_ask_for(bench):
 
 def test_every_adapter_is_asked_every_view(bench):
     part = arc_bench.make(bench).train
-    asked = part.asked(part.trials[:2])
-    assert [(r.adapter, len(r.prompt), n) for r, n in asked] == [
+    requests = part.requests(part.trials[:2])
+    assert [(r.adapter, len(r.prompt), n) for r, n in requests] == [
         (a, *one) for a in (0, 1) for one in ((30, 5), (30, 5), (50, 7))
     ]
-    assert len({request for request, _ in asked}) == 6
+    assert len({request for request, _ in requests}) == 6
 
 
 def test_half_of_the_edits_are_kept_by_made_up_rewards(bench, committed):
