@@ -43,7 +43,7 @@ demo: $(STAMP)
 # Compiling is most of the tests' time, and what they compile runs for milliseconds:
 # without XLA's costly passes it takes two thirds. `make test-slow` and the CI's leg on
 # the newest jax compile as users do.
-test: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+test: export XLA_FLAGS += --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 test: $(STAMP)
 	$(PYTEST) -m "$(FAST)"
 

@@ -220,7 +220,7 @@ def benchmark(
       repeats: times each runs.
 
     Raises:
-      ValueError: see `figures`, `plan.blocks` and `engines.width_of`.
+      ValueError: see `figures`, `plan_arrays.blocks` and `engines.width_of`.
     """
     params = jax.jit(decoder.init_params, static_argnums=1)(
         jax.random.key(training.SEED), arch

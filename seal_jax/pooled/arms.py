@@ -212,7 +212,10 @@ def walk(
     heldout: Sequence[Passage],
     workdir: Path,
 ) -> dict[str, Any]:
-    """The experiment proper: writes, trains, asks; returns the summary."""
+    """The experiment proper: writes, trains, asks; returns the summary.
+
+    Where all weights are trained it consumes `base`: each training loads its own.
+    """
     del heldout
     exp = run.exp
     (passages,) = train
@@ -228,7 +231,7 @@ def walk(
     task = knowledge_of(run)
     jobs = [pooled_texts.job(exp, task, sets[arm].texts, seed) for arm, seed in pairs]
     if exp.pool.how == "full":
-        del base  # Each training loads the weights anew.
+        base.freed()  # Each training loads the weights anew.
         for (arm, seed), job in zip(pairs, jobs, strict=True):
             name = f"ladder/{arm}/{seed}"
             outcome = pooled_steps.finetuned(

@@ -20,14 +20,14 @@ from seal_jax.tasks.knowledge import Knowledge, Rubric, Scorer
 _RUBRIC = "label_free.rubric='judge'"
 
 
-class Graded(Protocol):
+class HasGrade(Protocol):
     """An experiment whose answers are graded."""
 
     @property
     def grade(self) -> GradeConfig: ...
 
 
-def connect(exp: Graded, task: Knowledge, workdir: Path) -> Knowledge:
+def connect(exp: HasGrade, task: Knowledge, workdir: Path) -> Knowledge:
     """The task with its grader.
 
     Raises:

@@ -34,7 +34,7 @@ def imitate[Item](
 ) -> policies.Policy:
     """The policy after a round; it consumes `policy`, unless that is `start`.
 
-    Where nothing was kept that is `policy`, as it was.
+    Where nothing was kept that is `policy`, as it was: nothing is consumed then.
 
     Args:
       run: the experiment.

@@ -160,6 +160,8 @@ def train[Unit](
                 if log is not None:
                     log(measured)
                 say(f"{phase}: {throughput.line(measured, unit, len(rows))}")
+                # Its adapters give way to those of the next: memory is for one pool.
+                del pool
             units.append(store.get(i, rows))
     return units
 

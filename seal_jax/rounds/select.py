@@ -7,7 +7,7 @@ Nothing in that rule asks for new text, and with the rounds the edits of a passa
 alike. Three options ask for it: a bonus in the ranking, and limits on what is copied
 from the passage and on what two chosen edits share.
 
-`rankings` applies the rule to the reference's result files.
+`report.commands.select` applies the rule to the reference's result files.
 """
 
 import dataclasses
@@ -17,13 +17,12 @@ from collections.abc import Sequence
 
 from seal_jax.analysis import ngrams
 from seal_jax.rounds.graded import Graded
+from seal_jax.training.settings import IMITATE_DATA
 
 TIES = ("first", "shortest", "random")
 BASELINE = "baseline"
 
 # What a round learns from. SEAL's own is "replace".
-REPLACE, ACCUMULATE = "replace", "accumulate"
-POLICIES = (REPLACE, ACCUMULATE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +214,7 @@ def choose(
 
 
 def training_set[T](
-    past: Sequence[Sequence[T]], new: Sequence[T], policy: str
+    past: Sequence[Sequence[T]], new: Sequence[T], data: str
 ) -> list[T]:
     """What to train on in this round, in the order in which it came to be.
 
@@ -227,14 +226,14 @@ def training_set[T](
     Args:
       past: what earlier rounds brought, a sequence each, the first round first.
       new: what this round brought.
-      policy: "replace" takes the new data alone, "accumulate" all of them.
+      data: "replace" takes the new data alone, "accumulate" all of them.
 
     Raises:
-      ValueError: unknown `policy`.
+      ValueError: unknown `data`.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy={policy!r} must be one of {', '.join(POLICIES)}")
-    if policy == REPLACE:
+    if data not in IMITATE_DATA:
+        raise ValueError(f"data={data!r} must be one of {', '.join(IMITATE_DATA)}")
+    if data == "replace":
         return list(new)
     return [edit for edits in (*past, new) for edit in edits]
 

@@ -22,12 +22,12 @@ from typing import Any
 RENAMED: dict[str, str] = {}
 
 
-def build(
-    cls: type,
+def build[T](
+    cls: type[T],
     values: Mapping[str, Any],
     path: str = "config",
     renamed: Mapping[str, str] = RENAMED,
-) -> Any:
+) -> T:
     """An instance of the dataclass `cls` from nested mappings.
 
     Args:
@@ -42,7 +42,7 @@ def build(
         refuses.
     """
     hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]
+    names = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
     for key in values:
         if key not in names:
             if (place := f"{path}.{key}".removeprefix("config.")) in renamed:

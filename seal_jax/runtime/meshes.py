@@ -1,6 +1,6 @@
 """Device meshes: rows over the axis `data`, weights over the axis `model`.
 
-Where each weight lies: `model_sharding`.
+Where each weight lies: `models.placement`.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""How fast adapters were trained: rates of one chunk, as numbers and as a line."""
+"""How fast adapters were trained: rates of one pool, as numbers and as a line."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def throughput(
     cfg: inner.EngineConfig,
     mesh: Mesh | None,
 ) -> dict[str, float]:
-    """Rates of one chunk: training alone, but `adapters_per_s` with its answers.
+    """Rates of one pool: training alone, but `adapters_per_s` with its answers.
 
     MFU (Chowdhery et al. 2022, appendix B) is that of the tokens that carry loss, over
     the peak of all devices that trained; it is missing where the peak is not known.
@@ -55,7 +55,7 @@ def throughput(
 
 
 def line(rates: dict[str, float], unit: dict[str, Any], adapters: int) -> str:
-    """A chunk's rates for people."""
+    """A pool's rates for people."""
     digits = formatting.three_digits
     parts = [
         f"{adapters} adapters in {formatting.duration(unit['seconds'])}",

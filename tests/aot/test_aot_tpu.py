@@ -1,6 +1,6 @@
 """The TPU kernels, compiled to the end for chips that are not there.
 
-Needs the libtpu package, no TPU: pytest -m aot tests/test_aot_tpu.py
+Needs the libtpu package, no TPU: pytest -m aot tests/aot/test_aot_tpu.py
 """
 
 import importlib.util

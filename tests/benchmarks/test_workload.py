@@ -32,8 +32,8 @@ def test_it_is_the_work_of_the_published_round(workload, committed):
 
 
 def test_lines_have_the_published_lengths(committed):
-    # Characters of the published lines, quoted in tests/test_faithfulness.py: mean 223,
-    # median 142, 90 % 559, 99 % 1241, longest 1664.
+    # Characters of the published lines, quoted in the end-to-end tests' faithfulness:
+    # mean 223, median 142, 90 % 559, 99 % 1241, longest 1664.
     lengths = sorted(n for job in committed.jobs(1) for n in job)
     n = len(lengths)
     assert statistics.fmean(lengths) == pytest.approx(223 / 4.3, abs=0.3)

@@ -175,3 +175,15 @@ def test_rank_promotion_raises():
     jnp = pytest.importorskip("jax.numpy")
     with pytest.raises(ValueError, match="rank_promotion"):
         jnp.ones((2, 3)) + jnp.ones(3)
+
+
+def test_the_order_is_told_alike_everywhere():
+    """The package's docstring and the page on it name the rooms as `ORDER` does."""
+    rooms = [room for room in ORDER if room != "__main__"]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", page.split("## Module graph")[0], re.M)
+    assert rows == ["seal_kernels", *rooms]
+    text = module_graph.modules()["runtime"].parents[1] / "__init__.py"
+    words = re.findall(r"\w+", text.read_text(encoding="utf-8").split("top:")[1])
+    told = list(dict.fromkeys(word for word in words if word in rooms))
+    assert told == rooms

@@ -1,6 +1,7 @@
 """Pools of jobs: how they are cut, what a store saves, what a kill costs."""
 
 import types
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -110,3 +111,23 @@ def test_no_jobs_are_no_pools(calls):
 
 def test_the_longest_come_first_and_equal_ones_stay_in_order():
     assert pools.longest_first([2, 5, 2, 5, 9]) == [4, 1, 3, 0, 2]
+
+
+def test_a_pool_gives_way_to_the_next(calls):
+    """Memory is planned for one pool: its adapters are gone when the next is there."""
+    adapters, units = [], {}
+
+    class Store:
+        def __contains__(self, i):
+            return i in units
+
+        def put(self, i, pool):
+            assert [i for i, old in enumerate(adapters) if old() is not None] == []
+            adapters.append(weakref.ref(pool.trained.adapters["x"]))
+            units[i] = i
+
+        def get(self, i, rows):
+            return units[i]
+
+    assert train(work(3 * CFG.pool), Store()) == [0, 1, 2]
+    assert len(adapters) == 3

@@ -31,6 +31,6 @@ def test_what_was_given_stays_as_it_was(policy):
     assert (past, new) == ([["a"]], ["b"])
 
 
-def test_an_unknown_policy_is_refused():
-    with pytest.raises(ValueError, match="policy='append' must be one of replace, acc"):
+def test_unknown_data_are_refused():
+    with pytest.raises(ValueError, match="data='append' must be one of replace, acc"):
         select.training_set([], [1], "append")
