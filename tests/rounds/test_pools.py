@@ -113,21 +113,28 @@ def test_the_longest_come_first_and_equal_ones_stay_in_order():
     assert pools.longest_first([2, 5, 2, 5, 9]) == [4, 1, 3, 0, 2]
 
 
-def test_a_pool_gives_way_to_the_next(calls):
-    """Memory is planned for one pool: its adapters are gone when the next is there."""
+def test_a_pool_gives_way_to_the_next(calls, monkeypatch):
+    """Memory is planned for one pool: its adapters are gone when the next trains."""
     adapters, units = [], {}
+    stand_in = packed.train
+
+    def checked(*args, **kwargs):
+        assert [old for old in adapters if old() is not None] == []
+        trained = stand_in(*args, **kwargs)
+        adapters.append(weakref.ref(trained.adapters["x"]))
+        return trained
 
     class Store:
         def __contains__(self, i):
             return i in units
 
         def put(self, i, pool):
-            assert [i for i, old in enumerate(adapters) if old() is not None] == []
-            adapters.append(weakref.ref(pool.trained.adapters["x"]))
-            units[i] = i
+            units[i] = len(pool.rows)
 
         def get(self, i, rows):
             return units[i]
 
-    assert train(work(3 * CFG.pool), Store()) == [0, 1, 2]
+    monkeypatch.setattr(packed, "train", checked)
+    size = CFG.pool
+    assert train(work(3 * size), Store()) == [size, size, size]
     assert len(adapters) == 3
