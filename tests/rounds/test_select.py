@@ -364,10 +364,7 @@ def test_the_module_runs_and_leaves_the_standard_librarys_select_alone(child_env
     code = "import select, selectors, seal_jax.rounds.select; print(select.__name__)"
     for command, want in (
         (["-c", code], "select\n"),
-        (
-            ["-m", "seal_jax.report.commands.select", "-h"],
-            "usage: python -m seal_jax select",
-        ),
+        (["-m", "seal_jax", "select", "-h"], "usage: seal-jax select"),
     ):
         done = subprocess.run(
             [sys.executable, *command], capture_output=True, text=True, env=child_env

@@ -158,7 +158,7 @@ def test_active_adapters_name_their_row_of_the_stacks():
     (block,) = plan_arrays.blocks(jobs, cfg, eos=46, frozen_of=of)
     assert block.extras.anchors is None
     in_slot, seen = {}, []
-    for i in range(block.count):
+    for i in range(block.length):
         step = block.steps
         starts = step.starts[i][: step.start_count[i]]
         in_slot |= {slot: own for slot, own in starts.tolist()}

@@ -328,7 +328,7 @@ def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch):
             spoilt = jax.tree.map(lambda x: x.at[:, 2].set(bad), slots.adapter)
             slots = slots._replace(adapter=spoilt)
         rest = jax.tree.map(lambda leaf: np.roll(leaf, -1, axis=0), block.steps)
-        left = np.array([block.count - 1], np.int32)
+        left = np.array([block.length - 1], np.int32)
         return train(params, (slots, results), keys, rest, left)[1]
 
     clean, poisoned = run(poison=False), run(poison=True)
