@@ -5,7 +5,7 @@
 CONFIG  ?= configs/tiny.py
 WORKDIR ?= runs/tiny
 # Two workers: a test that compiles keeps about one core busy.
-PYTEST  ?= .venv/bin/python -m pytest -q -n 2 --dist loadfile
+PYTEST  ?= .venv/bin/python -m pytest -q -n 2 --dist worksteal
 STAMP   := .venv/.setup-done
 AOT     := .venv-aot/.setup-done
 DOCS    := .venv-docs/.setup-done
@@ -53,7 +53,7 @@ test-slow: $(STAMP)
 # Plugins for accelerators in an environment of their own: in .venv jax would look for
 # drivers at every start.
 test-aot: $(AOT)
-	.venv-aot/bin/python -m pytest -q -n 2 --dist loadfile -m aot
+	.venv-aot/bin/python -m pytest -q -n 2 --dist worksteal -m aot
 
 $(AOT): $(STAMP)
 	UV_PROJECT_ENVIRONMENT=.venv-aot "$$(cat $(STAMP))" sync --frozen --quiet --group aot

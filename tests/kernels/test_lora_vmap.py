@@ -152,8 +152,7 @@ print(json.dumps({"devices": jax.device_count(), **out}))
 
 
 def test_shard_map_gives_each_device_its_own_adapters(child_env):
-    flags = child_env.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-    env = {**child_env, "XLA_FLAGS": flags}
+    env = {**child_env, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     command = [sys.executable, "-W", "error", "-c", CHILD]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

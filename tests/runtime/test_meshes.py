@@ -76,8 +76,7 @@ CASES = [("qwen2", 8, 1, 1.0), ("qwen2", 2, 4, 0.25), ("llama", 4, 2, 0.5)]
 
 @pytest.fixture(scope="module")
 def compared(child_env):
-    flags = child_env.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    env = child_env | {"XLA_FLAGS": flags}
+    env = child_env | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     env["PYTHONPATH"] += f":{golden_models.GOLDEN.parent}"
     done = subprocess.run(
         [

@@ -310,7 +310,7 @@ print(json.dumps([both.losses, kernel.sharding.shard_shape(kernel.shape)[-1]]))
 
 
 def test_a_mesh_trains_the_same(once, tmp_path, root, child_env):
-    flags = child_env.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    flags = "--xla_force_host_platform_device_count=4"
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path / "leaves.npz")],
         cwd=root / "tests/training",
