@@ -112,7 +112,8 @@ def graded(
     passages = [passage for group in scores for passage in group]
     flat_scores = [score for passage in passages for score in passage]
     missing = sum(score is None for score in flat_scores)
-    blank = any(mean(passage) is None for passage in passages)
+    # One without questions of this half is not missing any.
+    blank = any(passage and mean(passage) is None for passage in passages)
     if missing > setting.task.max_missing * len(flat_scores) or blank:
         raise scoring.MissingJudgementsError(
             f"{setting.arm}: {missing} of {len(flat_scores)} judgements could not be "
@@ -129,7 +130,9 @@ def forgotten(
     before: Sequence[Scores],
     of: Sequence[int],
 ) -> dict[int, float | None]:
-    """Forgetting of the earlier passages' questions, of the sequences `of`.
+    """Forgetting of the earlier passages' choosing questions, of the sequences `of`.
+
+    `before`: their scores before the edit.
 
     Raises:
       scoring.MissingJudgementsError: see `graded`.
@@ -138,7 +141,7 @@ def forgotten(
         return dict.fromkeys(of, 0.0)
     groups = [
         list(sequence[: t - 1]) if s in of else []
-        for s, sequence in enumerate(setting.sequences)
+        for s, sequence in enumerate(setting.choosing)
     ]
     _, scores = ask(setting, stack, groups, t)
     return {s: lost(before[s], scores[s]) for s in of}

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seal_jax.rounds import select
+
 
 def replayed(lines: Sequence[str], count: int, seed: tuple[int, ...]) -> list[str]:
     """Up to `count` of the earlier `lines`, drawn without replacement.
@@ -68,8 +70,13 @@ def penalized(
 
 
 def best(rewards: Sequence[float | None]) -> int:
-    """The first of the highest rewards; None, not known, is below all others."""
-    values = [-math.inf if r is None else r for r in rewards]
+    """The first of the highest rewards; None, not known, is below all others.
+
+    Equal shares may differ in the last bit (`select.SHARE_DIGITS`).
+    """
+    values = [
+        -math.inf if r is None else round(r, select.SHARE_DIGITS) for r in rewards
+    ]
     return values.index(max(values))
 
 

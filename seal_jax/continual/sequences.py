@@ -9,6 +9,9 @@ For each arm (a way of not forgetting, `CONTROLS`):
         stack    = stack with the committed block       what was learned
         scores   = ask(passages 1 .. t, probes)         without the passages
 
+Where an arm chooses, half of each passage's questions decide, and the other half is
+what all arms report (`halves`).
+
 Row 0 of a sequence's matrix is the un-edited model on all its passages, row t the model
 after t of them (SEAL, arXiv 2506.10943, the forgetting experiment). The probes are
 about what no edit touches; no control ever sees them.
@@ -29,6 +32,7 @@ import numpy as np
 from seal_jax.analysis.forgetting import Matrix
 from seal_jax.continual import ask as continual_ask
 from seal_jax.continual import files as continual_files
+from seal_jax.continual import halves
 from seal_jax.continual import step as continual_step
 from seal_jax.continual import table as continual_table
 from seal_jax.continual.entries import AskedEntry, BaseEntry, LearnedEntry, StepEntry
@@ -111,10 +115,13 @@ def walk(
         generic = run.journal.cached(
             "continual/generic", lambda: continual_step.generic_texts(run, base)
         )
+    divided = setting(MERGE).halves
+    base_row = halves.reported_base(before, divided)
     rows = []
     for arm in exp.arms:
         steps = walk_arm(setting(arm, generic), before, workdir)
-        rows.append(continual_table.arm_row(arm, before, steps))
+        steps = [halves.reported_step(step, divided) for step in steps]
+        rows.append(continual_table.arm_row(arm, base_row, steps))
         matrices = [
             Matrix(
                 tuple(map(tuple, cells)),
@@ -127,8 +134,12 @@ def walk(
             continual_files.write(workdir / "continual" / arm, matrices)
     return {
         "kind": "continual",
-        "arms": [continual_table.table_row(r, before) for r in rows],
-        "paired": continual_table.pairs(rows, before),
+        "questions": {
+            "choosing": sum(len(h.choosing) for parts in divided for h in parts),
+            "reporting": sum(len(h.reporting) for parts in divided for h in parts),
+        },
+        "arms": [continual_table.table_row(r, base_row) for r in rows],
+        "paired": continual_table.pairs(rows, base_row),
     }
 
 
@@ -162,7 +173,10 @@ def walk_arm(setting: Setting, before: BaseEntry, workdir: Path) -> list[StepEnt
         if name not in run.journal:
             answered = ask_all(setting, stack, t, done, learned)
             run.journal.put(name, {**learned, **answered})
-            line = continual_table.report(run.journal.get(name), before)
+            line = continual_table.report(
+                halves.reported_step(run.journal.get(name), setting.halves),
+                halves.reported_base(before, setting.halves),
+            )
             run.metrics.log(t, {f"{arm}/{k}": v for k, v in line.items()})
             words = ", ".join(f"{k} {v:.3f}" for k, v in line.items())
             run.say(f"{arm}: passage {t}: {words}")
@@ -185,7 +199,14 @@ def learn(
     if distributed.share(lambda: checkpoint.latest(folder) or 0) < t:
         begin = time.monotonic()
         scores = [entry["scores"] for entry in done[-1:]]
-        before = scores[0] if scores else [[] for _ in setting.sequences]
+        before = [
+            halves.of_scores(rows, parts, "choosing")
+            for rows, parts in zip(
+                scores[0] if scores else [[] for _ in setting.sequences],
+                setting.halves,
+                strict=True,
+            )
+        ]
         earlier = [
             [line for lines in passages for line in lines]
             for passages in learned_lines(setting, done)

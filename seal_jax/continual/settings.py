@@ -16,6 +16,8 @@ from seal_jax.training.settings import MASKED, EngineOptions, InnerConfig
 # What an arm may add to merging one self-edit after the other, or do instead.
 MERGE = "merge"
 CONTROLS = ("gate", "replay", "kl", "orthogonal", "keep", "best", "penalty")
+# Those that ask questions in order to choose.
+CHOOSING = frozenset({"gate", "best", "penalty"})
 
 # Pairs that cannot be in the same arm.
 _APART = (
@@ -134,6 +136,11 @@ class Continual:
     def controls(self) -> frozenset[str]:
         """Those of any arm."""
         return frozenset().union(*map(controls, self.arms))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any arm asks questions in order to choose (`halves`)."""
+        return bool(self.controls & CHOOSING)
 
     @property
     def imitate(self) -> None:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from seal_jax.continual import halves
 from seal_jax.continual.settings import Continual, controls
 from seal_jax.generation import policies
 from seal_jax.models import lora
@@ -58,6 +59,25 @@ class Setting:
     def task(self) -> knowledge.Knowledge:
         assert isinstance(self.run.task, knowledge.Knowledge)
         return self.run.task
+
+    @functools.cached_property
+    def halves(self) -> halves.AllHalves:
+        """Of each sequence's passages the questions that choose and that report."""
+
+        def of(passage: Passage) -> halves.Halves:
+            if self.exp.chooses:
+                return halves.drawn(passage, seed=self.exp.seed)
+            return halves.undivided(passage)
+
+        return [[of(passage) for passage in sequence] for sequence in self.sequences]
+
+    @functools.cached_property
+    def choosing(self) -> list[list[Passage]]:
+        """The sequences' passages with the questions that choose."""
+        return [
+            [half.chooses(p) for p, half in zip(sequence, parts, strict=True)]
+            for sequence, parts in zip(self.sequences, self.halves, strict=True)
+        ]
 
     @property
     def candidates(self) -> int:

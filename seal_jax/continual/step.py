@@ -217,7 +217,8 @@ def decide(
       stack: what each sequence has learned.
       candidates: the adapters of passage t.
       t: which passage.
-      before: the scores of each sequence's earlier passages, before this edit.
+      before: the scores of each sequence's earlier passages before this edit, on the
+        questions that choose.
     """
     count = len(setting.sequences)
     rewards: list[list[float | None]] = [[] for _ in range(count)]
@@ -265,7 +266,7 @@ def candidates_rewards(
             tried = setting.written(stack, tried, t)
         groups = [
             [*(sequence[: t - 1] if weight else ()), sequence[t - 1]]
-            for sequence in setting.sequences
+            for sequence in setting.choosing
         ]
         _, scores = continual_ask.ask(setting, tried, groups, t)
         for s, (*earlier, new) in enumerate(scores):

@@ -22,7 +22,9 @@ from seal_jax.training.settings import IMITATE_DATA
 TIES = ("first", "shortest", "random")
 BASELINE = "baseline"
 
-# What a round learns from. SEAL's own is "replace".
+# `Rule.digits` of our own rounds. A mean of grades is a quotient, and two that are
+# equal as fractions may differ in the last bit; without rounding that bit would decide.
+SHARE_DIGITS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +66,13 @@ class Rule:
     adapter. None chooses regardless.
 
     Edits are ranked by reward + `bonus` * novelty, while thresholds are for the reward;
-    a novelty that is not known has no bonus. An edit of which more than `max_copied` is
-    in its passage is never chosen; one that overlaps by more than `max_overlap` with a
-    better one that is chosen already is passed over. What is not known passes; None is
+    a novelty that is not known has no bonus. `digits`: decimals to which that sum is
+    rounded first, so that what differs by less is a tie; None ranks it as it is, as the
+    reference does with the means in its files.
+
+    An edit of which more than `max_copied` is in its passage is never chosen; one that
+    overlaps by more than `max_overlap` with a better one that is chosen already is
+    passed over. What is not known passes; None is
     no limit.
 
     Raises:
@@ -79,6 +85,7 @@ class Rule:
     bonus: float = 0.0
     max_copied: float | None = None
     max_overlap: float | None = None
+    digits: int | None = None
 
     def __post_init__(self):
         if self.k_best < 1:
@@ -98,6 +105,10 @@ class Rule:
         if not (math.isfinite(self.bonus) and self.bonus >= 0):
             raise ValueError(
                 f"bonus={self.bonus} must be at least 0 and finite; 0 is none"
+            )
+        if self.digits is not None and not 0 <= self.digits <= 15:
+            raise ValueError(
+                f"digits={self.digits} must be between 0 and 15; None rounds nothing"
             )
         for name in ("max_copied", "max_overlap"):
             limit = getattr(self, name)
@@ -163,8 +174,8 @@ def best(
             continue
         if rule.threshold == BASELINE and reward == least:
             continue
-        # A mean is a quotient: equal shares may differ in the last bit.
-        scored.append((round(reward + rule.bonus * (novelty or 0.0), 12), e))
+        value = reward + rule.bonus * (novelty or 0.0)
+        scored.append((value if rule.digits is None else round(value, rule.digits), e))
     # Stable: ties stay in `order`.
     scored.sort(key=lambda s: s[0], reverse=True)
     chosen: list[int] = []

@@ -108,6 +108,7 @@ class SelectConfig:
             bonus=self.novelty_bonus,
             max_copied=self.max_copied,
             max_overlap=self.max_overlap,
+            digits=select.SHARE_DIGITS,
         )
 
     @property

@@ -14,6 +14,7 @@ import tiny_model
 from seal_jax.analysis import forgetting
 from seal_jax.continual import ask as continual_ask
 from seal_jax.continual import files as continual_files
+from seal_jax.continual import halves
 from seal_jax.continual import sequences as continual
 from seal_jax.continual import stack as continual_stack
 from seal_jax.continual import step as continual_step
@@ -336,6 +337,58 @@ def test_arms_begin_alike_and_part_when_their_controls_act(walked):
     )
 
 
+def chosen_by(walked, s, scores):
+    """Scores of sequence s on the questions that choose."""
+    divided = walked.setting("merge").halves[s]
+    return halves.of_scores(scores, divided, "choosing")
+
+
+def test_what_chooses_is_in_no_row_and_all_rows_report_the_same(walked):
+    divided = walked.setting("merge").halves
+    flat = [half for parts in divided for half in parts]
+    assert all(half.choosing and half.reporting for half in flat)
+    assert walked.summary["questions"] == {
+        "choosing": sum(len(half.choosing) for half in flat),
+        "reporting": sum(len(half.reporting) for half in flat),
+    }
+    for arm, row in zip(ARMS, walked.summary["arms"], strict=True):
+        last = walked.steps(arm)[-1]["scores"]
+        shown = [
+            [
+                np.mean([scores[t][q] for q in half.reporting])
+                for t, half in enumerate(p)
+            ]
+            for scores, p in zip(last, divided, strict=True)
+        ]
+        assert row["final"]["mean"] == pytest.approx(np.mean(shown))
+
+
+def test_where_no_arm_chooses_all_questions_report(walked):
+    exp = dataclasses.replace(walked.exp, arms=("merge", "replay", "keep"))
+    run = dataclasses.replace(walked.state, exp=exp)
+    setting = dataclasses.replace(walked.setting("merge"), run=run)
+    for sequence, parts in zip(walked.sequences, setting.halves, strict=True):
+        for passage, half in zip(sequence, parts, strict=True):
+            assert half.choosing == ()
+            assert half.reporting == tuple(range(len(passage.questions)))
+
+
+def test_a_passage_of_one_question_only_reports_and_takes_the_first_edit(
+    walked, monkeypatch
+):
+    setting = walked.setting("penalty")
+    single = [
+        [dataclasses.replace(p, questions=p.questions[:1]) for p in sequence]
+        for sequence in walked.sequences
+    ]
+    setting = dataclasses.replace(setting, sequences=single)
+    candidates = continual_step.train(
+        setting, setting.empty, [["a b", "c d"]] * 2, 1, [[], []]
+    )
+    commit = continual_step.decide(setting, setting.empty, candidates, 1, [[], []])
+    assert commit.chosen == [0, 0] and commit.rewards == [[None, None]] * 2
+
+
 def test_the_gate_keeps_to_its_budget(walked):
     steps = walked.steps("replay+gate")
     tried = [gates for entry in steps for gates in entry["gates"]]
@@ -347,7 +400,10 @@ def test_the_gate_keeps_to_its_budget(walked):
     # What the gate measured at the scale it took is what the next row shows.
     for before, entry in itertools.pairwise(steps):
         for s, gates in enumerate(entry["gates"]):
-            lost = continual_ask.lost(before["scores"][s], entry["scores"][s][:-1])
+            lost = continual_ask.lost(
+                chosen_by(walked, s, before["scores"][s]),
+                chosen_by(walked, s, entry["scores"][s][:-1]),
+            )
             expected = dict(map(tuple, gates)).get(entry["scales"][s], 0.0)
             assert lost == pytest.approx(expected)
 
@@ -359,7 +415,8 @@ def test_penalised_candidates_are_chosen_by_acquisition_and_forgetting(walked):
             assert rewards[entry["chosen"][s]] == max(rewards)
     first = walked.steps("kl+orthogonal+penalty")[0]
     for s, rewards in enumerate(first["rewards"]):
-        acquired = scoring.mean(first["scores"][s][0])
+        (by,) = chosen_by(walked, s, first["scores"][s])
+        acquired = scoring.mean(by)
         assert rewards[first["chosen"][s]] == pytest.approx(acquired)
 
 
@@ -421,7 +478,8 @@ def test_pairs_are_differences_over_sequences(walked):
 
 
 def _scores(walked):
-    return walked.journal["continual/base"]["scores"]
+    before = walked.journal["continual/base"]
+    return halves.reported_base(before, walked.setting("merge").halves)["scores"]
 
 
 def test_a_sequence_trains_on_its_own_stack_and_on_no_other(walked):

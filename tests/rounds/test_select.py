@@ -8,11 +8,14 @@ import subprocess
 import sys
 
 import pytest
+import tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seal_jax.report.commands import select as rankings
 from seal_jax.rounds import select
+from seal_jax.rounds.settings import PassageRounds
+from seal_jax.runtime import config_rules
 
 
 def best(rewards, *, baseline=None, rng=None, lengths=None, novelty=None, **options):
@@ -92,6 +95,7 @@ def test_best(case):
         ),
         ({"threshold": "baseline"}, "needs the accuracy without an adapter"),
         ({"threshold": math.nan}, "threshold=nan must be finite"),
+        ({"digits": 16}, "digits=16 must be between 0 and 15"),
         ({"bonus": -0.1}, "bonus=-0.1 must be at least 0"),
         ({"bonus": math.nan}, "bonus=nan must be at least 0"),
         ({"max_copied": 1.5}, "max_copied=1.5 must be between 0"),
@@ -289,6 +293,46 @@ def test_sft_rows_by_novelty(with_passages, options, want):
     assert [row["completion"] for row in got if row["prompt"] == "P0"] == want
 
 
+# Two quotients of one share, 11/15, next to each other among the doubles; and less.
+LAST_BIT = (0.7333333333333333, 0.7333333333333334, 0.7)
+
+
+@pytest.mark.parametrize(
+    "first, second, exact, rounded",
+    [
+        (0, 0, 0, 0),
+        (0, 1, 1, 0),
+        (0, 2, 0, 0),
+        (1, 0, 0, 0),
+        (1, 1, 0, 0),
+        (1, 2, 0, 0),
+        (2, 0, 1, 1),
+        (2, 1, 1, 1),
+        (2, 2, 0, 0),
+    ],
+)
+def test_a_last_bit_decides_on_released_files_and_not_in_our_rounds(
+    first, second, exact, rounded, tmp_path
+):
+    means = LAST_BIT[first], LAST_BIT[second]
+    texts = ("first", "second")
+    completions = [
+        {"text": text, "stats": {"adapter_mean": mean, "baseline_mean": 0.5}}
+        for text, mean in zip(texts, means, strict=True)
+    ]
+    path, out = tmp_path / "rank.json", tmp_path / "sft.jsonl"
+    path.write_text(
+        json.dumps({"articles": [{"prompt": "P", "completions": completions}]})
+    )
+    for options, want in (([], exact), (["--digits", "12"], rounded)):
+        assert rankings.main([str(path), "--out", str(out), *options]) == 0
+        assert json.loads(out.read_text())["completion"] == texts[want]
+    values = tiny_model.load_config("tiny", None).to_dict()
+    ours = config_rules.build(PassageRounds, values).select.rule
+    assert best(means, digits=ours.digits) == [rounded]
+    assert best(means) == [exact]
+
+
 # Command
 
 
@@ -377,4 +421,4 @@ def test_equal_shares_tie_however_they_were_summed():
     first, second = (1 / 6 + 4 / 6) / 2, (0 / 6 + 5 / 6) / 2
     assert first != second
     for rewards in ([first, second], [second, first]):
-        assert best(rewards) == [0]
+        assert best(rewards, digits=select.SHARE_DIGITS) == [0]

@@ -41,6 +41,7 @@ JAX_FREE = (
     "continual.controls",
     "continual.entries",
     "continual.files",
+    "continual.halves",
     "continual.settings",
     "continual.table",
     "embedded.assets",

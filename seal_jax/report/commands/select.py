@@ -4,7 +4,7 @@
 
 makes the fine-tuning set, rows of prompt and completion, from a ranking result of the
 SEAL reference (results/query_server/train/*.json). The default is the reference's rule
-(`select`).
+(`select`): the greatest stated mean, to its last bit, and the first of equal ones.
 """
 
 import argparse
@@ -97,6 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--max-overlap", type=float, help="largest Jaccard index of two kept edits"
     )
+    parser.add_argument(
+        "--digits",
+        type=int,
+        help="decimals to rank by, as our own rounds do with 12; default: all, as the "
+        "reference does",
+    )
     args = parser.parse_args(argv)
     try:
         result = _read(args.result)
@@ -107,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             bonus=args.bonus,
             max_copied=args.max_copied,
             max_overlap=args.max_overlap,
+            digits=args.digits,
         )
         rows = sft_rows(result, rule, rng=random.Random(args.seed))
         if not rows:

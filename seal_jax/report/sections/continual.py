@@ -22,7 +22,9 @@ FOLDER = "continual"  # of a workdir: each arm's runs in the reference's layout
 LEGEND = (
     "Learned: right after a passage's own edit. Kept: the earlier passages after the "
     "last edit. Final: all passages after the last edit. General: questions that no "
-    "edit touches. ± is one standard error over sequences."
+    "edit touches. Where an arm chooses (best, penalty, gate), half of each passage's "
+    "questions decide and all rows show the other half. ± is one standard error over "
+    "sequences."
 )
 _SHOWN_MATRICES = 3
 _SCORES = ("learned", "kept", "final", "general_before", "general_after")
