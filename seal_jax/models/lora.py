@@ -122,14 +122,53 @@ def scaled(delta: Tree, scale: float) -> Tree:
 
 
 def merge(params: Tree, delta: Tree) -> Tree:
-    """Adds a scaled delta into the weights: `W + A^T B`, summed in float32."""
+    """Adds a scaled delta into the weights: `W + A^T B`, summed in float32.
+
+    Weights of a narrower type are rounded stochastically, so that on average nothing
+    of the delta is lost. To the nearest most of a small one would be: what is below
+    half a unit in a weight's last place leaves the weight as it was, in every round
+    anew. The draw's seed is the delta itself: the same delta merges to the same bits
+    again, in a resumed run too.
+    """
+    seed = _digest(delta)
     layers = dict(params["layers"])
-    for name, ab in delta["layers"].items():
+    for index, (name, ab) in enumerate(delta["layers"].items()):
         kernel = layers[name]["kernel"]
         update = jnp.einsum("lrd,lrf->ldf", ab["a"], ab["b"])
-        merged = (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
+        exact = kernel.astype(jnp.float32) + update
+        merged = _rounded(exact, kernel.dtype, jax.random.fold_in(seed, index))
         layers[name] = {**layers[name], "kernel": merged}
     return {**params, "layers": layers}
+
+
+def _digest(delta: Tree) -> Array:
+    """A key made of a delta's bits, the same in whatever order they are summed."""
+    key = jax.random.key(0)
+    for leaf in jax.tree.leaves(delta):
+        bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
+        key = jax.random.fold_in(key, jnp.sum(bits, dtype=jnp.uint32))
+    return key
+
+
+def _rounded(exact: Array, dtype: jnp.dtype, key: Array) -> Array:
+    """float32 to one of its two neighbours in `dtype`, the nearer one more often.
+
+    The odds are such that the mean is `exact`. What `dtype` holds stays as it is, and
+    so does what is not finite.
+
+    Raises:
+      ValueError: neither float32 nor bfloat16.
+    """
+    if dtype == jnp.float32:
+        return exact
+    if dtype != jnp.bfloat16:
+        raise ValueError(f"dtype={dtype} must be float32 or bfloat16")
+    # bfloat16 is float32 without its low 16 bits: a random number below 2**16 carries
+    # into the rest as often as they are large.
+    low = jax.random.bits(key, exact.shape, jnp.uint16).astype(jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(exact, jnp.uint32) + low
+    kept = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
+    return jnp.where(jnp.isfinite(exact), kept, exact).astype(dtype)
 
 
 def stack(adapters: list[Tree]) -> Tree:

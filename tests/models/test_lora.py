@@ -128,16 +128,73 @@ def test_a_bfloat16_base_keeps_its_dtype_and_a_small_update():
     delta = drawn(2, ("q_proj", "v_proj"))
     merged = lora.merge(base, delta)
     assert {x.dtype.name for x in jax.tree.leaves(merged)} == {"bfloat16"}
-    # Summed in float32 and rounded once, not rounded before the sum.
+    # Summed in float32 and rounded once, to one of the two neighbours.
     kernel = np.float32(base["layers"]["q_proj"]["kernel"][0])
     ab = delta["layers"]["q_proj"]
-    want = jnp.asarray(kernel + ab["a"][0].T @ ab["b"][0], jnp.bfloat16)
-    np.testing.assert_array_equal(merged["layers"]["q_proj"]["kernel"][0], want)
+    want = kernel + np.asarray(ab["a"][0]).T @ np.asarray(ab["b"][0])
+    got = np.float32(merged["layers"]["q_proj"]["kernel"][0])
+    assert np.all(np.abs(got - want) < 2.0**-7 * np.abs(want))
     under = logits(base, delta, half)
     assert np.isfinite(under).all()
     # 8 bits of mantissa through two layers: a few per cent of the logits' spread.
     gap = np.abs(under - logits(PARAMS, delta)).mean()
     assert gap < 0.05 * np.asarray(under).std()
+
+
+def test_rounds_of_small_deltas_add_up_in_bfloat16():
+    """Eight merges of deltas far below a unit in the last place of the weights."""
+    rng = np.random.default_rng(0)
+    shape, rank = (2, 96, 160), 8
+    w = rng.normal(0, 0.02, shape).astype(np.float32)
+    first = jnp.asarray(w, jnp.bfloat16)
+    params = {"layers": {"q_proj": {"kernel": first}}, "embed": jnp.zeros(3)}
+    total = np.zeros(shape)
+    for _ in range(8):
+        a = rng.normal(size=(shape[0], rank, shape[1]))
+        b = rng.normal(size=(shape[0], rank, shape[2])) * 1e-5 / rank**0.5
+        delta = {"a": jnp.asarray(a, jnp.float32), "b": jnp.asarray(b, jnp.float32)}
+        params = lora.merge(params, {"layers": {"q_proj": delta}})
+        total += np.einsum("lrd,lrf->ldf", a, b)
+    change = np.float64(params["layers"]["q_proj"]["kernel"]) - np.float64(first)
+    slope = (change * total).sum() / (total**2).sum()
+    error = change.std() / (total.std() * total.size**0.5)
+    assert error < 0.02 and abs(slope - 1) < 4 * error
+    nearest = np.float64(jnp.asarray(np.float64(first) + total / 8, jnp.bfloat16))
+    lost = ((nearest - np.float64(first)) * total / 8).sum() / (total**2 / 64).sum()
+    assert lost < 0.6, "the deltas are too large to show what rounding loses"
+
+
+def test_a_merge_is_the_same_whenever_it_is_done_and_holds_what_it_can():
+    base = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    delta = drawn(2, ALL)
+    first, again = (jax.jit(lora.merge)(base, delta) for _ in range(2))
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, again)))
+    # Another draw with another delta, though it differs in a bit that does not show.
+    other = jax.tree.map(lambda x: x * (1 + 2**-23), delta)
+    other = jax.jit(lora.merge)(base, other)
+    assert not np.array_equal(
+        first["layers"]["q_proj"]["kernel"], other["layers"]["q_proj"]["kernel"]
+    )
+    nothing = jax.tree.map(jnp.zeros_like, drawn(2, ALL))
+    same = jax.tree.map(np.array_equal, lora.merge(base, nothing), base)
+    assert all(jax.tree.leaves(same))
+
+
+def test_values_round_to_their_neighbours_in_proportion_and_nan_stays():
+    key, ulp = jax.random.key(3), 2.0**-7
+    values = np.float32([1 + 0.25 * ulp, -1 - 0.75 * ulp, 1.5, 0.0, -0.0])
+    got = np.float64(
+        lora._rounded(jnp.tile(values, (20_000, 1)), jnp.dtype(jnp.bfloat16), key)
+    )
+    assert set(got[:, 0]) == {1.0, 1.0 + ulp}
+    assert set(got[:, 1]) == {-1.0, -1.0 - ulp}
+    assert set(got[:, 2]) == {1.5} and set(got[:, 3]) == {0.0}
+    spread = 4 * ulp * (0.25 * 0.75 / 20_000) ** 0.5
+    assert np.all(abs(got.mean(0) - values) <= spread)
+    # A NaN of all ones would wrap around to -0.
+    odd = np.uint32([0x7FFFFFFF, 0x7F800000, 0xFF800000]).view(np.float32)
+    kept = np.float32(lora._rounded(jnp.asarray(odd), jnp.dtype(jnp.bfloat16), key))
+    assert np.isnan(kept[0]) and kept[1] == np.inf and kept[2] == -np.inf
 
 
 def test_many_adapters_under_vmap_are_each_on_their_own():
