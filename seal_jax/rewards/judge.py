@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax.rewards import graders as local_grade
+from seal_jax.rewards import replies
 from seal_jax.runtime import files
 
 log = logging.getLogger(__name__)
@@ -170,13 +171,9 @@ def check(cfg: JudgeConfig) -> None:
 def parse(reply: str) -> bool | None:
     """True for a reply that says yes, False for no; None for neither or both.
 
-    What a reasoning model thinks aloud (<think>...</think>) is not its reply.
+    See `replies.verdict`; what a model thinks aloud is not its reply.
     """
-    said = re.sub(r"<think>.*?</think>", " ", reply, flags=re.DOTALL)
-    if "<think>" in said:
-        return None
-    words = set(re.findall(r"[a-z]+", said.lower())) & {"yes", "no"}
-    return words == {"yes"} if len(words) == 1 else None
+    return replies.verdict(reply)
 
 
 def _key(item: Item, cfg: JudgeConfig) -> str:
@@ -296,6 +293,8 @@ def _ask[T](
                 f"no connection ({type(why).__name__}: {' '.join(str(why).split())}); "
                 "start the server, correct base_url or raise timeout_s"
             )
+        except replies.NoAnswerError as error:
+            return None, str(error)
         except ValueError as error:
             reason = f"a reply that is no chat completion ({error}); correct base_url"
         else:
@@ -328,18 +327,13 @@ def _send(request: urllib.request.Request, cfg: JudgeConfig) -> str:
 
     Raises:
       HTTPError, OSError, HTTPException: no reply.
+      NoAnswerError: a reply of thoughts, or a refusal.
       ValueError: a reply without such a text.
     """
     opener = urllib.request.build_opener(_NoRedirect)
     with opener.open(request, timeout=cfg.timeout_s) as response:
         data = response.read(_LONGEST_REPLY)
-    try:
-        content = json.loads(data)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{type(error).__name__} in {data[:60]!r}") from None
-    if not isinstance(content, str):
-        raise ValueError(f"content={content!r:.60}")
-    return content
+    return replies.text(data)
 
 
 def _headers(cfg: JudgeConfig) -> dict[str, str]:

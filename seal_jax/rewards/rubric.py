@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seal_jax.analysis import ngrams
-from seal_jax.rewards import graders, judge
+from seal_jax.rewards import graders, judge, replies
 from seal_jax.runtime import files
 from seal_jax.tasks import self_edit
 
@@ -205,13 +205,12 @@ def parse(reply: str) -> tuple[int, ...] | None:
     """The four points of a reply, in the order of CATEGORIES; None for anything else.
 
     There must be four numbers, all of 1..5, and the categories may be named, each once
-    and in order. What a reasoning model thinks aloud (<think>...</think>) is not its
-    reply.
+    and in order. What a reasoning model thinks aloud is not its reply.
     """
-    said = re.sub(r"<think>.*?</think>", " ", reply, flags=re.DOTALL).lower()
+    said = (replies.answer(reply) or "").lower()
     numbers = re.findall(r"[-+]?\d+(?:[.,]\d+)*", said)
     names = re.findall("|".join(CATEGORIES), said)
-    if "<think>" in said or (names and names != list(CATEGORIES)):
+    if names and names != list(CATEGORIES):
         return None
     if len(numbers) != len(CATEGORIES) or not all(map(_is_point, numbers)):
         return None

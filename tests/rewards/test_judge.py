@@ -286,6 +286,34 @@ def test_a_reply_that_is_no_verdict_is_none_and_not_cached(server, config, cache
     assert judge.grade([item(0)], config, cache) == [True]
 
 
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_reasoning_without_an_answer_is_missing_and_says_so(
+    server, config, cache, field, caplog
+):
+    """As a server replies whose limit of tokens ended the thought."""
+    message = {"content": None, field: "The student says no, so yes"}
+    body = {"choices": [{"message": message, "finish_reason": "length"}]}
+    server.reply = lambda p, n: (200, {}, json.dumps(body).encode())
+    assert judge.grade([item(0)], config, cache) == [None]
+    assert "reasoning without an answer (finish_reason='length'); raise" in caplog.text
+    assert len(server.requests) == 1 and cache.read_text() == ""
+    with pytest.raises(judge.JudgeError, match="reasoning without an answer"):
+        judge.check(config)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Does it say no? No!</think>\n\nYes.",
+        "<thinking>no</thinking>Yes. There is no contradiction.",
+        [{"type": "thinking", "thinking": "no"}, {"type": "text", "text": "yes"}],
+    ],
+)
+def test_what_a_judge_thinks_is_no_verdict(server, config, cache, content):
+    server.reply = lambda p, n: says(content)
+    assert judge.grade([item(0)], config, cache) == [True]
+
+
 def test_a_slow_server_is_given_up(server, config, cache):
     release = threading.Event()
 
@@ -424,27 +452,6 @@ def test_check_names_a_refused_connection(config, monkeypatch):
 
 
 # Pure parts
-
-
-@pytest.mark.parametrize(
-    "reply, verdict",
-    [
-        ("yes", True),
-        (" Yes.\n", True),
-        ("**YES**", True),
-        ("no", False),
-        ("No, the student is wrong.", False),
-        ("Yes, there is no contradiction", None),
-        ("", None),
-        ("correct", None),
-        ("yesterday", None),
-        ("nothing, not, know", None),
-        ("<think>no, or yes?\nno.</think>\n\nyes", True),
-        ("<think>yes, I think", None),
-    ],
-)
-def test_parse(reply, verdict):
-    assert judge.parse(reply) is verdict
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,8 @@ def test_ideal_self_edits_of_the_world_beat_bad_ones():
         ("3 3 3.5 3", None),
         ("3 3 3", None),
         ("<think>5 5 5 5", None),
+        ("length 9? 8</think> 5 5 4 1", (5, 5, 4, 1)),
+        ("<thinking>1 1 1 1</thinking> 5 5 4 1", (5, 5, 4, 1)),
         ("", None),
     ],
 )
