@@ -5,12 +5,10 @@ chosen, so that `--help` and a mistyped name answer at once.
 """
 
 import difflib
-import os
 import runpy
 import sys
 
-# What a shell expects of a program that Ctrl-C ended.
-INTERRUPTED = 130
+from seal_jax.runtime import interrupts
 
 COMMANDS = {
     "train": ("seal_jax.train", "run an experiment from a config file, or continue it"),
@@ -49,6 +47,7 @@ def usage() -> str:
 
 def main() -> None:
     """Runs the command that the first argument names, with the rest as its own."""
+    interrupts.install()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help", "help"):
         print(usage())
@@ -58,13 +57,8 @@ def main() -> None:
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(COMMANDS)}"
         sys.exit(f"error: no command {name!r}; {hint}")
     sys.argv = [f"seal-jax {name}", *sys.argv[2:]]
-    try:
+    with interrupts.one_line():
         runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
-    except KeyboardInterrupt:
-        if os.environ.get("SEAL_TRACEBACK"):
-            raise
-        print("stopped; a run continues with the same command", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

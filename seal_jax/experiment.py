@@ -30,6 +30,7 @@ from seal_jax.runtime import (
     backend,
     config_rules,
     distributed,
+    interrupts,
     meshes,
     metrics,
     records,
@@ -158,7 +159,7 @@ def run(
     if not distributed.leads():
         say = _silent
     checked = check(exp, values)
-    with contextlib.ExitStack() as stack:
+    with interrupts.units(), contextlib.ExitStack() as stack:
         times = stack.enter_context(backend.compile_times())
         finished = claim(workdir, values, stack)
         if finished:

@@ -9,6 +9,11 @@ Several processes, such as one on each host, make one run: those that srun, mpir
 TPU slice started together, or those that --coordinator, --processes and --process name.
 """
 
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install(interrupts.CONTINUES)  # Before imports that take seconds.
+
 import contextlib
 import os
 import sys
@@ -125,5 +130,6 @@ def _one_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main, flags_parser=parse)
+    with interrupts.one_line():
+        define_flags()
+        app.run(main, flags_parser=parse)

@@ -11,6 +11,11 @@ Qwen2 normalizer and splitting rules, whatever its tokenizer.json says, and that
 normalizer rewrites composed characters.
 """
 
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # Before imports that take seconds.
+
 import json
 import pathlib
 

@@ -8,6 +8,11 @@ write `DIR/model` in Hugging Face format, which is what `embedded/assets/tiny` (
 Documents are drawn by step, so a run that is stopped continues where it was.
 """
 
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install(interrupts.CONTINUES)  # Before imports that take seconds.
+
 import dataclasses
 import functools
 import json
@@ -337,6 +342,7 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
     if log.exists():  # Chunks after the checkpoint are trained, and logged, again.
         files.write_jsonl(log, [r for r in files.read_jsonl(log) if r["step"] <= step])
     while step < cfg.steps:
+        interrupts.check()
         begin = time.monotonic()
         drawn = [draw_batch(cfg, step + i, corpus, vocab) for i in range(cfg.chunk)]
         batches = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
@@ -376,13 +382,18 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
     workdir = Path(flags.FLAGS.workdir).absolute()
     try:
-        run(config_rules.build(PretrainConfig, flags.FLAGS.config.to_dict()), workdir)
+        with interrupts.units():
+            run(
+                config_rules.build(PretrainConfig, flags.FLAGS.config.to_dict()),
+                workdir,
+            )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Pretraining config file.")
-    flags.DEFINE_string("workdir", None, "Where to write.")
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    with interrupts.one_line():
+        config_flags.DEFINE_config_file("config", None, "Pretraining config file.")
+        flags.DEFINE_string("workdir", None, "Where to write.")
+        flags.mark_flags_as_required(["config", "workdir"])
+        app.run(main)

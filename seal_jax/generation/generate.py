@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from seal_jax.generation import sample
 from seal_jax.models import decoder, lora
-from seal_jax.runtime import meshes
+from seal_jax.runtime import interrupts, meshes
 
 NO_ADAPTER = -1
 
@@ -279,6 +279,7 @@ def run(
     rows, steps = device.empty_rows(), 0
     free, busy = list(range(pages)), dict[int, Waiting]()
     while queue or busy:
+        interrupts.check()
         while queue and free:
             prompts, entering = queue.take(min(sizes.some, len(free)))
             new = {free.pop(): page for page in entering}
@@ -339,6 +340,7 @@ def log_likelihoods(
     some = _multiple(batch // per_page, meshes.shards(mesh))
     out = [0.0] * len(requests)
     for first in range(0, len(groups), some):
+        interrupts.check()
         chosen = groups[first : first + some]
         width = padded_width((group.width for group in groups), prompt_multiple)
         sizes = Sizes(some, per_page, some, width)

@@ -7,6 +7,7 @@ disk by content, so that nothing is judged twice.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import http.client
@@ -14,21 +15,21 @@ import json
 import logging
 import math
 import os
+import queue
 import random
 import re
 import threading
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 from seal_jax.rewards import graders as local_grade
-from seal_jax.rewards import replies
-from seal_jax.runtime import files
+from seal_jax.rewards import replies, wire
+from seal_jax.runtime import files, interrupts
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,10 @@ Student's answer: {answer}
 
 Is the student's answer correct? Reply with a single word, yes or no."""
 
-# A server that asks for a longer pause than this is left for a later run.
+# No pause is longer; a server that asks for a longer one is left for a later run.
 _LONGEST_PAUSE_S = 120.0
-_LONGEST_REPLY = 1 << 20
+# How late it is seen that a run is to stop.
+_POLL_S = 0.2
 
 
 class JudgeError(RuntimeError):
@@ -65,7 +67,7 @@ class JudgeConfig:
       model: name at that endpoint; a dated snapshot keeps verdicts comparable.
       concurrency: requests under way at once.
       retries: further tries after a failed one (429, 5xx, timeouts, lost connections).
-      timeout_s: seconds to wait for the server at each step of a request.
+      timeout_s: seconds for a whole request, up to the last byte of its reply.
       api_key_env: environment variable with the key; none is sent if it is unset.
       temperature: None sends none, for models that take none.
       backoff_s: pause before the first further try, doubled at each; the server's own
@@ -217,26 +219,27 @@ def ask_all[T](
     """
     headers, stop = _headers(cfg), threading.Event()
     failed, in_a_row, last_reason = 0, 0, ""
-    with concurrent.futures.ThreadPoolExecutor(cfg.concurrency) as pool:
-        futures = {
-            pool.submit(_ask, content, cfg, headers, stop, parse, wanted): key
-            for key, content in contents.items()
-        }
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                meaning, reason = future.result()
-                if meaning is not None:
-                    in_a_row = 0
-                    keep(futures[future], meaning)
-                    continue
-                failed, in_a_row = failed + 1, in_a_row + 1
-                last_reason = last_reason if stop.is_set() else reason
-                if in_a_row >= 3 * cfg.concurrency:
-                    stop.set()
-        finally:
-            # Also on an interrupt: the pool waits for its threads, and they for this.
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = concurrent.futures.ThreadPoolExecutor(cfg.concurrency)
+    done = queue.SimpleQueue[tuple[str, concurrent.futures.Future]]()
+    try:
+        for key, content in contents.items():
+            asked = pool.submit(_ask, content, cfg, headers, stop, parse, wanted)
+            asked.add_done_callback(lambda future, key=key: done.put((key, future)))
+        for _ in contents:
+            key, future = _next(done)
+            meaning, reason = future.result()
+            if meaning is not None:
+                in_a_row = 0
+                keep(key, meaning)
+                continue
+            failed, in_a_row = failed + 1, in_a_row + 1
+            last_reason = last_reason if stop.is_set() else reason
+            if in_a_row >= 3 * cfg.concurrency:
+                stop.set()
+    finally:
+        # Also where the run ends here: its requests end with it, and nobody waits.
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
     if failed:
         log.warning(
             "%d of %d judgements could not be had (%s); they stay open and are asked "
@@ -247,14 +250,14 @@ def ask_all[T](
         )
 
 
+def _next[T](done: queue.SimpleQueue[T]) -> T:
+    while True:
+        interrupts.check()
+        with contextlib.suppress(queue.Empty):
+            return done.get(timeout=_POLL_S)
+
+
 # One request
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to whatever host it names."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
 
 
 def _ask[T](
@@ -266,18 +269,17 @@ def _ask[T](
     wanted: str,
 ) -> tuple[T | None, str]:
     """(meaning, ""), or (None, why there is none) once the retries are used up."""
-    request = urllib.request.Request(
-        f"{cfg.base_url.rstrip('/')}/chat/completions",
-        data=json.dumps(_body(content, cfg)).encode(),
-        headers=headers,
-    )
+    url = f"{cfg.base_url.rstrip('/')}/chat/completions"
+    data = json.dumps(_body(content, cfg)).encode()
     reason = "stopped"
     for attempt in range(cfg.retries + 1):
         if stop.is_set():
             return None, reason
-        pause = cfg.backoff_s * 2**attempt * random.uniform(0.75, 1.25)
+        pause = cfg.backoff_s * 2.0 ** min(attempt, 30) * random.uniform(0.75, 1.25)
+        pause = min(pause, _LONGEST_PAUSE_S)
         try:
-            reply = _send(request, cfg)
+            limits = wire.Limits(cfg.timeout_s, stop)
+            reply = replies.text(wire.post(url, data, headers, limits))
         except urllib.error.HTTPError as error:
             with error:
                 reason = _refusal(error.code, cfg)
@@ -322,20 +324,6 @@ def _body(content: str, cfg: JudgeConfig) -> dict[str, Any]:
     return body
 
 
-def _send(request: urllib.request.Request, cfg: JudgeConfig) -> str:
-    """The reply's text.
-
-    Raises:
-      HTTPError, OSError, HTTPException: no reply.
-      NoAnswerError: a reply of thoughts, or a refusal.
-      ValueError: a reply without such a text.
-    """
-    opener = urllib.request.build_opener(_NoRedirect)
-    with opener.open(request, timeout=cfg.timeout_s) as response:
-        data = response.read(_LONGEST_REPLY)
-    return replies.text(data)
-
-
 def _headers(cfg: JudgeConfig) -> dict[str, str]:
     headers = {"Content-Type": "application/json"}
     key = os.environ.get(cfg.api_key_env, "").strip()
@@ -378,6 +366,6 @@ def _retry_after(value: str | None) -> float:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

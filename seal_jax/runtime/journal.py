@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from seal_jax.runtime import files
+from seal_jax.runtime import files, interrupts
 
 
 class Share(Protocol):
@@ -84,8 +84,12 @@ class Journal:
         return json.loads(self._texts[key])
 
     def put(self, key: str, value: Any) -> None:
-        """Stores `value`; an earlier entry of the same key is superseded."""
+        """Stores `value`; an earlier entry of the same key is superseded.
+
+        A unit ends here, and so does a run that is to stop (`interrupts.check`).
+        """
         self._texts[key] = self._share(lambda: self._append(key, value))
+        interrupts.check()
 
     def _append(self, key: str, value: Any) -> str:
         """Adds the entry to the file; returns its value as JSON text."""

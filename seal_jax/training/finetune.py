@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from seal_jax.models import decoder, placement
 from seal_jax.models.parameters import leaf_shapes, nested
-from seal_jax.runtime import meshes
+from seal_jax.runtime import interrupts, meshes
 from seal_jax.training import inner, plan, sft_loss, sft_rows
 from seal_jax.training.settings import MASKED
 
@@ -224,6 +224,7 @@ def train(
     slot = inner.Slot(params, adam, jnp.zeros(()))
     losses, tokens, computed = [], 0, 0
     for i, (batch, rate) in enumerate(zip(job.batches(), job.rates(), strict=True)):
+        interrupts.check()
         rows = sft_rows.pack(
             [lines[j] for j in batch], width=width, multiple=micro_batch, eos=eos
         )

@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from seal_jax.models import decoder, lora
-from seal_jax.runtime import meshes
+from seal_jax.runtime import interrupts, meshes
 from seal_jax.training import sft_loss, sft_rows
 from seal_jax.training.settings import COSINE, LINEAR, ImitateConfig
 
@@ -137,6 +137,7 @@ def train(
     for _ in range(cfg.epochs):
         order = rng.permutation(len(lines))
         for start in range(0, len(lines), cfg.batch):
+            interrupts.check()
             chosen = [lines[i] for i in order[start : start + cfg.batch]]
             rows, count = micro_batches(
                 chosen, cfg, width=width, shards=meshes.shards(mesh), eos=eos

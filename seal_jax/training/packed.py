@@ -20,7 +20,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from seal_jax.models import cross_entropy, decoder, lora, placement
-from seal_jax.runtime import meshes
+from seal_jax.runtime import interrupts, meshes
 from seal_jax.training import inner, plan, plan_arrays
 from seal_jax.training.inner import EngineConfig, Slot
 from seal_jax.training.plan_arrays import Extras
@@ -355,6 +355,7 @@ def train(
         frozen = jax.device_put(frozen, meshes.replicated(mesh))
     tokens = count = updates = 0
     for blocks in itertools.zip_longest(*plans, fillvalue=idle):
+        interrupts.check()
         steps, extras = jax.tree.map(
             lambda *leaves: np.concatenate(leaves),
             *((block.steps, block.extras) for block in blocks),

@@ -60,6 +60,7 @@ JAX_FREE = (
     "runtime.config_rules",
     "runtime.files",
     "runtime.formatting",
+    "runtime.interrupts",
     "runtime.journal",
     "runtime.metrics",
     "runtime.progress",

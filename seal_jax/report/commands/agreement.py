@@ -21,6 +21,11 @@ grade; its row "other seeds" does not. Of a round that was a race over seeds onl
 count that all edits had: the later ones were given to edits that had been lucky.
 """
 
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # Before imports that take seconds.
+
 import argparse
 from collections.abc import Sequence
 

@@ -9,6 +9,11 @@ for its arms. Those are never averaged: each has its tables, and all stand side 
 side.
 """
 
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # Before imports that take seconds.
+
 import argparse
 from collections.abc import Sequence
 

@@ -18,6 +18,11 @@ Distinct-2 falls and zlib rises with the words there are: compare rows of as man
 per passage (`--first`), and note their lengths.
 """
 
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # Before imports that take seconds.
+
 import argparse
 from collections.abc import Sequence
 

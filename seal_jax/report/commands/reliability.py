@@ -10,6 +10,11 @@ seeds for all. "real" is for normal rewards, "held out" is measured: chosen by s
 seeds, graded by the others.
 """
 
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # Before imports that take seconds.
+
 import argparse
 from collections.abc import Sequence
 

@@ -7,6 +7,11 @@ SEAL reference (results/query_server/train/*.json). The default is the reference
 (`select`): the greatest stated mean, to its last bit, and the first of equal ones.
 """
 
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # Before imports that take seconds.
+
 import argparse
 import json
 import random
