@@ -62,6 +62,7 @@ JAX_FREE = (
     "runtime.journal",
     "runtime.metrics",
     "runtime.progress",
+    "runtime.reading",
     "runtime.records",
     "runtime.settings",
     "training.plan",
