@@ -98,6 +98,7 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
                 "turn of task.chat; give the chat that the model was trained with"
             )
         stop_ids = (*first, *(i for i in stop_ids if i != first[0]))
+    hf.check_ids(path, tokenizer, arch, stop_ids)
     return Policy(arch, {}, tokenizer, stop_ids, path)
 
 

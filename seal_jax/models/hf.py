@@ -6,9 +6,8 @@ opened here. `hf_config` knows the fields, `hf_weights` the tensors.
 
 import contextlib
 import os
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import huggingface_hub.errors
 
 from seal_jax.models import hf_config, hf_weights
 from seal_jax.models.decoder import Arch
-from seal_jax.runtime import files
+from seal_jax.runtime import files, reading
 
 load_params = hf_weights.load_params
 
@@ -33,6 +32,7 @@ TOKENIZER_FILES = (
 )
 _TOKENIZER_CORE = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_AGAIN = "download it again"
 _DOWNLOADED = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt"]
 
 
@@ -51,23 +51,14 @@ def resolve(name_or_path: str | Path) -> Path:
     """
     name = str(name_or_path)
     if name.startswith("embedded:"):
-        inside = (
-            Path(__file__).parents[1]
-            / "embedded"
-            / "assets"
-            / name.removeprefix("embedded:")
-        )
-        if not (inside / "config.json").is_file():
-            shipped = sorted(p.parent.name for p in inside.parent.glob("*/config.json"))
-            raise FileNotFoundError(f"model={name!r}: must be one of {shipped}")
-        return inside
-    local = Path(name).expanduser()
-    if name and local.is_dir():
-        return local
+        return _embedded(name)
     fix = "give a local model directory, or run configs/tiny.py, which needs no network"
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+    if name and files.is_folder(Path(name).expanduser()):
+        return Path(name).expanduser()
+    if not files.is_hub_name(name, owner=False):
         raise FileNotFoundError(
-            f"model={name!r}: must be an existing directory or a hub name; {fix}"
+            f"model={reading.shorten(name)!r}: must be an existing directory or a hub "
+            f"name; {fix}"
         )
     try:
         with files.disk_errors(name):
@@ -88,6 +79,19 @@ def resolve(name_or_path: str | Path) -> Path:
         ) from None
 
 
+def _embedded(name: str) -> Path:
+    assets = Path(__file__).parents[1] / "embedded" / "assets"
+    shipped = {p.parent.name: p.parent for p in assets.glob("*/config.json")}
+    inside = shipped.get(name.removeprefix("embedded:"))
+    # By its name among these, so that none leads out of the folder.
+    if inside is None:
+        raise FileNotFoundError(
+            f"model={reading.shorten(name)!r}: must be one of {sorted(shipped)}, after "
+            "embedded:; correct model.path"
+        )
+    return inside
+
+
 # Configuration
 
 
@@ -103,17 +107,18 @@ def read_config(path: str | Path, *, dtype: str) -> Arch:
       ValueError: a field is missing, or asks for what the decoder does not do.
     """
     file = Path(path) / "config.json"
-    if not file.exists():
+    if not file.is_file():
         raise FileNotFoundError(
             f"{file}: absent; a model directory holds config.json beside its weights"
         )
     raw = files.read_json(file)
     if not isinstance(raw, dict):
         raise ValueError(f"{file}: must hold one JSON object; download it again")
-    try:
-        return hf_config.parse(raw, dtype=dtype)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    with reading.boundary(file, wrong="does not describe a model", fix=_AGAIN):
+        try:
+            return hf_config.parse(raw, dtype=dtype)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
 
 
 # Tokenizer
@@ -127,7 +132,7 @@ def load_tokenizer(path: str | Path) -> Any:
       ValueError: transformers cannot open them.
     """
     path = Path(path)
-    if not any((path / n).exists() for n in _TOKENIZER_CORE):
+    if not any((path / n).is_file() for n in _TOKENIZER_CORE):
         raise FileNotFoundError(
             f"{path}: no tokenizer (tokenizer.json, or vocab.json with merges.txt); "
             "copy the tokenizer files of the model into it"
@@ -136,14 +141,11 @@ def load_tokenizer(path: str | Path) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
-    try:
-        return transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path}: its tokenizer does not open ({reason}); copy the tokenizer files "
-            "of the model again"
-        ) from None
+    with _opening(path):
+        # False: else transformers asks at the terminal whether to run a model's code.
+        return transformers.AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
@@ -167,23 +169,77 @@ def eos_id(tokenizer: Any, path: str | Path) -> tuple[int, ...]:
     train on.
 
     Raises:
-      ValueError: none of the three names one.
+      ValueError: none of the three names one, or one names what is no id.
     """
     stated: Any = None
+    source = Path(path)
     for name in ("generation_config.json", "config.json"):
         file = Path(path) / name
         if stated is None and file.exists():
             raw = files.read_json(file)
-            stated = raw.get("eos_token_id") if isinstance(raw, dict) else None
+            if not isinstance(raw, dict):
+                raise ValueError(
+                    f"{file}: must hold one JSON object; download it again"
+                )
+            stated, source = raw.get("eos_token_id"), file
     tokenizer_eos = tokenizer.eos_token_id
     if stated is None:
-        stated = tokenizer_eos
+        stated, source = tokenizer_eos, Path(path)
     if stated is None:
         raise ValueError(
             f"{path}: no end token; set eos_token_id in its generation_config.json"
         )
-    ids = [stated] if isinstance(stated, int) else list(stated)
+    ids = stated if isinstance(stated, list) else [stated]
+    if not ids or any(type(i) is not int or i < 0 for i in ids):
+        raise ValueError(
+            f"{source}: eos_token_id={stated!r:.60} must be a token's id, an integer "
+            "from 0 on, or a list of some; correct it"
+        )
     return tuple(dict.fromkeys([tokenizer_eos, *ids] if tokenizer_eos in ids else ids))
+
+
+def check_ids(
+    path: str | Path, tokenizer: Any, cfg: Arch, stop_ids: Sequence[int]
+) -> None:
+    """Refuses ids without a row in the model's tables, where jax reads another.
+
+    A table may have more rows than there are tokens; many are padded.
+
+    Raises:
+      ValueError: an end token or a token of the tokenizer is beyond `vocab_size`.
+    """
+    for i in stop_ids:
+        if not 0 <= i < cfg.vocab:
+            raise ValueError(
+                f"{path}: eos_token_id {i} must be below vocab_size={cfg.vocab} of its "
+                "config.json; correct the id in its generation_config.json or "
+                "config.json"
+            )
+    with _opening(path):
+        tokens = {int(i): str(token) for token, i in tokenizer.get_vocab().items()}
+        # What it puts around a text may have ids that no token of it has.
+        tokens |= {int(i): "added" for i in tokenizer("").input_ids if i not in tokens}
+    if not tokens:
+        raise ValueError(
+            f"{path}: its tokenizer has no tokens; copy the tokenizer files of the "
+            "model again"
+        )
+    most = max(tokens)
+    if most >= cfg.vocab or min(tokens) < 0:
+        raise ValueError(
+            f"{path}: token {tokens[most]!r:.40} of its tokenizer has the id {most}, "
+            f"which must be below vocab_size={cfg.vocab} of its config.json; copy the "
+            "tokenizer and the weights of one model"
+        )
+
+
+def _opening(path: str | Path) -> contextlib.AbstractContextManager[None]:
+    return reading.boundary(
+        path,
+        wrong="its tokenizer does not open",
+        fix="copy config.json and the tokenizer files of the model again",
+        foreign=True,
+    )
 
 
 # Writing

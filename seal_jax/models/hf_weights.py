@@ -21,7 +21,7 @@ from jax.sharding import Sharding
 
 from seal_jax.models.decoder import Arch
 from seal_jax.models.parameters import Leaf, flat, leaf_shapes, nested
-from seal_jax.runtime import files
+from seal_jax.runtime import files, reading
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -74,6 +74,8 @@ def _rules() -> tuple[Rule, ...]:
 
 
 RULES = _rules()
+_AGAIN = "download the weights again"
+_SHARD = re.compile(r"[A-Za-z0-9_][\w.-]*\.safetensors", re.ASCII)
 # Buffers that old exports saved beside the weights; they are computed, not learnt.
 _IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")
 
@@ -122,35 +124,83 @@ def load_params(path: str | Path, cfg: Arch, *, sharding: Any = None) -> dict:
 
 
 def _open(path: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Every tensor of the directory as an unread slice, by name."""
-    if (path / SINGLE).exists():
-        names = [SINGLE]
-    elif (path / INDEX).exists():
-        index = files.read_json(path / INDEX)
-        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-            raise ValueError(f"{path / INDEX}: must hold a weight_map; copy it again")
-        names = sorted(set(index["weight_map"].values()))
-    else:
-        raise FileNotFoundError(
-            f"{path}: no {SINGLE} and no {INDEX}; weights are read from safetensors "
-            "only: convert other formats with transformers' save_pretrained"
-        )
-    tensors = {}
-    for name in names:
-        if not (path / name).exists():
+    """Every tensor of the directory as an unread slice, by name.
+
+    With an index, a tensor is that of the shard which `weight_map` assigns: what other
+    shards hold under its name, or without a place in the map, is not read.
+    """
+    if not (path / INDEX).exists():
+        if not (path / SINGLE).is_file():
             raise FileNotFoundError(
-                f"{path / name}: listed in {INDEX} and absent; download it again"
+                f"{path}: no {SINGLE} and no {INDEX}; weights are read from "
+                "safetensors only: convert other formats with transformers' "
+                "save_pretrained"
             )
-        try:
-            file = stack.enter_context(safetensors.safe_open(path / name, "np"))
-        except safetensors.SafetensorError as error:
+        shards = {SINGLE: None}
+    elif (path / SINGLE).exists():
+        raise ValueError(
+            f"{path}: must hold either {SINGLE} or {INDEX} with its shards, not both, "
+            "which may be of two models; remove one of them"
+        )
+    else:
+        shards = _shards_of(path / INDEX)
+    tensors = {}
+    for name, wanted in shards.items():
+        here = open_safetensors(path / name, stack, listed=wanted is not None)
+        missing = [key for key in wanted or () if key not in here]
+        if missing:
             raise ValueError(
-                f"{path / name}: not a whole safetensors file ({error}); download it "
-                "again"
-            ) from None
-        keys = file.keys()
-        tensors |= {key: file.get_slice(key) for key in keys}
+                f"{path / name}: must hold tensor {missing[0]}, which {INDEX} places "
+                "there; download both again"
+            )
+        tensors |= here if wanted is None else {key: here[key] for key in wanted}
     return {k: v for k, v in tensors.items() if not _IGNORED.fullmatch(k)}
+
+
+def _shards_of(file: Path) -> dict[str, list[str] | None]:
+    """The tensors of each shard by its file's name, as an index assigns them."""
+    index = files.read_json(file)
+    placed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(placed, dict) or not placed:
+        raise ValueError(f"{file}: must hold a weight_map; copy it again")
+    shards: dict[str, list[str] | None] = {}
+    for tensor, name in placed.items():
+        # A shard lies beside its index: a name that leads elsewhere is not followed.
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise ValueError(
+                f"{file}: weight_map[{tensor[:60]!r}]={name!r:.60} must be the name of "
+                "a .safetensors file beside it; copy it again"
+            )
+        kept = shards.setdefault(name, [])
+        assert kept is not None
+        kept.append(tensor)
+    return shards
+
+
+def open_safetensors(
+    file: Path, stack: contextlib.ExitStack, *, listed: bool = False
+) -> dict[str, Any]:
+    """Every tensor of a file as an unread slice, by name; open until the stack ends.
+
+    Args:
+      listed: whether the index names the file, for the message where it is absent.
+
+    Raises:
+      FileNotFoundError: it is absent.
+      ValueError: it is no whole safetensors file.
+    """
+    if not file.is_file():
+        what = f"listed in {INDEX} and absent" if listed else "absent, or no file"
+        raise FileNotFoundError(f"{file}: {what}; download it again")
+    with reading.boundary(
+        file,
+        wrong="not a whole safetensors file",
+        fix="download it again",
+        foreign=True,
+    ):
+        opened = stack.enter_context(safetensors.safe_open(file, "np"))
+        names = opened.keys()
+        return {name: opened.get_slice(name) for name in names}
 
 
 def _check_tied(path: Path, tensors: dict[str, Any]) -> None:
@@ -192,11 +242,21 @@ def _check_names(path: Path, cfg: Arch, tensors, leaves) -> None:
     for kind, names, rule in (
         ("unmapped", unmapped, f"{what} has no place for it; use a supported model"),
         ("surplus", surplus, f"{what} has none; config.json and weights must agree"),
-        ("missing", missing, f"{what} needs it; download the weights again"),
+        ("missing", missing, f"{what} needs it; {_missing_fix(missing)}"),
     ):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise ValueError(f"{path}: {kind} tensor {names[0]}{more}: {rule}")
+
+
+def _missing_fix(missing: list[str]) -> str:
+    if missing == ["lm_head.weight"]:
+        return (
+            "if its head is its embedding, set tie_word_embeddings=true in config.json "
+            "(without the key a head of its own is meant); else download the weights "
+            "again"
+        )
+    return _AGAIN
 
 
 def _check_slices(path: Path, rule: Rule, slices: list, shape) -> None:
@@ -239,10 +299,13 @@ def _read(rule: Rule, slices: list, bounds, dtype) -> np.ndarray:
         parts, targets, inner = slices, out[None], bounds
     region = tuple(slice(*pair) for pair in inner)
     for part, target in zip(parts, targets, strict=True):
-        if rule.transpose:
-            target.T[...] = part[region[::-1]]
-        else:
-            target[...] = part[region]
+        with reading.boundary(
+            f"tensor {rule.name}", wrong="cannot be read", fix=_AGAIN, foreign=True
+        ):
+            if rule.transpose:
+                target.T[...] = part[region[::-1]]
+            else:
+                target[...] = part[region]
     return out
 
 

@@ -5,22 +5,25 @@ transposed. The scale alpha / R is in neither: it is `lora_alpha` in the config 
 an argument of `lora.scaled` there.
 """
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 
 from seal_jax.models import hf, hf_weights
 from seal_jax.models.decoder import Arch
-from seal_jax.runtime import files
+from seal_jax.runtime import files, reading
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+_AGAIN = "copy the adapter again"
+_DTYPES = (*hf_weights.SOURCE_DTYPES, "F64")
+_MOST_RANK, _MOST_ALPHA = 1 << 16, 1e9
 _KEY = re.compile(
-    r"base_model\.model\.model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)\.lora_([AB])\.weight"
+    r"base_model\.model\.model\.layers\.(\d{1,9})\.(self_attn|mlp)\.(\w+)\.lora_([AB])\.weight"
 )
 # Options that change what the tensors mean, with the values under which they do not.
 _PLAIN: dict[str, tuple] = {
@@ -102,6 +105,11 @@ def load(path: str | Path, cfg: Arch) -> tuple[dict, float]:
         does not have, a tensor that is missing or of another shape.
     """
     path = Path(path)
+    with reading.boundary(path, wrong="must be a PEFT adapter", fix=_AGAIN):
+        return _load(path, cfg)
+
+
+def _load(path: Path, cfg: Arch) -> tuple[dict, float]:
     config = _read_config(path)
     tensors = _read_tensors(path / WEIGHTS)
     targets: dict[str, None] = {}
@@ -175,19 +183,25 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path / CONFIG}: must hold one JSON object; copy it again")
     for key, plain in _PLAIN.items():
         value = config.get(key, plain[-1])
-        if value not in plain:
+        # `==` alone would take 1 for true, and 0 for false.
+        if not any(type(value) is type(p) and value == p for p in plain):
             raise ValueError(
                 f"{path / CONFIG}: {key}={value!r} is not supported, only "
                 f"{plain[0]!r}; merge the adapter with PEFT (merge_and_unload) and "
                 "load the model"
             )
-    for key in ("r", "lora_alpha"):
-        value = config.get(key)
-        if not isinstance(value, int | float) or value <= 0:
-            raise ValueError(
-                f"{path / CONFIG}: {key}={value!r} must be a positive number; copy the "
-                "adapter again"
-            )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if type(rank) is not int or not 1 <= rank <= _MOST_RANK:
+        raise ValueError(
+            f"{path / CONFIG}: r={rank!r:.40} must be a whole number of 1 to "
+            f"{_MOST_RANK}; copy the adapter again"
+        )
+    number = type(alpha) in (int, float)
+    if not number or not 0 < alpha < _MOST_ALPHA:  # which nan is not, either
+        raise ValueError(
+            f"{path / CONFIG}: lora_alpha={alpha!r:.40} must be a positive number "
+            f"below {_MOST_ALPHA:g}; copy the adapter again"
+        )
     return config
 
 
@@ -197,18 +211,41 @@ def _read_tensors(file: Path) -> dict[str, np.ndarray]:
             f"{file}: absent; adapters are read from safetensors only: save it again "
             "with PEFT's safe_serialization=True"
         )
-    try:
-        with safetensors.safe_open(file, "np") as opened:
-            names = opened.keys()
-            return {k: opened.get_tensor(k).astype(np.float32) for k in names}
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{file}: not a whole safetensors file ({error}); copy it again"
-        ) from None
+    tensors = {}
+    with contextlib.ExitStack() as stack:
+        for key, part in hf_weights.open_safetensors(file, stack).items():
+            if part.get_dtype() not in _DTYPES:
+                raise ValueError(
+                    f"{file}: tensor {key} is {part.get_dtype()}, and must be one of "
+                    f"{list(_DTYPES)}; use the unquantized adapter"
+                )
+            tensors[key] = part[:].astype(np.float32)
+            if not np.isfinite(tensors[key]).all():
+                raise ValueError(
+                    f"{file}: tensor {key} holds numbers that are not finite; train "
+                    "the adapter again or copy a whole one"
+                )
+    return tensors
 
 
 def _check_targets(path: Path, config: dict[str, Any], given: dict[str, None]) -> None:
     stated = config.get("target_modules")
+    if isinstance(stated, list):
+        if not all(isinstance(name, str) for name in stated):
+            raise ValueError(
+                f"{path / CONFIG}: target_modules={stated!r:.60} must be a list of "
+                "strings; copy the adapter again"
+            )
+        if twice := sorted({name for name in stated if stated.count(name) > 1}):
+            raise ValueError(
+                f"{path / CONFIG}: target_modules repeats {twice[0]!r:.40}; name each "
+                "module once"
+            )
+    elif stated is not None and not isinstance(stated, str):
+        raise ValueError(
+            f"{path / CONFIG}: target_modules={stated!r:.60} must be a list of strings "
+            "or one; copy the adapter again"
+        )
     # A string is a pattern or "all-linear"; then the tensors say what was trained.
     named = (
         {str(name).split(".")[-1] for name in stated}

@@ -11,13 +11,20 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from seal_jax.runtime import reading
+
 # A value as `json.loads` gives it, and as loosely typed: who reads a file that others
 # may have written checks what is in it.
 type Json = Any
+
+_PART = r"[A-Za-z0-9_][\w.-]{0,95}"
+_OWNED_NAME = re.compile(f"{_PART}/{_PART}", re.ASCII)
+_HUB_NAME = re.compile(f"({_PART}/)?{_PART}", re.ASCII)
 
 
 class DiskFullError(OSError):
@@ -88,15 +95,85 @@ def read_json(path: str | Path) -> Json:
     """The JSON value in `path`.
 
     Raises:
-      ValueError: `path` is not JSON.
+      ValueError: `path` is not JSON, or not such as `reading.decode_json` takes.
       OSError: `path` cannot be read.
     """
-    try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:
+    with _readable(path, "one JSON value"):
+        return reading.decode_json(Path(path).read_bytes())
+
+
+def read_data(path: str | Path) -> Json:
+    """`read_json`, without the lone surrogates that JSON can hold and UTF-8 cannot.
+
+    Raises:
+      ValueError, OSError: as `read_json`; or a text with a lone surrogate.
+    """
+    value = read_json(path)
+    if (text := reading.surrogate(value)) is not None:
         raise ValueError(
-            f"{path}: must be one JSON value ({error}); write or download it again"
+            f"{path}: {reading.shorten(text)[:40]!r} must be text without lone "
+            "surrogates; write it again as UTF-8"
+        )
+    return value
+
+
+def read_prompt(path: str | Path) -> str:
+    """The text of a prompt's file, UTF-8 with or without a byte order mark.
+
+    Raises:
+      ValueError: it is not such a text.
+      OSError: it cannot be read.
+    """
+    with _readable(path, "a text file", fix="save it as UTF-8"):
+        data = Path(path).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: a prompt must be UTF-8 text ({error.reason} at byte "
+            f"{error.start}); save it as UTF-8"
         ) from None
+    if "\0" in text:
+        raise ValueError(
+            f"{path}: a prompt must be text, and has a NUL at character "
+            f"{text.index(chr(0))}; save it as UTF-8"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; a name that no file can have is that of none."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # too long, a NUL in it, a folder without access
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder; a name that none can have is that of none."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_hub_name(name: str, *, owner: bool) -> bool:
+    """Whether a name can be that of a repository on a hub: [owner/]name.
+
+    No part of it can be "..", and it never is an absolute path: a name does not lead
+    out of the folder that a download goes to.
+
+    Args:
+      owner: whether there must be one.
+    """
+    form = _OWNED_NAME if owner else _HUB_NAME
+    return form.fullmatch(name) is not None and ".." not in name
+
+
+def _readable(
+    path: str | Path, what: str, fix: str = "write or download it again"
+) -> contextlib.AbstractContextManager[None]:
+    return reading.boundary(path, wrong=f"must be {what}", fix=fix, foreign=True)
 
 
 def read_jsonl(path: str | Path) -> list[Json]:
@@ -106,7 +183,8 @@ def read_jsonl(path: str | Path) -> list[Json]:
       ValueError: a whole line that is not JSON.
       OSError: `path` cannot be read.
     """
-    data = Path(path).read_bytes()
+    with _readable(path, "a file of JSON lines"):
+        data = Path(path).read_bytes()
     lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
     return [_decode_line(path, i, line) for i, line in enumerate(lines, start=1)]
 
@@ -219,7 +297,7 @@ def to_json(value: Any) -> Any:
 
 def _decode_line(path: str | Path, number: int, line: bytes) -> Json:
     try:
-        return json.loads(line)
+        return reading.decode_json(line)
     except ValueError as error:
         raise bad_line(path, number, str(error)) from None
 

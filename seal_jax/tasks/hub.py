@@ -1,30 +1,40 @@
 """Data sets of the Hugging Face hub, for every task that reads one."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from seal_jax.runtime import files
+from seal_jax.runtime import files, reading
 
 
 def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:
     """The rows of a split of a data set on the hub.
 
+    Args:
+      name: owner/name; a folder of that name is never taken in its place.
+
     Raises:
-      FileNotFoundError: the hub cannot be reached or lacks it; says `fix`.
+      FileNotFoundError: no such name, or the hub cannot be reached or lacks it; says
+        `fix`.
       files.DiskFullError: no room for the download.
     """
+    shown = f"data={reading.shorten(name)!r}"
+    if Path(name).suffix == ".json" or not files.is_hub_name(name, owner=True):
+        raise FileNotFoundError(f"{shown}: no such file; {fix}")
+    if files.is_folder(name):
+        # The library would read whatever lies in it.
+        raise FileNotFoundError(f"{shown}: must be a file, and is a folder here; {fix}")
     # Slow to import, and not needed for files.
     import datasets
-    import datasets.exceptions
 
     try:
-        with files.disk_errors(f"data={name!r}, downloaded"):
+        with files.disk_errors(f"{shown}, downloaded"):
             return datasets.load_dataset(name, split=split)  # pyright: ignore
     except files.DiskFullError:
         raise
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:120]
+    except Exception as error:  # Of any of the libraries that it goes through.
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise FileNotFoundError(
-            f"data={name!r}, split={split!r}: no such file, and the hub did not give "
-            f"it ({type(error).__name__}: {reason}); {fix}"
-        ) from None
+            f"{shown}, split={split!r}: no such file, and the hub did not give it "
+            f"({why}); {fix}"
+        ) from error

@@ -9,6 +9,7 @@ reference's and words of our own; each can be replaced by a file.
 import re
 from pathlib import Path
 
+from seal_jax.runtime import files
 from seal_jax.tasks.passage import Passage
 
 
@@ -88,20 +89,14 @@ def load_template(name_or_path: str, kind: str) -> str:
     if name_or_path in templates:
         return templates[name_or_path]
     path = Path(name_or_path)
-    if not path.is_file():
+    if not files.is_file(path):
         names = f"one of {', '.join(templates)}, or the path of a text file"
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(
                 f"{kind} prompt {name_or_path!r}: no such file; give {names}"
             )
         raise ValueError(f"{kind} prompt {name_or_path!r} must be {names}")
-    try:
-        template = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: a prompt must be UTF-8 text ({error.reason} at byte "
-            f"{error.start}); save it as UTF-8"
-        ) from None
+    template = files.read_prompt(path)
     needed = [f"{{{name}}}" for name in placeholders]
     missing = [name for name in needed if name not in template]
     if missing:

@@ -15,20 +15,21 @@ self-edits can be given as well.
 """
 
 import hashlib
+import logging
 import random
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from seal_jax.runtime import files
+from seal_jax.runtime import files, reading
 from seal_jax.tasks import hub
 from seal_jax.tasks.passage import Passage, Question
+
+log = logging.getLogger(__name__)
 
 # The seed whose shuffle the SEAL authors took their passages from.
 SEAL_SEED = 42
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _FIX = (
     "give a JSON file in SEAL's format or a hub name such as rajpurkar/squad (see the "
     "head of seal_jax/tasks/squad.py), or use configs/tiny.py, which needs no data"
@@ -41,8 +42,8 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
     Args:
       source: a local JSON file, or a hub name of the form owner/name whose rows look
         like SQuAD's. A passage is then all rows of one context, in order of first
-        appearance; a question's gold answer is its first one, and questions without an
-        answer (SQuAD v2 has them) are left out.
+        appearance; a question's gold answer is its first one that is not blank, and
+        questions without an answer (SQuAD v2 has them) are left out.
       split: the hub's split, such as "train" or "validation"; unused for a file.
       seed: of Python's own shuffle, which with `SEAL_SEED` gives the order of the SEAL
         authors' experiments; None keeps the order of the source.
@@ -56,13 +57,12 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
       ValueError: not in the format (record and key are named), or nothing in it.
     """
     path = Path(source)
-    if path.is_file():
-        records = files.read_json(path)
-    elif path.suffix == ".json" or not _HUB_NAME.fullmatch(str(source)):
-        raise FileNotFoundError(f"data={str(source)!r}: no such file; {_FIX}")
-    else:
-        records = group(hub.rows(str(source), split, fix=_FIX))
-    texts = parse(records, str(source))
+    with reading.boundary(source, wrong="must be passages", fix=_FIX):
+        if files.is_file(path):
+            records = files.read_data(path)
+        else:
+            records = group(hub.rows(str(source), split, fix=_FIX), f"data={source}")
+        texts = parse(records, str(source))
     if seed is not None:
         random.Random(seed).shuffle(texts)
     return texts
@@ -128,29 +128,48 @@ def parse(records: Any, name: str) -> list[Passage]:
     return passages
 
 
-def group(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def group(
+    rows: Iterable[Mapping[str, Any]], name: str = "rows"
+) -> list[dict[str, Any]]:
     """Records in SEAL's format from rows in the hub's, one question each.
 
+    A question that is blank, or whose answers all are, is left out; how many were is
+    logged under `name`. Those that have no answer at all are not counted.
+
     Raises:
-      ValueError: a row lacks one of SQuAD's columns.
+      ValueError: a row lacks one of SQuAD's columns, or has one of another type.
     """
     records: dict[tuple[str, str], dict[str, Any]] = {}
+    blank = 0
     for index, row in enumerate(rows):
-        try:
-            # The hub's titles are those of Wikipedia's addresses.
-            title, context = row["title"].replace("_", " "), row["context"]
-            answers, question = row["answers"]["text"], row["question"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"row {index}: must have title, context, question and answers.text, as "
-                f"SQuAD's rows ({error!r}); give another data set or a file in SEAL's "
-                "format"
-            ) from None
+        match row:
+            case {
+                "title": str(title),
+                "context": str(context),
+                "question": str(question),
+                "answers": {"text": list(answers)},
+            } if all(isinstance(answer, str) for answer in answers):
+                pass
+            case _:
+                raise ValueError(
+                    f"row {index}: must have title, context, question and answers.text,"
+                    f" texts and a list of texts, as SQuAD's rows, not {row!r:.80}; "
+                    "give another data set or a file in SEAL's format"
+                )
+        # The hub's titles are those of Wikipedia's addresses.
+        title = title.replace("_", " ")
         record = records.setdefault(
             (title, context), {"title": title, "context": context, "questions": []}
         )
-        if answers:
-            record["questions"].append({"question": question, "answer": answers[0]})
+        answer = next((answer for answer in answers if answer.strip()), None)
+        if answer is not None and question.strip():
+            record["questions"].append({"question": question, "answer": answer})
+        elif answers:
+            blank += 1
+    if blank:
+        log.warning(
+            "%s: %d questions left out, blank or with blank answers", name, blank
+        )
     return list(records.values())
 
 

@@ -1,6 +1,8 @@
 """Strings in, strings out: batching must not show, adapters must reach their own."""
 
 import dataclasses
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +117,20 @@ def test_a_model_that_cannot_be_had_is_one_line(name):
 def test_an_unknown_kernel_is_refused(path):
     with pytest.raises(ValueError, match=r"model\.kernel='fast' must be one of"):
         policies.describe(source(path, kernel="fast"))
+
+
+def test_ids_beyond_the_tables_are_refused_before_the_weights_are_read(path, tmp_path):
+    """One check for tokens and end tokens, of what is opened without weights."""
+    shutil.copytree(path, tmp_path / "m")
+    config = json.loads((path / "config.json").read_text())
+    small = config | {"vocab_size": config["vocab_size"] - 1}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(small))
+    with pytest.raises(ValueError, match="must be below vocab_size="):
+        policies.describe(source(tmp_path / "m"))
+    beyond = config | {"eos_token_id": config["vocab_size"]}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(beyond))
+    with pytest.raises(ValueError, match=r"eos_token_id .* must be below vocab_size="):
+        policies.describe(source(tmp_path / "m"))
 
 
 @pytest.mark.parametrize(

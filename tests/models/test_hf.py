@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import resource
+import shutil
 
 import golden_models
 import jax
@@ -208,6 +209,58 @@ def test_eos_id_of_a_model_without_one(tmp_path):
     with pytest.raises(ValueError) as caught:
         hf.eos_id(Bare(), tmp_path)
     golden_models.assert_one_line(caught, tmp_path, "eos_token_id")
+
+
+@pytest.mark.parametrize("stated", [[], -1, [1, -1], "7", ["7"], True, 7.0, [None], {}])
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_what_is_no_end_token_is_refused(stated, name, tokenizer, tmp_path):
+    (tmp_path / name).write_text(json.dumps({"eos_token_id": stated}))
+    with pytest.raises(ValueError) as caught:
+        hf.eos_id(tokenizer, tmp_path)
+    golden_models.assert_one_line(caught, tmp_path / name, "eos_token_id=")
+
+
+def test_ids_are_those_of_rows_that_the_model_has(tokenizer, tmp_path):
+    cfg = golden_models.CONFIGS["qwen2"]
+    most = max(tokenizer.get_vocab().values())
+    hf.check_ids(tmp_path, tokenizer, cfg, (EOS,))  # padded: more rows than tokens
+    exact = dataclasses.replace(cfg, vocab=most + 1)
+    hf.check_ids(tmp_path, tokenizer, exact, (most,))
+    with pytest.raises(ValueError) as caught:
+        hf.check_ids(tmp_path, tokenizer, exact, (most, most + 1))
+    golden_models.assert_one_line(caught, tmp_path, f"eos_token_id {most + 1} must be")
+    short = dataclasses.replace(cfg, vocab=most)
+    with pytest.raises(ValueError) as caught:
+        hf.check_ids(tmp_path, tokenizer, short, (0,))
+    golden_models.assert_one_line(caught, f"has the id {most}", f"vocab_size={most}")
+
+
+BROKEN = ["null", "3", "[]", '"a"', "{}", '{"model": null}', "[" * 5000]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_tokenizer_of_another_kind_is_one_line(name, text, tmp_path):
+    shutil.copytree(golden_models.GOLDEN / "qwen2" / "model", tmp_path / "m")
+    (tmp_path / "m" / name).write_text(text)
+    try:
+        hf.load_tokenizer(tmp_path / "m")
+    except ValueError as error:
+        assert "\n" not in str(error) and "does not open" in str(error)
+        assert error.__cause__ is not None
+    else:
+        assert name == "tokenizer_config.json" and text in ("{}", '{"model": null}')
+
+
+@pytest.mark.parametrize(
+    "name", ["embedded:../../models", "embedded:", "embedded:tiny/../tiny", "a/.."]
+)
+def test_a_name_does_not_lead_out_of_its_folder(name, tmp_path, monkeypatch):
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    with pytest.raises(FileNotFoundError) as caught:
+        hf.resolve(name)
+    golden_models.assert_one_line(caught, repr(name), "; ")
 
 
 def test_a_missing_or_damaged_tokenizer(tmp_path):

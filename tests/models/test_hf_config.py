@@ -136,3 +136,68 @@ def test_read_config_refuses_a_dtype_and_a_file_it_cannot_use(tmp_path):
     with pytest.raises(ValueError) as caught:
         hf.read_config(tmp_path, dtype="float32")
     golden_models.assert_one_line(caught, "JSON object")
+
+
+# What is of another type, or beyond any model, is named and never waited for.
+MISTYPED = {
+    "rms_norm_eps": [None, "1e-6", 0, -1, True, 2.0, float("nan"), float("inf"), []],
+    "rope_theta": [None, "1e6", 0, float("nan"), [1]],
+    "rope_parameters": [[], "default", 3, {"rope_theta": None}, {"rope_type": 3}],
+    "layer_types": ["full_attention", [3], {}, 3],
+    "architectures": ["Qwen2ForCausalLM", "xQwen2ForCausalLMx", [3], {}, 3],
+    "torch_dtype": [3, ["float32"], {}],
+    "dtype": [3],
+    "hidden_act": [3, ["silu"]],
+    "tie_word_embeddings": ["false", 0, 1, []],
+    "use_sliding_window": ["false", 1],
+    "model_type": [[], {}, 3],
+    "head_dim": [7, 0, True, 2.0, 10**9],
+    "max_window_layers": ["2", -1, 10**12],
+    "partial_rotary_factor": [None, "1", 0, float("nan")],
+    **{
+        key: [None, 0, -1, 2.0, "2", True, 10**12, [2]]
+        for key in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(k, v) for k, values in MISTYPED.items() for v in values]
+)
+def test_a_mistyped_field_is_named(key, value):
+    raw = golden_raw("qwen2")
+    if key == "rope_theta":
+        del raw["rope_parameters"]
+    if key in ("max_window_layers", "use_sliding_window"):
+        raw |= {"layer_types": None, "sliding_window": 8}
+    with pytest.raises(ValueError) as caught:
+        hf_config.parse(raw | {key: value}, dtype="float32")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert key in message or "rope" in message
+    assert "must" in message and len(message) < 300
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"factor": None},
+        {"factor": "8"},
+        {"low_freq_factor": 4.0},
+        {"high_freq_factor": 0},
+        {"original_max_position_embeddings": 1.5},
+    ],
+)
+def test_scalings_that_mean_nothing_are_refused(rope):
+    raw = golden_raw("llama")
+    raw["rope_parameters"] |= rope
+    with pytest.raises(ValueError, match="must be") as caught:
+        hf_config.parse(raw, dtype="float32")
+    assert next(iter(rope)) in str(caught.value)

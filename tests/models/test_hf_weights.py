@@ -189,3 +189,79 @@ def test_a_sharded_model_loads_back_and_its_index_is_complete(tmp_path):
     with pytest.raises(ValueError) as caught:
         hf.load_params(tmp_path, cfg)
     golden_models.assert_one_line(caught, "model.safetensors.index.json", "weight_map")
+
+
+# Shards
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """A model in shards: its folder, config, parameters and index."""
+    cfg, params = golden_models.load("qwen25")
+    hf_weights.save_params(tmp_path, cfg, params, max_shard_bytes=60_000)
+    index = files.read_json(tmp_path / hf_weights.INDEX)
+    return tmp_path, cfg, params, index["weight_map"]
+
+
+def refused(sharded, kind=ValueError):
+    path, cfg, *_ = sharded
+    with pytest.raises(kind) as caught:
+        hf.load_params(path, cfg)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def stale(path, name):
+    """Puts another tensor of this name into a shard."""
+    tensors = load_file(path)
+    tensors[name] = np.full((80, 48), 7, np.float32)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_stale_copy_in_another_shard_is_not_read(place, sharded):
+    path, cfg, params, placed = sharded
+    shards = sorted(set(placed.values()))
+    others = [s for s in shards if s != placed[UP]]
+    stale(path / (others[0] if place == "before" else others[-1]), UP)
+    golden_models.assert_same_trees(hf.load_params(path, cfg), params)
+
+
+def test_a_tensor_without_a_place_in_the_index_is_not_read(sharded):
+    path, _, _, placed = sharded
+    files.write_json(
+        path / hf_weights.INDEX,
+        {"weight_map": {k: v for k, v in placed.items() if k != UP}},
+    )
+    assert f"missing tensor {UP}" in refused(sharded)
+
+
+def test_a_tensor_that_its_shard_lacks_is_named(sharded):
+    path, _, _, placed = sharded
+    other = next(s for s in sorted(set(placed.values())) if s != placed[UP])
+    files.write_json(path / hf_weights.INDEX, {"weight_map": placed | {UP: other}})
+    message = refused(sharded)
+    assert f"{other}: must hold tensor {UP}" in message
+
+
+def test_a_single_file_beside_an_index_is_refused(sharded):
+    path, *_ = sharded
+    save_file({"x": np.zeros(1)}, path / hf_weights.SINGLE)
+    assert "not both" in refused(sharded)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x.safetensors", "/x.safetensors", "a/x.safetensors", "", "x.bin", 3, None, []],
+)
+def test_a_shard_lies_beside_its_index(name, sharded):
+    path, _, _, placed = sharded
+    files.write_json(path / hf_weights.INDEX, {"weight_map": placed | {UP: name}})
+    assert "beside it" in refused(sharded)
+
+
+def test_a_missing_head_is_not_always_a_broken_download(copied):
+    path = copied("qwen25", lambda tensors: tensors.pop("lm_head.weight"))
+    with pytest.raises(ValueError) as caught:
+        hf.load_params(path, golden_models.CONFIGS["qwen25"])
+    golden_models.assert_one_line(caught, "set tie_word_embeddings=true")

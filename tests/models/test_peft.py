@@ -240,3 +240,35 @@ def test_a_full_disk_leaves_the_old_adapter(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     back, _ = peft.load(out, cfg)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, back, old)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("lora_alpha", v) for v in (float("nan"), float("inf"), 0, -8, True, "8")),
+        *(("r", v) for v in (2.0, True, 10**12)),
+        ("target_modules", ["q_proj", "v_proj", "q_proj"]),
+        ("target_modules", ["q_proj", 3]),
+        ("target_modules", {"q_proj": 1}),
+        ("use_dora", 0),
+    ],
+)
+def test_load_refuses_numbers_and_names_that_mean_nothing(adapter, key, value):
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    message = refused(adapter)
+    assert key in message and "; " in message
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64])
+def test_load_refuses_quantized_tensors(adapter, dtype):
+    edit(adapter, lambda t: t.update({k: v.astype(dtype) for k, v in t.items()}))
+    message = refused(adapter)
+    assert "must be one of ['F32', 'BF16', 'F16', 'F64']" in message
+    assert "unquantized" in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_load_refuses_tensors_that_are_not_finite(adapter, value):
+    edit(adapter, lambda t: t[f"{STEM}.lora_A.weight"].fill(value))
+    assert "not finite" in refused(adapter)

@@ -64,6 +64,7 @@ JAX_FREE = (
     "runtime.journal",
     "runtime.metrics",
     "runtime.progress",
+    "runtime.reading",
     "runtime.records",
     "runtime.settings",
     "training.plan",

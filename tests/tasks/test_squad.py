@@ -224,11 +224,58 @@ def test_rows_are_grouped_by_context_in_order_of_appearance():
 
 
 @pytest.mark.parametrize(
-    "bad", [{}, {"title": "t"}, row("t", "c", "q", []) | {"answers": "a"}, 3]
+    "bad",
+    [
+        {},
+        {"title": "t"},
+        row("t", "c", "q", []) | {"answers": "a"},
+        3,
+        # A text is a list of letters to Python.
+        row("t", "c", "q", "Paris"),
+        row("t", "c", "q", {"0": "Paris"}),
+        row("t", "c", "q", [["Paris"]]),
+        row("t", "c", "q", ["Paris", None]),
+        row("t", "c", ["q"], ["Paris"]),
+        row("t", None, "q", ["Paris"]),
+    ],
 )
 def test_rows_of_another_data_set_are_refused(bad):
     with pytest.raises(ValueError, match=r"row 1: must have title, context, question"):
         squad.group([row("t", "c", "q", ["a"]), bad])
+
+
+def test_blank_questions_of_a_data_set_are_left_out_and_counted(caplog):
+    rows = [
+        row("t", "c", "q1", [" "]),
+        row("t", "c", "q2", ["\n", "a"]),
+        row("t", "c", " ", ["b"]),
+        row("t", "c", "q4", []),
+    ]
+    (record,) = squad.group(rows, "data=x")
+    assert record["questions"] == [{"question": "q2", "answer": "a"}]
+    assert [r.getMessage() for r in caplog.records] == [
+        "data=x: 2 questions left out, blank or with blank answers"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a/..", "../a", "a/../b", "/etc/x", "a/b\n", "a\0/b"])
+def test_a_name_does_not_lead_out_of_its_folder(name, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked"))
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file; give") as caught:
+        squad.load(name, split="train", seed=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_not_taken_for_a_data_set(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked"))
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="is a folder here"):
+        squad.load("a/b", split="train", seed=1)
 
 
 def test_a_hub_name_goes_to_the_hub(tmp_path, monkeypatch):

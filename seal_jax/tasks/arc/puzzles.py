@@ -18,12 +18,11 @@ without ids, such as "lordspline/arc-agi", is refused: experiments name their ta
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seal_jax.runtime import files
+from seal_jax.runtime import files, reading
 from seal_jax.tasks import hub
 
 # Rows of colours 0-9, all of one length.
@@ -31,7 +30,6 @@ type Grid = tuple[tuple[int, ...], ...]
 
 MOST_SIDE = 30
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _IDS = ("id", "task_id")
 _LAYOUTS = "the head of seal_jax/tasks/arc/puzzles.py shows the layouts"
 _FIX = (
@@ -71,15 +69,14 @@ def load(source: str | Path, *, split: str) -> dict[str, Task]:
     """
     path = Path(source)
     # An empty name would be the folder one is in.
-    if str(source) and path.is_dir():
-        tasks = _load_folder(path)
-    elif path.is_file():
-        tasks = _load_file(path)
-    elif path.suffix == ".json" or not _HUB_NAME.fullmatch(str(source)):
-        raise FileNotFoundError(f"data={str(source)!r}: no such file; {_FIX}")
-    else:
-        tasks = parse_rows(hub.rows(str(source), split, fix=_FIX), str(source))
-    return dict(sorted(tasks.items()))
+    with reading.boundary(source, wrong="must be tasks", fix=_FIX):
+        if str(source) and files.is_folder(path):
+            tasks = _load_folder(path)
+        elif files.is_file(path):
+            tasks = _load_file(path)
+        else:
+            tasks = parse_rows(hub.rows(str(source), split, fix=_FIX), str(source))
+        return dict(sorted(tasks.items()))
 
 
 def select(tasks: Mapping[str, Task], ids: Sequence[str]) -> list[Task]:
@@ -131,7 +128,7 @@ def _load_folder(folder: Path) -> dict[str, Task]:
         raise ValueError(f"{folder}: must hold a JSON file for each task{hint}")
     tasks = {}
     for path in sorted(paths):
-        entry = _read(path)
+        entry = files.read_data(path)
         if isinstance(entry, dict) and "train" not in entry and len(entry) > 1:
             raise ValueError(
                 f"{path}: must be one task; it looks like a file of many, give that "
@@ -142,7 +139,7 @@ def _load_folder(folder: Path) -> dict[str, Task]:
 
 
 def _load_file(path: Path) -> dict[str, Task]:
-    entries = _read(path)
+    entries = files.read_data(path)
     if not isinstance(entries, dict):
         raise ValueError(
             f"{path}: must be a JSON object of tasks by id, not a "
@@ -153,7 +150,7 @@ def _load_file(path: Path) -> dict[str, Task]:
     solutions = None
     beside = path.with_name(path.name.replace("challenges", "solutions"))
     if beside != path and beside.is_file():
-        solutions = _read(beside)
+        solutions = files.read_data(beside)
         if not isinstance(solutions, dict):
             raise ValueError(
                 f"{beside}: must be a JSON object of outputs by task id, not a "
@@ -164,16 +161,6 @@ def _load_file(path: Path) -> dict[str, Task]:
         outputs = None if solutions is None else solutions.get(task_id)
         tasks[task_id] = _parse_task(entry, outputs, task_id, str(path))
     return _some(tasks, str(path))
-
-
-def _read(path: Path) -> Any:
-    try:
-        return files.read_json(path)
-    except RecursionError:
-        raise ValueError(
-            f"{path}: must be one JSON value, not one nested so deep; write or "
-            "download it again"
-        ) from None
 
 
 def _some(tasks: dict[str, Task], name: str) -> dict[str, Task]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from seal_jax.runtime import files
 from seal_jax.tasks.arc.examples import Example
 from seal_jax.tasks.arc.puzzles import Grid, Pair, Task
 
@@ -206,16 +207,10 @@ def load_propose(name_or_file: str) -> Propose:
 def _read(name_or_file: str, kind: str, names_given: Iterable[str]) -> str:
     path = Path(name_or_file)
     names = f"one of {', '.join(names_given)}, or the path of a text file"
-    if not path.is_file():
+    if not files.is_file(path):
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(
                 f"{kind} prompt {name_or_file!r}: no such file; give {names}"
             )
         raise ValueError(f"{kind} prompt {name_or_file!r} must be {names}")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: a prompt must be UTF-8 text ({error.reason} at byte "
-            f"{error.start}); save it as UTF-8"
-        ) from None
+    return files.read_prompt(path)
