@@ -25,7 +25,8 @@ class LearnedEntry(TypedDict):
 
     `texts`: each sequence's self-edits; `lines`: the training lines of that which was
     committed, none where it was rejected; `chosen` to `gates`: see `step.Commit`.
-    `losses`: of all adapters, None of those that failed.
+    `losses`: of all adapters, None of those that failed; `failed`: how many did, and
+    `refused`: how many texts were no self-edits.
     """
 
     texts: list[list[str]]
@@ -36,6 +37,7 @@ class LearnedEntry(TypedDict):
     gates: list[list[tuple[float, float | None]]]
     losses: list[float | None]
     failed: int
+    refused: int
     adapters: int
     tokens: int
     learn_seconds: float

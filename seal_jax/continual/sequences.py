@@ -230,6 +230,7 @@ def learn(
             gates=commit.gates,
             losses=[x if ok else None for x, ok in zip(losses, finite, strict=True)],
             failed=finite.count(False),
+            refused=int(candidates.refused.sum()),
             adapters=len(finite),
             tokens=candidates.tokens,
             learn_seconds=time.monotonic() - begin,

@@ -97,14 +97,24 @@ def propose(setting: Setting, stack: lora.Tree, t: int) -> list[list[str]]:
 class Candidates(NamedTuple):
     """Trained adapters: that of sequence s and self-edit e is row s E + e.
 
-    `lines` are the training lines of each, without replayed ones.
+    `refused`: those of texts that are no self-edit, which are never committed. `lines`
+    are the training lines of each, without replayed ones.
     """
 
     adapters: lora.Tree
     finite: np.ndarray
+    refused: np.ndarray
     losses: np.ndarray
     lines: list[list[tuple[str, ...]]]
     tokens: int
+
+    @property
+    def usable(self) -> np.ndarray:
+        return self.finite & ~self.refused
+
+    def first(self, s: int) -> int:
+        """The first self-edit of a sequence that can be committed, if any can."""
+        return int(np.argmax(self.usable.reshape(len(self.lines), -1)[s]))
 
     def rows(self, chosen: Sequence[int]) -> np.ndarray:
         """Where the adapters of each sequence's chosen self-edit are."""
@@ -158,6 +168,7 @@ def train(
     return Candidates(
         adapters,
         np.concatenate([p.finite_A for p in parts]),
+        np.array([refused(setting, texts[s][e], s, t) for s, e in index]),
         np.concatenate([p.loss_A for p in parts]),
         [
             [
@@ -168,6 +179,11 @@ def train(
         ],
         sum(p.tokens for p in parts),
     )
+
+
+def refused(setting: Setting, text: str, s: int, t: int) -> bool:
+    """Whether a text about passage t of sequence s is no self-edit."""
+    return setting.task.read(setting.sequences[s][t - 1], text).refused is not None
 
 
 def job(setting: Setting, edit: Edit, t: int, earlier: Sequence[str]) -> plan.Job:
@@ -224,11 +240,16 @@ def decide(
     rewards: list[list[float | None]] = [[] for _ in range(count)]
     if setting.candidates > 1:
         rewards = candidates_rewards(setting, stack, candidates, t, before)
-    chosen = [controls.best(values) if values else 0 for values in rewards]
-    finite = candidates.finite[candidates.rows(chosen)]
+    chosen = [
+        controls.best(values)
+        if any(value is not None for value in values)
+        else candidates.first(s)
+        for s, values in enumerate(rewards)
+    ]
+    usable = candidates.usable[candidates.rows(chosen)]
     gates: list[list[tuple[float, float | None]]] = [[] for _ in range(count)]
     if "gate" not in setting.controls:
-        return Commit(chosen, rewards, finite.astype(float).tolist(), gates)
+        return Commit(chosen, rewards, usable.astype(float).tolist(), gates)
     cfg = setting.exp.retain
     choose = functools.partial(
         controls.gate, cfg.gate_budget, least=cfg.gate_least, steps=cfg.gate_steps
@@ -236,7 +257,7 @@ def decide(
     while True:
         verdicts = [
             choose(history=tried) if ok else controls.GateStep(0.0, done=True)
-            for tried, ok in zip(gates, finite, strict=True)
+            for tried, ok in zip(gates, usable, strict=True)
         ]
         open_ = [s for s, verdict in enumerate(verdicts) if not verdict.done]
         scales = [verdict.scale for verdict in verdicts]
@@ -260,8 +281,8 @@ def candidates_rewards(
     count = len(setting.sequences)
     rewards: list[list[float | None]] = [[] for _ in range(count)]
     for e in range(setting.candidates):
-        finite = candidates.finite[candidates.rows([e] * count)]
-        tried = block(candidates, [e] * count, finite.astype(float))
+        usable = candidates.usable[candidates.rows([e] * count)]
+        tried = block(candidates, [e] * count, usable.astype(float))
         if "keep" not in setting.controls:
             tried = setting.written(stack, tried, t)
         groups = [
@@ -272,7 +293,7 @@ def candidates_rewards(
         for s, (*earlier, new) in enumerate(scores):
             lost = continual_ask.lost(before[s], earlier) if weight else 0.0
             value = controls.penalized(mean(new), lost, weight)
-            rewards[s].append(value if finite[s] else None)
+            rewards[s].append(value if usable[s] else None)
     return rewards
 
 

@@ -28,7 +28,7 @@ from seal_jax.pooled import texts as pooled_texts
 from seal_jax.pooled.settings import ARMS, Pooled
 from seal_jax.pooled.steps import Outcome, PooledRun
 from seal_jax.rounds import ladder, proposals, scoring, trials
-from seal_jax.rounds.graded import empty_rate, mean
+from seal_jax.rounds.graded import empty_rate, mean, refusals
 from seal_jax.rounds.ladder_rows import LadderRow
 from seal_jax.runtime import backend, distributed, meshes, records
 from seal_jax.tasks import knowledge, sources
@@ -88,7 +88,13 @@ def make(
     if "self_edits" not in exp.arms:
         return task
     if exp.pool.edits_file:
-        pooled_texts.read_edits(exp.pool.edits_file, train, count=exp.pool.edits)
+        pooled_texts.read_edits(
+            exp.pool.edits_file,
+            train,
+            count=exp.pool.edits,
+            rule=exp.edit.split,
+            quirks=exp.edit.quirks,
+        )
     elif exp.writer.path:
         writer = policies.describe(pooled_steps.writer_source(exp))
         room = writer.arch.max_position - exp.propose.max_tokens
@@ -195,6 +201,7 @@ def row(
         failed=sum(o.answers is None for o in outcomes),
         counts={
             "edits": len(learned.edits),
+            "refused": refusals(learned.edits),
             "texts": sum(map(len, learned.texts)),
             "cut": pooled_texts.count_too_long(task, learned.texts),
             "questions": len(flat) // max(1, len(outcomes)),

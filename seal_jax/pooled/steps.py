@@ -50,7 +50,11 @@ def self_edits(
     exp = run.exp
     if exp.pool.edits_file:
         edits = pooled_texts.read_edits(
-            exp.pool.edits_file, passages, count=exp.pool.edits
+            exp.pool.edits_file,
+            passages,
+            count=exp.pool.edits,
+            rule=exp.edit.split,
+            quirks=exp.edit.quirks,
         )
         texts = json.dumps([e.text for e in edits]).encode()
         digest = hashlib.sha256(texts).hexdigest()

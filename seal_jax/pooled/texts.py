@@ -9,22 +9,31 @@ from pathlib import Path
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds import trials
 from seal_jax.runtime import files
-from seal_jax.tasks import knowledge, squad
+from seal_jax.tasks import knowledge, self_edit, squad
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
 from seal_jax.training import plan
 
 
 def read_edits(
-    path: str | Path, passages: Sequence[Passage], *, count: int
+    path: str | Path,
+    passages: Sequence[Passage],
+    *,
+    count: int,
+    rule: str = "lines",
+    quirks: str = "fixed",
 ) -> list[Edit]:
     """The first `count` completions of each passage in a file of self-edits.
+
+    One that is refused (`self_edit.refusal`) gives way to a later one, if there is one.
 
     Args:
       path: JSON in the format of SEAL's synthetic data, a list of {"title", "context",
         "questions", "completions"}, for these passages and perhaps others.
       passages: to be found in it by title and text.
       count: completions of each.
+      rule: how they are cut into texts.
+      quirks: the reference's or not.
 
     Raises:
       ValueError: not in that format, a passage that is not in it, or one with fewer
@@ -51,10 +60,18 @@ def read_edits(
                 f"completions about passage {passage.text[:40]!r} of {passage.title!r},"
                 f" has {have or 'none'}; {fix} the file that belongs to task.train"
             )
-        for e, text in enumerate(completions[:count]):
+        for text in completions:
             if not isinstance(text, str):
                 raise ValueError(f"{path}: completion {text!r:.40} must be text")
-            edits.append(Edit(p, e, "", text.strip()))
+        texts = [text.strip() for text in completions]
+        read = [
+            (text, self_edit.refusal(text, rule=rule, quirks=quirks)) for text in texts
+        ]
+        # Stable: those that are refused come last.
+        chosen = sorted(read, key=lambda pair: pair[1] is not None)[:count]
+        edits += [
+            Edit(p, e, "", text, refused=why) for e, (text, why) in enumerate(chosen)
+        ]
     return edits
 
 
@@ -67,6 +84,8 @@ def texts(
 ) -> list[list[str]]:
     """What is trained on about each passage, the passage itself among it.
 
+    Of a passage whose edits were all refused, that is the passage alone.
+
     Args:
       task: says how an edit becomes texts.
       passages: all of them.
@@ -75,10 +94,15 @@ def texts(
     """
     by_passage: list[list[str]] = [[] for _ in passages]
     for edit in edits:
+        if edit.refused:
+            continue
         lines = by_passage[edit.item]
         if copies == "once" and lines:
             lines.pop()  # The passage, which is the last of the new ones too.
         lines += task.lines(passages[edit.item], edit)
+    for passage, lines in zip(passages, by_passage, strict=True):
+        if not lines:
+            lines += task.lines(passage, Edit(0, 0, "", passage.text, fixed=True))[-1:]
     return by_passage
 
 

@@ -24,6 +24,7 @@ from seal_jax.report.sections import novelty as novelty_section
 from seal_jax.report.sections import reference as reference_section
 from seal_jax.report.sections import reliability as reliability_section
 from seal_jax.report.sections import rounds as rounds_section
+from seal_jax.report.sections import unused as unused_section
 from seal_jax.report.tables import continual as continual_table
 from seal_jax.report.tables import reliability as reliability_table
 from seal_jax.runtime import formatting
@@ -46,6 +47,7 @@ def summary_table(summary: dict[str, Any]) -> str:
         parts = _few_shot_tables(summary)
     else:
         parts = [_ladder_table(summary)]
+    parts.append(_texts([unused_section.table([run_view.Workdir("", summary)])]))
     parts.append(_paired_table(summary))
     if summary.get("stopped"):
         parts.append(f"stopped {rounds_section.ended(summary)}")

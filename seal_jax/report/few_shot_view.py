@@ -80,8 +80,14 @@ class Counts:
 
     def reasons(self) -> str:
         """The refusals as text, the most frequent first; empty without any."""
-        ordered = sorted(self.refused.items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{why} {n}" for why, n in ordered)
+        return reasons(self.refused)
+
+
+def reasons(refused: dict[str, Any]) -> str:
+    """Counts of refusals as text, the most frequent first; empty without any."""
+    counted = [(str(why), formatting.measured(n)) for why, n in refused.items()]
+    ordered = sorted((-n, why) for why, n in counted if n)
+    return ", ".join(f"{why} {formatting.count(-n)}" for n, why in ordered)
 
 
 def row_counts(row: dict[str, Any]) -> Counts | None:

@@ -28,6 +28,7 @@ from seal_jax.report.sections import novelty as novelty_section
 from seal_jax.report.sections import reference as reference_section
 from seal_jax.report.sections import reliability as reliability_section
 from seal_jax.report.sections import rounds as rounds_section
+from seal_jax.report.sections import unused as unused_section
 from seal_jax.rounds import ladder_rows
 from seal_jax.runtime import files, formatting
 
@@ -90,6 +91,7 @@ def compared(inputs: Inputs) -> list[str]:
         *map(reliability_section.ranking, inputs.rankings),
         agreement_section.section(agreements(inputs)),
         novelty_section.section(inputs.edits, runs),
+        unused_section.section(runs),
         _costs(runs),
     ]
 
@@ -171,6 +173,7 @@ def _run(name: str, run: Workdir) -> list[str]:
         reliability_section.section(reliability_section.of_workdir(run)),
         agreement_section.section(agreement_section.of_workdir(run)),
         novelty_section.section([], [run]),
+        unused_section.section([run]),
         edits_section.to_read(edits, tasks),
         _metrics(run_view.read_metrics(run.path) if run.path else {}),
         _cost(summary),

@@ -1,12 +1,14 @@
 """The control without a reward: the same rounds with a random edit kept."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from seal_jax.generation import policies
 from seal_jax.rounds import ladder_rows, learn, proposals
 from seal_jax.rounds.experiment import Rounds
+from seal_jax.rounds.graded import refusals
 from seal_jax.rounds.trials import Run
 from seal_jax.tasks.base import Edit
 
@@ -16,11 +18,14 @@ def random_kept[Item](
     base: policies.Policy,
     rounds: Sequence[Sequence[Item]],
     workdir: Path,
+    tell: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> policies.Policy:
     """The policy after rounds that keep a random edit: what imitation alone does.
 
     It needs no rewards, so nothing is adapted. Its first proposals are round 1's. The
-    base stays as it is.
+    base stays as it is. An edit that was refused is not among those to keep.
+
+    `tell` takes what the summary says of each round.
     """
     policy, past = base, []
     for round_index, items in enumerate(rounds, start=1):
@@ -36,7 +41,7 @@ def random_kept[Item](
         kept: list[Edit] = []
         for p in range(len(items)):
             rng = random.Random(f"control {run.exp.seed} {round_index} {p}")
-            choices = [e for e in edits if e.item == p]
+            choices = [e for e in edits if e.item == p and e.imitable]
             kept += rng.sample(choices, min(run.exp.select.k_best, len(choices)))
         from_base = policy is base or run.exp.imitate.start == "base"
         policy = learn.imitate(
@@ -50,4 +55,6 @@ def random_kept[Item](
             name=learn.CONTROL,
         )
         past.append(kept)
+        refused = refusals(edits)
+        tell({"round": round_index, "kept": len(kept), "refused": refused})
     return policy

@@ -75,7 +75,9 @@ def evaluate[Item](
         graded = _race(run, exams, edits, adapt, phase=phase)
     if values is not None:
         graded = [
-            with_measured(g, reward_names.RUBRIC, (value,), decides=select.reward)
+            g
+            if g.edit.refused
+            else with_measured(g, reward_names.RUBRIC, (value,), decides=select.reward)
             for g, value in zip(graded, values, strict=True)
         ]
     return graded, scoring.baselines(run, policy, items, phase=phase)

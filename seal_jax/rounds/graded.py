@@ -126,15 +126,20 @@ def decided(graded: Graded, name: str) -> Graded:
 def counts(graded: Sequence[Graded]) -> dict[str, Any]:
     """How many edits, texts drawn, edits trained; their mean score; refusals."""
     edits = [g.edit for g in graded]
-    reasons = collections.Counter(
-        reason
-        for e in edits
-        for reason in (*e.redrawn, *([e.refused] if e.refused else ()))
-    )
     return {
         "edits": len(edits),
         "drawn": sum(len(e.redrawn) + 1 for e in edits),
         "trained": sum(e.refused is None for e in edits),
         "trained_mean": mean([mean(scores) for g in graded for scores in g.scores]),
-        "refused": dict(sorted(reasons.items())),
+        "refused": refusals(edits),
     }
+
+
+def refusals(edits: Sequence[Edit]) -> dict[str, int]:
+    """How many texts were refused, by the reason; those drawn again count too."""
+    reasons = collections.Counter(
+        reason
+        for e in edits
+        for reason in (*e.redrawn, *([e.refused] if e.refused else ()))
+    )
+    return dict(sorted(reasons.items()))

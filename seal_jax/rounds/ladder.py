@@ -80,8 +80,7 @@ def row[Item](
     graded = arm(run, policy, items, name=name)
     by_item: list[list[float | None]] = [[] for _ in items]
     for g in graded:
-        # A policy that writes what cannot be trained has solved nothing with it.
-        nothing = [0.0] * run.exp.scale.heldout_seeds
+        nothing = [run.task.untried] * run.exp.scale.heldout_seeds
         by_item[g.edit.item] += [mean(scores) for scores in g.scores] or nothing
     return LadderRow(
         name,
@@ -132,7 +131,7 @@ def table(rows: Sequence[LadderRow]) -> list[dict[str, Any]]:
     """
     lines = []
     for r in rows:
-        average, se = stats.mean_se(r.values)
+        average, se = stats.mean_se_of_any(r.values)
         low, high = stats.interval(r.values)
         lines.append(
             {
@@ -162,9 +161,15 @@ def by_item[Item](
 
 
 def pairs(rows: Sequence[LadderRow]) -> list[dict[str, Any]]:
-    """Paired differences over the items: each later row minus each earlier one."""
+    """Paired differences over the items: each later row minus each earlier one.
+
+    Rows that no item is measured in both of have none.
+    """
     lines = []
     for low, high in itertools.combinations(rows, 2):
+        both = zip(low.values, high.values, strict=True)
+        if not any(a is not None and b is not None for a, b in both):
+            continue
         diff, se, z = stats.paired(high.values, low.values)
         lines.append({"a": high.name, "b": low.name, "diff": diff, "se": se, "z": z})
     return lines

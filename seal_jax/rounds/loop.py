@@ -42,8 +42,9 @@ def walk[Item](
     before = [arm for arm in exp.base_arms if arm in wanted and arm != "oracle"]
     rows = [row_of(base, arm) for arm in before]
     last = [row_of(base, "oracle")] if "oracle" in wanted else []
+    controlled: list[dict[str, Any]] = []
     if ladder_rows.CONTROL in wanted:
-        policy = control.random_kept(run, base, train, workdir)
+        policy = control.random_kept(run, base, train, workdir, controlled.append)
         rows.append(row_of(policy, ladder_rows.CONTROL))
         del policy
     final, lines, stopped = all_rounds(run, base, train, rows, row_of, workdir)
@@ -53,12 +54,14 @@ def walk[Item](
         write_heldout(run, rows, [*train, heldout], workdir)
     table = ladder.table(rows)
     for i, line in enumerate(table):
-        run.metrics.log(i, {f"ladder/{line['name']}": line["mean"]})
+        if line["mean"] is not None:
+            run.metrics.log(i, {f"ladder/{line['name']}": line["mean"]})
     return {
         "ladder": table,
         "paired": ladder.pairs(rows),
         "items": ladder.by_item(run, rows, heldout),
         "rounds": lines,
+        "control": controlled,
         "stopped": stopped,
     }
 

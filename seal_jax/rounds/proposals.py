@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seal_jax.generation import policies
-from seal_jax.rounds import trials
+from seal_jax.rounds import graded, trials
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import distributed, progress
@@ -76,6 +76,10 @@ def propose[Item](
                 refused=last.refused,
             )
         )
+    refused = graded.refusals(edits)
+    if refused:
+        reasons = ", ".join(f"{why} {n}" for why, n in refused.items())
+        run.say(f"{phase}: texts refused: {reasons}")
     return edits
 
 

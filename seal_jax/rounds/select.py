@@ -201,7 +201,7 @@ def choose(
     """Indices of the edits to imitate: the best of each item (SEAL's filter).
 
     Args:
-      graded: edits of all items; one that left a race is never chosen.
+      graded: edits of all items; one that was refused or left a race is never chosen.
       passages: what each item's edits are about; None: nothing to compare them with.
       baseline: of each item, its mean score without any adapter.
       rule: how to choose.
@@ -212,7 +212,11 @@ def choose(
         if rule.threshold == BASELINE and score is None:
             continue  # Nobody knows whether its edits are better than none.
         places = [i for i, g in enumerate(graded) if g.edit.item == p]
-        rewards = [None if graded[i].out else graded[i].reward for i in places]
+        tried = [graded[i].edit.imitable and not graded[i].out for i in places]
+        rewards = [
+            graded[i].reward if ok else None
+            for i, ok in zip(places, tried, strict=True)
+        ]
         texts = [graded[i].edit.text for i in places]
         picks = best(
             candidates(rewards, texts, passage),

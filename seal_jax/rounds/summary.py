@@ -55,6 +55,7 @@ def scores_line(
         "best_mean": mean(list(best.values())),
         "kept_mean": mean([graded[i].reward for i in kept]),
         "kept": len(kept),
+        "refused": grades.refusals([g.edit for g in graded]),
         "trainings": sum(len(g.trials) for g in graded),
         "failed_adapters": sum(bool(t.failed) for g in graded for t in g.trials),
         "missing_judgements": sum(

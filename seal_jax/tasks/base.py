@@ -30,6 +30,11 @@ class Edit:
     redrawn: tuple[str, ...] = ()
     refused: str | None = None
 
+    @property
+    def imitable(self) -> bool:
+        """Whether a policy may learn to write it."""
+        return self.refused is None and bool(self.text.strip())
+
 
 class Reading(NamedTuple):
     """What a text is worth as a self-edit.
@@ -95,11 +100,15 @@ class Training[Item](Protocol):
 class Questions[Item](Protocol):
     """What adapters are asked, and what their answers are worth.
 
-    `max_missing`: share of a phase's scores that may be missing.
+    `max_missing`: share of a phase's scores that may be missing. `untried`: what an
+    edit that was refused scores on held-out items; None: it is left out.
     """
 
     @property
     def max_missing(self) -> float: ...
+
+    @property
+    def untried(self) -> float | None: ...
 
     def prompts(self, item: Item) -> list[str]:
         """What an adapter is asked about an item."""

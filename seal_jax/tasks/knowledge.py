@@ -135,6 +135,7 @@ class Knowledge:
     judged: Rubric
 
     attempts = 1
+    untried = None
 
     @property
     def max_missing(self) -> float:
@@ -150,17 +151,20 @@ class Knowledge:
         return self_edit.propose_prompt(self.propose_template, item)
 
     def read(self, item: Passage, text: str) -> Reading:
-        """Every text is an edit."""
-        del item, text
-        return Reading()
+        """Every text is an edit that says something (`self_edit.refusal`)."""
+        del item
+        rule, quirks = self.exp.edit.split, self.exp.edit.quirks
+        return Reading(self_edit.refusal(text, rule=rule, quirks=quirks))
 
     def lines(self, item: Passage, edit: Edit) -> tuple[str, ...]:
-        """Training lines of a self-edit, the passage last.
+        """Training lines of a self-edit, the passage last; none if it was refused.
 
         Of what no policy wrote, every line is a text: what a policy's text has to be
         cleaned of is not there, so it is not parsed. An empty edit goes the usual way,
         for the quirk of the reference that concerns it.
         """
+        if edit.refused:
+            return ()
         if edit.fixed and edit.text:
             texts = (*edit.text.splitlines(), item.text)
             return tuple(f"{item.title}\n{text}" for text in texts)
@@ -231,6 +235,7 @@ class Knowledge:
             "edit": edit.edit,
             "prompt": edit.prompt,
             "text": edit.text,
+            "refused": edit.refused,
             "lines": list(self.lines(item, edit)),
         }
 

@@ -189,6 +189,28 @@ def _question_texts(piece: str, quirks: str) -> list[str]:
     return [text.strip() for text in (first, *rest)]
 
 
+# Why a text is no self-edit.
+BLANK = "blank"
+# What may stand in a line that says nothing: a list's marks, the labels of a quiz.
+_MARKS = re.compile(r"^\s*\d+[.)]|(?:Question|Answer)(?: \d+)?:")
+_SAID = re.compile(r"[^\W_]")
+
+
+def refusal(completion: str, *, rule: str, quirks: str) -> str | None:
+    """Why a completion is no self-edit, or None: `BLANK` if it says nothing.
+
+    Nothing is said by white space, `---`, marks of lists and labels of questions alone.
+    With quirks "reference" only white space is blank, which the released SEAL code
+    drops before it evaluates. Arguments and errors are those of `split`.
+    """
+    texts = split(completion, rule=rule, quirks=quirks)
+    if quirks == "reference":
+        return None if any(map(str.strip, texts)) else BLANK
+    lines = (line for text in texts for line in text.splitlines())
+    said = any(_SAID.search(_MARKS.sub("", line)) for line in lines)
+    return None if said else BLANK
+
+
 def train_lines(
     completion: str, passage: Passage, *, rule: str, quirks: str
 ) -> list[str]:

@@ -555,6 +555,28 @@ def test_a_failed_adapter_is_not_committed(walked, monkeypatch):
         assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(block))
 
 
+def test_a_text_that_says_nothing_is_not_committed(walked):
+    """One alone is rejected, one among others passed over; both are counted."""
+    setting = walked.setting("merge")
+    for texts, chosen, scales in (
+        ([["---"], ["y"]], [0, 0], [0.0, 1.0]),
+        ([[" ", "x"], ["1.", ""]], [1, 0], [1.0, 0.0]),
+    ):
+        candidates = continual_step.train(setting, setting.empty, texts, 1, [[], []])
+        flat = [text for own in texts for text in own]
+        assert candidates.refused.tolist() == [t not in "xy" or not t for t in flat]
+        for arm in ("merge", "gate"):
+            of_arm = dataclasses.replace(setting, arm=arm)
+            args = (of_arm, setting.empty, candidates, 1, [[], []])
+            commit = continual_step.decide(*args)
+            assert (commit.chosen, commit.scales) == (chosen, scales)
+    best = dataclasses.replace(setting, arm="penalty")
+    commit = continual_step.decide(best, setting.empty, candidates, 1, [[], []])
+    assert commit.rewards[0][0] is None and commit.rewards[1] == [None, None]
+    assert commit.chosen == [1, 0] and commit.scales == [1.0, 0.0]
+    assert all(row["refused"] == 0 for row in walked.summary["arms"])
+
+
 @pytest.mark.parametrize("missing", [range(6), range(0, 18, 6)])
 def test_missing_judgements_stop_the_step(walked, monkeypatch, missing):
     setting = walked.setting("merge")

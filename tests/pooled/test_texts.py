@@ -70,6 +70,29 @@ def test_a_row_of_one_edit_has_its_passage_once(copies):
     ]
 
 
+def test_refused_edits_are_not_trained_on(tmp_path):
+    refused = [Edit(p, e, "", "---", refused="blank") for p in (0, 1) for e in (0, 1)]
+    edits = [refused[0], Edit(0, 1, "", "one"), *refused[2:]]
+    for copies in ("once", "each"):
+        made = pooled_texts.texts(task_of(), [A, B], edits, copies=copies)
+        assert made == [["Karsk\none", "Karsk\nOld. New."], ["Dolmen\nBig."]]
+
+
+def test_a_file_s_blank_edits_give_way_to_later_ones(tmp_path):
+    a, b = (
+        dataclasses.replace(p, id=squad.passage_id(p.title, p.text)) for p in (A, B)
+    )
+    path = write(tmp_path / "e.json", record(A, "", "u", "--- "), record(B, "\n", "1."))
+    assert pooled_texts.read_edits(path, [a, b], count=2) == [
+        Edit(0, 0, "", "u"),
+        Edit(0, 1, "", "", refused="blank"),
+        Edit(1, 0, "", "", refused="blank"),
+        Edit(1, 1, "", "1.", refused="blank"),
+    ]
+    read = pooled_texts.read_edits(path, [a], count=2, quirks="reference")
+    assert [e.text for e in read] == ["u", "---"]
+
+
 # Training
 
 

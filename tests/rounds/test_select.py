@@ -365,6 +365,26 @@ def test_the_commands_options(with_passages, tmp_path, capsys, options, count):
     assert f"{count} edits for {count} of 2 passages" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("blank", ["", " \n", "---", "1.\n- "])
+def test_the_command_never_takes_a_blank_completion(tmp_path, capsys, blank):
+    completions = [
+        {"text": text, "stats": {"adapter_mean": mean, "baseline_mean": 0.5}}
+        for text, mean in ((blank, 1.0), ("some", 0.2), (blank, 0.9))
+    ]
+    path, out = tmp_path / "r.json", tmp_path / "sft.jsonl"
+    path.write_text(
+        json.dumps({"articles": [{"prompt": "P", "completions": completions}]})
+    )
+    assert rankings.main([str(path), "--out", str(out), "--k-best", "3"]) == 0
+    assert out.read_text() == '{"prompt": "P", "completion": "some"}\n'
+    assert "2 completions are blank and were not among" in capsys.readouterr().out
+    path.write_text(
+        json.dumps({"articles": [{"prompt": "P", "completions": completions[:1]}]})
+    )
+    assert rankings.main([str(path), "--out", str(out)]) == 2
+    assert "no edit was chosen (1 are blank); lower" in capsys.readouterr().err
+
+
 BROKEN = {
     "missing": (None, [], "no such file; give a SEAL result file"),
     "not JSON": ("[", [], "must be one JSON value ("),

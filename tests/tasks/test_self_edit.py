@@ -241,6 +241,24 @@ def test_whatever_the_policy_writes_gives_texts_without_loose_ends(completion):
         assert texts == reference
 
 
+@given(
+    st.lists(st.sampled_from("--- - * • 1. 12) Question:1 ... ## \u200b".split(" ")))
+    | st.lists(
+        st.sampled_from(["Question 1:", "Answer:", "Answer 2:", "\x0c", "\u2028"])
+    ),
+    st.sampled_from(["\n", " ", "\n\n"]),
+    st.sampled_from(self_edit.RULES),
+)
+def test_marks_say_nothing_until_a_word_joins_them(marks, between, rule):
+    text = between.join(m for m in marks if m != "Question:1")
+    if between == "\n":
+        assert self_edit.refusal(text, rule=rule, quirks="fixed") == "blank"
+    said = f"{text}\n- Ada"  # what comes before may be an announcement
+    assert self_edit.refusal(said, rule=rule, quirks="fixed") is None
+    if self_edit.refusal(text, rule=rule, quirks="reference") is not None:
+        assert not text.strip()
+
+
 # Sentences
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from seal_jax.rounds import select
 from seal_jax.runtime import files
+from seal_jax.tasks import self_edit
 
 
 def sft_rows(
@@ -30,7 +31,9 @@ def sft_rows(
 ) -> list[dict[str, str]]:
     """{"prompt", "completion"} of the chosen edits in a ranking result.
 
-    The reward is the stated mean accuracy of the edit's adapters.
+    The reward is the stated mean accuracy of the edit's adapters. A completion that
+    says nothing (`is_blank`) is never chosen: the reference drops it before it is
+    evaluated, and from the set.
 
     Args:
       result: a result file's value.
@@ -55,13 +58,25 @@ def sft_rows(
             ) from None
         passage = _passage(article, index) if rule.reads_passage else None
         chosen = select.best(
-            select.candidates(rewards, texts, passage),
+            select.candidates(
+                [
+                    None if is_blank(text) else reward
+                    for text, reward in zip(texts, rewards, strict=True)
+                ],
+                texts,
+                passage,
+            ),
             rule,
             baseline=statistics.fmean(baselines) if baselines else None,
             rng=rng,
         )
         rows += [{"prompt": prompt, "completion": texts[e]} for e in chosen]
     return rows
+
+
+def is_blank(text: str) -> bool:
+    """Whether a completion is no self-edit, since it says nothing."""
+    return self_edit.refusal(text, rule="lines", quirks="fixed") is not None
 
 
 def _passage(article: dict[str, Any], index: int) -> str:
@@ -121,10 +136,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             digits=args.digits,
         )
         rows = sft_rows(result, rule, rng=random.Random(args.seed))
+        blank = sum(
+            is_blank(completion["text"])
+            for article in result["articles"]
+            for completion in article["completions"]
+        )
         if not rows:
             raise ValueError(
-                "no edit was chosen; lower --threshold, raise --max-copied, or give "
-                "articles"
+                f"no edit was chosen{f' ({blank} are blank)' * bool(blank)}; lower "
+                "--threshold, raise --max-copied, or give articles"
             )
         # Keys in the order of the reference's files.
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -139,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.out}: {len(rows)} edits for {count} of {len(result['articles'])} "
         "passages"
     )
+    if blank:
+        print(f"{blank} completions are blank and were not among those to choose")
     return 0
 
 

@@ -42,7 +42,7 @@ def rewards(summary: dict[str, Any], edits: Edits) -> Markup:
         "An edit's reward is the mean score of its adapters. The best of E is chosen "
         "by the same noisy number it is shown with, so it flatters."
     )
-    if few_shot_view.is_few_shot(summary):
+    if any(edit.get("refused") for edit in edits):
         note += " What was refused was not tried and has no reward."
     return fragments.section(
         "Rewards by round",
