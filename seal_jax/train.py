@@ -25,6 +25,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from seal_jax.rewards import judge
+from seal_jax.runtime import config_file
 
 
 def run(
@@ -102,31 +103,28 @@ def define_flags() -> None:
         "processes", None, "How many belong to the run; 1 keeps a process for itself."
     )
     flags.DEFINE_integer("process", None, "Which one this is, from 0 on.")
-    flags.mark_flags_as_required(["config", "workdir"])
 
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags; a wrong one ends the program in one line.
 
-    The config file runs in here, and `config_flags` has no error type of its own.
+    The config file runs in here, twice: see `config_file`.
     """
-    try:
-        rest = flags.FLAGS(argv)
-        flags.FLAGS.config.to_dict()  # A file that did not load says so only here.
-    except (flags.Error, ValueError, OSError, LookupError, AttributeError) as error:
-        sys.exit(f"error: {_one_line(error)}")
-    return rest
+    with _errors_in_one_line():
+        if not {"--help", "-help", "--helpshort", "--helpfull"} & set(argv):
+            config_file.check(argv)
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            raise ValueError(config_file.of_flags(error)) from error
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"--config: {_one_line(error)}; see --help") from error
 
 
-def _one_line(error: Exception) -> str:
-    """What an error comes down to; those of `config_flags` span many lines."""
-    if isinstance(error, (AttributeError, LookupError)):
-        while isinstance(error.args[0], Exception):
-            error = error.args[0]
-        return f"--config: no such key: {' '.join(str(error.args[0]).split())}"
+def _one_line(error: BaseException) -> str:
+    """What an error comes down to; those of libraries may span many lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # It quotes the whole traceback of a config file; the last line is the reason.
-    return lines[-1] if len(lines) > 3 else " ".join(lines)
+    return " ".join(lines[:3]) if lines else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -196,8 +196,9 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path / CONFIG}: r={rank!r:.40} must be a whole number of 1 to "
             f"{_MOST_RANK}; copy the adapter again"
         )
-    number = type(alpha) in (int, float)
-    if not number or not 0 < alpha < _MOST_ALPHA:  # which nan is not, either
+    # A bool is an int to Python; nan lies in no range.
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not number or not 0 < alpha < _MOST_ALPHA:
         raise ValueError(
             f"{path / CONFIG}: lora_alpha={alpha!r:.40} must be a positive number "
             f"below {_MOST_ALPHA:g}; copy the adapter again"

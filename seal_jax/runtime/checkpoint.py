@@ -1,11 +1,14 @@
 """Trees of arrays on disk, by step: a thin wrapper around Orbax.
 
-A step becomes visible when it is complete: Orbax writes it into a temporary directory
-and renames that at the end, so a kill in mid-save leaves the steps before it as they
-were. Old steps are kept.
+A step becomes visible when it is complete: it is written into a temporary directory,
+with checksums of its files, and renamed at the end, so a kill in mid-save leaves the
+steps before it as they were. Old steps are kept. One whose bytes were altered is
+refused, before anything else reads it.
 """
 
+import contextlib
 import errno
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -16,12 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from seal_jax.runtime import files
+from seal_jax.runtime import files, reading
 
 type Tree = Any
 
 # Beside the arrays: Orbax's own metadata, a few kB for each.
 _MARGIN_BYTES = 1 << 20
+_UNFINISHED = ".orbax-checkpoint-tmp"
+# SHA-256 of a step's other files.
+_SUMS = "sha256.json"
+_ALTERED = "altered since it was saved, or of another version"
+_FIX = "restore it from a copy, or give another --workdir to run anew"
 
 
 def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> None:
@@ -32,42 +40,46 @@ def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> 
       files.DiskFullError: no room; earlier steps are untouched.
     """
     directory = Path(directory).absolute()
+    place = directory / str(step)
+    if step in _steps(directory):
+        raise ValueError(
+            f"{directory}: step {step} is saved already; restore it or save a later "
+            "step"
+        )
     with files.disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(directory)
     # Asked first because Orbax reports a full disk from inside its threads, at length.
     needed = sum(x.nbytes for x in jax.tree.leaves(tree)) + _MARGIN_BYTES
     if shutil.disk_usage(directory).free < needed:
-        raise files.DiskFullError(errno.ENOSPC, directory / str(step))
+        raise files.DiskFullError(errno.ENOSPC, place)
     args = ocp.args.Composite(
         # From the host: with several processes Orbax refuses arrays of one of them.
         tree=ocp.args.StandardSave(jax.tree.map(np.asarray, tree)),
         meta=ocp.args.JsonSave(files.to_plain(meta)),
     )
-    with _open(directory) as manager:
-        if step in manager.all_steps():
-            raise ValueError(
-                f"{directory}: step {step} is saved already; restore it or save a "
-                "later step"
-            )
-        try:
-            with files.disk_errors(directory / str(step)):
+    unfinished = directory / f"saving{_UNFINISHED}"
+    try:
+        with files.disk_errors(place):
+            unfinished.mkdir()
+            with _open(unfinished) as manager:
                 manager.save(step, args=args)
                 manager.wait_until_finished()
-        except ValueError as error:
-            _remove_unfinished(directory)
-            raise _disk_error(error, directory / str(step)) or error from None
-        except OSError:
-            _remove_unfinished(directory)
-            raise
+            written = unfinished / str(step)
+            files.write_json(written / _SUMS, _sums(written))
+            written.rename(place)
+            unfinished.rmdir()
+    except ValueError as error:
+        _remove_unfinished(directory)
+        raise _disk_error(error, place) or error from None
+    except OSError:
+        _remove_unfinished(directory)
+        raise
 
 
 def latest(directory: str | Path) -> int | None:
     """The newest complete step in `directory`; None if there is none."""
-    if not Path(directory).is_dir():
-        return None
-    with _open(directory) as manager:
-        return manager.latest_step()
+    return max(_steps(directory), default=None)
 
 
 def restore(
@@ -82,26 +94,65 @@ def restore(
     Raises:
       ValueError: there is no complete `step`, or it is not like `like`.
     """
-    steps = []
-    if Path(directory).is_dir():
-        with _open(directory) as manager:
-            steps = sorted(manager.all_steps())
+    steps = _steps(directory)
     if step not in steps:
         raise ValueError(
             f"{directory}: step {step} is none of its complete steps {steps}; use one "
             "of these"
         )
+    where = f"{directory} step {step}"
+    _check_sums(Path(directory) / str(step), where)
     with _open(directory) as manager:
-        stored = manager.item_metadata(step)["tree"].tree
-        _check_like(f"{directory} step {step}", _layout(stored), _layout(like))
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                tree=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
-                meta=ocp.args.JsonRestore(),
-            ),
-        )
+        with _as_saved(where):
+            stored = _layout(manager.item_metadata(step)["tree"].tree)
+        _check_like(where, stored, _layout(like))
+        with _as_saved(where):
+            restored = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    tree=ocp.args.StandardRestore(jax.tree.map(_abstract, like)),
+                    meta=ocp.args.JsonRestore(),
+                ),
+            )
     return restored["tree"], restored["meta"]
+
+
+def _steps(directory: str | Path) -> list[int]:
+    """The complete steps, in order."""
+    if not Path(directory).is_dir():
+        return []
+    folders = [path for path in Path(directory).iterdir() if path.is_dir()]
+    return sorted(int(p.name) for p in folders if re.fullmatch("[0-9]{1,18}", p.name))
+
+
+def _as_saved(where: str | Path) -> contextlib.AbstractContextManager[None]:
+    return reading.boundary(where, wrong=_ALTERED, fix=_FIX, foreign=True)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path from there."""
+    sums = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        sums[path.relative_to(folder).as_posix()] = digest
+    return sums
+
+
+def _check_sums(folder: Path, where: str) -> None:
+    """Refuses a step whose files are not those that were saved, before Orbax reads.
+
+    Raises:
+      ValueError: see above; one of the files is named.
+    """
+    with _as_saved(where):
+        stored = files.read_json(folder / _SUMS)
+        if not isinstance(stored, dict):
+            raise ValueError(f"{_SUMS} is no JSON object")
+        here = {k: v for k, v in _sums(folder).items() if k != _SUMS}
+        odd = sorted(k for k in stored | here if stored.get(k) != here.get(k))
+        if odd:
+            raise ValueError(f"{odd[0]} does not have the checksum of {_SUMS}")
 
 
 def _open(directory: str | Path) -> ocp.CheckpointManager:
@@ -127,7 +178,7 @@ def _open(directory: str | Path) -> ocp.CheckpointManager:
 
 def _remove_unfinished(directory: Path) -> None:
     """Removes what killed or failed saves left, to give the space back."""
-    for unfinished in directory.glob("*.orbax-checkpoint-tmp*"):
+    for unfinished in directory.glob(f"*{_UNFINISHED}*"):
         shutil.rmtree(unfinished)
 
 

@@ -6,6 +6,7 @@ infinities as Python's json spells them.
 """
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -24,14 +25,23 @@ def alone[T](fn: Callable[[], T], /) -> T:
     return fn()
 
 
+_MORE = {"sum"}
+
+
+def _sum(key: str, text: str) -> int:
+    """CRC-32 of an entry: its value's JSON text as `json.dumps` writes it."""
+    return zlib.crc32(f"{key}\n{text}".encode())
+
+
 class Journal:
     """Finished units of work, by key, on disk before `put` returns.
 
-    A unit is one line {"key": ..., "value": ...}. A value goes through JSON on its way
-    in (a tuple becomes a list, an array its nested lists, a non-string key a string),
-    so the value a first run works with is the value a resumed run reads back: floats
-    bit for bit, NaN and infinities too. Every `get` builds the value anew; changing it
-    changes nothing here.
+    A unit is one line {"key": ..., "value": ..., "sum": ...}; by the sum, a line that
+    was altered is found at opening. A value goes through JSON on its way in (a tuple
+    becomes a list, an array its nested lists, a non-string key a string), so the value
+    a first run works with is the value a resumed run reads back: floats bit for bit,
+    NaN and infinities too. Every `get` builds the value anew; changing it changes
+    nothing here.
 
     With several processes one of them writes, and `share` hands what it stores to the
     others, so that all hold the same entries. All processes must then open the journal
@@ -43,7 +53,7 @@ class Journal:
       share: how the processes agree.
 
     Raises:
-      ValueError: at opening, a whole line that is not such an entry.
+      ValueError: at opening, a whole line that is not such an entry, or was altered.
       DiskFullError: at `put`; the journal keeps what it had.
     """
 
@@ -57,15 +67,19 @@ class Journal:
         texts: dict[str, str] = {}
         if self._lines is None:
             return texts
+        summed = False
         for number, row in enumerate(self._lines.rows, start=1):
+            wrong = 'not {"key": ..., "value": ...}'
             match row:
-                case {"key": str(key), "value": value, **rest} if not rest:
+                case {"key": str(key), "value": value, **rest} if rest.keys() <= _MORE:
                     texts[key] = json.dumps(value)
-                case _:
-                    self._lines.close()
-                    raise files.bad_line(
-                        self._lines.path, number, 'not {"key": ..., "value": ...}'
-                    )
+                    # Journals of earlier versions have no sums at their beginning.
+                    summed = summed or "sum" in rest
+                    if not summed or rest.get("sum") == _sum(key, texts[key]):
+                        continue
+                    wrong = "altered since it was written: its sum differs"
+            self._lines.close()
+            raise files.bad_line(self._lines.path, number, wrong)
         self._lines.rows = []
         return texts
 
@@ -93,9 +107,11 @@ class Journal:
 
     def _append(self, key: str, value: Any) -> str:
         """Adds the entry to the file; returns its value as JSON text."""
-        text = json.dumps(value, default=files.to_json)
+        # As it is read back: of a key that is there twice, the last value.
+        text = json.dumps(files.to_plain(value))
         if self._lines is not None:
-            self._lines.append(f'{{"key": {json.dumps(key)}, "value": {text}}}')
+            name, total = json.dumps(key), _sum(key, text)
+            self._lines.append(f'{{"key": {name}, "value": {text}, "sum": {total}}}')
         return text
 
     def cached(self, key: str, fn: Callable[[], Any]) -> files.Json:

@@ -62,7 +62,7 @@ def reason(error: BaseException) -> str:
         return "nested too deep"
     if isinstance(error, MemoryError):
         return "more than fits into memory"
-    if type(error) is ValueError and text:
+    if text and (type(error) is ValueError or isinstance(error, OSError)):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

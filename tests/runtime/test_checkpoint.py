@@ -211,3 +211,47 @@ def test_a_full_disk_is_named_before_anything_is_written(tmp_path, monkeypatch):
     with pytest.raises(files.DiskFullError, match="No space left"):
         checkpoint.save(tmp_path, 1, {"w": jnp.zeros(3)}, {})
     assert os.listdir(tmp_path) == []
+
+
+def test_every_altered_file_is_named(tmp_path):
+    """A bit in each, in its beginning and its end; its loss; another file."""
+    tree = {"w": jnp.arange(64, dtype=jnp.float32), "n": jnp.int32(3)}
+    checkpoint.save(tmp_path / "c", 1, tree, {"loss": 0.5, "texts": ["a", "b"]})
+    paths = sorted(p for p in (tmp_path / "c" / "1").rglob("*") if p.is_file())
+    assert len(paths) > 5
+
+    def refused():
+        with pytest.raises((ValueError, OSError)) as caught:
+            checkpoint.restore(tmp_path / "c", 1, tree)
+        message = str(caught.value)
+        assert "altered since it was saved" in message and "\n" not in message
+        assert f"{tmp_path / 'c'} step 1" in message
+        assert caught.value.__cause__ is not None
+        return message
+
+    for path in paths:
+        whole = path.read_bytes()
+        for i in {0, len(whole) // 2, len(whole) - 1} if whole else ():
+            altered = bytearray(whole)
+            altered[i] ^= 1 << i % 8
+            path.write_bytes(altered)
+            if (
+                path.name == "sha256.json"
+                and path.read_bytes().split() == whole.split()
+            ):
+                continue
+            refused()
+        path.unlink()
+        assert path.name in refused()
+        path.write_bytes(whole)
+    (tmp_path / "c" / "1" / "more").write_text("x")
+    assert "more does not have" in refused()
+    (tmp_path / "c" / "1" / "more").unlink()
+    back, _ = checkpoint.restore(tmp_path / "c", 1, tree)
+    assert_same_bits(back, tree)
+
+
+def test_a_file_in_the_place_of_a_step_is_no_step(tmp_path):
+    checkpoint.save(tmp_path, 1, {"w": jnp.zeros(3)}, {})
+    (tmp_path / "2").write_text("x")
+    assert checkpoint.latest(tmp_path) == 1

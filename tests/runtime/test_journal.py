@@ -1,4 +1,5 @@
 import errno
+import json
 import math
 import os
 import signal
@@ -93,6 +94,56 @@ def test_a_corrupt_middle_line_is_named(tmp_path, middle):
         Journal(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda row: {**row, "value": {}},
+        lambda row: {**row, "key": "other"},
+        lambda row: {**row, "sum": row["sum"] + 1},
+        lambda row: {**row, "sum": None},
+        lambda row: {"key": row["key"], "value": row["value"]},
+        lambda row: {**row, "more": 1},
+    ],
+)
+def test_an_altered_line_is_named(tmp_path, alter):
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        journal.put("a", {"x": [1, 0.1, None], "y": float("nan")})
+        journal.put("b", {3: (1, 2)})
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(alter(json.loads(second)))}\n")
+    with pytest.raises(ValueError, match="line 2: must be one JSON entry") as caught:
+        Journal(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_flipped_bit_is_found_or_means_nothing(tmp_path):
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        journal.put("a", {"x": [1, 0.5], "t": "é"})
+        journal.put("b", 2)
+    whole = path.read_bytes()
+    for bit in range(8 * whole.index(b"\n")):
+        altered = bytearray(whole)
+        altered[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(altered)
+        try:
+            with Journal(path) as journal:
+                assert journal.keys() == ["a", "b"]
+                assert journal.get("a") == {"x": [1, 0.5], "t": "é"}
+        except ValueError as error:
+            assert "line" in str(error) and "\n" not in str(error)
+
+
+def test_lines_of_earlier_versions_have_no_sum(tmp_path):
+    path = tmp_path / "j"
+    path.write_text('{"key": "old", "value": NaN}\n')
+    for _ in range(2):
+        with Journal(path) as journal:
+            journal.put("new", 1)
+            assert journal.keys() == ["old", "new"]
 
 
 def test_a_failed_put_leaves_the_journal_as_it_was(tmp_path, monkeypatch):

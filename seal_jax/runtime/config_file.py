@@ -1,0 +1,203 @@
+"""Command lines of an experiment: its config file, and the values set over it.
+
+`config_flags` reads both, and has no error type of its own: what a file raises comes
+through it as it is, or as the text of its traceback. So both are looked at here first;
+what is wrong is said in one line with the file and the place.
+"""
+
+import difflib
+import importlib.machinery
+import importlib.util
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+from ml_collections.config_flags import config_path
+
+from seal_jax.runtime import files, reading
+
+_FLAG = "config"
+_EXAMPLE = "configs/tiny.py"
+
+
+def check(argv: Sequence[str]) -> None:
+    """Refuses a command line without config and workdir, or with wrong ones.
+
+    Args:
+      argv: as `sys.argv`.
+
+    Raises:
+      ValueError: no such flag, a file that gives no config, a key that it has not.
+      FileNotFoundError: no such file.
+    """
+    named = _value(argv, _FLAG)
+    if not named:
+        raise ValueError(
+            f"--{_FLAG}=FILE must name an experiment's file; give one, such as "
+            f"--{_FLAG}={_EXAMPLE}"
+        )
+    if not _value(argv, "workdir"):
+        raise ValueError(
+            "--workdir=FOLDER must name where this run's files go; give one, such as "
+            "--workdir=runs/tiny"
+        )
+    config = load(named)
+    for key in _overrides(argv):
+        _check_key(named, config, key)
+
+
+def load(named: str) -> ml_collections.ConfigDict:
+    """The config of "FILE.py" or "FILE.py:VARIANT".
+
+    Raises:
+      ValueError: the file raises or ends the program, or gives no config.
+      FileNotFoundError: no such file.
+    """
+    name, *variant = named.split(":", 1)
+    if not files.is_file(name):
+        raise FileNotFoundError(
+            f"--{_FLAG}={reading.shorten(named)}: no such file; give an "
+            f"experiment's file, such as {_EXAMPLE}"
+        )
+    try:
+        config = _run(name, variant)
+    except (Exception, SystemExit) as error:
+        raise ValueError(_told(name, error)) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+            f"{name}: get_config must return a ConfigDict, not "
+            f"{type(config).__name__}; see {_EXAMPLE}"
+        )
+    return config
+
+
+def _run(name: str, variant: Sequence[str]) -> Any:
+    spec = importlib.util.spec_from_loader(
+        f"{_FLAG}_file",
+        importlib.machinery.SourceFileLoader(f"{_FLAG}_file", name),
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise _NoFunctionError("must have a function get_config(variant=None)")
+    return get_config(*variant)
+
+
+class _NoFunctionError(ValueError):
+    pass
+
+
+def _told(name: str, error: BaseException) -> str:
+    """What a config file raised, with its place in the file."""
+    text = reading.shorten(str(error))
+    own = type(error) is ValueError or isinstance(error, _NoFunctionError)
+    if own and text.startswith(name):
+        return text  # of a file that names itself, such as those of the project
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == name
+    ]
+    if isinstance(error, SyntaxError) and error.filename == name:
+        lines, text = [error.lineno], reading.shorten(error.msg)
+    where = f"{name} line {lines[-1]}" if lines else name
+    if isinstance(error, RecursionError):
+        where = name
+    kind = "" if own else f"{type(error).__name__}: "
+    return f"{where}: {kind}{text}".rstrip(": ") + f"; correct the file, see {_EXAMPLE}"
+
+
+# Flags
+
+
+def _value(argv: Sequence[str], flag: str) -> str | None:
+    """The last value of a flag, as absl takes it: --flag=value or --flag value."""
+    value = None
+    for i, argument in enumerate(argv[1:], start=1):
+        name, equals, text = argument.lstrip("-").partition("=")
+        if argument == "--":
+            break
+        if argument.startswith("-") and name == flag:
+            value = text if equals else next(iter(argv[i + 1 : i + 2]), None)
+    return value
+
+
+_LIBRARY_WORDS = (
+    (r"invalid literal for int\(\).*", "must be a whole number"),
+    (r"could not convert string to float.*", "must be a number"),
+)
+
+
+def of_flags(error: Exception) -> str:
+    """What absl says of a flag, in one line that ends in what to do."""
+    text = reading.shorten(str(error)).removeprefix("flag ")
+    for words, ours in _LIBRARY_WORDS:
+        text = re.sub(words, ours, text)
+    return f"{text}; correct it, or see --help"
+
+
+def _overrides(argv: Sequence[str]) -> list[str]:
+    """The keys of all --config.KEY=value."""
+    names = [a.lstrip("-").partition("=")[0] for a in argv[1:] if a.startswith("-")]
+    begin = f"{_FLAG}."
+    return [name.removeprefix(begin) for name in names if name.startswith(begin)]
+
+
+def _check_key(named: str, config: ml_collections.ConfigDict, key: str) -> None:
+    """Refuses a key that the config does not have, or that is a group.
+
+    Raises:
+      ValueError: see above; the nearest key, or what to do for a group, is named.
+    """
+    shown = f"--{_FLAG}.{reading.shorten(key)}"
+    try:
+        parts = config_path.split(key)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError(
+            f"{shown}: must be a key of the config; correct it, as in --{_FLAG}.seed=1"
+        ) from None
+    place: Any = config
+    for depth, part in enumerate(parts):
+        above = ".".join(str(p) for p in parts[:depth])
+        if isinstance(place, tuple | list) and isinstance(part, int):
+            if not -len(place) <= part < len(place):
+                raise ValueError(
+                    f"{shown}: {above} has {len(place)} entries; give all of them, as "
+                    f"--{_FLAG}.{above}=\"('a', 'b')\""
+                )
+        elif not isinstance(place, Mapping | ml_collections.ConfigDict):
+            raise ValueError(
+                f"{shown}: {above} is {reading.shorten(repr(place))} and has no keys; "
+                f"set --{_FLAG}.{above} itself"
+            )
+        elif part not in place:
+            raise ValueError(
+                f"{shown}: no such key; {_hint(named, place, parts, depth, above)}"
+            )
+        place = place[part]
+    if isinstance(place, ml_collections.ConfigDict):
+        first = next(iter(place), "key")
+        raise ValueError(
+            f"{shown}: is a group of keys; set them one by one, such as "
+            f"{shown}.{first}={reading.shorten(repr(place.get(first)))}"
+        )
+
+
+def _hint(named: str, place: Any, parts: Sequence[Any], depth: int, above: str) -> str:
+    known = [str(name) for name in place]
+    part = str(parts[depth])
+    prefix = f"{above}." if above else ""
+    if near := difflib.get_close_matches(part, known, 1):
+        rest = "".join(f".{p}" for p in parts[depth + 1 :])
+        return f'did you mean "{near[0]}", --{_FLAG}.{prefix}{near[0]}{rest}?'
+    there = f"known {f'in {above}' if above else 'there'}: {', '.join(known)}"
+    if depth < len(parts) - 1:
+        return (
+            f"{named} has no group {prefix}{part}; add it to the file, where "
+            f"configs/squad.py may show it ({there})"
+        )
+    return there
