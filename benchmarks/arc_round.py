@@ -45,7 +45,7 @@ import round as whole_round
 from seal_jax.generation import policies
 from seal_jax.models import decoder, hf_config, lora
 from seal_jax.rounds.few_shot_settings import FewShot
-from seal_jax.runtime import backend
+from seal_jax.runtime import backend, command_line
 from seal_jax.training import capacity, throughput
 
 REFERENCE_SECONDS = 9_000
@@ -132,7 +132,7 @@ def is_published(exp: FewShot, *, shape: str, scale: float) -> bool:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/arc_round.py",
         description="Runs and times a whole few-shot round of SEAL, or plans one.",
     )
@@ -140,13 +140,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     of_config = "default: as in configs/arc.py"
     add("--shape", default="small", help=f"{', '.join(common.SHAPES)}, or NAME,FIELD=N")
     add("--dtype", help=f"of the base; {of_config}, on a CPU float32")
-    add("--tasks", type=int, help=f"to learn from; {of_config}")
-    add("--edits", type=int, help=f"of each of these; {of_config}")
-    add("--heldout-tasks", type=int, help=of_config)
-    add("--heldout-edits", type=int, help=of_config)
+    add("--tasks", type=command_line.COUNT, help=f"to learn from; {of_config}")
+    add("--edits", type=command_line.FEW, help=f"of each of these; {of_config}")
+    add("--heldout-tasks", type=command_line.COUNT, help=of_config)
+    add("--heldout-edits", type=command_line.FEW, help=of_config)
     add("--configuration", choices=arc_task.CONFIGURATIONS, default="random")
-    add("--seed", type=int, default=0, help="of the random configurations")
-    add("--scale-lengths", type=float, default=1.0, help="factor on every length")
+    add(
+        "--seed", type=command_line.SEED, default=0, help="of the random configurations"
+    )
+    add(
+        "--scale-lengths",
+        type=command_line.FACTOR,
+        default=1.0,
+        help="factor on every length",
+    )
     add("--plan-only", action="store_true", help="count and lay out, compute nothing")
     add(
         "--set",

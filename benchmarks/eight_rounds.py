@@ -25,7 +25,7 @@ import common
 from seal_jax import train
 from seal_jax.analysis import plateau, stats
 from seal_jax.report import run_view
-from seal_jax.runtime import formatting, records
+from seal_jax.runtime import command_line, formatting, records
 
 CONFIG = common.ROOT / "configs" / "tiny.py"
 BEFORE = "self_edits"  # The row of the policy before any round.
@@ -231,7 +231,7 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command's flags."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/eight_rounds.py",
         description="Eight rounds of the embedded demo in several variants.",
     )
@@ -245,7 +245,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=list(VARIANTS),
         help="which ones; all by default",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of config and passages")
+    parser.add_argument(
+        "--seed", type=command_line.SEED, default=0, help="of config and passages"
+    )
     common.add_out(parser)
     return parser.parse_args(argv)
 

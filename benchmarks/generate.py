@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from seal_jax.generation import policies, sample
 from seal_jax.models import decoder, hf_config, lora
-from seal_jax.runtime import formatting
+from seal_jax.runtime import command_line, formatting
 
 TARGETS = ("q_proj", "v_proj")
 
@@ -192,7 +192,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/generate.py",
         description="Measures decoding against the memory bandwidth.",
     )
@@ -200,16 +200,36 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--shape", default="small", help="a name of common.SHAPES, and changes to it")
     add("--dtype", default="float32", choices=("float32", "bfloat16"))
     add("--kernel", default="auto", help="implementation of the low-rank matmul")
-    add("--adapters", type=int, nargs="+", default=[0, 1, 64])
-    add("--rank", type=int, default=32)
-    add("--rows", type=int, default=384, help="that decode together")
     add(
-        "--per-page", type=int, default=policies.PER_PAGE, help="rows under one adapter"
+        "--adapters",
+        type=command_line.whole(0, 1_000_000),
+        nargs="+",
+        default=[0, 1, 64],
     )
-    add("--prompt", type=int, default=128, help="tokens before the first")
-    add("--tokens", type=int, default=64, help="that are made in each row")
-    add("--repeats", type=int, default=5)
-    add("--copy-mib", type=int, default=512, help="array that is copied, MiB")
+    add("--rank", type=command_line.FEW, default=32)
+    add("--rows", type=command_line.COUNT, default=384, help="that decode together")
+    add(
+        "--per-page",
+        type=command_line.COUNT,
+        default=policies.PER_PAGE,
+        help="rows under one adapter",
+    )
+    add(
+        "--prompt", type=command_line.COUNT, default=128, help="tokens before the first"
+    )
+    add(
+        "--tokens",
+        type=command_line.COUNT,
+        default=64,
+        help="that are made in each row",
+    )
+    add("--repeats", type=command_line.FEW, default=5)
+    add(
+        "--copy-mib",
+        type=command_line.COUNT,
+        default=512,
+        help="array that is copied, MiB",
+    )
     common.add_out(parser)
     return parser.parse_args(argv)
 

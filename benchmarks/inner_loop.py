@@ -49,7 +49,7 @@ import training
 import workload
 
 from seal_jax.models import decoder
-from seal_jax.runtime import backend
+from seal_jax.runtime import backend, command_line
 from seal_jax.training import packed, plan, throughput
 
 PACKED, ONE_BY_ONE = "packed", "one_by_one"
@@ -295,22 +295,60 @@ def peft(
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/inner_loop.py", description="Trains adapters in many ways."
     )
     add = parser.add_argument
     training.add_flags(parser)
-    add("--adapters", type=int, default=64, help="of the packed engine, at most 750")
-    add("--solo-adapters", type=int, default=8, help="of those that go one by one")
+    add(
+        "--adapters",
+        type=command_line.COUNT,
+        default=64,
+        help="of the packed engine, at most 750",
+    )
+    add(
+        "--solo-adapters",
+        type=command_line.COUNT,
+        default=8,
+        help="of those that go one by one",
+    )
     add("--engines", default=",".join(BASELINES), help="beside packed")
     add("--torch-python", help="runs PEFT; default $SEAL_TORCH_PYTHON, else none")
     add("--peft", default=",".join(PEFT), help="which of them, with --torch-python")
-    add("--padded-steps", type=int, help="of each adapter in peft_padded; default all")
-    add("--repeats", type=int, default=3, help="times all is trained; medians count")
-    add("--scale", type=float, default=1.0, help="factor on the lines' lengths")
-    add("--longest", type=int, help="cut longer lines to this many tokens")
-    add("--wave", type=int, default=32, help="adapters of a rectangular wave")
-    add("--waves", type=int, default=2, help="rectangular waves measured, at most")
+    add(
+        "--padded-steps",
+        type=command_line.COUNT,
+        help="of each adapter in peft_padded; default all",
+    )
+    add(
+        "--repeats",
+        type=command_line.FEW,
+        default=3,
+        help="times all is trained; medians count",
+    )
+    add(
+        "--scale",
+        type=command_line.FACTOR,
+        default=1.0,
+        help="factor on the lines' lengths",
+    )
+    add(
+        "--longest",
+        type=command_line.COUNT,
+        help="cut longer lines to this many tokens",
+    )
+    add(
+        "--wave",
+        type=command_line.COUNT,
+        default=32,
+        help="adapters of a rectangular wave",
+    )
+    add(
+        "--waves",
+        type=command_line.FEW,
+        default=2,
+        help="rectangular waves measured, at most",
+    )
     common.add_out(parser)
     return parser.parse_args(argv)
 

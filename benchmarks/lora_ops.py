@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from seal_jax.runtime import command_line
 from seal_kernels.lora_matmul import api, cases, dispatch
 from seal_kernels.tuned import table
 
@@ -285,7 +286,7 @@ def write_tuned(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/lora_ops.py",
         description="Times the low-rank matmul's implementations.",
     )
@@ -293,9 +294,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--cases", default="", help="those whose name contains this; default all")
     add("--quick", action="store_true", help="small shapes in place of the named cases")
     add("--implementations", help="separated by commas; default all kernels and xla")
-    add("--repeats", type=int, default=7)
-    add("--seconds", type=float, default=0.03, help="of each repeat, roughly")
-    add("--peak-size", type=int, help="default 8192, on a CPU 1024")
+    add("--repeats", type=command_line.FEW, default=7)
+    add(
+        "--seconds",
+        type=command_line.real(1e-6, 3600.0),
+        default=0.03,
+        help="of each repeat, roughly",
+    )
+    add(
+        "--peak-size",
+        type=command_line.whole(1, 65_536),
+        help="default 8192, on a CPU 1024",
+    )
     add("--write-tuned", action="store_true", help="write the table that auto reads")
     common.add_out(parser)
     return parser.parse_args(argv)

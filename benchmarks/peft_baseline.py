@@ -38,6 +38,9 @@ import workload
 
 PACKAGES = ("torch", "transformers", "peft")
 
+# Of any count.
+_MOST = 1_000_000
+
 
 def count(
     jobs: Sequence[Sequence[int]], settings: peft_loop.Settings
@@ -205,11 +208,20 @@ def settings_of(args: argparse.Namespace) -> peft_loop.Settings:
     Raises:
       ValueError: a number that must be positive is not, or an unknown target.
     """
-    for name in ("adapters", "repeats", "epochs", "max_steps", "pad_to", "rank"):
+    counts = "adapters repeats epochs max_steps longest pad_to rank"
+    for name in counts.split():
         value = getattr(args, name)
-        if value is not None and value < 1:
+        if value is not None and not 1 <= value <= _MOST:
             flag = name.replace("_", "-")
-            raise ValueError(f"--{flag}={value} must be at least 1; give more")
+            raise ValueError(
+                f"--{flag}={value} must be at least 1 and at most {_MOST}; use 1"
+            )
+    for name in ("scale", "alpha", "learning_rate", "clip"):
+        if not 1e-12 <= (value := getattr(args, name)) <= _MOST:
+            flag = name.replace("_", "-")
+            raise ValueError(
+                f"--{flag}={value} must be at least 1e-12 and at most {_MOST}; use 1"
+            )
     targets = tuple(args.targets.split(","))
     known = common.shape(args.shape).linears()
     if not set(targets) <= set(known):

@@ -30,7 +30,7 @@ import eight_rounds
 
 from seal_jax.analysis import halving, stats, variance
 from seal_jax.report import run_view
-from seal_jax.runtime import formatting
+from seal_jax.runtime import command_line, formatting
 
 type Pairs = tuple[tuple[int, int], ...]
 type Row = Mapping[str, Any]
@@ -286,16 +286,23 @@ def table(result: Mapping[str, Any]) -> str:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command's flags."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/racing.py",
         description="Races over edits against uniform seeds, graded by other seeds.",
     )
     parser.add_argument("--workdir", required=True, help="of all runs, one folder each")
-    parser.add_argument("--passages", type=int, default=48, help="at least 2")
     parser.add_argument(
-        "--judge-seeds", type=int, default=8, help="of truth, used by no run"
+        "--passages", type=command_line.COUNT, default=48, help="at least 2"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of config and passages")
+    parser.add_argument(
+        "--judge-seeds",
+        type=command_line.FEW,
+        default=8,
+        help="of truth, used by no run",
+    )
+    parser.add_argument(
+        "--seed", type=command_line.SEED, default=0, help="of config and passages"
+    )
     common.add_out(parser)
     return parser.parse_args(argv)
 

@@ -38,7 +38,7 @@ import workload
 from seal_jax.generation import generate, policies
 from seal_jax.models import decoder, hf_config, lora
 from seal_jax.rounds.settings import PassageRounds
-from seal_jax.runtime import backend
+from seal_jax.runtime import backend, command_line
 from seal_jax.training import capacity, throughput
 from seal_jax.training.settings import MASKED, REFERENCE
 
@@ -163,23 +163,28 @@ def is_published(exp: PassageRounds, *, shape: str, scale: float) -> bool:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/round.py", description="Runs and times a whole round of SEAL."
     )
     add = parser.add_argument
     of_config = "default: as in configs/squad.py"
     add("--shape", default="small", help=f"{', '.join(common.SHAPES)}, or NAME,FIELD=N")
     add("--dtype", help=f"of the base; {of_config}, on a CPU float32")
-    add("--articles", type=int, help=of_config)
-    add("--edits", type=int, help=f"of each article; {of_config}")
-    add("--seeds", type=int, help=f"adapters of each edit; {of_config}")
-    add("--epochs", type=int, help=f"of the inner loop; {of_config}")
+    add("--articles", type=command_line.COUNT, help=of_config)
+    add("--edits", type=command_line.FEW, help=f"of each article; {of_config}")
+    add("--seeds", type=command_line.FEW, help=f"adapters of each edit; {of_config}")
+    add("--epochs", type=command_line.FEW, help=f"of the inner loop; {of_config}")
     add(
         "--loss",
         choices=(MASKED, REFERENCE),
         help=of_config,
     )
-    add("--scale-lengths", type=float, default=1.0, help="factor on every length")
+    add(
+        "--scale-lengths",
+        type=command_line.FACTOR,
+        default=1.0,
+        help="factor on every length",
+    )
     add(
         "--set",
         action="append",

@@ -28,7 +28,7 @@ import training
 import workload
 
 from seal_jax.models import decoder
-from seal_jax.runtime import backend, meshes
+from seal_jax.runtime import backend, command_line, meshes
 from seal_jax.training import packed
 
 AXES = ("adapters", "length", "rank", "devices")
@@ -171,7 +171,7 @@ def row_line(row: Mapping[str, Any]) -> str:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/scaling.py",
         description="The packed engine against adapters, length, rank and devices.",
     )
@@ -179,12 +179,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     training.add_flags(parser)
     parser.set_defaults(epochs=1)
     add("--axes", default=",".join(AXES), help="which, separated by commas")
-    add("--most-adapters", type=int, default=64, help="4096 for the whole range")
-    add("--base-adapters", type=int, default=32, help="along the other axes")
-    add("--lines", type=int, default=4, help="of each adapter")
-    add("--line-tokens", type=int, default=48)
-    add("--most-rank", type=int, default=64)
-    add("--repeats", type=int, default=3, help="of each row; medians count")
+    add(
+        "--most-adapters",
+        type=command_line.COUNT,
+        default=64,
+        help="4096 for the whole range",
+    )
+    add(
+        "--base-adapters",
+        type=command_line.COUNT,
+        default=32,
+        help="along the other axes",
+    )
+    add("--lines", type=command_line.FEW, default=4, help="of each adapter")
+    add("--line-tokens", type=command_line.COUNT, default=48)
+    add("--most-rank", type=command_line.FEW, default=64)
+    add(
+        "--repeats", type=command_line.FEW, default=3, help="of each row; medians count"
+    )
     common.add_out(parser)
     return parser.parse_args(argv)
 

@@ -9,6 +9,7 @@ import jax
 import workload
 
 from seal_jax.models import decoder, hf_config
+from seal_jax.runtime import command_line
 from seal_jax.training import inner, plan
 from seal_jax.training.settings import MASKED, REFERENCE, LossConfig, PlanConfig
 
@@ -78,21 +79,38 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--shape", default="small", help=f"{', '.join(common.SHAPES)}, or NAME,FIELD=N")
     add("--dtype", default="float32", help="of the base: float32 or bfloat16")
     add("--kernel", default="auto", help="implementation of the low-rank matmul")
-    add("--epochs", type=int, default=workload.EPOCHS)
-    add("--rank", type=int, default=32)
+    add("--epochs", type=command_line.FEW, default=workload.EPOCHS)
+    add("--rank", type=command_line.FEW, default=32)
     add("--targets", default="q_proj,v_proj", help="separated by commas")
     add(
         "--loss",
         choices=(MASKED, REFERENCE),
         default=MASKED,
     )
-    add("--pad-to", type=int, default=2048, help="of the reference loss, and of PEFT")
-    add("--pad-samples", type=int, default=8, help="of the reference loss")
-    add("--tile", type=int, default=16)
-    add("--row-tokens", type=int, default=400, help="the longest line has 387")
-    add("--step-tokens", type=int, help="default five rows, on a CPU one")
-    add("--slots", type=int, help="default one for 16 tokens of a step")
-    add("--active", type=int, help="default half of the slots")
+    add(
+        "--pad-to",
+        type=command_line.COUNT,
+        default=2048,
+        help="of the reference loss, and of PEFT",
+    )
+    add(
+        "--pad-samples",
+        type=command_line.whole(-1, 65_536),
+        default=8,
+        help="of the reference loss",
+    )
+    add("--tile", type=command_line.FEW, default=16)
+    add(
+        "--row-tokens",
+        type=command_line.COUNT,
+        default=400,
+        help="the longest line has 387",
+    )
+    add(
+        "--step-tokens", type=command_line.COUNT, help="default five rows, on a CPU one"
+    )
+    add("--slots", type=command_line.COUNT, help="default one for 16 tokens of a step")
+    add("--active", type=command_line.COUNT, help="default half of the slots")
 
 
 def sizes_of(args: argparse.Namespace) -> Sizes:

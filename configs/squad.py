@@ -22,7 +22,7 @@ repository, or any folder with knowledge-incorporation/data/squad_val.json).
 
 import os
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 QV = ("q_proj", "v_proj")
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -75,7 +75,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
             name="recall", threshold=0.6, max_missing=0.02,
             judge=dict(
                 base_url="https://api.openai.com/v1", model="gpt-4.1-2025-04-14",
-                api_key_env="OPENAI_API_KEY", temperature=0.0,
+                api_key_env="OPENAI_API_KEY",
+                # None sends none, for models that take none; so the command line may
+                # say None.
+                temperature=FieldReference(0.0, field_type=object),
                 concurrency=16, retries=4, timeout_s=60.0, backoff_s=1.0,
             ),
         ),

@@ -27,6 +27,8 @@ from ml_collections import config_flags
 from seal_jax.rewards import judge
 from seal_jax.runtime import config_file
 
+_MOST_PROCESSES = 65_536
+
 
 def run(
     values: dict[str, Any], workdir: str | Path, *, say: Callable[[str], None] = print
@@ -100,9 +102,19 @@ def define_flags() -> None:
         "jax detects. srun, mpirun and TPU slices need none.",
     )
     flags.DEFINE_integer(
-        "processes", None, "How many belong to the run; 1 keeps a process for itself."
+        "processes",
+        None,
+        "How many belong to the run; 1 keeps a process for itself.",
+        lower_bound=1,
+        upper_bound=_MOST_PROCESSES,
     )
-    flags.DEFINE_integer("process", None, "Which one this is, from 0 on.")
+    flags.DEFINE_integer(
+        "process",
+        None,
+        "Which one this is, from 0 on.",
+        lower_bound=0,
+        upper_bound=_MOST_PROCESSES - 1,
+    )
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -5,10 +5,20 @@
 
 import dataclasses
 import functools
+from typing import Annotated
 
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards.settings import GradeConfig
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import (
+    Bound,
+    Items,
+    Seed,
+    Share,
+    Tokens,
+    Weight,
+    shown,
+)
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training.settings import MASKED, EngineOptions, InnerConfig
@@ -33,14 +43,17 @@ _APART = (
 class SequenceConfig:
     """`count` sequences of `passages` each, and passages in none of them as probes."""
 
-    count: int
-    passages: int
-    probes: int
+    count: Annotated[int, Bound(1, 10_000)]
+    passages: Annotated[int, Bound(2, 1000)]
+    probes: Items
 
     def __post_init__(self):
-        config_rules.at_least("sequence.count", self.count, 1)
-        config_rules.at_least("sequence.passages", self.passages, 2)
-        config_rules.at_least("sequence.probes", self.probes, 1)
+        config_rules.check(self, "sequence")
+        config_rules.at_most(
+            "sequence.count * sequence.passages",
+            self.count * self.passages,
+            config_rules.MOST_ITEMS,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,28 +72,20 @@ class RetainConfig:
       penalty: weight of forgetting in their reward (`controls.penalized`).
     """
 
-    replay: int
-    kl: float
-    kl_texts: int
-    kl_tokens: int
-    orthogonal: float
-    gate_budget: float
-    gate_steps: int
-    gate_least: float
-    keep_floor: float
-    candidates: int
-    penalty: float
+    replay: Annotated[int, Bound(1, 10_000)]
+    kl: Weight
+    kl_texts: Annotated[int, Bound(1, 10_000)]
+    kl_tokens: Tokens
+    orthogonal: Weight
+    gate_budget: Share
+    gate_steps: Annotated[int, Bound(0, 30)]
+    gate_least: Annotated[float, Bound(1e-9, 1.0)]
+    keep_floor: Share
+    candidates: Annotated[int, Bound(2, 1000)]
+    penalty: Weight
 
     def __post_init__(self):
-        for name in ("replay", "kl_texts", "kl_tokens"):
-            config_rules.at_least(f"retain.{name}", getattr(self, name), 1)
-        for name in ("kl", "orthogonal", "penalty", "gate_least"):
-            config_rules.positive(f"retain.{name}", getattr(self, name))
-        config_rules.within("retain.gate_budget", self.gate_budget, 0.0, 1.0)
-        config_rules.at_least("retain.gate_steps", self.gate_steps, 0)
-        config_rules.within("retain.gate_least", self.gate_least, 0.0, 1.0)
-        config_rules.within("retain.keep_floor", self.keep_floor, 0.0, 1.0)
-        config_rules.at_least("retain.candidates", self.candidates, 2)
+        config_rules.check(self, "retain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Continual:
     them are dropped, since an arm's name is also that of its files.
     """
 
-    seed: int
+    seed: Seed
     mesh: MeshConfig
     model: ModelSource
     task: TaskConfig
@@ -106,7 +111,7 @@ class Continual:
     arms: tuple[str, ...]
 
     def __post_init__(self):
-        config_rules.within("seed", self.seed, 0, 2**32 - 1)
+        config_rules.check(self)
         if not self.arms:
             raise ValueError(f"arms=() must hold at least one arm; use ({MERGE!r},)")
         names = tuple("+".join(_parts(arm)) for arm in self.arms)
@@ -204,11 +209,13 @@ def controls(arm: str) -> frozenset[str]:
     for part in parts:
         if part not in CONTROLS:
             raise ValueError(
-                f"arms: {part!r} in {arm!r} must be one of {CONTROLS}; {MERGE!r} "
-                "stands alone"
+                f"arms: {shown(part)} in {shown(arm)} must be one of {CONTROLS}; "
+                f"{MERGE!r} stands alone"
             )
     if len(set(parts)) < len(parts):
-        raise ValueError(f"arms: {arm!r} must name each control once")
+        raise ValueError(
+            f"arms: {shown(arm)} must name each control once; leave one out"
+        )
     for first, second in _APART:
         if {first, second} <= set(parts):
             raise ValueError(

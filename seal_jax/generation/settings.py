@@ -1,8 +1,10 @@
 """Settings of a model and of how it writes; no jax."""
 
 import dataclasses
+from typing import Annotated
 
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Batch, Bound, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +29,19 @@ class Decoding:
     """One prompt and how its continuation is drawn; `prompt` is a name or a file."""
 
     prompt: str
-    temperature: float
-    top_p: float
-    top_k: int
-    min_tokens: int
-    max_tokens: int
-    prompt_multiple: int
-    batch: int
+    # Logits are divided by it: next to 0 they would overflow.
+    temperature: Annotated[float, Bound(0.0, 100.0, least=1e-3)]
+    top_p: Annotated[float, Bound(1e-6, 1.0)]
+    top_k: Annotated[int, Bound(0, 10_000_000)]
+    min_tokens: Annotated[int, Bound(0, 2**20)]
+    max_tokens: Tokens
+    prompt_multiple: Annotated[int, Bound(1, 65_536)]
+    batch: Batch
 
     def __post_init__(self):
-        config_rules.at_least("max_tokens", self.max_tokens, 1)
-        config_rules.at_least("min_tokens", self.min_tokens, 0)
-        config_rules.at_least("batch", self.batch, 1)
-        config_rules.at_least("prompt_multiple", self.prompt_multiple, 1)
-        config_rules.within("temperature", self.temperature, 0.0, 100.0)
-        config_rules.within("top_p", self.top_p, 1e-6, 1.0)
-        config_rules.at_least("top_k", self.top_k, 0)
+        config_rules.check(self)
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(
+                f"min_tokens={self.min_tokens} must be at most max_tokens="
+                f"{self.max_tokens}; lower one or raise the other"
+            )

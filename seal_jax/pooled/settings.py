@@ -4,10 +4,21 @@
 """
 
 import dataclasses
+import math
+from typing import Annotated
 
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards.settings import GradeConfig
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import (
+    Batch,
+    Bound,
+    Edits,
+    Items,
+    Seed,
+    Share,
+    shown,
+)
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training.settings import (
@@ -50,18 +61,22 @@ class PoolConfig:
     `seeds`: trainings of every row.
     """
 
-    passages: int
-    edits: int
+    passages: Items
+    edits: Edits
     how: str
     copies: str
-    questions: int
-    seeds: int
+    questions: Annotated[int, Bound(0, 10_000_000)]
+    seeds: Edits
     edits_file: str
 
     def __post_init__(self):
-        for name in ("passages", "edits", "seeds"):
-            config_rules.at_least(f"pool.{name}", getattr(self, name), 1)
-        config_rules.at_least("pool.questions", self.questions, 0)
+        config_rules.check(self, "pool")
+        names = ("passages", "edits", "seeds")
+        config_rules.at_most(
+            "texts of all trainings, " + " * ".join(f"pool.{name}" for name in names),
+            math.prod(getattr(self, name) for name in names),
+            config_rules.MOST_ADAPTERS,
+        )
         config_rules.one_of("pool.how", self.how, HOW)
         config_rules.one_of("pool.copies", self.copies, COPIES)
 
@@ -74,13 +89,12 @@ class PooledInner(InnerConfig):
     zero.
     """
 
-    batch: int
-    warmup_share: float
+    batch: Batch
+    warmup_share: Share
 
     def __post_init__(self):
         super().__post_init__()
-        config_rules.at_least("inner.batch", self.batch, 1)
-        config_rules.within("inner.warmup_share", self.warmup_share, 0.0, 1.0)
+        config_rules.check(self, "inner")
         # Others cost a pad's forward pass for each text, or take one text a step.
         config_rules.one_of("inner.loss.mode", self.loss.mode, (MASKED,))
         least = self.batch * self.row_tokens
@@ -100,7 +114,7 @@ class Pooled:
     about what was trained on.
     """
 
-    seed: int
+    seed: Seed
     mesh: MeshConfig
     model: ModelSource
     writer: WriterConfig
@@ -115,15 +129,18 @@ class Pooled:
     arms: tuple[str, ...]
 
     def __post_init__(self):
-        config_rules.at_least("seed", self.seed, 0)
+        config_rules.check(self)
         for arm in self.arms:
             config_rules.one_of("arms", arm, ARMS)
         if not self.arms or len(set(self.arms)) < len(self.arms):
-            raise ValueError(f"arms={self.arms} must differ; name at least one, once")
+            raise ValueError(
+                f"arms={shown(self.arms)} must differ; name at least one, once"
+            )
         if self.writer.path and self.pool.edits_file:
             raise ValueError(
-                f"writer.path={self.writer.path!r} has nothing to write with "
-                f"pool.edits_file={self.pool.edits_file!r}; leave one of them empty"
+                f"writer.path={shown(self.writer.path)} has nothing to write with "
+                f"pool.edits_file={shown(self.pool.edits_file)}; leave one of them "
+                "empty"
             )
 
     @property

@@ -10,7 +10,6 @@ in common is compared. With --html FILE, all of it becomes a page to read
 (`html_page`).
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from seal_jax.report.sections import rounds as rounds_section
 from seal_jax.report.sections import unused as unused_section
 from seal_jax.report.tables import continual as continual_table
 from seal_jax.report.tables import reliability as reliability_table
-from seal_jax.runtime import formatting
+from seal_jax.runtime import command_line, formatting
 
 
 def summary_table(summary: dict[str, Any]) -> str:
@@ -190,7 +189,7 @@ def texts(given: inputs.Inputs, *, draws: int = 400) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints tables for the paths of a command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="seal-jax report",
         description="Prints and draws results of seal_jax and of the SEAL reference.",
     )

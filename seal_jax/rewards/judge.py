@@ -25,11 +25,12 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from seal_jax.rewards import graders as local_grade
 from seal_jax.rewards import replies, wire
-from seal_jax.runtime import files, interrupts
+from seal_jax.runtime import config_rules, files, interrupts
+from seal_jax.runtime.config_rules import Bound
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +77,12 @@ class JudgeConfig:
 
     base_url: str
     model: str
-    concurrency: int
-    retries: int
-    timeout_s: float
+    concurrency: Annotated[int, Bound(1, 1024)]
+    retries: Annotated[int, Bound(0, 20)]
+    timeout_s: Annotated[float, Bound(0.01, 3600.0)]
     api_key_env: str = "OPENAI_API_KEY"
-    temperature: float | None = 0.0
-    backoff_s: float = 1.0
+    temperature: Annotated[float, Bound(0.0, 100.0, least=1e-3)] | None = 0.0
+    backoff_s: Annotated[float, Bound(0.0, 120.0, least=1e-6)] = 1.0
 
     def __post_init__(self):
         url = urllib.parse.urlsplit(self.base_url)
@@ -99,16 +100,7 @@ class JudgeConfig:
             )
         if not self.model:
             raise ValueError("judge model='' must name a model of the endpoint")
-        if self.concurrency < 1 or self.retries < 0:
-            raise ValueError(
-                f"judge concurrency={self.concurrency}, retries={self.retries}: must "
-                "be at least 1 and at least 0"
-            )
-        if not (0 < self.timeout_s < math.inf and 0 <= self.backoff_s < math.inf):
-            raise ValueError(
-                f"judge timeout_s={self.timeout_s}, backoff_s={self.backoff_s}: must "
-                "be above 0 and at least 0"
-            )
+        config_rules.check(self, "grade.judge")
 
 
 # Grading

@@ -5,6 +5,7 @@ import dataclasses
 from seal_jax.rewards import graders
 from seal_jax.rewards.judge import JudgeConfig
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +21,13 @@ class GradeConfig:
     """
 
     name: str
-    threshold: float
-    max_missing: float
+    threshold: Share
+    max_missing: Share
     judge: JudgeConfig | None
 
     def __post_init__(self):
         config_rules.one_of("grade.name", self.name, (*graders.LOCAL, "judge"))
-        config_rules.within("grade.threshold", self.threshold, 0.0, 1.0)
-        config_rules.within("grade.max_missing", self.max_missing, 0.0, 1.0)
+        config_rules.check(self, "grade")
         if self.name == "judge":
             self.endpoint("grade.name='judge'")
 

@@ -7,8 +7,9 @@ import dataclasses
 
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
-from seal_jax.rounds.settings import SelectConfig, StopConfig
+from seal_jax.rounds.settings import SelectConfig, StopConfig, check_products
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Edits, Items, Rounds, Seed
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.tasks.arc import examples as arc_data
 from seal_jax.tasks.arc import self_edit as arc_edit
@@ -26,16 +27,17 @@ LAST_ARMS = ("constant",)
 class FewShotScale:
     """How much of everything, for few-shot tasks."""
 
-    rounds: int
-    tasks: int
-    edits: int
-    seeds: int
-    heldout_tasks: int
-    heldout_edits: int
-    heldout_seeds: int
+    rounds: Rounds
+    tasks: Items
+    edits: Edits
+    seeds: Edits
+    heldout_tasks: Items
+    heldout_edits: Edits
+    heldout_seeds: Edits
 
     def __post_init__(self):
-        config_rules.all_positive("scale", self)
+        config_rules.check(self, "scale")
+        check_products(self, "tasks")
 
     @property
     def adapters(self) -> int:
@@ -50,7 +52,7 @@ class FewShotScale:
 class FewShot:
     """Everything that decides the result of a run on few-shot tasks."""
 
-    seed: int
+    seed: Seed
     mesh: MeshConfig
     model: ModelSource
     task: FewShotTaskConfig
@@ -67,7 +69,7 @@ class FewShot:
     ladder: tuple[str, ...]
 
     def __post_init__(self):
-        config_rules.within("seed", self.seed, 0, 2**32 - 1)
+        config_rules.check(self)
         self.stop.check_ladder(self.ladder, self.scale.heldout_tasks)
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *LAST_ARMS))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Annotated
 
 from seal_jax.analysis import halving, plateau, stats
 from seal_jax.generation.settings import Decoding, ModelSource
@@ -10,9 +11,21 @@ from seal_jax.rewards import quiz
 from seal_jax.rewards.settings import GradeConfig
 from seal_jax.rounds import select
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import (
+    Bound,
+    Edits,
+    Items,
+    Rounds,
+    Seed,
+    Share,
+    shown,
+)
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training.settings import PLAIN, EngineOptions, ImitateConfig, InnerConfig
+
+# Of a reward, which is a share or a mean log-likelihood of answers.
+THRESHOLD = Bound(-1e6, 1.0)
 
 # The ladder's rows.
 BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
@@ -23,16 +36,17 @@ CONTROL_ARMS = ("random_kept",)
 class Scale:
     """How much of everything."""
 
-    rounds: int
-    passages: int
-    edits: int
-    seeds: int
-    heldout_passages: int
-    heldout_edits: int
-    heldout_seeds: int
+    rounds: Rounds
+    passages: Items
+    edits: Edits
+    seeds: Edits
+    heldout_passages: Items
+    heldout_edits: Edits
+    heldout_seeds: Edits
 
     def __post_init__(self):
-        config_rules.all_positive("scale", self)
+        config_rules.check(self, "scale")
+        check_products(self, "passages")
 
     @property
     def adapters(self) -> int:
@@ -41,6 +55,29 @@ class Scale:
             self.passages * self.edits * self.seeds,
             self.heldout_passages * self.heldout_edits * self.heldout_seeds,
         )
+
+
+def check_products(scale: object, items: str) -> None:
+    """Refuses a scale of more adapters, or more items, than a host can plan.
+
+    `items`: the scale's word for them.
+
+    Raises:
+      ValueError: see above.
+    """
+    for side in ("", "heldout_"):
+        names = [f"{side}{name}" for name in (items, "edits", "seeds")]
+        config_rules.at_most(
+            "adapters of a phase, " + " * ".join(f"scale.{name}" for name in names),
+            math.prod(getattr(scale, name) for name in names),
+            config_rules.MOST_ADAPTERS,
+        )
+    names = ["rounds", items]
+    config_rules.at_most(
+        " * ".join(f"scale.{name}" for name in names),
+        math.prod(getattr(scale, name) for name in names),
+        config_rules.MOST_ITEMS,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,23 +100,20 @@ class SelectConfig:
 
     reward: str
     compare: tuple[str, ...]
-    k_best: int
+    k_best: Edits
     ties: str
     threshold: str
-    halving: tuple[tuple[int, ...], ...]
-    novelty_bonus: float
-    max_copied: float
-    max_overlap: float
+    halving: tuple[tuple[Edits, ...], ...]
+    novelty_bonus: Annotated[float, Bound(0.0, 100.0, least=1e-9)]
+    max_copied: Share
+    max_overlap: Share
 
     def __post_init__(self):
         config_rules.one_of("select.reward", self.reward, reward_names.REWARDS)
         for name in self.compare:
             config_rules.one_of("select.compare", name, reward_names.REWARDS)
         config_rules.one_of("select.ties", self.ties, select.TIES)
-        config_rules.at_least("select.k_best", self.k_best, 1)
-        config_rules.within("select.novelty_bonus", self.novelty_bonus, 0.0, 100.0)
-        for name in ("max_copied", "max_overlap"):
-            config_rules.within(f"select.{name}", getattr(self, name), 0.0, 1.0)
+        config_rules.check(self, "select")
         if self.threshold == "baseline" and self.reward != "grade":
             raise ValueError(
                 f"select.threshold='baseline' is an accuracy and select.reward="
@@ -89,13 +123,12 @@ class SelectConfig:
             self.threshold
         ):
             raise ValueError(
-                f"select.threshold={self.threshold!r} must be 'none', 'baseline' or "
-                "a number in quotes"
+                f"select.threshold={shown(self.threshold)} must be 'none', 'baseline' "
+                "or a number in quotes"
             )
-        if self.reward != "log_likelihood" and _is_number(self.threshold):
-            # No share is larger, and the round would be for nothing.
-            most = float(self.threshold)
-            config_rules.within("select.threshold", most, -math.inf, 1.0)
+        if _is_number(self.threshold):
+            # No share and no log-likelihood is larger: the round would be for nothing.
+            THRESHOLD.check("select.threshold", float(self.threshold))
 
     @property
     def rule(self) -> select.Rule:
@@ -132,24 +165,30 @@ class SelectConfig:
                 f"select.reward='majority' has no majority of scale.edits={edits}: an "
                 "edit is held against the others'; sample 3 or more"
             )
+        if self.k_best > edits:
+            raise ValueError(
+                f"select.k_best={self.k_best} must be at most scale.edits={edits}, of "
+                f"which it keeps the best; use {edits}"
+            )
         if not self.halving:
             return
         if self.reward == "rubric":
             raise ValueError(
-                f"select.halving={self.halving} races by what adapters earn, and "
-                "select.reward='rubric' asks none; use ()"
+                f"select.halving={shown(self.halving)} races by what adapters earn, "
+                "and select.reward='rubric' asks none; use ()"
             )
         try:
             plan = halving.from_pairs(self.halving)
             halving.trainings(plan, edits)
         except ValueError as error:
-            raise ValueError(f"select.halving={self.halving}: {error}") from None
+            given = shown(self.halving)
+            raise ValueError(f"select.halving={given}: {error}") from None
         last = plan[-1]
         if last.seeds != seeds or last.keep < self.k_best:
             raise ValueError(
-                f"select.halving={self.halving} ends with {last.seeds} seeds and keeps "
-                f"{last.keep}: it must end with scale.seeds={seeds} (set one to the "
-                f"other) and keep at least select.k_best={self.k_best}"
+                f"select.halving={shown(self.halving)} ends with {last.seeds} seeds "
+                f"and keeps {last.keep}: it must end with scale.seeds={seeds} (set one "
+                f"to the other) and keep at least select.k_best={self.k_best}"
             )
 
 
@@ -164,12 +203,12 @@ class LabelFreeConfig:
 
     rubric: str
     quiz: Decoding
-    questions: int
+    questions: Annotated[int, Bound(1, 1000)]
 
     def __post_init__(self):
         config_rules.one_of("label_free.rubric", self.rubric, ("rules", "judge"))
         config_rules.one_of("label_free.quiz.prompt", self.quiz.prompt, quiz.PROMPTS)
-        config_rules.at_least("label_free.questions", self.questions, 1)
+        config_rules.check(self, "label_free")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,13 +220,12 @@ class StopConfig:
     """
 
     rule: str
-    patience: int
-    z: float
+    patience: Rounds
+    z: Annotated[float, Bound(1e-6, 1000.0)]
 
     def __post_init__(self):
         config_rules.one_of("stop.rule", self.rule, plateau.RULES)
-        config_rules.at_least("stop.patience", self.patience, 1)
-        config_rules.positive("stop.z", self.z)
+        config_rules.check(self, "stop")
 
     def check_ladder(self, ladder: tuple[str, ...], items: int) -> None:
         """Refuses a rule that has nothing to start from, or too few items to tell.
@@ -204,7 +242,7 @@ class StopConfig:
         if self.rule != "none" and "self_edits" not in ladder:
             raise ValueError(
                 f"stop.rule={self.rule!r} compares rounds with the row 'self_edits'; "
-                f"add it to ladder={ladder}, or use 'none'"
+                f"add it to ladder={shown(ladder)}, or use 'none'"
             )
 
 
@@ -212,7 +250,7 @@ class StopConfig:
 class PassageRounds:
     """Everything that decides a run's result."""
 
-    seed: int
+    seed: Seed
     mesh: MeshConfig
     model: ModelSource
     task: TaskConfig
@@ -229,7 +267,7 @@ class PassageRounds:
     ladder: tuple[str, ...]
 
     def __post_init__(self):
-        config_rules.at_least("seed", self.seed, 0)
+        config_rules.check(self)
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
         self.stop.check_ladder(self.ladder, self.scale.heldout_passages)
         for key, names in (

@@ -9,6 +9,7 @@ and need none of this. With one process every function here is the obvious one.
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 import traceback
@@ -136,7 +137,7 @@ def _check(
             )
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
         raise ValueError(
             f"{given}: --coordinator must be host:port of process 0, or auto"
         )

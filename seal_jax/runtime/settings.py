@@ -1,8 +1,10 @@
 """Which devices a run takes, as a config says it."""
 
 import dataclasses
+from typing import Annotated
 
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,9 +14,8 @@ class MeshConfig:
     `data = 0`: as many as the devices allow.
     """
 
-    data: int
-    model: int
+    data: Annotated[int, Bound(0, 65_536)]
+    model: Annotated[int, Bound(1, 65_536)]
 
     def __post_init__(self):
-        config_rules.at_least("mesh.data", self.data, 0)
-        config_rules.at_least("mesh.model", self.model, 1)
+        config_rules.check(self, "mesh")

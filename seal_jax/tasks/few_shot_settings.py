@@ -1,8 +1,10 @@
 """Few-shot tasks and their inner loop, as a config says it."""
 
 import dataclasses
+from typing import Annotated
 
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Bound, Seed, shown
 from seal_jax.tasks.arc import text as arc_text
 from seal_jax.training.settings import COSINE, LINEAR, MASKED, PADDED, InnerSizes
 
@@ -29,23 +31,23 @@ class FewShotTaskConfig:
     heldout: str
     heldout_split: str
     heldout_ids: tuple[str, ...]
-    shuffle_seed: int
+    shuffle_seed: Seed
     chat: str
-    attempts: int
+    attempts: Annotated[int, Bound(1, 1000)]
     oracle: str
 
     def __post_init__(self):
         config_rules.one_of("task.name", self.name, TASKS)
         config_rules.one_of("task.chat", self.chat, arc_text.CHATS)
-        config_rules.at_least("task.attempts", self.attempts, 1)
+        config_rules.check(self, "task")
         for name in ("train", "heldout"):
             source, ids = getattr(self, name), getattr(self, f"{name}_ids")
-            if len(set(ids)) < len(ids):
-                raise ValueError(f"task.{name}_ids={ids} must differ; name each once")
+            config_rules.distinct(f"task.{name}_ids", ids)
             if self.name == "grids" and (source or ids):
                 raise ValueError(
-                    f"task.{name}={source!r} and its ids are not for task.name='grids',"
-                    " which is generated; use task.name='arc' for files"
+                    f"task.{name}={shown(source)} and its ids are not for "
+                    "task.name='grids', which is generated; use task.name='arc' for "
+                    "files"
                 )
 
 
@@ -58,14 +60,14 @@ class FewShotInner(InnerSizes):
     (`LossConfig`).
     """
 
-    warmup: int
+    warmup: Annotated[int, Bound(0, 1_000_000)]
     schedule: str
     padding: str
-    pad_samples: int
+    pad_samples: Annotated[int, Bound(-1, 65_536)]
 
     def __post_init__(self):
         super().__post_init__()
-        config_rules.at_least("inner.warmup", self.warmup, 0)
+        config_rules.check(self, "inner")
         config_rules.one_of(
             "inner.schedule",
             self.schedule,
@@ -76,7 +78,6 @@ class FewShotInner(InnerSizes):
             self.padding,
             (MASKED, PADDED),
         )
-        config_rules.at_least("inner.pad_samples", self.pad_samples, -1)
         if self.padding == PADDED and not self.pad_samples:
             raise ValueError(
                 "inner.pad_samples=0 leaves out what inner.padding='padded' is for; "

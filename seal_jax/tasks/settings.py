@@ -8,6 +8,7 @@ defaults below it (`config_rules.build`). The experiments themselves are in the
 import dataclasses
 
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Seed, Share, Start, shown
 from seal_jax.tasks import self_edit
 
 TASKS = ("squad", "world")
@@ -26,24 +27,22 @@ class TaskConfig:
     name: str
     train: str
     train_split: str
-    train_start: int
+    train_start: Start
     heldout: str
     heldout_split: str
-    heldout_start: int
-    shuffle_seed: int
-    forward_share: float
+    heldout_start: Start
+    shuffle_seed: Seed
+    forward_share: Share
 
     def __post_init__(self):
         config_rules.one_of("task.name", self.name, TASKS)
         for name in ("train", "train_split", "heldout", "heldout_split"):
             if self.name == "world" and (value := getattr(self, name)):
                 raise ValueError(
-                    f"task.{name}={value!r} is not read by task.name='world', which is "
-                    "generated; use task.name='squad' for files, or ''"
+                    f"task.{name}={shown(value)} is not read by task.name='world', "
+                    "which is generated; use task.name='squad' for files, or ''"
                 )
-        config_rules.within("task.forward_share", self.forward_share, 0.0, 1.0)
-        config_rules.at_least("task.train_start", self.train_start, 0)
-        config_rules.at_least("task.heldout_start", self.heldout_start, 0)
+        config_rules.check(self, "task")
 
 
 @dataclasses.dataclass(frozen=True)

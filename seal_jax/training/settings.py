@@ -6,14 +6,29 @@ the device (`PlanConfig`, `EngineOptions`), of the policy's fine-tuning on kept 
 """
 
 import dataclasses
+from typing import Annotated
 
 from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import (
+    AnySize,
+    Batch,
+    Bound,
+    ClipNorm,
+    Epochs,
+    LearningRate,
+    Share,
+    Tokens,
+)
 
 MASKED, REFERENCE, PADDED = "masked", "reference", "padded"
 LINEAR, COSINE = "linear", "cosine"
 
 # Which rounds' edits `ImitateConfig.data` takes; SEAL's own is "replace".
 IMITATE_DATA = ("replace", "accumulate")
+
+Tile = Annotated[int, Bound(1, 4096)]
+# Rows are as wide as the longest text, rounded up to a multiple of it.
+LengthMultiple = Annotated[int, Bound(1, 65_536)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,25 +58,12 @@ class LossConfig:
     """
 
     mode: str
-    pad_to: int
-    pad_samples: int
+    pad_to: Annotated[int, Bound(2, 65_536)]  # A token and its target, at least.
+    pad_samples: Annotated[int, Bound(-1, 65_536)]
 
     def __post_init__(self):
-        if self.mode not in (MASKED, REFERENCE, PADDED):
-            raise ValueError(
-                f"inner.loss.mode={self.mode!r} must be {MASKED!r}, {PADDED!r} or "
-                f"{REFERENCE!r}"
-            )
-        if self.pad_to < 2:
-            raise ValueError(
-                f"inner.loss.pad_to={self.pad_to} must be at least 2, a token and its "
-                "target"
-            )
-        if self.pad_samples < -1:
-            raise ValueError(
-                f"inner.loss.pad_samples={self.pad_samples} must be -1 (all pads) or "
-                "the number of pads to sample"
-            )
+        config_rules.one_of("inner.loss.mode", self.mode, (MASKED, PADDED, REFERENCE))
+        config_rules.check(self, "inner.loss")
 
     def row(self, tokens: int, longest: int) -> int:
         """Tokens of the whole row of a line of `tokens`, of a job's up to `longest`."""
@@ -102,16 +104,14 @@ class PlanConfig:
     adapters are in training at a time; at most `active` of them step at once.
     """
 
-    tile: int
-    row_tokens: int
-    step_tokens: int
-    slots: int
-    active: int
+    tile: Tile
+    row_tokens: Tokens
+    step_tokens: Annotated[int, Bound(1, 2**20)]
+    slots: Annotated[int, Bound(1, 65_536)]
+    active: Annotated[int, Bound(1, 65_536)]
 
     def __post_init__(self):
-        for name in ("tile", "row_tokens", "step_tokens", "slots", "active"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"inner.{name}={getattr(self, name)} must be positive")
+        config_rules.check(self, "inner")
         _multiple("row_tokens", self.row_tokens, "tile", self.tile)
         _multiple("step_tokens", self.step_tokens, "row_tokens", self.row_tokens)
 
@@ -133,8 +133,12 @@ class LoraConfig:
     """An adapter's shape; the applied scale is `alpha / rank`."""
 
     targets: tuple[str, ...]
-    rank: int
-    alpha: float
+    rank: Annotated[int, Bound(1, 65_536)]
+    alpha: Annotated[float, Bound(1e-3, 1e6)]
+
+    def __post_init__(self):
+        config_rules.distinct("targets", self.targets)
+        config_rules.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,18 +151,16 @@ class InnerSizes:
     """
 
     lora: LoraConfig
-    clip: float
-    tile: int
-    row_tokens: int
-    step_tokens: int
-    slots: int
-    active: int
-    pool: int
+    clip: ClipNorm
+    tile: Tile
+    row_tokens: Tokens
+    step_tokens: AnySize
+    slots: Annotated[int, Bound(0, 65_536)]
+    active: Annotated[int, Bound(0, 65_536)]
+    pool: AnySize
 
     def __post_init__(self):
-        config_rules.positive("inner.clip", self.clip)
-        for name in ("step_tokens", "slots", "active", "pool"):
-            config_rules.at_least(f"inner.{name}", getattr(self, name), 0)
+        config_rules.check(self, "inner")
         # Whatever is open, the rest must be a legal plan.
         PlanConfig(
             self.tile,
@@ -173,14 +175,13 @@ class InnerSizes:
 class InnerConfig(InnerSizes):
     """The inner loop of passages: a line a step, linear decay."""
 
-    learning_rate: float
-    epochs: int
+    learning_rate: LearningRate
+    epochs: Epochs
     loss: LossConfig
 
     def __post_init__(self):
         super().__post_init__()
-        config_rules.at_least("inner.epochs", self.epochs, 1)
-        config_rules.positive("inner.learning_rate", self.learning_rate)
+        config_rules.check(self, "inner")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,22 +220,19 @@ class ImitateConfig:
     start: str
     data: str
     lora: LoraConfig
-    learning_rate: float
+    learning_rate: LearningRate
     schedule: str
-    epochs: int
-    batch: int
-    micro_batch: int
-    clip: float
-    length_multiple: int
+    epochs: Epochs
+    batch: Batch
+    micro_batch: Batch
+    clip: ClipNorm
+    length_multiple: LengthMultiple
 
     def __post_init__(self):
         config_rules.one_of("imitate.start", self.start, ("previous", "base"))
         config_rules.one_of("imitate.data", self.data, IMITATE_DATA)
         config_rules.one_of("imitate.schedule", self.schedule, (LINEAR, COSINE))
-        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
-            config_rules.at_least(f"imitate.{name}", getattr(self, name), 1)
-        config_rules.positive("imitate.learning_rate", self.learning_rate)
-        config_rules.positive("imitate.clip", self.clip)
+        config_rules.check(self, "imitate")
         if self.batch % self.micro_batch:
             raise ValueError(
                 f"imitate.batch={self.batch} must be a multiple of "
@@ -251,17 +249,13 @@ class FullConfig:
     longest text, rounded up to `length_multiple`; texts are cut at `inner.row_tokens`.
     """
 
-    learning_rate: float
-    epochs: int
-    batch: int
-    micro_batch: int
-    warmup_share: float
-    clip: float
-    length_multiple: int
+    learning_rate: LearningRate
+    epochs: Epochs
+    batch: Batch
+    micro_batch: Batch
+    warmup_share: Share
+    clip: ClipNorm
+    length_multiple: LengthMultiple
 
     def __post_init__(self):
-        for name in ("epochs", "batch", "micro_batch", "length_multiple"):
-            config_rules.at_least(f"full.{name}", getattr(self, name), 1)
-        config_rules.positive("full.learning_rate", self.learning_rate)
-        config_rules.positive("full.clip", self.clip)
-        config_rules.within("full.warmup_share", self.warmup_share, 0.0, 1.0)
+        config_rules.check(self, "full")

@@ -78,18 +78,18 @@ REFUSED = {
     "sequence.count": [(0, "sequence.count=0", "at least 1")],
     "sequence.probes": [(0, "sequence.probes=0", "at least 1")],
     "retain.replay": [(0, "retain.replay=0", "at least 1")],
-    "retain.kl": [(0.0, "retain.kl=0.0", "greater than 0")],
+    "retain.kl": [(0.0, "retain.kl=0.0", "at least 1e-")],
     "retain.kl_tokens": [
         (65, "retain.kl_tokens=65 must be at most", "inner.row_tokens=64")
     ],
-    "retain.gate_budget": [(1.5, "retain.gate_budget=1.5", "0.0..1.0")],
+    "retain.gate_budget": [(1.5, "retain.gate_budget=1.5", "at most 1.0")],
     "retain.gate_least": [
-        (0.0, "retain.gate_least=0.0", "greater than 0"),
-        (1.5, "retain.gate_least=1.5", "0.0..1.0"),
+        (0.0, "retain.gate_least=0.0", "at least 1e-"),
+        (1.5, "retain.gate_least=1.5", "at most 1.0"),
     ],
     "retain.gate_steps": [(-1, "retain.gate_steps=-1", "at least 0")],
     "retain.candidates": [(1, "retain.candidates=1", "at least 2")],
-    "seed": [(-1, "seed=-1", "0..4294967295")],
+    "seed": [(-1, "seed=-1", "at most 4294967295")],
 }
 
 

@@ -63,7 +63,6 @@ BROKEN = {
     ),
     "no edits": ('[{"context": "x"}]', [], "lacks 'text'; it has ['context']; give"),
     "null": ('[{"context": "x", "text": null}]', [], "None is not text"),
-    "first": ('[{"context": "x", "text": "y"}]', ["--first", "0"], "first=0 must be"),
 }
 
 

@@ -51,9 +51,7 @@ def test_refuses_workdirs_in_one_line(rows, message, tmp_path, capsys):
     assert err.count("\n") == 1 and message in err
 
 
-def test_refuses_draws_and_missing_files(tmp_path, capsys):
-    assert reliability.main([str(tmp_path), "--draws", "0"]) == 2
-    assert "--draws 0: must be at least 1" in capsys.readouterr().err
+def test_refuses_missing_files(tmp_path, capsys):
     assert reliability.main([str(tmp_path / "gone.json")]) == 2
     assert (
         "gone.json: no such file or directory; give a workdir or"

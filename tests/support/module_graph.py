@@ -57,6 +57,7 @@ JAX_FREE = (
     "rounds.select",
     "rounds.settings",
     "rounds.unit_key",
+    "runtime.command_line",
     "runtime.config_file",
     "runtime.config_rules",
     "runtime.files",

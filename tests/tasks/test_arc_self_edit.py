@@ -411,8 +411,8 @@ def test_bounds_are_met_exactly():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"min_learning_rate": 0.0}, "min_learning_rate=0.0, max_learning_rate=0.01"),
-        ({"min_learning_rate": 0.1}, "must be finite, above 0 and in this order"),
+        ({"min_learning_rate": 0.0}, "min_learning_rate=0.0 must be at least 1e-12"),
+        ({"min_learning_rate": 0.1}, "must be in this order"),
         ({"max_learning_rate": math.inf}, "max_learning_rate=inf"),
         ({"min_learning_rate": math.nan}, "min_learning_rate=nan"),
         ({"max_epochs": 0}, "max_epochs=0 must be at least 1"),

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import pathlib
 
+import absl.flags
 import pytest
 import tiny_model
+from ml_collections import config_flags
 
 from seal_jax import experiment
 from seal_jax.continual.settings import Continual
@@ -83,7 +85,7 @@ FEW_SHOT_REFUSED = {
     "scale.tasks": (0, ["scale.tasks=0", "at least 1"]),
     "edit.max_steps": (0, ["max_steps=0", "at least 1"]),
     "edit.min_learning_rate": (2.0, ["min_learning_rate=2.0", "in this order"]),
-    "data.leave": ((0,), ["leave=(0,)", "(1, 2)"]),
+    "data.leave": ((0,), ["data.leave[0]=0", "at least 1"]),
     "inner.warmup": (-1, ["inner.warmup=-1", "at least 0"]),
     "inner.schedule": ("step", ["inner.schedule='step'", "'cosine'"]),
     "inner.padding": ("reference", ["inner.padding='reference'", "'padded'"]),
@@ -211,29 +213,29 @@ OUT_OF_RANGE = {
     "model__dtype": ("float16", ["model.dtype='float16'", "'bfloat16'"]),
     "task__name": ("art", ["task.name='art'", "'squad', 'world'"]),
     "task__train_start": (-1, ["task.train_start=-1", "at least 0"]),
-    "task__forward_share": (1.5, ["task.forward_share=1.5", "0.0..1.0"]),
+    "task__forward_share": (1.5, ["task.forward_share=1.5", "at most 1.0"]),
     "scale__rounds": (0, ["scale.rounds=0", "at least 1"]),
     "scale__heldout_seeds": (0, ["scale.heldout_seeds=0", "at least 1"]),
     "propose__max_tokens": (0, ["config.propose", "max_tokens=0", "at least 1"]),
-    "propose__top_p": (0.0, ["config.propose", "top_p=0.0", "..1.0"]),
-    "answer__temperature": (-0.5, ["config.answer", "temperature=-0.5", "0.0.."]),
+    "propose__top_p": (0.0, ["config.propose", "top_p=0.0", "at most 1.0"]),
+    "answer__temperature": (-0.5, ["config.answer.temperature=-0.5", "0 or at least"]),
     "answer__top_k": (-1, ["config.answer", "top_k=-1", "at least 0"]),
     "answer__batch": (0, ["config.answer", "batch=0", "at least 1"]),
     "edit__split": ("words", ["edit.split='words'", "'lines'"]),
     "edit__quirks": ("none", ["edit.quirks='none'", "'reference'"]),
     "inner__epochs": (0, ["inner.epochs=0", "at least 1"]),
     "inner__slots": (-1, ["inner.slots=-1", "at least 0"]),
-    "inner__tile": (0, ["inner.tile=0", "positive"]),
+    "inner__tile": (0, ["inner.tile=0", "at least 1"]),
     "inner__row_tokens": (66, ["inner.row_tokens=66", "inner.tile=4", "use 68"]),
     "inner__step_tokens": (97, ["inner.step_tokens=97", "row_tokens=96", "use 192"]),
-    "inner__learning_rate": (0.0, ["inner.learning_rate=0.0", "greater than 0"]),
-    "inner__clip": (-1.0, ["inner.clip=-1.0", "greater than 0"]),
+    "inner__learning_rate": (0.0, ["inner.learning_rate=0.0", "at least 1e-"]),
+    "inner__clip": (-1.0, ["inner.clip=-1.0", "at least 1e-"]),
     "inner__loss__mode": ("all", ["inner.loss.mode='all'", "'masked'"]),
     "inner__loss__pad_to": (1, ["inner.loss.pad_to=1", "at least 2"]),
-    "inner__loss__pad_samples": (-2, ["inner.loss.pad_samples=-2", "-1"]),
+    "inner__loss__pad_samples": (-2, ["inner.loss.pad_samples=-2", "use -1"]),
     "grade__name": ("gpt", ["grade.name='gpt'", "'recall'", "'judge'"]),
-    "grade__threshold": (1.1, ["grade.threshold=1.1", "0.0..1.0"]),
-    "grade__max_missing": (-0.1, ["grade.max_missing=-0.1", "0.0..1.0"]),
+    "grade__threshold": (1.1, ["grade.threshold=1.1", "at most 1.0"]),
+    "grade__max_missing": (-0.1, ["grade.max_missing=-0.1", "at most 1.0"]),
     "grade__judge__concurrency": (0, ["concurrency=0", "at least 1"]),
     "grade__judge__base_url": ("localhost", ["base_url='localhost'", "http://"]),
     "select__reward": ("f1", ["select.reward='f1'", "'log_likelihood'"]),
@@ -241,21 +243,27 @@ OUT_OF_RANGE = {
     "select__ties": ("last", ["select.ties='last'", "'shortest'"]),
     "select__threshold": ("half", ["select.threshold='half'", "'baseline'"]),
     "select__compare": (("grade", "f1"), ["select.compare='f1'", "'rubric'"]),
-    "select__novelty_bonus": (-0.1, ["select.novelty_bonus=-0.1", "0.0.."]),
-    "select__max_copied": (1.5, ["select.max_copied=1.5", "0.0..1.0"]),
-    "select__max_overlap": (-1.0, ["select.max_overlap=-1.0", "0.0..1.0"]),
+    "select__novelty_bonus": (-0.1, ["select.novelty_bonus=-0.1", "0 or at least"]),
+    "select__max_copied": (1.5, ["select.max_copied=1.5", "at most 1.0"]),
+    "select__max_overlap": (-1.0, ["select.max_overlap=-1.0", "at most 1.0"]),
     "label_free__rubric": ("llm", ["label_free.rubric='llm'", "'judge'"]),
     "label_free__questions": (0, ["label_free.questions=0", "at least 1"]),
     "label_free__quiz__prompt": ("exam", ["quiz.prompt='exam'", "'ask'"]),
     "stop__rule": ("never", ["stop.rule='never'", "'regression'"]),
     "stop__patience": (0, ["stop.patience=0", "at least 1"]),
-    "stop__z": (0.0, ["stop.z=0.0", "greater than 0"]),
+    "stop__z": (0.0, ["stop.z=0.0", "at least 1e-"]),
     "imitate__start": ("first", ["imitate.start='first'", "'previous'"]),
     "imitate__data": ("all", ["imitate.data='all'", "'accumulate'"]),
     "imitate__epochs": (0, ["imitate.epochs=0", "at least 1"]),
-    "imitate__learning_rate": (-1.0, ["imitate.learning_rate=-1.0", "than 0"]),
+    "imitate__learning_rate": (-1.0, ["imitate.learning_rate=-1.0", "at least 1e-"]),
     "imitate__length_multiple": (0, ["imitate.length_multiple=0", "at least 1"]),
     "ladder": (("base", "bases"), ["ladder='bases'", "'self_edits'"]),
+    "inner__lora__targets": (("q_proj",) * 2, ["targets=('q_proj', 'q_p", "once"]),
+    "imitate__lora__targets": (("q_proj",) * 2, ["targets=('q_proj', 'q_p", "once"]),
+    "inner__lora__alpha": (0.0, ["inner.lora.alpha=0.0", "at least 0.001"]),
+    "imitate__lora__alpha": (-8.0, ["imitate.lora.alpha=-8.0", "at least 0.001"]),
+    "task__shuffle_seed": (2**32, ["seed=4294967296", "4294967295"]),
+    "propose__min_tokens": (13, ["min_tokens=13", "at most max_tokens=12"]),
 }
 
 
@@ -299,6 +307,9 @@ def test_a_value_out_of_range_is_refused_by_name_and_rule(key):
             {"select__halving": ((1, 1), (2, 1)), "scale__seeds": 3},
             ["ends with 2 seeds", "scale.seeds=3"],
         ),
+        ({"select__k_best": 3}, ["select.k_best=3", "at most scale.edits=2", "use 2"]),
+        ({"seed": 2**32}, ["config.seed=4294967296", "at most 4294967295"]),
+        ({"seed": 2**63}, ["config.seed=9223372036854775808", "at most 4294967295"]),
         (
             {"select__threshold": "baseline", "select__reward": "log_likelihood"},
             ["select.threshold='baseline'", "select.reward='log_likelihood'"],
@@ -370,6 +381,37 @@ def test_configs_leave_out_what_they_do_not_use():
         values = tiny_model.load_config(name, arg).to_dict()
         assert "judge" not in values["grade"] and "label_free" not in values
     assert "label_free" in tiny_model.load_config("tiny", "rewards")
+
+
+# On the command line
+
+
+def from_flags(*flags):
+    values = absl.flags.FlagValues()
+    argv = ["train", f"--config={tiny_model.ROOT}/configs/squad.py", *flags]
+    holder = config_flags.DEFINE_config_file(
+        "config", flag_values=values, sys_argv=argv
+    )
+    values(argv)
+    return experiment.read(holder.value.to_dict())
+
+
+LOADED = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+@LOADED  # So config_flags reads a config file.
+@pytest.mark.parametrize(("text", "value"), [("None", None), ("0.5", 0.5), ("1", 1.0)])
+def test_the_judges_temperature_can_be_left_out(text, value):
+    exp = from_flags(f"--config.grade.judge.temperature={text}")
+    assert exp.grade.judge.temperature == value
+    assert from_flags().grade.judge.temperature == 0.0
+
+
+@LOADED
+@pytest.mark.parametrize("text", ["none", "nan", "-1", "1e308", "5e-324", "[]", "''"])
+def test_another_temperature_of_the_judge_is_refused_in_one_line(text):
+    with pytest.raises(ValueError, match=r"grade\.judge\.temperature=.* must be"):
+        from_flags(f"--config.grade.judge.temperature={text}")
 
 
 # Keys of earlier versions

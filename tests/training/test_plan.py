@@ -250,7 +250,7 @@ SIZES = PlanConfig(tile=4, row_tokens=24, step_tokens=48, slots=3, active=3)
     ("changes", "message"),
     [
         *(
-            ({name: bad}, rf"inner\.{name}={bad} must be positive")
+            ({name: bad}, rf"inner\.{name}={bad} must be at least 1")
             for name in ("tile", "row_tokens", "step_tokens", "slots", "active")
             for bad in (0, -4)
         ),

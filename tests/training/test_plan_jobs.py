@@ -222,10 +222,10 @@ def test_the_longest_line_is_the_longest_that_fits(loss, width):
 @pytest.mark.parametrize(
     ("mode", "pad_to", "samples", "message"),
     [
-        ("all", 64, 0, r"mode='all' must be 'masked', 'padded' or 'reference'"),
+        ("all", 64, 0, r"mode='all' must be one of"),
         ("masked", 1, 0, r"inner\.loss\.pad_to=1 must be at least 2"),
         ("reference", 0, 0, r"inner\.loss\.pad_to=0 must be at least 2"),
-        ("reference", 64, -2, r"inner\.loss\.pad_samples=-2 must be -1 \(all pads\)"),
+        ("reference", 64, -2, r"inner\.loss\.pad_samples=-2 must be at least -1"),
     ],
 )
 def test_losses_that_mean_nothing_are_refused(mode, pad_to, samples, message):

@@ -26,17 +26,16 @@ from seal_jax.runtime import interrupts
 if __name__ == "__main__":
     interrupts.install()  # Before imports that take seconds.
 
-import argparse
 from collections.abc import Sequence
 
 from seal_jax.report import read_rewards
 from seal_jax.report.tables import agreement as agreement_table
-from seal_jax.runtime import formatting
+from seal_jax.runtime import command_line, formatting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a table for each round or file of a command line; returns the status."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="seal-jax agreement",
         description="How well cheap rewards of self-edits agree with the true one.",
     )

@@ -14,17 +14,16 @@ from seal_jax.runtime import interrupts
 if __name__ == "__main__":
     interrupts.install()  # Before imports that take seconds.
 
-import argparse
 from collections.abc import Sequence
 
 from seal_jax.continual import files as continual_files
 from seal_jax.report.tables import continual as continual_table
-from seal_jax.runtime import formatting
+from seal_jax.runtime import command_line, formatting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables for the paths of a command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="seal-jax continual",
         description="Prints what continual runs remember, ours or the reference's.",
     )

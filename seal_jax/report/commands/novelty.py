@@ -23,24 +23,26 @@ from seal_jax.runtime import interrupts
 if __name__ == "__main__":
     interrupts.install()  # Before imports that take seconds.
 
-import argparse
 from collections.abc import Sequence
 
 from seal_jax.analysis import novelty
 from seal_jax.report import read_texts
 from seal_jax.report.tables import novelty as novelty_table
-from seal_jax.runtime import formatting
+from seal_jax.runtime import command_line, formatting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="seal-jax novelty",
         description="Novelty and diversity of self-edits, by file, round and arm.",
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument(
-        "--first", type=int, metavar="K", help="only the first K edits of each passage"
+        "--first",
+        type=command_line.COUNT,
+        metavar="K",
+        help="only the first K edits of each passage",
     )
     args = parser.parse_args(argv)
     return formatting.exit_status(lambda: _print(args.paths, args.first))

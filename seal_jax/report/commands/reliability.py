@@ -15,29 +15,31 @@ from seal_jax.runtime import interrupts
 if __name__ == "__main__":
     interrupts.install()  # Before imports that take seconds.
 
-import argparse
 from collections.abc import Sequence
 
 from seal_jax.report import read_seeds
 from seal_jax.report.tables import reliability as reliability_table
-from seal_jax.runtime import formatting
+from seal_jax.runtime import command_line, formatting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints tables for the paths of a command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="seal-jax reliability",
         description="How far rewards can be trusted, and what more seeds would buy.",
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
-    parser.add_argument("--draws", type=int, default=400, help="resampled races")
+    parser.add_argument(
+        "--draws",
+        type=command_line.whole(1, 100_000),
+        default=400,
+        help="resampled races",
+    )
     args = parser.parse_args(argv)
     return formatting.exit_status(lambda: _print(args.paths, args.draws))
 
 
 def _print(paths: Sequence[str], draws: int) -> None:
-    if draws < 1:
-        raise ValueError(f"--draws {draws}: must be at least 1; give more")
     for path in paths:
         for measured in read_seeds.read(path):
             try:

@@ -12,7 +12,6 @@ from seal_jax.runtime import interrupts
 if __name__ == "__main__":
     interrupts.install()  # Before imports that take seconds.
 
-import argparse
 import json
 import random
 import statistics
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax.rounds import select
-from seal_jax.runtime import files
+from seal_jax.rounds.settings import THRESHOLD
+from seal_jax.runtime import command_line, files
 from seal_jax.tasks import self_edit
 
 
@@ -94,32 +94,43 @@ def _passage(article: dict[str, Any], index: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="seal-jax select",
         description="ReST-EM selection on a ranking result of the SEAL reference.",
     )
     parser.add_argument("result", help="results/query_server/train/*.json")
     parser.add_argument("--out", required=True, help="JSONL file to write")
-    parser.add_argument("--k-best", type=int, default=1, help="edits per passage")
+    parser.add_argument(
+        "--k-best", type=command_line.COUNT, default=1, help="edits per passage"
+    )
     parser.add_argument("--ties", choices=select.TIES, default="first")
     parser.add_argument(
         "--threshold",
-        type=select.threshold,
+        type=_threshold,
         help="lowest mean accuracy, or 'baseline': above the model without adapter",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of --ties random")
     parser.add_argument(
-        "--bonus", type=float, default=0.0, help="on the share of new trigrams"
+        "--seed", type=command_line.SEED, default=0, help="of --ties random"
     )
     parser.add_argument(
-        "--max-copied", type=float, help="largest share of trigrams of the passage"
+        "--bonus",
+        type=command_line.real(0.0, 100.0, least=1e-9),
+        default=0.0,
+        help="on the share of new trigrams",
     )
     parser.add_argument(
-        "--max-overlap", type=float, help="largest Jaccard index of two kept edits"
+        "--max-copied",
+        type=command_line.real(0.0, 1.0),
+        help="largest share of trigrams of the passage",
+    )
+    parser.add_argument(
+        "--max-overlap",
+        type=command_line.real(0.0, 1.0),
+        help="largest Jaccard index of two kept edits",
     )
     parser.add_argument(
         "--digits",
-        type=int,
+        type=command_line.whole(0, 17),
         help="decimals to rank by, as our own rounds do with 12; default: all, as the "
         "reference does",
     )
@@ -135,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             max_overlap=args.max_overlap,
             digits=args.digits,
         )
+        _check_count(result, args.k_best)
         rows = sft_rows(result, rule, rng=random.Random(args.seed))
         blank = sum(
             is_blank(completion["text"])
@@ -162,6 +174,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if blank:
         print(f"{blank} completions are blank and were not among those to choose")
     return 0
+
+
+def _check_count(result: dict[str, Any], k_best: int) -> None:
+    """Refuses to keep more edits of a passage than any has.
+
+    Raises:
+      ValueError: see above; articles that are none are left to `sft_rows`.
+    """
+    lists = [a.get("completions") for a in result["articles"] if isinstance(a, dict)]
+    most = max((len(edits) for edits in lists if isinstance(edits, list)), default=0)
+    if most and k_best > most:
+        raise ValueError(
+            f"--k-best={k_best} must be at most {most}, the edits that a passage has "
+            f"here; use {most}"
+        )
+
+
+def _threshold(text: str) -> float | str:
+    """As `select.threshold`; a number has the bounds of the config's."""
+    number = command_line.real(THRESHOLD.low, THRESHOLD.high)
+    return text if text == select.BASELINE else number(text)
 
 
 def _read(path: str) -> dict[str, Any]:

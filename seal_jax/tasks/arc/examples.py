@@ -10,10 +10,12 @@ configuration alone, in every process.
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from numpy.random import RandomState
 
+from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Bound, Tokens
 from seal_jax.tasks.arc import augment as arc_augment
 from seal_jax.tasks.arc.puzzles import MOST_SIDE, Grid, Pair, Task
 
@@ -50,24 +52,20 @@ class DataConfig:
       max_tokens: every example is shorter than this, as `length` counts (8192).
     """
 
-    leave: tuple[int, ...]
-    most: int
-    max_side: int
-    permute: int
-    max_tokens: int
+    leave: tuple[Annotated[int, Bound(1, 30)], ...]
+    most: Annotated[int, Bound(1, 100_000)]
+    max_side: Annotated[int, Bound(1, MOST_SIDE)]
+    permute: Annotated[int, Bound(0, 100)]
+    max_tokens: Tokens
 
     def __post_init__(self):
+        config_rules.check(self)
         levels = tuple(self.leave)
-        if not levels or min(levels) < 1 or len(set(levels)) != len(levels):
+        if not levels or len(set(levels)) != len(levels):
             raise ValueError(
-                f"leave={self.leave!r} must be one or more different numbers of at "
-                "least 1; use (1, 2)"
+                f"leave={config_rules.shown(levels)} must be one or more different "
+                "numbers; use (1, 2)"
             )
-        for name, low in (("most", 1), ("permute", 0), ("max_tokens", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
-        if not 1 <= self.max_side <= MOST_SIDE:
-            raise ValueError(f"max_side={self.max_side} must lie in 1..{MOST_SIDE}")
 
 
 def augmenters(switches: Switches) -> tuple[str, ...]:

@@ -18,8 +18,10 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Batch, Bound, LearningRate
 from seal_jax.tasks.arc.examples import Switches
 
 # Why a text is no edit.
@@ -87,22 +89,20 @@ class EditLimits:
       batch: examples of a step (2).
     """
 
-    min_learning_rate: float
-    max_learning_rate: float
-    max_epochs: int
-    max_steps: int
-    batch: int
+    min_learning_rate: LearningRate
+    max_learning_rate: LearningRate
+    max_epochs: Annotated[int, Bound(1, 10_000)]
+    max_steps: Annotated[int, Bound(1, 1_000_000)]
+    batch: Batch
 
     def __post_init__(self):
+        config_rules.check(self)
         low, high = self.min_learning_rate, self.max_learning_rate
-        if not 0 < low <= high < math.inf:
+        if low > high:
             raise ValueError(
-                f"min_learning_rate={low}, max_learning_rate={high}: must be finite, "
-                "above 0 and in this order"
+                f"min_learning_rate={low}, max_learning_rate={high}: must be in this "
+                "order; exchange them"
             )
-        for name in ("max_epochs", "max_steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 # Texts

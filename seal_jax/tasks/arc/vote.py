@@ -11,10 +11,12 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from numpy.random import RandomState
 
+from seal_jax.runtime import config_rules
+from seal_jax.runtime.config_rules import Bound, Tokens, shown
 from seal_jax.tasks.arc import augment as arc_augment
 from seal_jax.tasks.arc.examples import Example
 from seal_jax.tasks.arc.puzzles import MOST_SIDE, Grid, Pair, Task
@@ -55,22 +57,18 @@ class ViewsConfig:
       max_tokens: view and true answer together are shorter than this (8192).
     """
 
-    reorders: int
+    reorders: Annotated[int, Bound(0, 1000)]
     geometric: tuple[str, ...]
     contexts: str
-    max_tokens: int
+    max_tokens: Tokens
 
     def __post_init__(self):
-        if self.reorders < 0:
-            raise ValueError(f"reorders={self.reorders} must be at least 0")
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens={self.max_tokens} must be at least 1")
-        if self.contexts not in CONTEXTS:
-            raise ValueError(f"contexts={self.contexts!r} must be one of {CONTEXTS}")
+        config_rules.check(self)
+        config_rules.one_of("contexts", self.contexts, CONTEXTS)
         for name in self.geometric:
             if name not in arc_augment.INVERSE:
                 raise ValueError(
-                    f"geometric={name!r} must be one of "
+                    f"geometric={shown(name)} must be one of "
                     f"{', '.join(arc_augment.INVERSE)}: those that can be undone"
                 )
 
