@@ -21,7 +21,7 @@ import common
 import eight_rounds
 from scipy import stats as scipy_stats
 
-from seal_jax.runtime import formatting
+from seal_jax.runtime import command_line, formatting
 
 STEPS = (
     ("passage_only", "base"),
@@ -110,13 +110,13 @@ def table(result: Mapping[str, Any]) -> str:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command's flags."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="benchmarks/seeds.py", description="The embedded demo over many seeds."
     )
     parser.add_argument(
         "--workdir", required=True, help="of all: seedN is the run of each in it"
     )
-    parser.add_argument("--seeds", required=True, nargs="+", type=int)
+    parser.add_argument("--seeds", required=True, nargs="+", type=command_line.SEED)
     common.add_out(parser)
     args = parser.parse_args(argv)
     args.seeds = list(dict.fromkeys(args.seeds))

@@ -22,6 +22,8 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from seal_jax.runtime import reading
+
 # Keys of earlier versions, by their place in the config: what each is called now, or
 # what to do without it. A row for each key that is renamed or removed.
 RENAMED: dict[str, str] = {}
@@ -29,8 +31,6 @@ RENAMED: dict[str, str] = {}
 # Texts are names, paths and one self-edit; tuples are lists of names. Beyond this they
 # are something else.
 _LONGEST_TEXT, _MOST_ELEMENTS = 10_000, 10_000
-# How much of a value an error shows.
-_SHOWN = 80
 
 
 # Bounds
@@ -151,8 +151,7 @@ def shown(value: object) -> str:
         text = f"a number of {int(typing.cast(int, value)).bit_length()} bits"
     except Exception:
         text = f"an object of type {type(value).__name__}"
-    text = " ".join(text.split())
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return reading.shorten(text)
 
 
 # From mappings to dataclasses
@@ -204,8 +203,7 @@ def _unknown(
         return f"{path}.{key} is of an earlier version: {renamed[place]}"
     near = difflib.get_close_matches(key, names, 1)
     hint = f"did you mean {path}.{near[0]}?" if near else f"known: {names}"
-    name = key if key.isidentifier() and len(key) <= _SHOWN else shown(key)
-    return f"{path}.{name}: no such key; {hint}"
+    return f"{path}.{reading.shorten(key)}: no such key; {hint}"
 
 
 def _is_optional(hint: Any) -> bool:

@@ -49,6 +49,7 @@ NUMBERS = {
     ("select", "--bonus"): 100.0,
     ("select", "--max-copied"): 1.0,
     ("select", "--max-overlap"): 1.0,
+    ("select", "--digits"): 17,
     ("novelty", "--first"): 1_000_000,
     ("reliability", "--draws"): 100_000,
 }
