@@ -280,7 +280,7 @@ def test_a_trial_leaves_nothing_behind(tmp_path):
 def test_a_trial_says_why_it_failed(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
 
-    def no_room(*args):
+    def no_room(*args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), args[0])
 
     monkeypatch.setattr(pathlib.Path, "mkdir", no_room)
