@@ -28,6 +28,7 @@ from seal_jax.rounds.settings import PassageRounds
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import (
     backend,
+    checkpoint,
     config_rules,
     distributed,
     interrupts,
@@ -229,6 +230,9 @@ def claim(
     if finished and leads:
         # Again, because a kill may have come between the two files.
         html_page.write_html(workdir)
+    elif leads:
+        # Before anything compiles: the first checkpoint comes hours later.
+        checkpoint.check_directory(workdir)
     return finished
 
 

@@ -50,6 +50,8 @@ def run(
     # Imported here: `--help` and a mistyped flag should not wait for jax.
     from seal_jax import experiment
 
+    if not str(workdir):
+        raise ValueError("--workdir='': must name a directory, such as runs/tiny")
     exp = experiment.read(values)
     return experiment.run(exp, values, Path(workdir), say=say)
 

@@ -9,8 +9,11 @@ refused, before anything else reads it.
 import contextlib
 import errno
 import hashlib
+import logging
+import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ type Tree = Any
 
 # Beside the arrays: Orbax's own metadata, a few kB for each.
 _MARGIN_BYTES = 1 << 20
+_LITTLE_BYTES = 1 << 15
 _UNFINISHED = ".orbax-checkpoint-tmp"
 # SHA-256 of a step's other files.
 _SUMS = "sha256.json"
@@ -49,6 +53,7 @@ def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> 
     with files.disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(directory)
+        _check_room(directory)
     # Asked first because Orbax reports a full disk from inside its threads, at length.
     needed = sum(x.nbytes for x in jax.tree.leaves(tree)) + _MARGIN_BYTES
     if shutil.disk_usage(directory).free < needed:
@@ -60,7 +65,7 @@ def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> 
     )
     unfinished = directory / f"saving{_UNFINISHED}"
     try:
-        with files.disk_errors(place):
+        with files.disk_errors(place), _quietly():
             unfinished.mkdir()
             with _open(unfinished) as manager:
                 manager.save(step, args=args)
@@ -75,6 +80,25 @@ def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> 
     except OSError:
         _remove_unfinished(directory)
         raise
+
+
+def check_directory(directory: str | Path) -> None:
+    """Writes a small checkpoint, reads it back and removes it.
+
+    For the beginning of a run, which comes to its first checkpoint hours later.
+
+    Raises:
+      CannotWriteError: it cannot be written; says why.
+    """
+    trial = Path(directory) / ".trial"
+    with files.disk_errors(trial):
+        shutil.rmtree(trial, ignore_errors=True)  # A kill left it.
+        tree = {"trial": np.arange(4.0, dtype=np.float32)}
+        try:
+            save(trial, 0, tree, {})
+            restore(trial, 0, tree)
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
 
 
 def latest(directory: str | Path) -> int | None:
@@ -182,13 +206,31 @@ def _remove_unfinished(directory: Path) -> None:
         shutil.rmtree(unfinished)
 
 
-def _disk_error(error: ValueError, path: Path) -> files.DiskFullError | None:
+def _check_room(directory: Path) -> None:
+    """Writes a little: what is free says nothing of quotas."""
+    path = directory / ".room"
+    try:
+        path.write_bytes(os.urandom(_LITTLE_BYTES))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Orbax's own report of an error, a traceback of its thread."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _disk_error(error: ValueError, path: Path) -> files.CannotWriteError | None:
     """Tensorstore reports system errors as ValueError, with the code in the text."""
     code = re.search(r"os_error_code='(\d+)'", str(error))
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if code and int(code[1]) in full:
-        return files.DiskFullError(int(code[1]), path)
-    return None
+    return files.write_error(int(code[1]), path) if code else None
 
 
 def _layout(tree: Tree) -> dict[str, str]:

@@ -27,30 +27,74 @@ _OWNED_NAME = re.compile(f"{_PART}/{_PART}", re.ASCII)
 _HUB_NAME = re.compile(f"({_PART}/)?{_PART}", re.ASCII)
 
 
-class DiskFullError(OSError):
-    """A file could not be written for want of space, quota or allowed file size."""
+class CannotWriteError(OSError):
+    """A file could not be written; the message says where, why, and what to do."""
+
+    fix = "make it writable"
 
     def __init__(self, code: int, path: str | Path):
         super().__init__(
             code,
-            f"{path}: cannot be written ({os.strerror(code)}); free some space or give "
-            "another --workdir, then run the same command again to continue",
+            f"{path}: cannot be written ({os.strerror(code)}); {self.fix} or give "
+            "another folder, then run the same command again to continue",
         )
 
     def __str__(self) -> str:
         return self.strerror or ""
 
 
+class DiskFullError(CannotWriteError):
+    """A file could not be written for want of space, quota or allowed file size."""
+
+    fix = "free some space"
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BARRED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG)
+
+
+def write_error(code: int | None, path: str | Path) -> CannotWriteError | None:
+    """The error for a system's error number; None for one that says something else."""
+    if code in _FULL:
+        return DiskFullError(code, path)
+    return CannotWriteError(code, path) if code in _BARRED else None
+
+
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
-    """Turns "no space" errors inside the block into a `DiskFullError` naming `path`."""
+    """Turns what the disk says to a writer inside the block into one line.
+
+    That names `path`, or the file that is barred.
+
+    Raises:
+      DiskFullError: no space.
+      CannotWriteError: read-only, no permission, or a fault of the disk.
+    """
     try:
         yield
+    except CannotWriteError:
+        raise
     except OSError as error:
-        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if isinstance(error, DiskFullError) or error.errno not in full:
+        at = path if error.errno in _FULL else error.filename or path
+        if (told := write_error(error.errno, at)) is None:
             raise
-        raise DiskFullError(error.errno, path) from None
+        raise told from None
+
+
+def check_name(path: str | Path) -> None:
+    """Refuses a path that not all who write there can spell.
+
+    Raises:
+      ValueError: it is not valid UTF-8.
+    """
+    whole = os.path.abspath(path)
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{whole!a}: must be a path of valid UTF-8; rename it, or give "
+            "another --workdir"
+        ) from None
 
 
 # Whole files

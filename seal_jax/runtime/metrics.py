@@ -125,8 +125,8 @@ class _Events:
     def __init__(self, directory: Path, now: float):
         with files.disk_errors(directory):
             directory.mkdir(exist_ok=True)
-        for old in directory.glob("events.out.tfevents.*"):
-            old.unlink()
+            for old in directory.glob("events.out.tfevents.*"):
+                old.unlink()
         # The name is TensorBoard's own pattern: time, host.
         self._path = directory / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}"
         with files.disk_errors(self._path):
@@ -147,4 +147,5 @@ class _Events:
             self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with files.disk_errors(self._path):
+            self._writer.close()

@@ -4,6 +4,7 @@ Result files are written by `write_json` and `write_jsonl`, whose rules `files` 
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -42,9 +43,11 @@ def lock(workdir: str | Path) -> Iterator[None]:
 
     Raises:
       WorkdirInUseError: another process holds it.
+      ValueError, CannotWriteError: nothing can be written there.
     """
     path = _make_directory(workdir) / _LOCK_NAME
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with files.disk_errors(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,6 +157,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _make_directory(path: str | Path) -> Path:
+    files.check_name(path)
     try:
         with files.disk_errors(path):
             Path(path).mkdir(parents=True, exist_ok=True)
@@ -162,4 +166,6 @@ def _make_directory(path: str | Path) -> Path:
             f"{path}: a workdir must be a directory, and a file is in the way; give "
             "another --workdir"
         ) from None
+    except FileNotFoundError as error:  # In /proc, or below a folder just removed.
+        raise files.CannotWriteError(errno.ENOENT, path) from error
     return Path(path)

@@ -1,6 +1,7 @@
 """The command's edge: every kind of bad input ends in one line, before any work."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import tiny_model
 
 from seal_jax import experiment, train
 from seal_jax.generation import generate, policies
-from seal_jax.runtime import files
+from seal_jax.runtime import checkpoint, files
 from seal_jax.training import packed
 
 
@@ -250,6 +251,27 @@ def test_a_full_disk_is_one_line(model_path, tmp_path, monkeypatch):
         train.run(tiny_model.values(model_path), tmp_path / "run")
     assert "cannot be written" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", b"run\xff"])
+def test_a_workdir_that_cannot_be_named(name, model_path, tmp_path):
+    workdir = os.fsdecode(os.fsencode(tmp_path) + b"/" + name) if name else name
+    with pytest.raises(ValueError, match=r"must (name|be)") as caught:
+        train.run(tiny_model.values(model_path), workdir)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_checkpoint_is_found_before_the_weights(
+    model_path, tmp_path, monkeypatch
+):
+    def full(directory, step, tree, meta):
+        raise files.DiskFullError(28, directory)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(files.DiskFullError, match="free some space"):
+        train.run(tiny_model.values(model_path), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 # The command itself

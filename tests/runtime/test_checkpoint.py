@@ -1,4 +1,6 @@
+import errno
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -255,3 +257,33 @@ def test_a_file_in_the_place_of_a_step_is_no_step(tmp_path):
     checkpoint.save(tmp_path, 1, {"w": jnp.zeros(3)}, {})
     (tmp_path / "2").write_text("x")
     assert checkpoint.latest(tmp_path) == 1
+
+
+def test_what_the_system_says_is_free_may_not_be(tmp_path, monkeypatch):
+    """A quota, which no question about free space tells."""
+
+    def over_quota(self, data):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(self))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", over_quota)
+    with pytest.raises(files.DiskFullError, match="quota"):
+        checkpoint.save(tmp_path, 1, {"w": jnp.zeros(3)}, {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_trial_leaves_nothing_behind(tmp_path):
+    (tmp_path / ".trial" / "0").mkdir(parents=True)  # By a kill.
+    checkpoint.check_directory(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_trial_says_why_it_failed(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+
+    def no_room(*args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), args[0])
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", no_room)
+    with pytest.raises(files.CannotWriteError, match="Read-only file system"):
+        checkpoint.check_directory(tmp_path)
+    assert os.listdir(tmp_path) == ["file"]

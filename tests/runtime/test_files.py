@@ -80,11 +80,34 @@ def test_full_disk_leaves_the_old_file(tmp_path, full_disk, code):
     assert os.listdir(tmp_path) == ["summary.json"]
 
 
-def test_other_disk_errors_keep_their_name(tmp_path, full_disk):
-    full_disk(errno.EIO)
-    with pytest.raises(OSError, match="Input/output") as caught:
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO])
+def test_a_barred_file_is_named(tmp_path, full_disk, code):
+    full_disk(code)
+    with pytest.raises(files.CannotWriteError, match="make it writable") as caught:
         files.write_json(tmp_path / "x", 1)
     assert not isinstance(caught.value, files.DiskFullError)
+    assert str(caught.value).startswith(f"{tmp_path / 'x'}: cannot be written (")
+    assert os.strerror(code) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_errors_of_the_system_keep_their_name(tmp_path, full_disk):
+    full_disk(errno.EMFILE)
+    with pytest.raises(OSError, match="Too many open") as caught:
+        files.write_json(tmp_path / "x", 1)
+    assert not isinstance(caught.value, files.CannotWriteError)
+
+
+@pytest.mark.parametrize("name", [b"w\xff", b"\xc3/run", b"\xed\xa0\x80"])
+def test_a_path_that_is_no_utf8_is_refused(tmp_path, name, monkeypatch):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    with pytest.raises(ValueError, match="must be a path of valid UTF-8") as caught:
+        files.check_name(path)
+    assert str(caught.value).isascii()
+    os.makedirs(path)
+    monkeypatch.chdir(path)
+    with pytest.raises(ValueError, match="valid UTF-8"):
+        files.check_name("run")
+    files.check_name(tmp_path / "é 漢")
 
 
 _LIMITED = """
