@@ -26,7 +26,8 @@ class LearnedEntry(TypedDict):
     `texts`: each sequence's self-edits; `lines`: the training lines of that which was
     committed, none where it was rejected; `chosen` to `gates`: see `step.Commit`.
     `losses`: of all adapters, None of those that failed; `failed`: how many did, and
-    `refused`: how many texts were no self-edits.
+    `refused`: how many texts were no self-edits; `cut`: training lines, of all
+    adapters, that were longer than a row takes.
     """
 
     texts: list[list[str]]
@@ -38,6 +39,7 @@ class LearnedEntry(TypedDict):
     losses: list[float | None]
     failed: int
     refused: int
+    cut: int
     adapters: int
     tokens: int
     learn_seconds: float

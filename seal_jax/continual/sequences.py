@@ -231,6 +231,7 @@ def learn(
             losses=[x if ok else None for x, ok in zip(losses, finite, strict=True)],
             failed=finite.count(False),
             refused=int(candidates.refused.sum()),
+            cut=candidates.cut,
             adapters=len(finite),
             tokens=candidates.tokens,
             learn_seconds=time.monotonic() - begin,

@@ -98,7 +98,8 @@ class Candidates(NamedTuple):
     """Trained adapters: that of sequence s and self-edit e is row s E + e.
 
     `refused`: those of texts that are no self-edit, which are never committed. `lines`
-    are the training lines of each, without replayed ones.
+    are the training lines of each, without replayed ones; `cut`: how many of all that
+    were trained, replayed ones too, were longer than a row takes.
     """
 
     adapters: lora.Tree
@@ -106,6 +107,7 @@ class Candidates(NamedTuple):
     refused: np.ndarray
     losses: np.ndarray
     lines: list[list[tuple[str, ...]]]
+    cut: int
     tokens: int
 
     @property
@@ -177,6 +179,7 @@ def train(
             ]
             for s, sequence in enumerate(setting.sequences)
         ],
+        sum(len(job.cut) for job in jobs),
         sum(p.tokens for p in parts),
     )
 
@@ -192,10 +195,14 @@ def job(setting: Setting, edit: Edit, t: int, earlier: Sequence[str]) -> plan.Jo
     seed = (exp.seed, trials.ADAPT, t, s, edit.edit)
     planned = setting.task.job(setting.sequences[s][t - 1], edit, seed)
     if "replay" in setting.controls:
-        limit = knowledge.longest_line(setting.task.exp, setting.base)
         again = controls.replayed(earlier, exp.retain.replay, (*seed, 3))
-        more = tuple(tuple(setting.base.encode(line)[:limit]) for line in again)
-        planned = dataclasses.replace(planned, lines=planned.lines + more)
+        more = knowledge.encode_lines(setting.task.exp, setting.base, again)
+        first = len(planned.lines)
+        planned = dataclasses.replace(
+            planned,
+            lines=planned.lines + more.lines,
+            cut=(*planned.cut, *(first + i for i in more.cut)),
+        )
     if "kl" in setting.controls:
         planned = dataclasses.replace(
             planned, beside=setting.generic, beside_weight=exp.retain.kl

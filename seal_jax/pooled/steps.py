@@ -255,6 +255,11 @@ def finetuned(
         run.say(
             f"{name}: train all weights on {len(job.lines)} texts, {job.total} steps"
         )
+        if job.cut:
+            run.say(
+                f"{name}: {len(job.cut)} of {len(job.lines)} texts are longer than "
+                "inner.row_tokens and end there"
+            )
         begin = time.monotonic()
         trained = finetune.train(
             policies.load(exp.model, blank, seed=exp.seed, mesh=run.mesh).params,

@@ -141,19 +141,18 @@ def job(
 ) -> plan.Job:
     """The training of one model on all texts (`texts`), by LoRA or of all weights."""
     cfg = exp.inner if exp.pool.how == "lora" else exp.full
-    limit = knowledge.longest_line(exp, task.blank)
-    lines = [
-        tuple(task.blank.encode(text)[:limit]) for group in by_passage for text in group
-    ]
+    flat = [text for group in by_passage for text in group]
+    lines, cut = knowledge.encode_lines(exp, task.blank, flat)
     total = cfg.epochs * -(-len(lines) // cfg.batch)
     return plan.Job(
-        tuple(lines),
+        lines,
         (exp.seed, trials.ADAPT, seed),
         epochs=cfg.epochs,
         learning_rate=cfg.learning_rate,
         clip=cfg.clip,
         loss=exp.inner.loss,
         batch=cfg.batch,
+        cut=cut,
         warmup=math.ceil(cfg.warmup_share * total),
     )
 
@@ -162,6 +161,5 @@ def count_too_long(
     task: knowledge.Knowledge, by_passage: Sequence[Sequence[str]]
 ) -> int:
     """How many of the texts are longer than `job` takes them: it trains their begin."""
-    limit = knowledge.longest_line(task.exp, task.blank)
     flat = [text for group in by_passage for text in group]
-    return sum(len(task.blank.encode(text)) > limit for text in flat)
+    return len(knowledge.encode_lines(task.exp, task.blank, flat).cut)

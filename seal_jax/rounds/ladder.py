@@ -88,7 +88,7 @@ def row[Item](
         empty_rate=empty_rate([a for g in graded for t in g.trials for a in t.answers]),
         missing=sum(s is None for g in graded for scores in g.scores for s in scores),
         failed=sum(bool(t.failed) for g in graded for t in g.trials),
-        counts=counts(graded),
+        counts=counts(graded) | scoring.lines_trained(run, items, graded),
         edits=[scoring.edit_row(run, g, items, arm=name) for g in graded],
     )
 

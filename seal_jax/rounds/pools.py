@@ -141,6 +141,13 @@ def train[Unit](
     count, size = len(work.jobs), cfg.pool * meshes.shards(mesh)
     pools = [range(i, min(i + size, count)) for i in range(0, count, size)]
     done = sum(len(rows) for i, rows in enumerate(pools) if i in store)
+    cut = sum(len(job.cut) for job in work.jobs)
+    if cut and done < count:
+        lines = sum(len(job.lines) for job in work.jobs)
+        say(
+            f"{phase}: {cut} of {lines} training lines are longer than a row takes and "
+            "end there; raise inner.row_tokens"
+        )
     units = []
     with progress.progress(
         count, f"{phase}: adapt", "adapters", done=done, visible=distributed.leads()

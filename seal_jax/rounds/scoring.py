@@ -222,6 +222,19 @@ def score_answers[Item](
     return [[next(scored) for _ in range(run.task.scores_of(i))] for i in items]
 
 
+def lines_trained[Item](
+    run: Run[Experiment, Item], items: Sequence[Item], graded: Sequence[Graded]
+) -> dict[str, int]:
+    """Training lines of the edits that were trained, and those cut, each once."""
+    counts = [
+        run.task.count_lines(items[g.edit.item], g.edit) for g in graded if g.trials
+    ]
+    return {
+        "lines": sum(count.lines for count in counts),
+        "cut": sum(count.cut for count in counts),
+    }
+
+
 def edit_row[Item](
     run: Run[Experiment, Item], graded: Graded, items: Sequence[Item], **extra: Any
 ) -> dict[str, Any]:

@@ -19,6 +19,7 @@ def round_line[Item](
 ) -> dict[str, Any]:
     """All that the summary says about a round."""
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
+    line |= scoring.lines_trained(run, items, done.graded)
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
     if run.exp.select.trains:
         line |= agreement_line(run.exp.select.measured, len(items), done.graded)

@@ -85,8 +85,19 @@ class Texts[Item](Protocol):
         ...
 
 
+class Lines(NamedTuple):
+    """Training lines, and how many of them are cut since a row takes no more."""
+
+    lines: int
+    cut: int
+
+
 class Training[Item](Protocol):
     """From an edit to an adapter's training."""
+
+    def count_lines(self, item: Item, edit: Edit) -> Lines:
+        """How many lines a self-edit is trained on, and how many of them are cut."""
+        ...
 
     def job(self, item: Item, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
         """The training that a self-edit asks for."""

@@ -19,7 +19,7 @@ from seal_jax.tasks.arc import puzzles as arc
 from seal_jax.tasks.arc import self_edit as arc_edit
 from seal_jax.tasks.arc import text as arc_text
 from seal_jax.tasks.arc import vote as arc_vote
-from seal_jax.tasks.base import Edit, Encoder, Reading
+from seal_jax.tasks.base import Edit, Encoder, Lines, Reading
 from seal_jax.tasks.few_shot_settings import FewShotInner, FewShotTaskConfig
 from seal_jax.training import plan
 from seal_jax.training.settings import LossConfig
@@ -223,6 +223,13 @@ class FewShotTask:
             warmup=inner.warmup,
             schedule=inner.schedule,
         )
+
+    def count_lines(self, item: arc.Task, edit: Edit) -> Lines:
+        """None is cut: lines that do not fit are left out (`data.max_tokens`)."""
+        if edit.refused:
+            return Lines(0, 0)
+        asked = arc_edit.parse(edit.text, self.exp.edit)
+        return Lines(self._count(item, asked.switches), 0)
 
     def _count(self, item: arc.Task, switches: arc_data.Switches) -> int:
         return len(self._lines(item, switches)[0])

@@ -6,11 +6,11 @@ An item is a passage; every line of a self-edit is a training line, the passage 
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from seal_jax.generation.settings import Decoding
 from seal_jax.tasks import self_edit, sources
-from seal_jax.tasks.base import Edit, Encoder, Reading
+from seal_jax.tasks.base import Edit, Encoder, Lines, Reading
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training import plan
@@ -172,16 +172,21 @@ class Knowledge:
         return tuple(self_edit.train_lines(edit.text, item, rule=rule, quirks=quirks))
 
     def job(self, item: Passage, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
-        inner, limit = self.exp.inner, longest_line(self.exp, self.blank)
-        lines = self.lines(item, edit)
+        inner = self.exp.inner
+        lines, cut = encode_lines(self.exp, self.blank, self.lines(item, edit))
         return plan.Job(
-            tuple(tuple(self.blank.encode(line)[:limit]) for line in lines),
+            lines,
             seed,
             epochs=inner.epochs,
             learning_rate=inner.learning_rate,
             clip=inner.clip,
             loss=inner.loss,
+            cut=cut,
         )
+
+    def count_lines(self, item: Passage, edit: Edit) -> Lines:
+        lines = self.lines(item, edit)
+        return Lines(len(lines), len(encode_lines(self.exp, self.blank, lines).cut))
 
     def fixed(self, arm: str, item: Passage) -> list[str] | None:
         if arm == "passage_only":
@@ -237,6 +242,7 @@ class Knowledge:
             "text": edit.text,
             "refused": edit.refused,
             "lines": list(self.lines(item, edit)),
+            "cut": self.count_lines(item, edit).cut,
         }
 
     def answers_row(
@@ -246,6 +252,23 @@ class Knowledge:
             {"question": q.question, "gold": q.answer, "answer": a, "score": s}
             for q, a, s in zip(item.questions, answers, scores, strict=True)
         ]
+
+
+class Encoded(NamedTuple):
+    """Training lines as token ids; `cut`: places of those that were longer."""
+
+    lines: tuple[tuple[int, ...], ...]
+    cut: tuple[int, ...]
+
+
+def encode_lines(exp: Settings, policy: Encoder, lines: Sequence[str]) -> Encoded:
+    """Training lines as the model reads them, cut where they are longer than fits."""
+    limit = longest_line(exp, policy)
+    whole = [policy.encode(line) for line in lines]
+    return Encoded(
+        tuple(tuple(ids[:limit]) for ids in whole),
+        tuple(i for i, ids in enumerate(whole) if len(ids) > limit),
+    )
 
 
 def longest_line(exp: Settings, policy: Encoder) -> int:

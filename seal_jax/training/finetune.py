@@ -218,7 +218,10 @@ def train(
         )
     check_rows(micro_batch, mesh)
     targets = job.targets()
-    lines = [sft_rows.line(ids, first_target=1, eos=eos) for ids in job.lines]
+    lines = [
+        sft_rows.line(ids, first_target=1, eos=eos, cut=i in job.cut)
+        for i, ids in enumerate(job.lines)
+    ]
     width = sft_rows.width([line.positions for line in lines], length_multiple)
     adam = cast(optax.ScaleByAdamState, inner.ADAM.init(_zeros(arch=arch, mesh=mesh)))
     slot = inner.Slot(params, adam, jnp.zeros(()))

@@ -34,7 +34,9 @@ class Job:
 
     `lines` are token ids; `seed` is that of the shuffles. An optimizer step takes the
     next `batch` lines; an epoch's last step may be short. `given` says how many leading
-    tokens of each line are no targets; none: the first, which nothing predicts.
+    tokens of each line are no targets; none: the first, which nothing predicts. `cut`
+    are places of lines that begin a longer text: nothing follows them in their row, no
+    end-of-text and no pads.
 
     The learning rate climbs linearly from zero over `warmup` steps, then falls to zero
     over the rest of the adapter's own, by `schedule`. `clip` bounds the gradient's
@@ -56,6 +58,7 @@ class Job:
     schedule: str = LINEAR
     beside: tuple[tuple[int, ...], ...] = ()
     beside_weight: float = 0.0
+    cut: tuple[int, ...] = ()
 
     def __post_init__(self):
         if not self.lines or self.epochs < 1:
@@ -100,6 +103,14 @@ class Job:
                 f"tokens, batch={self.batch} and given tokens are for {MASKED!r} and "
                 f"{PADDED!r}"
             )
+
+        for i in self.cut:
+            given = self.given[i] if self.given else 1
+            if not (0 <= i < len(self.lines) and len(self.lines[i]) > given):
+                raise ValueError(
+                    f"cut={self.cut} must be places of the {len(self.lines)} training "
+                    f"lines with a target each, {i} is none; leave it out"
+                )
 
     def _check_beside(self) -> None:
         texts, weight = len(self.beside), self.beside_weight
@@ -159,15 +170,20 @@ class Job:
 
     def positions(self) -> list[int]:
         """Positions each line takes, its pads included."""
-        sizes = list(map(len, self.lines))
-        return [n + self.loss.extra(n, max(sizes)) for n in sizes]
+        sizes, cut = list(map(len, self.lines)), frozenset(self.cut)
+        longest = max(sizes)
+        return [
+            n if i in cut else n + self.loss.extra(n, longest)
+            for i, n in enumerate(sizes)
+        ]
 
     def targets(self) -> list[int]:
         """Targets of each line, those of all its pads included."""
-        sizes = list(map(len, self.lines))
-        given = self.given or (1,) * len(sizes)
+        sizes, cut = list(map(len, self.lines)), frozenset(self.cut)
+        given, longest = self.given or (1,) * len(sizes), max(sizes)
         return [
-            self.loss.row(n, max(sizes)) - g for n, g in zip(sizes, given, strict=True)
+            (n if i in cut else self.loss.row(n, longest)) - g
+            for i, (n, g) in enumerate(zip(sizes, given, strict=True))
         ]
 
 

@@ -147,7 +147,7 @@ class InnerSizes:
 
     A size of 0 is chosen to fit the device (`capacity.choose`). No size changes what an
     adapter learns, but for `row_tokens`: where a self-edit is text, longer lines are
-    cut there.
+    cut there, are counted, and have no end-of-text.
     """
 
     lora: LoraConfig

@@ -27,10 +27,13 @@ class Line(NamedTuple):
         return len(self.ids) - 1
 
 
-def line(ids: Sequence[int], *, first_target: int, eos: int) -> Line:
-    """`ids` and an end-of-text, which count as targets from `first_target` on."""
-    count = len(ids) + 1
-    return Line([*ids, eos], [float(i >= first_target) for i in range(count)])
+def line(ids: Sequence[int], *, first_target: int, eos: int, cut: bool = False) -> Line:
+    """`ids` and an end-of-text, which count as targets from `first_target` on.
+
+    If they are the beginning of a longer text, `cut`, there is no end-of-text.
+    """
+    ids = [*ids] if cut else [*ids, eos]
+    return Line(ids, [float(i >= first_target) for i in range(len(ids))])
 
 
 def lay(

@@ -124,6 +124,7 @@ def test_long_texts_are_cut():
     texts = [["Karsk\n" + "Ada " * 40], ["Karsk\nAda"]]
     job = pooled_texts.job(task.exp, task, texts, 0)
     assert [len(line) for line in job.lines] == [8, len(job.lines[1])]
+    assert job.cut == (0,) and job.targets() == [7, len(job.lines[1])]
     assert len(job.lines[1]) < 8 and pooled_texts.count_too_long(task, texts) == 1
 
 

@@ -136,6 +136,9 @@ def test_rows_of_which_nothing_was_tried_have_no_score():
     assert [(p["a"], p["b"]) for p in ladder.pairs(rows)] == [("round_2", "base")]
 
 
+SAID: list[str] = []
+
+
 @pytest.fixture(scope="module")
 def blank_run(tmp_path_factory):
     """Two rounds of a policy that writes nothing; every second text of the base is."""
@@ -143,7 +146,7 @@ def blank_run(tmp_path_factory):
     count = itertools.count()
 
     def write(policy, prompts, keys, decoding, *, tick=lambda n: None):
-        texts = ["1.\n---", "Ada Quill cooks rye bread."]
+        texts = ["1.\n---", f"Ada.\n{'Ada Quill cooks rye bread. ' * 40}"]
         return [texts[next(count) % 2] for _ in prompts]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -152,7 +155,7 @@ def blank_run(tmp_path_factory):
         values = tiny_model.values(
             tiny_model.write(path / "model"), ladder=("self_edits", "random_kept")
         )
-        train.run(values, path / "run", say=lambda line: None)
+        train.run(values, path / "run", say=SAID.append)
     jax.clear_caches()
     return path / "run"
 
@@ -171,12 +174,22 @@ def test_a_whole_run_counts_them_everywhere(blank_run):
     assert all(row["reward"] is None for row in rows if row["refused"])
 
 
+def test_a_whole_run_counts_lines_that_are_cut(blank_run):
+    ran = files.read_json(blank_run / "summary.json")
+    assert [(line["cut"], line["lines"]) for line in ran["rounds"]] == [(2, 6)] * 2
+    assert [(row["cut"], row["lines"]) for row in ran["ladder"]] == [(1, 3)] * 4
+    rows = files.read_jsonl(blank_run / "edits.jsonl")
+    assert [row["cut"] for row in rows] == [0, 1] * 4
+    assert "of 6 training lines are longer than a row takes and" in "\n".join(SAID)
+
+
 def test_the_reports_show_them(blank_run):
     printed = console.summary_table(files.read_json(blank_run / "summary.json"))
     page = html_page.write_html(blank_run).read_text()
     for shown in (printed, page):
         assert "Not used as written" in shown and "control, round 2" in shown
         assert shown.count("blank 2") >= 4 and shown.count("blank 1") >= 4
+        assert shown.count("2 of 6") == 2 and shown.count("1 of 3") == 4
 
 
 def test_the_reference_drops_white_space_only():

@@ -48,6 +48,47 @@ def test_a_masked_row_of_which_two_tokens_are_given():
     )
 
 
+@pytest.mark.parametrize(
+    ("loss", "weight"), [(MASKED, 1 / 2), (SAMPLED, 1 / 24), (PADDED, 1 / 2)]
+)
+def test_nothing_follows_a_line_that_is_cut(loss, weight):
+    """As the reference truncates: no end-of-text and no pads, whatever the mode."""
+    own = job((IDS,), loss=loss, cut=(0,), epochs=1)
+    ((row,),) = plan_arrays.rows(own, eos=0, multiple=5)
+    same_row(
+        row,
+        tokens=[11, 12, 13, 0, 0],
+        targets=[12, 13, 0, 0, 0],
+        positions=[0, 1, 2, 0, 0],
+        weights=[weight, weight, 0, 0, 0],
+        is_key=[1, 1, 1, 0, 0],
+    )
+    assert (own.positions(), own.targets()) == ([3], [2])
+
+
+@hypothesis.given(
+    lengths=st.lists(st.integers(2, 9), min_size=1, max_size=5),
+    batch=st.integers(1, 4),
+    cut=st.sets(st.integers(0, 4)),
+)
+def test_the_lines_beside_a_cut_one_keep_their_end(lengths, batch, cut):
+    cut = tuple(i for i in sorted(cut) if i < len(lengths))
+    lines = tuple(tuple(range(1, n + 1)) for n in lengths)
+    own = job(lines, batch=batch, loss=MASKED, cut=cut, epochs=1)
+    for step, rows in zip(
+        own.batches(), plan_arrays.rows(own, eos=0, multiple=3), strict=True
+    ):
+        ends = [int(row["targets"][row["weights"] > 0][-1]) for row in rows]
+        assert ends == [lengths[i] if i in cut else 0 for i in step]
+        assert sum(row["weights"].sum() for row in rows) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("cut", [(1,), (-1,), (3,)])
+def test_a_cut_line_has_a_target(cut):
+    with pytest.raises(ValueError, match="must be places of the 2 training lines with"):
+        job(((1, 2), (3,)), cut=cut)
+
+
 def test_a_padded_step():
     # Rows of 5 tokens: 11 12 | 0 0 0 with one given, 21 22 23 24 | 0 with three.
     own = job(

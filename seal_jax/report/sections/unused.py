@@ -69,7 +69,10 @@ def _refused(value: Any) -> str:
 
 
 def _cut(row: dict[str, Any]) -> str:
-    cut, lines = (formatting.measured(row.get(key)) for key in ("cut", "texts"))
+    cut, lines, texts = (
+        formatting.measured(row.get(key)) for key in ("cut", "lines", "texts")
+    )
+    lines = lines or texts
     if not cut:
         return ""
     of = f" of {formatting.count(lines)}" if lines else ""
