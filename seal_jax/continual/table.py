@@ -99,9 +99,8 @@ def table_row(row: ArmRow, before: BaseEntry) -> dict[str, Any]:
         "general": [statistics.fmean(values) for values in (general, *row.general)],
         "adapters": sum(entry["adapters"] for entry in row.steps),
         "failed": sum(entry["failed"] for entry in row.steps),
-        # Not there in a workdir that an earlier version began.
-        "refused": sum(entry.get("refused", 0) for entry in row.steps),
-        "cut": sum(entry.get("cut", 0) for entry in row.steps),
+        "refused": sum(entry["refused"] for entry in row.steps),
+        "cut": sum(entry["cut"] for entry in row.steps),
         "tokens": sum(entry["tokens"] for entry in row.steps),
         "answers": sum(entry["asked"] for entry in row.steps),
         "seconds": sum(entry["seconds"] for entry in row.steps),

@@ -18,8 +18,9 @@ from seal_jax.runtime import files
 CONFIG_NAME = "config.json"
 LAYOUT_NAME = "layout.json"
 # Of a workdir's files; another number where a run cannot go on with those of before.
-# 1, which had no such mark: journals of the flat package.
-LAYOUT = 2
+# 1, which had no such mark: journals of the flat package. 2: checkpoints without
+# checksums, journals that count no refused texts and no cut lines.
+LAYOUT = 3
 _LOCK_NAME = ".lock"
 _SHOWN_DIFFERENCES = 8
 
