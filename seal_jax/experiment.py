@@ -388,5 +388,10 @@ def finished_summary(workdir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     summary = records.read_json(path)
-    incomplete = any(row.get("missing") for row in summary.get("ladder", ()))
-    return None if incomplete else summary
+    rows = summary.get("ladder", []) if isinstance(summary, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(
+            f"{path}: must be the summary of a run, and was altered; delete it, and "
+            "the same command writes it again"
+        )
+    return None if any(row.get("missing") for row in rows) else summary

@@ -38,7 +38,7 @@ def parse(name: str | Path, value: files.Json) -> Matrix:
         texts = [str(value.get(key) or "") for key in ("dataset", "base_model")]
         matrix = Matrix(means, sequences, deviations, *texts)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"{name}: {_with_fix(str(error))}") from None
     stated = value.get("n_datapoints", matrix.passages)
     if stated != matrix.passages:
         raise ValueError(
@@ -46,6 +46,10 @@ def parse(name: str | Path, value: files.Json) -> Matrix:
             f"{matrix.passages}; get it again"
         )
     return matrix
+
+
+def _with_fix(message: str) -> str:
+    return message if "; " in message else f"{message}; get it again"
 
 
 def _triangle(value: dict[str, files.Json], key: str) -> forgetting.Cells:

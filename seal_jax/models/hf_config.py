@@ -151,7 +151,7 @@ def parse(raw: Mapping[str, Any], *, dtype: str) -> Arch:
     if heads % kv_heads:
         raise ValueError(
             f"num_attention_heads={heads} must be a multiple of "
-            f"num_key_value_heads={kv_heads}"
+            f"num_key_value_heads={kv_heads}; correct them or download the model again"
         )
     max_position = fields.whole("max_position_embeddings")
     theta, scaling = _rope(fields, max_position)
@@ -183,7 +183,7 @@ def _head_dim(fields: Fields, family: str, width: int, heads: int) -> int:
     elif width % heads:
         raise ValueError(
             f"hidden_size={width} must be a multiple of num_attention_heads={heads} "
-            "where head_dim is not given"
+            "where head_dim is not given; add it or download the model again"
         )
     else:
         size = width // heads
@@ -199,7 +199,7 @@ def _check_supported(fields: Fields, family: str) -> None:
     architectures = fields.texts("architectures") or [ARCHITECTURES[family]]
     if ARCHITECTURES[family] not in architectures:
         raise ValueError(
-            f"architectures={architectures} must hold {ARCHITECTURES[family]}; use the "
+            f"architectures={architectures!r:.90} must hold {ARCHITECTURES[family]}; use the "
             "causal language model of this family"
         )
     if fields.has("quantization_config"):
@@ -211,7 +211,9 @@ def _check_supported(fields: Fields, family: str) -> None:
         fields.text(key)  # Not used here; transformers stumbles over another type.
     activation = fields.text("hidden_act", "silu")
     if activation not in ("silu", "swish"):
-        raise ValueError(f"hidden_act={activation!r} must be 'silu'; use another model")
+        raise ValueError(
+            f"hidden_act={activation!r:.40} must be 'silu'; use another model"
+        )
     for key in ("attention_bias", "mlp_bias"):
         # Qwen2 has no such switch: its q, k, v biases are always there.
         if fields.flag(key) and family != "qwen2":
@@ -243,7 +245,7 @@ def _rope(fields: Fields, max_position: int) -> tuple[float, RopeScaling | None]
     kind = rope.text("rope_type") or rope.text("type", "default")
     if kind not in ROPE_TYPES or any(isinstance(v, dict) for v in group.values()):
         raise ValueError(
-            f"rope type {kind!r} must be one of {list(ROPE_TYPES)}, the same for every "
+            f"rope type {kind!r:.40} must be one of {list(ROPE_TYPES)}, the same for every "
             "layer; remove rope_scaling if contexts stay within the trained length"
         )
     if (share := partial.number("partial_rotary_factor", 1.0, high=1.0)) != 1.0:
@@ -253,7 +255,10 @@ def _rope(fields: Fields, max_position: int) -> tuple[float, RopeScaling | None]
         return base, None
     names = ("factor", "low_freq_factor", "high_freq_factor")
     if any(name not in group for name in names):
-        raise ValueError(f"rope type 'llama3' needs {list(names)}; got {sorted(group)}")
+        raise ValueError(
+            f"rope type 'llama3' needs {list(names)}; got "
+            f"{sorted(group)!r:.90}; add them"
+        )
     factor, low, high = (rope.number(name, 1.0, high=1e6) for name in names)
     if low >= high:
         raise ValueError(

@@ -186,7 +186,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         # `==` alone would take 1 for true, and 0 for false.
         if not any(type(value) is type(p) and value == p for p in plain):
             raise ValueError(
-                f"{path / CONFIG}: {key}={value!r} is not supported, only "
+                f"{path / CONFIG}: {key}={value!r:.60} is not supported, only "
                 f"{plain[0]!r}; merge the adapter with PEFT (merge_and_unload) and "
                 "load the model"
             )
@@ -197,8 +197,8 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{_MOST_RANK}; copy the adapter again"
         )
     # A bool is an int to Python; nan lies in no range.
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-    if not number or not 0 < alpha < _MOST_ALPHA:
+    is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if alpha is None or not is_number or not 0 < alpha < _MOST_ALPHA:
         raise ValueError(
             f"{path / CONFIG}: lora_alpha={alpha!r:.40} must be a positive number "
             f"below {_MOST_ALPHA:g}; copy the adapter again"
@@ -255,7 +255,7 @@ def _check_targets(path: Path, config: dict[str, Any], given: dict[str, None]) -
     )
     if not given or named != set(given):
         raise ValueError(
-            f"{path}: target_modules={stated} and the tensors are of {sorted(given)}; "
+            f"{path}: target_modules={stated!r:.90} and the tensors are of {sorted(given)}; "
             "both files must come from one adapter"
         )
 

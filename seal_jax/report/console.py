@@ -206,6 +206,10 @@ def _print(paths: Sequence[str], page: str | None) -> None:
             "is there"
         )
     given = inputs.read(paths)
-    print("\n\n".join(texts(given)))
-    if page:
-        print(f"\npage: {html_page.write_page(given, page)}")
+    # Of several, the one that cannot be shown is not known here.
+    with run_view.reading_from(paths[0] if len(paths) == 1 else "one of these paths"):
+        shown = "\n\n".join(texts(given))
+        written = html_page.write_page(given, page) if page else None
+    print(shown)
+    if written:
+        print(f"\npage: {written}")

@@ -44,9 +44,11 @@ def write_html(workdir: str | Path, *, out: str | Path | None = None) -> Path:
       files.DiskFullError: no room.
     """
     path = Path(out) if out else Path(workdir) / REPORT_NAME
-    run = run_view.read_workdir(workdir)
-    name = str(run.config.get("name") or run.name)
-    files.write_text(path, fragments.page(name, _run(name, run)))
+    with run_view.reading_from(workdir):
+        run = run_view.read_workdir(workdir)
+        name = str(run.config.get("name") or run.name)
+        page = fragments.page(name, _run(name, run))
+    files.write_text(path, page)
     return path
 
 

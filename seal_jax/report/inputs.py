@@ -1,6 +1,7 @@
 """What a PATH of the report is, found out by looking at it."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from seal_jax.report import read_rewards, read_seeds, read_texts, reference, run
 from seal_jax.report.run_view import Workdir
 from seal_jax.report.sections import agreement as agreement_section
 from seal_jax.report.sections import continual as continual_section
-from seal_jax.runtime import files, records
+from seal_jax.runtime import files, reading, records
 
 WANTED = (
     "a workdir with a summary.json, a SEAL result file, a file of self-edits or a "
@@ -43,10 +44,10 @@ def read(paths: Sequence[str | Path]) -> Inputs:
       ValueError: one is nothing that the report can read, or is malformed.
       OSError: one cannot be read.
     """
-    parts = [
-        _read_path(path, name)
-        for path, name in zip(map(Path, paths), names_of(paths), strict=True)
-    ]
+    parts = []
+    for path, name in zip(map(Path, paths), names_of(paths), strict=True):
+        with reading.boundary(path, wrong=f"must be {WANTED}", fix="give one of these"):
+            parts.append(_read_path(path, name))
     return Inputs(
         workdirs=tuple(run for part in parts for run in part.workdirs),
         results=tuple(file for part in parts for file in part.results),
@@ -73,7 +74,8 @@ def names_of(paths: Sequence[str | Path]) -> list[str]:
 
 def _named(path: Path) -> Path:
     """What a path is called by: a file's stem, and the folder of a summary.json."""
-    path = path.resolve()
+    # Not Path.resolve, which raises at a link to itself.
+    path = Path(os.path.realpath(path))
     if path.is_dir():
         return path
     if path.name == run_view.SUMMARY_NAME:

@@ -1,5 +1,6 @@
 """The self-edits in a workdir, in a file of its rows, or in a file of the reference."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def read(path: str | Path, *, name: str | None = None) -> list[Edits]:
 
 def stem(path: str | Path) -> str:
     """A file's name without its ending, or a folder's."""
-    path = Path(path).resolve()
+    # Not Path.resolve, which raises at a link to itself.
+    path = Path(os.path.realpath(path))
     return path.name if path.is_dir() else path.stem
 
 
@@ -72,6 +74,8 @@ def _label(row: dict[str, Any]) -> str:
 def _entry(row: dict[str, Any]) -> Entry:
     title, text = row.get("title") or "", row.get("context") or row["passage"]
     completions = row["completions"] if "completions" in row else [row["text"]]
+    if not isinstance(completions, list):  # A text is a list of letters to Python.
+        raise TypeError(f"completions={completions!r:.40} is no list")
     edits = [c["text"] if isinstance(c, dict) else c for c in completions]
     for part in (title, text, *edits):
         if not isinstance(part, str):

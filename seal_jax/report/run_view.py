@@ -3,12 +3,14 @@
 Everything here is tolerant: what a run did not record reads as None.
 """
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax.runtime import files, formatting, metrics, records
+from seal_jax.runtime import files, formatting, metrics, reading, records
 
 SUMMARY_NAME = "summary.json"
 EDITS_NAME = "edits.jsonl"
@@ -17,6 +19,15 @@ ITEMS_NAME = "items.jsonl"
 
 # Of summary.json: a run over sequences of passages, and one over passages together.
 CONTINUAL, POOLED = "continual", "pooled"
+
+
+def reading_from(path: str | Path) -> contextlib.AbstractContextManager[None]:
+    """The boundary of what reads a workdir or a file of results, and shows it."""
+    return reading.boundary(
+        path,
+        wrong="must be as it was written, and is not",
+        fix="restore it, or run or download it again",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +55,7 @@ def read_workdir(path: str | Path) -> Workdir:
     """
     path = Path(path)
     return Workdir(
-        path.resolve().name,
+        Path(os.path.realpath(path)).name,
         read_summary(path),
         read_config(path),
         read_edits(path),

@@ -161,6 +161,7 @@ def _check_key(named: str, config: ml_collections.ConfigDict, key: str) -> None:
             f"{shown}: must be a key of the config; correct it, as in --{_FLAG}.seed=1"
         ) from None
     place: Any = config
+    part: Any
     for depth, part in enumerate(parts):
         above = ".".join(str(p) for p in parts[:depth])
         if isinstance(place, tuple | list) and isinstance(part, int):
@@ -178,7 +179,7 @@ def _check_key(named: str, config: ml_collections.ConfigDict, key: str) -> None:
             raise ValueError(
                 f"{shown}: no such key; {_hint(named, place, parts, depth, above)}"
             )
-        place = place[part]
+        place = place[part]  # pyright: ignore[reportArgumentType]
     if isinstance(place, ml_collections.ConfigDict):
         first = next(iter(place), "key")
         raise ValueError(

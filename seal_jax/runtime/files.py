@@ -143,7 +143,7 @@ def read_json(path: str | Path) -> Json:
       OSError: `path` cannot be read.
     """
     with _readable(path, "one JSON value"):
-        return reading.decode_json(Path(path).read_bytes())
+        return reading.decode_json(_bytes(path))
 
 
 def read_data(path: str | Path) -> Json:
@@ -169,7 +169,7 @@ def read_prompt(path: str | Path) -> str:
       OSError: it cannot be read.
     """
     with _readable(path, "a text file", fix="save it as UTF-8"):
-        data = Path(path).read_bytes()
+        data = _bytes(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -191,6 +191,13 @@ def is_file(path: str | Path) -> bool:
         return Path(path).is_file()
     except (OSError, ValueError):  # too long, a NUL in it, a folder without access
         return False
+
+
+def _bytes(path: str | Path) -> bytes:
+    # What is there and no file, such as a pipe, would be waited for.
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError("no file")
+    return Path(path).read_bytes()
 
 
 def is_folder(path: str | Path) -> bool:
@@ -228,7 +235,7 @@ def read_jsonl(path: str | Path) -> list[Json]:
       OSError: `path` cannot be read.
     """
     with _readable(path, "a file of JSON lines"):
-        data = Path(path).read_bytes()
+        data = _bytes(path)
     lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
     return [_decode_line(path, i, line) for i, line in enumerate(lines, start=1)]
 
@@ -253,7 +260,18 @@ class Lines:
     def __init__(self, path: str | Path, *, sync: bool = True):
         self.path = Path(path)
         self._sync = sync
-        with disk_errors(self.path):
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(
+                f"{self.path}: must be a file to write to; move away what is there"
+            )
+        with (
+            reading.boundary(
+                path,
+                wrong="cannot be opened for writing",
+                fix="move it away, or give another --workdir",
+            ),
+            disk_errors(self.path),
+        ):
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             self._size = self.path.read_bytes().rfind(b"\n") + 1

@@ -3,6 +3,7 @@
 Numbers are tolerant: what is no finite number is written as "-".
 """
 
+import io
 import math
 import os
 import sys
@@ -114,8 +115,12 @@ def ruled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def exit_status(work: Callable[[], None]) -> int:
     """Does the work of a command that prints: 0, or 2 after an error in one line.
 
+    SEAL_TRACEBACK=1 shows where it came from.
     It ends quietly where what it prints is read no further (`... | head`).
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path or a text may hold what UTF-8 cannot say.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         work()
         sys.stdout.flush()
@@ -125,6 +130,8 @@ def exit_status(work: Callable[[], None]) -> int:
         os.dup2(nothing, sys.stdout.fileno())
         os.close(nothing)
     except (ValueError, OSError) as error:
+        if os.environ.get("SEAL_TRACEBACK"):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -21,6 +21,7 @@ from seal_jax.runtime import files
 
 FILE_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
+_MOST_STEPS = 1 << 62  # TensorBoard has 64 bits for them.
 _RESERVED = ("step", "time")
 
 # protobuf makes these classes at import, out of a type checker's sight.
@@ -58,23 +59,34 @@ class Metrics:
         # No fsync per row: the page cache outlives a killed process, and a metric is
         # no unit of work.
         self._lines = files.Lines(Path(workdir) / FILE_NAME, sync=False)
-        self._events = _Events(Path(workdir) / TENSORBOARD_NAME, clock())
         self._known: set[tuple[int, str]] = set()
         try:
-            for number, row in enumerate(self._lines.rows, start=1):
-                self._replay(number, row)
+            # All are looked at before any is written out again.
+            rows = [self._row(i, row) for i, row in enumerate(self._lines.rows, 1)]
+            self._events = _Events(Path(workdir) / TENSORBOARD_NAME, clock())
+        except BaseException:
+            self._lines.close()
+            raise
+        try:
+            for step, when, values in rows:
+                self._known |= {(step, name) for name in values}
+                self._events.write(step, when, values)
         except BaseException:
             self.close()
             raise
         self._lines.rows = []
 
-    def _replay(self, number: int, row: files.Json) -> None:
+    def _row(
+        self, number: int, row: files.Json
+    ) -> tuple[int, float, dict[str, float | None]]:
         match row:
             case {"step": int(step), "time": float() | int() as when, **values}:
-                self._known |= {(step, name) for name in values}
-                self._events.write(step, when, values)
+                numbers = [when, *(v for v in values.values() if v is not None)]
             case _:
                 raise files.bad_line(self._lines.path, number, "no step or time")
+        if abs(step) > _MOST_STEPS or not all(map(_is_number, numbers)):
+            raise files.bad_line(self._lines.path, number, "a value is no number")
+        return step, when, values
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Adds the values whose (step, name) is not on record yet."""
@@ -101,6 +113,10 @@ class Metrics:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class NullMetrics:

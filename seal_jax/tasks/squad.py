@@ -179,7 +179,7 @@ def _parse_record(record: Any, where: str) -> Passage:
     if not isinstance(entries, list):
         raise ValueError(
             f"{where}: questions={entries!r:.40} must be a list of "
-            '{"question", "answer"}'
+            '{"question", "answer"}; correct it'
         )
     questions = tuple(
         Question(

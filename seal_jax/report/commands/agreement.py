@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 from collections.abc import Sequence
 
-from seal_jax.report import read_rewards
+from seal_jax.report import read_rewards, run_view
 from seal_jax.report.tables import agreement as agreement_table
 from seal_jax.runtime import command_line, formatting
 
@@ -45,13 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(paths: Sequence[str]) -> None:
+    texts = []
     for path in paths:
-        for measured in read_rewards.read(path):
-            title = agreement_table.title(measured)
-            if measured.has_choice:
-                print(formatting.aligned(agreement_table.table(measured)), end="\n\n")
-            else:
-                print(f"{title}: one edit for each passage: nothing to choose from")
+        with run_view.reading_from(path):
+            for measured in read_rewards.read(path):
+                title = agreement_table.title(measured)
+                if measured.has_choice:
+                    table = formatting.aligned(agreement_table.table(measured))
+                    texts.append(f"{table}\n")
+                else:
+                    texts.append(
+                        f"{title}: one edit for each passage: nothing to choose from"
+                    )
+    print("\n".join(texts))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 
 from seal_jax.continual import files as continual_files
+from seal_jax.report import run_view
 from seal_jax.report.tables import continual as continual_table
 from seal_jax.runtime import command_line, formatting
 
@@ -33,11 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(paths: Sequence[str]) -> None:
-    named = [pair for path in paths for pair in continual_files.read_all(path)]
-    for name, runs in named:
-        print(f"{name}: {continual_table.tables(runs)}\n")
+    named = []
+    for path in paths:
+        with run_view.reading_from(path):
+            named += continual_files.read_all(path)
+    texts = [f"{name}: {continual_table.tables(runs)}\n" for name, runs in named]
     if len(named) > 1:
-        print(continual_table.side_by_side(named))
+        texts.append(continual_table.side_by_side(named))
+    print("\n".join(texts))
 
 
 if __name__ == "__main__":

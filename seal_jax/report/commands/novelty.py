@@ -26,7 +26,7 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 
 from seal_jax.analysis import novelty
-from seal_jax.report import read_texts
+from seal_jax.report import read_texts, run_view
 from seal_jax.report.tables import novelty as novelty_table
 from seal_jax.runtime import command_line, formatting
 
@@ -50,16 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print(paths: Sequence[str], count: int | None) -> None:
     alike = len({read_texts.stem(path) for path in paths}) < len(paths)
-    groups = [e for p in paths for e in read_texts.read(p, name=p if alike else None)]
+    groups = []
+    for path in paths:
+        with run_view.reading_from(path):
+            groups += read_texts.read(path, name=path if alike else None)
     if count is not None:
         groups = [novelty.first(edits, count) for edits in groups]
-    print(formatting.aligned(novelty_table.summary_rows(groups)))
-    for edits in groups:
-        if edits.prompt is not None:
-            print(f"{edits.name}: {edits.prompt!r}")
+    texts = [formatting.aligned(novelty_table.summary_rows(groups))]
+    texts += [f"{e.name}: {e.prompt!r}" for e in groups if e.prompt is not None]
     changes = novelty_table.change_rows(groups)
     if len(changes) > 1:
-        print(f"\n{formatting.aligned(changes)}")
+        texts.append(f"\n{formatting.aligned(changes)}")
+    print("\n".join(texts))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ if __name__ == "__main__":
 
 from collections.abc import Sequence
 
-from seal_jax.report import read_seeds
+from seal_jax.analysis.reliability import SeedRewards
+from seal_jax.report import read_seeds, run_view
 from seal_jax.report.tables import reliability as reliability_table
 from seal_jax.runtime import command_line, formatting
 
@@ -40,17 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(paths: Sequence[str], draws: int) -> None:
+    texts = []
     for path in paths:
-        for measured in read_seeds.read(path):
-            try:
-                print(reliability_table.describe(measured, draws=draws), end="\n\n")
-            except ValueError as error:
-                raced = measured.raced
-                why = "; of a race only the seeds count that all edits had"
-                raise ValueError(
-                    f"{measured.name}{formatting.raced(raced)}: {error}"
-                    f"{'' if raced is None else why}"
-                ) from None
+        with run_view.reading_from(path):
+            texts += [_describe(measured, draws) for measured in read_seeds.read(path)]
+    print("\n".join(f"{text}\n" for text in texts))
+
+
+def _describe(measured: SeedRewards, draws: int) -> str:
+    try:
+        return reliability_table.describe(measured, draws=draws)
+    except ValueError as error:
+        raced = measured.raced
+        why = "; of a race only the seeds count that all edits had"
+        raise ValueError(
+            f"{measured.name}{formatting.raced(raced)}: {error}"
+            f"{'' if raced is None else why}"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 
 from seal_jax.rounds import select
 from seal_jax.rounds.settings import THRESHOLD
-from seal_jax.runtime import command_line, files
+from seal_jax.runtime import command_line, files, formatting, reading
 from seal_jax.tasks import self_edit
 
 
@@ -48,9 +48,11 @@ def sft_rows(
     for index, article in enumerate(result["articles"]):
         try:
             prompt, completions = article["prompt"], article["completions"]
+            if not isinstance(prompt, str) or not isinstance(completions, list):
+                raise TypeError("a text and a list")
             texts = [c["text"].strip() for c in completions]
-            rewards = [float(c["stats"]["adapter_mean"]) for c in completions]
-            baselines = [float(c["stats"]["baseline_mean"]) for c in completions]
+            rewards = [_mean(c, "adapter_mean") for c in completions]
+            baselines = [_mean(c, "baseline_mean") for c in completions]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"article {index}: must have a prompt, and completions with text and "
@@ -77,6 +79,13 @@ def sft_rows(
 def is_blank(text: str) -> bool:
     """Whether a completion is no self-edit, since it says nothing."""
     return self_edit.refusal(text, rule="lines", quirks="fixed") is not None
+
+
+def _mean(completion: dict[str, Any], key: str) -> float:
+    value = formatting.measured(completion["stats"][key])
+    if value is None:
+        raise TypeError(f"{key}={completion['stats'][key]!r:.40} is no finite number")
+    return value
 
 
 def _passage(article: dict[str, Any], index: int) -> str:
@@ -198,12 +207,12 @@ def _threshold(text: str) -> float | str:
 
 
 def _read(path: str) -> dict[str, Any]:
+    if not files.is_file(path):
+        raise ValueError("no such file; give a SEAL result file")
     try:
-        result = json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise ValueError("no such file; give a SEAL result file") from None
+        result = reading.decode_json(Path(path).read_bytes())
     except ValueError as error:
-        raise ValueError(f"must be one JSON value ({error}); get it again") from None
+        raise ValueError(f"must be one JSON value ({error}); get it again") from error
     if not isinstance(result, dict) or not isinstance(result.get("articles"), list):
         raise ValueError(
             "must be a JSON object with a list of articles; give a file from "
