@@ -237,11 +237,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measures all cases."""
     work = Work(args.rows, args.per_page, args.prompt, args.tokens, args.rank)
-    if min(args.adapters) < 0 or args.repeats < 1 or args.copy_mib < 1:
-        raise ValueError(
-            f"--adapters={args.adapters} must be 0 or more, --repeats={args.repeats} "
-            f"and --copy-mib={args.copy_mib} at least 1"
-        )
     arch = hf_config.parse(common.shape(args.shape).config(), dtype=args.dtype)
     arch = dataclasses.replace(arch, kernel=args.kernel)
     lora.check(arch, targets=TARGETS, rank=args.rank, name="lora")

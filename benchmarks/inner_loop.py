@@ -357,12 +357,8 @@ def check(args: argparse.Namespace) -> None:
     """Refuses what this benchmark's own flags cannot be.
 
     Raises:
-      ValueError: a number that must be positive is not, or an unknown name.
+      ValueError: an unknown name.
     """
-    for name in ("adapters", "solo_adapters", "repeats", "wave", "waves"):
-        if getattr(args, name) < 1:
-            flag = name.replace("_", "-")
-            raise ValueError(f"--{flag}={getattr(args, name)} must be at least 1")
     for flag, known in (("engines", BASELINES), ("peft", PEFT)):
         listed = getattr(args, flag)
         if not set(filter(None, listed.split(","))) <= set(known):

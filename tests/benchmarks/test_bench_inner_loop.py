@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import command_ends
 import jax
 import numpy as np
 import pytest
@@ -257,7 +258,8 @@ def test_a_real_run(inner_loop, capsys, tmp_path):
 def test_flags_that_cannot_be_are_refused_in_one_line(
     inner_loop, capsys, flags, message
 ):
-    assert inner_loop.main(["--shape=tiny", *flags.split()]) == 2
+    argv = ["--shape=tiny", *flags.split()]
+    assert command_ends.status(inner_loop.main, argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert message in error
@@ -349,5 +351,6 @@ def test_scaling_over_two_devices(root, child_env):
 def test_bad_flags_of_scaling(scaling, capsys):
     assert scaling.main(["--shape=tiny", "--axes=width"]) == 2
     assert "--axes=width must be of adapters, length" in capsys.readouterr().err
-    assert scaling.main(["--shape=tiny", "--lines=0"]) == 2
+    argv = ["--shape=tiny", "--lines=0"]
+    assert command_ends.status(scaling.main, argv) == 2
     assert "--lines=0 must be at least 1" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import json
 import math
 from typing import Any
 
+import command_ends
 import pytest
 import tiny_model
 
@@ -216,7 +217,8 @@ def test_every_run_is_a_legal_config(bench):
 
 @pytest.mark.parametrize("flag", ["--passages=1", "--judge-seeds=0"])
 def test_flags_that_leave_nothing_to_compare_are_refused(bench, tmp_path, flag, capsys):
-    assert bench.main([f"--workdir={tmp_path}", flag]) == 2
+    argv = [f"--workdir={tmp_path}", flag]
+    assert command_ends.status(bench.main, argv) == 2
     assert f"{flag} must be at least" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 
+import command_ends
 import numpy as np
 import pytest
 
@@ -265,12 +266,12 @@ def test_flags_become_settings(bench):
         (["--set=propose.batch"], "--set propose.batch: must be KEY=VALUE"),
         (["--shape=tiny"], "inner.lora.rank=32 must lie in 1..16"),
         (["--articles=51"], "--articles=51 must be at most 50"),
-        (["--seeds=0"], "scale.seeds=0 must be at least 1"),
+        (["--seeds=0"], "--seeds=0 must be at least 1"),
         (["--shape=huge"], "'huge' must be one of tiny"),
     ],
 )
 def test_a_round_that_cannot_run_is_refused_in_one_line(bench, capsys, flags, rule):
-    assert bench.round.main(flags) == 2
+    assert command_ends.status(bench.round.main, flags) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert rule in err

@@ -111,7 +111,7 @@ def test_the_settings_are_the_references_unless_flags_say_otherwise(baseline):
         ("--targets=q_proj,lm_head", "--targets=q_proj,lm_head must be of q_proj"),
         ("--shape=huge", "'huge' must be one of tiny"),
         ("--adapters=251", "adapters=251 must lie in 1..250"),
-        ("--scale=0", "must be positive"),
+        ("--scale=0", "--scale=0.0 must be at least 1e-12"),
     ],
 )
 def test_bad_flags_are_one_line(baseline, flag, message, capsys):
