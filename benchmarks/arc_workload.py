@@ -147,6 +147,8 @@ class _Counter:
     def encode(self, text: str) -> range:
         return range(count(text))
 
+    sequence = encode
+
 
 def measure(seal: Path) -> dict[str, list[dict[str, Any]]]:
     """The file's lists of tasks, from the public tasks under `seal`.

@@ -32,7 +32,8 @@ GENERIC = 64
 def generic_texts(run: ContinualRun, base: policies.Policy) -> list[list[int]]:
     """Token ids of texts that the base writes of itself: its own idea of any text.
 
-    They start from end-of-text alone, so they are about nothing that is asked here.
+    They start from what begins every text of the model alone, or from end-of-text if
+    nothing does, so they are about nothing that is asked here.
     """
     exp = run.exp
     count = exp.retain.kl_texts
@@ -40,11 +41,12 @@ def generic_texts(run: ContinualRun, base: policies.Policy) -> list[list[int]]:
     generated = generate.run(
         base.params,
         None,
-        [generate.Request((base.eos,))] * count,
+        [generate.Request(base.begin or (base.eos,))] * count,
         keys,
         arch=base.arch,
         cfg=sample.SampleConfig(
-            max_tokens=exp.retain.kl_tokens,
+            # A text is read again with its beginning, in the same row.
+            max_tokens=max(1, exp.retain.kl_tokens - len(base.begin)),
             temperature=1.0,
             top_p=1.0,
             top_k=0,
@@ -55,7 +57,7 @@ def generic_texts(run: ContinualRun, base: policies.Policy) -> list[list[int]]:
         per_page=1,
         prompt_multiple=1,
     )
-    return generated.tokens
+    return [[*base.begin, *ids] for ids in generated.tokens]
 
 
 def propose(setting: Setting, stack: lora.Tree, t: int) -> list[list[str]]:
@@ -76,7 +78,7 @@ def propose(setting: Setting, stack: lora.Tree, t: int) -> list[list[str]]:
         None if apart else stack,
         [
             generate.Request(
-                tuple(base.encode(prompts[s])), generate.NO_ADAPTER if apart else s
+                tuple(base.sequence(prompts[s])), generate.NO_ADAPTER if apart else s
             )
             for s, _ in index
         ],

@@ -26,7 +26,8 @@ class Policy:
     """The model that writes self-edits and learns from them.
 
     `eos` is the end-of-text id that training appends; `stop_ids` all ids that end a
-    generation. `source` is the directory its tokenizer came from.
+    generation. `source` is the directory its tokenizer came from. `begin` are the ids
+    that its tokenizer begins every text with, if any.
     """
 
     arch: decoder.Arch
@@ -34,14 +35,22 @@ class Policy:
     tokenizer: Any
     stop_ids: tuple[int, ...]
     source: Path
+    begin: tuple[int, ...] = ()
 
     @property
     def eos(self) -> int:
         return self.stop_ids[0]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, nothing added."""
+        """Token ids, nothing added: of what goes on in a sequence."""
         return hf.encode(self.tokenizer, text)
+
+    def sequence(self, text: str) -> list[int]:
+        """Token ids of a whole sequence, begun once as the model's tokenizer does."""
+        ids = self.encode(text)
+        # A chat's own beginning is in its text.
+        begun = tuple(ids[: len(self.begin)]) == self.begin
+        return ids if begun else [*self.begin, *ids]
 
     @property
     def context(self) -> int:
@@ -99,7 +108,7 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
             )
         stop_ids = (*first, *(i for i in stop_ids if i != first[0]))
     hf.check_ids(path, tokenizer, arch, stop_ids)
-    return Policy(arch, {}, tokenizer, stop_ids, path)
+    return Policy(arch, {}, tokenizer, stop_ids, path, hf.begin_ids(tokenizer))
 
 
 def load(
@@ -151,7 +160,7 @@ def _continue(
 ) -> list[str]:
     """Continues `prompts[a][q]` under adapter a; one key for each, one flat list."""
     requests = [
-        generate.Request(tuple(policy.encode(prompt)), adapter)
+        generate.Request(tuple(policy.sequence(prompt)), adapter)
         for adapter, group in enumerate(prompts)
         for prompt in group
     ]
@@ -234,7 +243,7 @@ def log_likelihood(
     The end-of-text token after the continuation counts as one of its tokens.
     """
     pairs = [
-        (a, policy.encode(prompt), [*policy.encode(tail), policy.eos])
+        (a, policy.sequence(prompt), [*policy.encode(tail), policy.eos])
         for a, group in enumerate(requests)
         for prompt, tail in group
     ]

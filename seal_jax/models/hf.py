@@ -153,6 +153,24 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
+def begin_ids(tokenizer: Any) -> tuple[int, ...]:
+    """Ids that the tokenizer puts before every text by itself: Llama's begin of text.
+
+    None for Qwen's. What it may put behind a text is not of interest here: training
+    ends each text itself.
+    """
+    for probe in ("a", "1", "the", "\n"):
+        bare = encode(tokenizer, probe)
+        if bare:
+            break
+    else:
+        return ()
+    whole = tokenizer.encode(probe, add_special_tokens=True)
+    starts = range(len(whole) - len(bare) + 1)
+    first = next((i for i in starts if whole[i : i + len(bare)] == bare), 0)
+    return tuple(whole[:first])
+
+
 def decode(tokenizer: Any, ids: list[int]) -> str:
     """Text of token ids; special tokens and ids without a token are left out."""
     return tokenizer.decode(

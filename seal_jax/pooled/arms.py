@@ -98,7 +98,7 @@ def make(
     elif exp.writer.path:
         writer = policies.describe(pooled_steps.writer_source(exp))
         room = writer.arch.max_position - exp.propose.max_tokens
-        longest = max(len(writer.encode(task.propose_prompt(p))) for p in train)
+        longest = max(len(writer.sequence(task.propose_prompt(p))) for p in train)
         if longest > room:
             raise ValueError(
                 f"writer.path={exp.writer.path!r}: a self-edit prompt takes {longest} "

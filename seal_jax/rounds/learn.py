@@ -81,7 +81,7 @@ def finetuned[Item](
         phase = ladder_rows.round_name(round_index)
         run.say(f"{phase}: imitate {len(examples)} self-edits ({name})")
         begin = time.monotonic()
-        pairs = [(policy.encode(e.prompt), policy.encode(e.text)) for e in examples]
+        pairs = [(policy.sequence(e.prompt), policy.encode(e.text)) for e in examples]
         tuned = sft.train(
             policy.params,
             pairs,

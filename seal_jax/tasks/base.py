@@ -55,7 +55,11 @@ class Encoder(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, nothing added."""
+        """Token ids, nothing added: of what goes on in a sequence."""
+        ...
+
+    def sequence(self, text: str) -> list[int]:
+        """Token ids of a whole sequence, begun as the model's tokenizer does."""
         ...
 
 

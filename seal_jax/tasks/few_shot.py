@@ -249,7 +249,7 @@ class FewShotTask:
         """Prompt and answer; apart, as the model meets them when it answers."""
         prompt = self._prompt(example)
         return (
-            self.blank.encode(prompt),
+            self.blank.sequence(prompt),
             self.blank.encode(arc_text.example_answer(example)),
         )
 
@@ -417,7 +417,7 @@ class FewShotTask:
 
         fits(
             "its self-edit prompt",
-            len(self.blank.encode(self.propose_prompt(item))),
+            len(self.blank.sequence(self.propose_prompt(item))),
             context - exp.propose.max_tokens,
             "leave it out of the data",
         )
@@ -450,7 +450,7 @@ class FewShotTask:
         )
         fits(
             "a view of a test",
-            max(len(self.blank.encode(prompt)) for prompt in self.prompts(item)),
+            max(len(self.blank.sequence(prompt)) for prompt in self.prompts(item)),
             context - exp.answer.max_tokens,
             f"lower views.max_tokens={exp.views.max_tokens} or "
             f"answer.max_tokens={exp.answer.max_tokens}",

@@ -264,7 +264,7 @@ class Encoded(NamedTuple):
 def encode_lines(exp: Settings, policy: Encoder, lines: Sequence[str]) -> Encoded:
     """Training lines as the model reads them, cut where they are longer than fits."""
     limit = longest_line(exp, policy)
-    whole = [policy.encode(line) for line in lines]
+    whole = [policy.sequence(line) for line in lines]
     return Encoded(
         tuple(tuple(ids[:limit]) for ids in whole),
         tuple(i for i, ids in enumerate(whole) if len(ids) > limit),
@@ -295,7 +295,7 @@ def check_fit(
     context, limit = base.context, longest_line(exp, base)
 
     def fits(what: str, passage: Passage, text: str, room: int, fix: str) -> None:
-        length = len(base.encode(text))
+        length = len(base.sequence(text))
         if length > room:
             raise ValueError(
                 f"passage {passage.id} ({passage.title!r}): {what} takes {length} "

@@ -127,10 +127,11 @@ def _render(template: str, values: dict[str, str]) -> str:
 
 _QUESTION = re.compile(r"Question \d+:")
 _NEXT_QUESTION = re.compile(r"\n(?=Question \d+:)")
-_ANSWER = {
-    "fixed": re.compile(r"Answer(?: \d+)?:"),
-    "reference": re.compile(r"Answer:"),
-}
+_ANSWER = re.compile(r"Answer(?: \d+)?:")
+# The reference's own, which take any white space.
+_REFERENCE_QUESTION = re.compile(r"Question\s+\d+:")
+_REFERENCE_NEXT = re.compile(r"\n(?=Question\s+\d+:)")
+_REFERENCE_ANSWER = re.compile(r"Answer\s*:")
 
 
 def split(completion: str, *, rule: str, quirks: str) -> list[str]:
@@ -145,11 +146,14 @@ def split(completion: str, *, rule: str, quirks: str) -> list[str]:
     Args:
       completion: what the policy wrote.
       rule: "lines" or "whole".
-      quirks: "reference" is the behaviour of the released SEAL code: pairs are kept
-        together only if an answer is labelled "Answer:", though models mostly write
-        "Answer 1:" and so teach bare questions, and a completion without text counts as
-        one empty text. "fixed" knows both labels, keeps a lone pair together as well,
-        drops an announcement before "Question 1:", and has no empty texts.
+      quirks: "reference" is the behaviour of the released SEAL code, text by text.
+        Pairs are kept together only if an answer is labelled "Answer:", though models
+        mostly write "Answer 1:" and so teach bare questions. Pairs and announcements
+        are looked for in the whole completion; pairs are not cut at `---` and keep
+        white space at their ends; lines end wherever `str.splitlines` ends them; with
+        rule "whole" a blank completion is one text, which is empty. "fixed" knows both
+        labels, keeps a lone pair together as well, drops an announcement before
+        "Question 1:" and in each piece, and has no empty texts.
 
     Raises:
       ValueError: unknown `rule` or `quirks`.
@@ -159,32 +163,48 @@ def split(completion: str, *, rule: str, quirks: str) -> list[str]:
     if quirks not in QUIRKS:
         raise ValueError(f"quirks={quirks!r} must be one of {', '.join(QUIRKS)}")
     pieces = [piece for piece in map(str.strip, completion.split("---")) if piece]
-    if not pieces and quirks == "reference":
-        return [completion.strip()]
+    if quirks == "reference":
+        return _split_as_released(completion, pieces, rule)
     if rule == "whole":
         return pieces
-    return [text for piece in pieces for text in _split_piece(piece, quirks)]
+    return [text for piece in pieces for text in _split_piece(piece)]
 
 
-def _split_piece(piece: str, quirks: str) -> list[str]:
+def _split_as_released(completion: str, pieces: list[str], rule: str) -> list[str]:
+    pieces = pieces or [completion.strip()]
+    if rule == "whole":
+        return pieces
+    asked = _REFERENCE_QUESTION.search(completion) is not None
+    if asked and _REFERENCE_ANSWER.search(completion):
+        first, *rest = _REFERENCE_NEXT.split(completion.strip())
+        if not first.lstrip().startswith("Question"):
+            first = f"Question 1: {first.strip()}"
+        return [first, *rest]
+    lines = (line.strip() for piece in pieces for line in piece.splitlines())
+    return _unannounced([line for line in lines if line])
+
+
+def _unannounced(lines: list[str]) -> list[str]:
+    """Lines without a first one that only says that a list follows."""
+    return lines[1:] if len(lines) > 1 and lines[1].startswith("1.") else lines
+
+
+def _split_piece(piece: str) -> list[str]:
     lines = [line for line in map(str.strip, piece.split("\n")) if line]
-    answer = _ANSWER[quirks]
     asked = _QUESTION.search(piece) is not None
-    if quirks == "fixed" and len(lines) > 1 and answer.match(lines[1]):
+    if len(lines) > 1 and _ANSWER.match(lines[1]):
         asked = True  # the label of a first and only question is in the prompt
-    if asked and answer.search(piece):
-        return _question_texts(piece, quirks)
-    if len(lines) > 1 and lines[1].startswith("1."):
-        return lines[1:]
-    return lines
+    if asked and _ANSWER.search(piece):
+        return _question_texts(piece)
+    return _unannounced(lines)
 
 
-def _question_texts(piece: str, quirks: str) -> list[str]:
+def _question_texts(piece: str) -> list[str]:
     first, *rest = _NEXT_QUESTION.split(piece)
     if not first.startswith("Question 1:"):
-        if quirks == "fixed" and rest and rest[0].startswith("Question 1:"):
+        if rest and rest[0].startswith("Question 1:"):
             return [text.strip() for text in rest]
-        if quirks == "reference" or not _QUESTION.match(first):
+        if not _QUESTION.match(first):
             first = f"Question 1: {first}"
     return [text.strip() for text in (first, *rest)]
 
@@ -217,11 +237,13 @@ def train_lines(
     """The training sequences of one self-edit: title, line break, text.
 
     The passage is the last one, once. An empty completion leaves the passage alone, the
-    ladder's `passage_only`; with quirks "reference" the bare title comes before it.
-    Arguments and errors are those of `split`.
+    ladder's `passage_only`; with quirks "reference" and rule "whole" the bare title
+    comes before it. These quirks strip the passage, too. Arguments and errors are those
+    of `split`.
     """
     texts = split(completion, rule=rule, quirks=quirks)
-    return [f"{passage.title}\n{text}" for text in (*texts, passage.text)]
+    last = passage.text.strip() if quirks == "reference" else passage.text
+    return [f"{passage.title}\n{text}" for text in (*texts, last)]
 
 
 # Sentences

@@ -23,6 +23,8 @@ class Letters:
     def encode(self, text):
         return [ord(letter) for letter in text]
 
+    sequence = encode
+
 
 def make_task(blank=None, **changes):
     exp = config_rules.build(PassageRounds, tiny_model.values("model", **changes))
