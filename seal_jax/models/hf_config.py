@@ -199,8 +199,8 @@ def _check_supported(fields: Fields, family: str) -> None:
     architectures = fields.texts("architectures") or [ARCHITECTURES[family]]
     if ARCHITECTURES[family] not in architectures:
         raise ValueError(
-            f"architectures={architectures!r:.90} must hold {ARCHITECTURES[family]}; use the "
-            "causal language model of this family"
+            f"architectures={architectures!r:.90} must hold "
+            f"{ARCHITECTURES[family]}; use the causal language model of this family"
         )
     if fields.has("quantization_config"):
         raise ValueError(
@@ -245,8 +245,9 @@ def _rope(fields: Fields, max_position: int) -> tuple[float, RopeScaling | None]
     kind = rope.text("rope_type") or rope.text("type", "default")
     if kind not in ROPE_TYPES or any(isinstance(v, dict) for v in group.values()):
         raise ValueError(
-            f"rope type {kind!r:.40} must be one of {list(ROPE_TYPES)}, the same for every "
-            "layer; remove rope_scaling if contexts stay within the trained length"
+            f"rope type {kind!r:.40} must be one of {list(ROPE_TYPES)}, the same "
+            "for every layer; remove rope_scaling if contexts stay within the trained "
+            "length"
         )
     if (share := partial.number("partial_rotary_factor", 1.0, high=1.0)) != 1.0:
         raise ValueError(f"partial_rotary_factor={share} must be 1; use another model")

@@ -255,8 +255,8 @@ def _check_targets(path: Path, config: dict[str, Any], given: dict[str, None]) -
     )
     if not given or named != set(given):
         raise ValueError(
-            f"{path}: target_modules={stated!r:.90} and the tensors are of {sorted(given)}; "
-            "both files must come from one adapter"
+            f"{path}: target_modules={stated!r:.90} and the tensors are of "
+            f"{sorted(given)}; both files must come from one adapter"
         )
 
 

@@ -23,6 +23,7 @@ TEXT_REWARDS: dict[str, Callable[[str, str], float | None]] = {
 }
 
 
+@run_view.bounded
 def read(path: str | Path) -> list[AllRewards]:
     """The rewards of each round of a workdir, or in a SEAL ranking result.
 

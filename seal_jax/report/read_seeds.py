@@ -16,6 +16,7 @@ WANTED = "a workdir or a SEAL ranking result"
 type Values = list[float | None]
 
 
+@run_view.bounded
 def read(path: str | Path) -> list[SeedRewards]:
     """The rewards in a SEAL ranking result, or of each round of a workdir.
 

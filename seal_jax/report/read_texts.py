@@ -14,6 +14,7 @@ _WANTED = "a workdir with an edits.jsonl, or a SEAL file of self-edits"
 type Entry = tuple[Passage, str | None, list[str]]  # its prompt's template; its texts
 
 
+@run_view.bounded
 def read(path: str | Path, *, name: str | None = None) -> list[Edits]:
     """The self-edits in a file or workdir, by round or arm, and by prompt if it varies.
 

@@ -5,10 +5,11 @@ Everything here is tolerant: what a run did not record reads as None.
 
 import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate
 
 from seal_jax.runtime import files, formatting, metrics, reading, records
 
@@ -28,6 +29,19 @@ def reading_from(path: str | Path) -> contextlib.AbstractContextManager[None]:
         wrong="must be as it was written, and is not",
         fix="restore it, or run or download it again",
     )
+
+
+def bounded[**P, T](
+    read: Callable[Concatenate[str | Path, P], T],
+) -> Callable[Concatenate[str | Path, P], T]:
+    """A reader whose first argument is a path, within `reading_from` that path."""
+
+    @functools.wraps(read)
+    def within(path: str | Path, *args: P.args, **kwargs: P.kwargs) -> T:
+        with reading_from(path):
+            return read(path, *args, **kwargs)
+
+    return within
 
 
 @dataclasses.dataclass(frozen=True)

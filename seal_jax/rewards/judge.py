@@ -274,7 +274,7 @@ def _ask[T](
             reply = replies.text(wire.post(url, data, headers, limits))
         except urllib.error.HTTPError as error:
             with error:
-                reason = _refusal(error.code, cfg)
+                reason = f"{_refusal(error.code, cfg)}{wire.through(url)}"
                 retry_after = _retry_after(error.headers.get("Retry-After"))
             if error.code not in (408, 409, 429) and error.code < 500:
                 return None, reason
@@ -286,11 +286,15 @@ def _ask[T](
             reason = (
                 f"no connection ({type(why).__name__}: {' '.join(str(why).split())}); "
                 "start the server, correct base_url or raise timeout_s"
+                f"{wire.through(url)}"
             )
         except replies.NoAnswerError as error:
             return None, str(error)
         except ValueError as error:
-            reason = f"a reply that is no chat completion ({error}); correct base_url"
+            reason = (
+                f"a reply that is no chat completion ({error}); correct base_url"
+                f"{wire.through(url)}"
+            )
         else:
             said = parse(reply)
             if said is None:

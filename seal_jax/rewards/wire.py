@@ -10,6 +10,7 @@ import io
 import socket
 import threading
 import time
+import urllib.parse
 import urllib.request
 from typing import Any, cast
 
@@ -131,3 +132,21 @@ class _Https(urllib.request.HTTPSHandler):
             return made
 
         return self.do_open(connection, req)
+
+
+def through(url: str) -> str:
+    """What to add to a failure, where the environment sends requests through a proxy.
+
+    A proxy answers for servers that it cannot reach, such as one on this machine, with
+    statuses and pages of its own. Its address is named without its credentials.
+    """
+    parts = urllib.parse.urlsplit(url)
+    proxy, host = urllib.request.getproxies().get(parts.scheme), parts.hostname
+    if not proxy or not host or urllib.request.proxy_bypass(host):
+        return ""
+    # With or without a scheme before its host.
+    name = proxy.rpartition("@")[2].rpartition("//")[2].rstrip("/")
+    return (
+        f"; asked through the proxy {name[:60]!r} of {parts.scheme}_proxy: put {host} "
+        "into no_proxy to go past it"
+    )

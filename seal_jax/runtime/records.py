@@ -58,6 +58,12 @@ def lock(workdir: str | Path) -> Iterator[None]:
                 f"{workdir}: in use by process {holder or 'unknown'}; one run per "
                 "workdir: wait for it to end or give another --workdir"
             ) from None
+        except OSError as error:
+            # Network file systems may have no locks, or none that reach other hosts.
+            raise ValueError(
+                f"{path}: cannot be locked ({error.strerror}), as on network file "
+                "systems without locks; give a --workdir on a disk of this machine"
+            ) from error
         with files.disk_errors(path):
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

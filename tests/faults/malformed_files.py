@@ -98,19 +98,19 @@ def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
 
 
 def changed(value: Any, path: tuple, change: Callable[[Any], Any]) -> Any:
-    """A copy with `change` of what is at `path`; `_GONE` removes it."""
+    """A copy with `change` of what is at `path`; `GONE` removes it."""
     if not path:
         return change(value)
     copy = dict(value) if isinstance(value, dict) else list(value)
     child = changed(value[path[0]], path[1:], change)
-    if child is _GONE:
+    if child is GONE:
         del copy[path[0]]
     else:
         copy[path[0]] = child
     return copy
 
 
-_GONE = object()
+GONE = object()
 
 
 def shape(kind: str, value: Any) -> Any:
@@ -120,7 +120,7 @@ def shape(kind: str, value: Any) -> Any:
     if kind == "text":
         return json.dumps(value)
     if kind == "drop":
-        return _GONE
+        return GONE
     if kind == "rename":
         return {"x": value}
     if kind == "double":
@@ -153,7 +153,7 @@ def damage_json(path: pathlib.Path, rng: random.Random) -> str:
     else:
         what = rng.choice(SHAPES)
         result = changed(value, where, lambda old: shape(what, old))
-        lines[number] = "null" if result is _GONE else text_of(result)
+        lines[number] = "null" if result is GONE else text_of(result)
     path.write_text("\n".join(lines), encoding="utf-8")
     return f"{path.name} {'/'.join(map(str, where))} -> {what}"
 
@@ -194,7 +194,8 @@ def run_case(door: file_doors.Door, seed: int, folder: pathlib.Path) -> Outcome:
     """One case: the door's files in `folder`, one of them damaged, and opened."""
     rng = random.Random(f"{door.name} {seed}")
     door.write(folder)
-    paths = sorted(p for name in door.files for p in folder.glob(name))
+    found = (p for name in door.files for p in folder.glob(name))
+    paths = sorted(p for p in found if p.is_file())
     # Every file and kind in turn, so that few cases are spread as well as many.
     path = paths[seed % len(paths)]
     is_json = path.suffix in (".json", ".jsonl")

@@ -1,4 +1,4 @@
-"""A sample of malformed inputs of every door; `malformed_files` says what it must be."""
+"""A sample of malformed inputs of every door; see `malformed_files`."""
 
 import file_doors
 import malformed_files

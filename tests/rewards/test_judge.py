@@ -475,3 +475,21 @@ def test_bad_configs_are_refused(config, change, message):
         dataclasses.replace(config, **change)
     assert "pw" not in str(caught.value)
     assert dataclasses.replace(config, base_url="http://[::1]:8000/v1")
+
+
+def test_a_proxy_that_swallows_a_judge_on_this_machine_is_named(server, monkeypatch):
+    """Its answers look like the judge's own."""
+    proxy = server.url.removesuffix("/v1").replace("http://", "http://user:secret@")
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "example.org")
+    cfg = judge.JudgeConfig("http://localhost:9/v1", "m", 1, 0, 5.0)
+    server.reply = lambda prompt, number: refuses(502)
+    with pytest.raises(judge.JudgeError, match="through the proxy") as caught:
+        judge.check(cfg)
+    message = str(caught.value)
+    assert "put localhost into no_proxy" in message and "http_proxy" in message
+    assert "secret" not in message and "\n" not in message
+    monkeypatch.setenv("no_proxy", "localhost")
+    with pytest.raises(judge.JudgeError, match="no connection") as caught:
+        judge.check(cfg)
+    assert "proxy" not in str(caught.value)

@@ -1,5 +1,7 @@
+import errno
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -119,3 +121,16 @@ def test_a_held_workdir_is_refused_until_its_holder_is_killed(tmp_path, child_en
     for _ in range(2):  # and it is free again after use
         with records.lock(tmp_path / "w"):
             pass
+
+
+def test_a_file_system_without_locks_is_said_so(tmp_path, monkeypatch):
+    def no_locks(fd, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(records.fcntl, "flock", no_locks)
+    with (
+        pytest.raises(ValueError, match=r"cannot be locked .* --workdir") as caught,
+        records.lock(tmp_path),
+    ):
+        pass
+    assert "\n" not in str(caught.value)

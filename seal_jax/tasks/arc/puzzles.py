@@ -103,6 +103,10 @@ def parse_rows(rows: Iterable[Mapping[str, Any]], name: str) -> dict[str, Task]:
     """
     tasks: dict[str, Task] = {}
     for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(
+                f"{name}: row {index} must be a row of columns, not {row!r:.40}; {_FIX}"
+            )
         task_id = next((row[key] for key in _IDS if key in row), None)
         if not isinstance(task_id, str) or not task_id:
             raise ValueError(
