@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.models import decoder, hf, lora, placement
+from seal_jax.runtime.config_rules import shown
 from seal_kernels.lora_matmul import api as lora_op
 
 
@@ -93,7 +94,8 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
     path = hf.resolve(source.path)
     if source.kernel not in lora_op.IMPLEMENTATIONS:
         raise ValueError(
-            f"model.kernel={source.kernel!r} must be one of {lora_op.IMPLEMENTATIONS}"
+            f"model.kernel={shown(source.kernel)} must be one of "
+            f"{lora_op.IMPLEMENTATIONS}"
         )
     arch = hf.read_config(path, dtype=source.dtype)
     arch = dataclasses.replace(arch, kernel=source.kernel)

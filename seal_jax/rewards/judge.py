@@ -95,8 +95,8 @@ class JudgeConfig:
         web = url.scheme in ("http", "https") and url.hostname is not None
         if not web or not re.fullmatch(r"\d{0,5}", port):
             raise ValueError(
-                f"judge base_url={self.base_url!r} must begin with http:// or https:// "
-                "and a host, e.g. http://localhost:8000/v1"
+                f"judge base_url={config_rules.shown(self.base_url)} must begin with "
+                "http:// or https:// and a host, e.g. http://localhost:8000/v1"
             )
         if not self.model:
             raise ValueError("judge model='' must name a model of the endpoint")

@@ -80,9 +80,9 @@ Epochs = Annotated[int, Bound(1, 1000)]
 Batch = Annotated[int, Bound(1, 8192)]
 # Positions of a text or of a row.
 Tokens = Annotated[int, Bound(1, 2**20)]
-# Items: passages or tasks; 10 edits of each with 10 seeds are `MOST_ADAPTERS`.
-Items = Annotated[int, Bound(1, 100_000)]
-Rounds = Annotated[int, Bound(1, 1000)]
+# Items: passages or tasks. SQuAD has 19 thousand passages to train on.
+Items = Annotated[int, Bound(1, 20_000)]
+Rounds = Annotated[int, Bound(1, 100)]
 # Edits of an item, or seeds of an edit.
 Edits = Annotated[int, Bound(1, 1000)]
 # Where a list of items begins.
@@ -91,9 +91,9 @@ Start = Annotated[int, Bound(0, 10_000_000)]
 AnySize = Annotated[int, Bound(0, 2**20)]
 
 # Of one phase: what is planned and kept for each of them has to fit the host.
-MOST_ADAPTERS = 10_000_000
+MOST_ADAPTERS = 1_000_000
 # Of all rounds or sequences together.
-MOST_ITEMS = 200_000
+MOST_ITEMS = 50_000
 
 
 def check(group: Any, name: str = "") -> None:

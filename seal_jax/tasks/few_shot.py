@@ -412,7 +412,8 @@ class FewShotTask:
         def fits(what: str, length: int, room: int, fix: str) -> None:
             if length > room:
                 raise ValueError(
-                    f"task {item.id}: {what} takes {length} tokens, {room} fit; {fix}"
+                    f"task {item.id}: {what} takes {length} tokens, "
+                    f"{max(room, 0)} fit; {fix}"
                 )
 
         fits(

@@ -79,8 +79,10 @@ def load(exp: Sources) -> tuple[list[list[Passage]], list[Passage]]:
             f"task.forward_share={task.forward_share} belongs to task.name='world'; "
             "use 0.0"
         )
-    train = sources.passages(task, sources.TRAIN, count=wanted)
-    heldout = sources.passages(task, sources.HELDOUT, count=scale.heldout_passages)
+    with sources.wanted_by("scale.rounds * scale.passages from task.train_start on"):
+        train = sources.passages(task, sources.TRAIN, count=wanted)
+    with sources.wanted_by("scale.heldout_passages from task.heldout_start on"):
+        heldout = sources.passages(task, sources.HELDOUT, count=scale.heldout_passages)
     sources.check_apart(train, heldout, "held-out passages are training passages too")
     if "oracle" in exp.ladder:
         sources.check_oracle(task, heldout[0], "ladder")
@@ -299,7 +301,7 @@ def check_fit(
         if length > room:
             raise ValueError(
                 f"passage {passage.id} ({passage.title!r}): {what} takes {length} "
-                f"tokens, {room} fit; {fix}"
+                f"tokens, {max(room, 0)} fit; {fix}"
             )
 
     for passage in passages:

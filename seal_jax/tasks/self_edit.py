@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from seal_jax.runtime import files
+from seal_jax.runtime.config_rules import shown
 from seal_jax.tasks.passage import Passage
 
 
@@ -93,9 +94,9 @@ def load_template(name_or_path: str, kind: str) -> str:
         names = f"one of {', '.join(templates)}, or the path of a text file"
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(
-                f"{kind} prompt {name_or_path!r}: no such file; give {names}"
+                f"{kind} prompt {shown(name_or_path)}: no such file; give {names}"
             )
-        raise ValueError(f"{kind} prompt {name_or_path!r} must be {names}")
+        raise ValueError(f"{kind} prompt {shown(name_or_path)} must be {names}")
     template = files.read_prompt(path)
     needed = [f"{{{name}}}" for name in placeholders]
     missing = [name for name in needed if name not in template]

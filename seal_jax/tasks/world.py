@@ -17,6 +17,7 @@ Passages are about residents that pretraining (`world_docs.py`) never saw; those
 """
 
 import dataclasses
+import functools
 import random
 
 from seal_jax.tasks.passage import Passage, Question
@@ -186,16 +187,22 @@ _GROUP_SHARE = {"known": 0.12, "fresh": 0.46, "train": 0.21, "heldout": 0.21}
 
 def residents(group: str, kind: str) -> list[str]:
     """All names of one group; `kind` is "person" or "firm". Fixed for all seeds."""
-    parts = (FIRST_NAMES, LAST_NAMES) if kind == "person" else (FIRM_NAMES, FIRM_KINDS)
-    names = [f"{first} {last}" for first in parts[0] for last in parts[1]]
-    random.Random(f"residents {kind}").shuffle(names)
-    start = 0
+    names, start = _shuffled(kind), 0
     for name in GROUPS:
         stop = start + round(_GROUP_SHARE[name] * len(names))
         if name == group:
-            return names[start:stop]
+            return list(names[start:stop])
         start = stop
     raise ValueError(f"group={group!r} must be one of {GROUPS}")
+
+
+@functools.cache
+def _shuffled(kind: str) -> tuple[str, ...]:
+    """All names of a kind, in the order from which groups are cut."""
+    parts = (FIRST_NAMES, LAST_NAMES) if kind == "person" else (FIRM_NAMES, FIRM_KINDS)
+    names = [f"{first} {last}" for first in parts[0] for last in parts[1]]
+    random.Random(f"residents {kind}").shuffle(names)
+    return tuple(names)
 
 
 def relations(kind: str) -> tuple[Relation, ...]:
