@@ -141,15 +141,16 @@ def answer(reply: str) -> str | None:
 _ECHO = re.compile(r"\b(?:yes\s*(?:/|,?\s+or\s)\s*no|no\s*(?:/|,?\s+or\s)\s*yes)\b")
 _MARKUP = re.compile(r"<[^<>]{0,40}>|\\(?:boxed|text|textbf|mathrm)\b|[*_`~#\"“”{}$\\]")
 _NUMBER = re.compile(r"\bno\.\s*(?=\d)")
-_BREAK = re.compile(r"[.,;!?()\[\]\n\r|>✓✔✅❌✗]+|\s[-–]+\s|[—–]|^[ \t]*[-•]\s", re.M)
+_BREAK = re.compile(r"[.,;!?()\[\]\n\r|>→⇒✓✔✅❌✗]+|\s[-–]+\s|[—–]|^[ \t]*[-•]\s", re.M)
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 # Words that may stand before a verdict and leave it one: "so the final answer is yes".
 _BEFORE = frozenset(
-    "a actually and answer be believe but clearly conclusion decision definitely final "
-    "finally grade hence hm hmm i i'd is it it's judgement judgment label me must my "
-    "ok okay one-word output overall reply response result say score should simply so "
-    "that that's the then therefore think this thus to verdict well word would".split()
+    "a absolutely actually and answer be believe but certainly clearly conclusion "
+    "decision definitely evaluation final finally grade hence hm hmm i i'd is it it's "
+    "judgement judgment label me must my of course ok okay one-word output overall "
+    "rating reply response result say score should simply so surely that that's the "
+    "then therefore think this thus to verdict well word would".split()
 )
 # Words that follow "no" where it is a verdict: "no contradiction" is none.
 _AFTER_NO = frozenset(

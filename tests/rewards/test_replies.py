@@ -26,6 +26,7 @@ Reference answer: no. Student's answer: no. Verdict: yes|Student's answer correc
 {"answer": "yes"}|{"student_answer": "no", "verdict": "yes"}
 ```json⏎{"correct": "yes"}⏎```
 <answer>yes</answer>|\\boxed{yes}|$\\boxed{\\text{Yes}}$|yes</s>|Yes<¦eot_id¦>|✅ Yes
+Certainly yes|of course, yes|matches the gold answer => yes|it fits → Yes|Rating: yes
 Yes. I did not say no.|Yes. The student wrote "no", as the reference does."""
 
 NO = """\
