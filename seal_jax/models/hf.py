@@ -149,8 +149,14 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text`, nothing added in front or behind."""
-    return tokenizer.encode(text, add_special_tokens=False)
+    """Token ids of `text`, nothing added in front or behind.
+
+    Raises:
+      ValueError: the tokenizer cannot say it, as one without a token for what is
+        unknown to it.
+    """
+    with _opening("model.path"):
+        return tokenizer.encode(text, add_special_tokens=False)
 
 
 def begin_ids(tokenizer: Any) -> tuple[int, ...]:
@@ -165,7 +171,8 @@ def begin_ids(tokenizer: Any) -> tuple[int, ...]:
             break
     else:
         return ()
-    whole = tokenizer.encode(probe, add_special_tokens=True)
+    with _opening("model.path"):
+        whole = tokenizer.encode(probe, add_special_tokens=True)
     starts = range(len(whole) - len(bare) + 1)
     first = next((i for i in starts if whole[i : i + len(bare)] == bare), 0)
     return tuple(whole[:first])
@@ -254,7 +261,7 @@ def check_ids(
 def _opening(path: str | Path) -> contextlib.AbstractContextManager[None]:
     return reading.boundary(
         path,
-        wrong="its tokenizer does not open",
+        wrong="its tokenizer does not open or reads no text",
         fix="copy config.json and the tokenizer files of the model again",
         foreign=True,
     )
