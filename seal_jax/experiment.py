@@ -257,7 +257,9 @@ def open_run[Item](
     # Not before: a config that cannot run must not claim the workdir.
     if leads:
         records.open_workdir(workdir, values)
-    journal = stack.enter_context(distributed.open_journal(workdir / "journal.jsonl"))
+    journal = stack.enter_context(
+        distributed.open_journal(workdir / "journal.jsonl", summed=True)
+    )
     state = trials.Run(
         exp=exp,
         inner=first_sizes(journal, sizes, shards=meshes.shards(mesh)),

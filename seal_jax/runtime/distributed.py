@@ -246,12 +246,12 @@ def _wait_for(name: str) -> bytes:
                 raise
 
 
-def open_journal(path: str | Path) -> Journal:
+def open_journal(path: str | Path, *, summed: bool = False) -> Journal:
     """The first process's journal, which all the others read and none of them writes.
 
     What is stored is what the first process puts: texts, times and verdicts.
     """
-    return Journal(path, writes=leads(), share=share)
+    return Journal(path, writes=leads(), share=share, summed=summed)
 
 
 # Arrays

@@ -51,14 +51,23 @@ class Journal:
       writes: whether this process has the file; False needs a `share` between
         processes.
       share: how the processes agree.
+      summed: whether all lines must have a sum; False: those after the first that has
+        one.
 
     Raises:
       ValueError: at opening, a whole line that is not such an entry, or was altered.
       DiskFullError: at `put`; the journal keeps what it had.
     """
 
-    def __init__(self, path: str | Path, *, writes: bool = True, share: Share = alone):
-        self._share = share
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        writes: bool = True,
+        share: Share = alone,
+        summed: bool = False,
+    ):
+        self._share, self._summed = share, summed
         self._lines = files.Lines(path) if writes else None
         self._texts = share(self._read)
 
@@ -67,17 +76,16 @@ class Journal:
         texts: dict[str, str] = {}
         if self._lines is None:
             return texts
-        summed = False
+        summed = self._summed
         for number, row in enumerate(self._lines.rows, start=1):
             wrong = 'not {"key": ..., "value": ...}'
             match row:
                 case {"key": str(key), "value": value, **rest} if rest.keys() <= _MORE:
                     texts[key] = json.dumps(value)
-                    # Journals of earlier versions have no sums at their beginning.
                     summed = summed or "sum" in rest
                     if not summed or rest.get("sum") == _sum(key, texts[key]):
                         continue
-                    wrong = "altered since it was written: its sum differs"
+                    wrong = "altered since it was written: its sum is another"
             self._lines.close()
             raise files.bad_line(self._lines.path, number, wrong)
         self._lines.rows = []

@@ -222,7 +222,8 @@ def _resume(folder: pathlib.Path) -> None:
     with records.lock(run):
         records.open_workdir(run, _CONFIG)
         experiment.finished_summary(run)
-        with Journal(run / "journal.jsonl") as journal, metrics.Metrics(run):
+        journal = Journal(run / "journal.jsonl", summed=True)
+        with journal, metrics.Metrics(run):
             for key in journal.keys():  # noqa: SIM118
                 journal.get(key)
             experiment.costs(journal)

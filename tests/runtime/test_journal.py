@@ -144,6 +144,8 @@ def test_lines_of_earlier_versions_have_no_sum(tmp_path):
         with Journal(path) as journal:
             journal.put("new", 1)
             assert journal.keys() == ["old", "new"]
+    with pytest.raises(ValueError, match="line 1: must be one JSON entry"):
+        Journal(path, summed=True)
 
 
 def test_a_failed_put_leaves_the_journal_as_it_was(tmp_path, monkeypatch):
