@@ -51,6 +51,7 @@ Is the student's answer correct? Reply with a single word, yes or no."""
 
 # No pause is longer; a server that asks for a longer one is left for a later run.
 _LONGEST_PAUSE_S = 120.0
+_SHORTEST_KEY = 8
 # How late it is seen that a run is to stop.
 _POLL_S = 0.2
 
@@ -271,7 +272,8 @@ def _ask[T](
         pause = min(pause, _LONGEST_PAUSE_S)
         try:
             limits = wire.Limits(cfg.timeout_s, stop)
-            reply = replies.text(wire.post(url, data, headers, limits))
+            body = wire.post(url, data, headers, limits)
+            reply = _hidden(replies.text(_hidden(body, headers)), headers)
         except urllib.error.HTTPError as error:
             with error:
                 reason = f"{_refusal(error.code, cfg)}{wire.through(url)}"
@@ -283,8 +285,9 @@ def _ask[T](
             pause = max(pause, retry_after)
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "reason", error)
+            told = _hidden(" ".join(str(why).split()), headers)
             reason = (
-                f"no connection ({type(why).__name__}: {' '.join(str(why).split())}); "
+                f"no connection ({type(why).__name__}: {told}); "
                 "start the server, correct base_url or raise timeout_s"
                 f"{wire.through(url)}"
             )
@@ -332,6 +335,16 @@ def _headers(cfg: JudgeConfig) -> dict[str, str]:
     if key:
         headers["Authorization"] = f"Bearer {key}"
     return headers
+
+
+def _hidden[T: (str, bytes)](said: T, headers: Mapping[str, str]) -> T:
+    """What a server said without the key, which some repeat; errors quote it."""
+    key = headers.get("Authorization", "").removeprefix("Bearer ")
+    if len(key) < _SHORTEST_KEY:  # No secret, and part of many words.
+        return said
+    if isinstance(said, bytes):
+        return said.replace(key.encode(), b"(key)")
+    return said.replace(key, "(key)")
 
 
 def _refusal(status: int, cfg: JudgeConfig) -> str:

@@ -4,12 +4,13 @@
 """
 
 import dataclasses
+from typing import Annotated
 
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds.settings import SelectConfig, StopConfig, check_products
 from seal_jax.runtime import config_rules
-from seal_jax.runtime.config_rules import Edits, Items, Rounds, Seed
+from seal_jax.runtime.config_rules import Bound, Edits, Rounds, Seed
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.tasks.arc import examples as arc_data
 from seal_jax.tasks.arc import self_edit as arc_edit
@@ -17,6 +18,9 @@ from seal_jax.tasks.arc import text as arc_text
 from seal_jax.tasks.arc import vote as arc_vote
 from seal_jax.tasks.few_shot_settings import FewShotInner, FewShotTaskConfig
 from seal_jax.training.settings import PLAIN, EngineOptions, ImitateConfig
+
+# ARC has 400 to train on; each is checked against the model, which takes time.
+Tasks = Annotated[int, Bound(1, 2000)]
 
 # The ladder's rows: those of the base policy, then those of the last one.
 BASE_ARMS = ("in_context", "random", "self_edits", "oracle")
@@ -28,10 +32,10 @@ class FewShotScale:
     """How much of everything, for few-shot tasks."""
 
     rounds: Rounds
-    tasks: Items
+    tasks: Tasks
     edits: Edits
     seeds: Edits
-    heldout_tasks: Items
+    heldout_tasks: Tasks
     heldout_edits: Edits
     heldout_seeds: Edits
 
