@@ -248,6 +248,7 @@ def edit_row[Item](
     return {
         **extra,
         **run.task.row(item, edit),
+        "cut": lines_trained(run, items, [graded])["cut"],
         "rewards": list(graded.rewards),
         "reward": graded.reward,
         "measured": {name: list(values) for name, values in graded.measured.items()},

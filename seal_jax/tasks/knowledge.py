@@ -244,7 +244,6 @@ class Knowledge:
             "text": edit.text,
             "refused": edit.refused,
             "lines": list(self.lines(item, edit)),
-            "cut": self.count_lines(item, edit).cut,
         }
 
     def answers_row(

@@ -43,7 +43,6 @@ def test_lines_longer_than_a_row_are_cut_counted_and_end_without_an_end():
     assert made.cut == (1, 2) and made.targets() == [96, 95, 95, 6]
     edit = Edit(0, 0, "", f"{'a' * 94}\n{'b' * 95}\n{'c' * 400}")
     assert task.count_lines(PASSAGE, edit) == Lines(4, 2)
-    assert task.row(PASSAGE, edit)["cut"] == 2
     refused = dataclasses.replace(edit, refused="blank")
     assert task.count_lines(PASSAGE, refused) == Lines(0, 0)
 
