@@ -41,6 +41,10 @@ def test_the_walk_over_configs_misses_no_field():
     assert len(NUMBERS) > 250
 
 
+def test_the_page_has_the_bounds():
+    assert config_fields.PAGE.read_text(encoding="utf-8") == config_fields.page()
+
+
 def outside(limits, kind):
     """Numbers that the bound refuses."""
     found = [limits.low - 1, limits.high + 1, 10**12, 2**63, 10**400, -(10**400)]

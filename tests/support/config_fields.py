@@ -1,4 +1,9 @@
-"""Every field of every config file, with its type and the bounds in it."""
+"""Every field of every config file, with its type and the bounds in it.
+
+    PYTHONPATH=.:kernels python tests/support/config_fields.py
+
+writes the table of bounds into docs/configuration.md.
+"""
 
 import copy
 import dataclasses
@@ -108,3 +113,38 @@ def numbers(hint: Any) -> list[Any]:
     if hint in (int, float):
         return [(hint, None)]
     return [found for part in typing.get_args(hint) for found in numbers(part)]
+
+
+# The table in docs/configuration.md
+
+PAGE = tiny_model.ROOT / "docs" / "configuration.md"
+BEGIN, END = "<!-- bounds:begin -->\n", "<!-- bounds:end -->\n"
+
+
+def table() -> str:
+    """A row for each bound, with the fields that have it."""
+    rows: dict[tuple[float, float, float], list[str]] = {}
+    for name in VARIANTS:
+        for _, path, hint in fields(name):
+            for _, limits in numbers(hint):
+                key = (limits.low, limits.high, limits.least)
+                shown = f"pretrain: {path}" if name == "tiny_pretrain" else path
+                rows.setdefault(key, [])
+                if shown not in rows[key]:
+                    rows[key].append(shown)
+    lines = ["| from | to | fields |", "|---|---|---|"]
+    for (low, high, least), paths in sorted(rows.items()):
+        start = f"{low:,}, or {least} on" if least else f"{low:,}"
+        names = ", ".join(f"`{path}`" for path in sorted(paths))
+        lines.append(f"| {start} | {high:,} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The page with the table in its place."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    return f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seal_jax.runtime import files
+from seal_jax.runtime.config_rules import shown
 from seal_jax.tasks.arc.examples import Example
 from seal_jax.tasks.arc.puzzles import Grid, Pair, Task
 
@@ -210,7 +211,7 @@ def _read(name_or_file: str, kind: str, names_given: Iterable[str]) -> str:
     if not files.is_file(path):
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(
-                f"{kind} prompt {name_or_file!r}: no such file; give {names}"
+                f"{kind} prompt {shown(name_or_file)}: no such file; give {names}"
             )
-        raise ValueError(f"{kind} prompt {name_or_file!r} must be {names}")
+        raise ValueError(f"{kind} prompt {shown(name_or_file)} must be {names}")
     return files.read_prompt(path)
