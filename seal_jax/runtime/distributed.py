@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,16 +21,17 @@ from typing import Any, cast
 import jax
 import numpy as np
 from jax._src import distributed as jax_distributed
+from jax._src.lib import _jax  # pyright: ignore
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from seal_jax.runtime import files, meshes
+from seal_jax.runtime import files, interrupts, meshes, peers, relay
 from seal_jax.runtime.journal import Journal
 
 # Seconds: until all have to be there, and until all have to be gone.
-_START_S, _END_S = 300, 60
-_POLL_S = 0.5
-_FAILED = "seal_jax/failed/"
+_START_S, _END_S = 120, 60
+# Seconds for the news that another process has ended.
+_VERDICT_S = 3.0
 
 
 def launched(environ: Mapping[str, str]) -> bool:
@@ -71,25 +73,30 @@ def joined(
     if not _connect(coordinator, processes, process):
         yield
         return
-    ending, over = threading.Lock(), threading.Event()
-    watch = threading.Thread(target=_watch, args=(ending, over), daemon=True)
-    watch.start()
-    try:
-        yield
-    except BaseException as error:
-        # Held by the watch if this error only follows from its ending this process.
-        ending.acquire()
-        # Here and not by the interpreter, which the others would have to wait for.
-        reason = _print(error)
-        over.set()
-        watch.join()
-        name = f"{_FAILED}{_index()}"
-        _client().key_value_set(name, reason, allow_overwrite=True)
-        jax.distributed.shutdown()
-        raise SystemExit(1) from None
-    over.set()
-    watch.join()
-    jax.distributed.shutdown()
+    client, name = _client(), "seal_jax/peers"
+    address = jax_distributed.global_state.coordinator_address or ""
+    with peers.connected(
+        _index(),
+        _count(),
+        address.rpartition(":")[0].strip("[]"),
+        publish=lambda word: client.key_value_set(name, word),
+        published=lambda: client.blocking_key_value_get(name, _START_S * 1000),
+    ) as others:
+        try:
+            yield
+            jax.distributed.shutdown()
+        except interrupts.Stopped as stopped:
+            others.tell(peers.end_of_signal(_index(), 128 + stopped.number))
+            raise
+        except BaseException as error:
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                # It may only follow from another's end, of which is heard by now.
+                time.sleep(_VERDICT_S)
+            # Here and not by the interpreter, which the others would have to wait for.
+            reason = _print(error)
+            others.tell(peers.end_of_error(_index(), reason))
+            interrupts.end(1, "")
+        others.close()
 
 
 def _connect(
@@ -109,19 +116,30 @@ def _connect(
     late = threading.Timer(_START_S, _give_up, [f"{what} within {_START_S} s; {fix}"])
     late.daemon = True
     late.start()
+    connecting = threading.Event()
+    connecting.set()
+
+    def lost() -> None:
+        if connecting.is_set():
+            interrupts.end(1, f"error: process 0: {peers.GONE}")
+
     try:
-        jax.distributed.initialize(
-            coordinator if by_address else None,
-            processes,
-            process,
-            cluster_detection_method="deactivate" if by_address else None,
-            initialization_timeout=2 * _START_S,
-            shutdown_timeout_seconds=_END_S,
-        )
+        with relay.clients_behind_relays(
+            _jax, "get_distributed_runtime_client", lost=lost
+        ):
+            jax.distributed.initialize(
+                coordinator if by_address else None,
+                processes,
+                process,
+                cluster_detection_method="deactivate" if by_address else None,
+                initialization_timeout=2 * _START_S,
+                shutdown_timeout_seconds=_END_S,
+            )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{what} ({reason}); {fix}") from None
     finally:
+        connecting.clear()
         late.cancel()
     return _count() > 1
 
@@ -161,23 +179,6 @@ def _print(error: BaseException) -> str:
         return str(error.code).removeprefix("error: ")
     traceback.print_exception(error)
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _watch(ending: threading.Lock, over: threading.Event) -> None:
-    """Ends this process when another one has failed."""
-    client = _client()
-    while not over.wait(_POLL_S):
-        try:
-            failed = client.key_value_dir_get(_FAILED)
-        except jax.errors.JaxRuntimeError:
-            return  # The first process is gone, and jax ends all that notice.
-        if failed and ending.acquire(blocking=False):
-            name, reason = failed[0]
-            who = name.removeprefix(_FAILED)
-            print(f"error: process {who}: {reason}", file=sys.stderr, flush=True)
-            # The failed one waits there until all have heard of it.
-            jax.distributed.shutdown()
-            os._exit(1)  # The main thread may hang for good.
 
 
 def _client() -> Any:

@@ -118,8 +118,12 @@ def told(words: Callable[[int], None]) -> Iterator[None]:
 def end(status: int, line: str | None = None) -> NoReturn:
     """Ends the process, from any thread, in one line; the command's own if None.
 
-    What was printed goes out. Nothing is waited for: other threads may hang.
+    What was printed goes out. Nothing is waited for: other threads may hang. A signal
+    that came before has its own line and status.
     """
+    if _Process.noted is not None:
+        status, line = 128 + _Process.noted, None
+    line = _Process.line if line is None else line
     if not _Process.ending.acquire(blocking=False):
         # Another thread is at it.
         threading.Event().wait()
@@ -129,13 +133,13 @@ def end(status: int, line: str | None = None) -> NoReturn:
     os._exit(status)
 
 
-def _say(status: int, line: str | None) -> None:
+def _say(status: int, line: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr.isatty():
             # A progress bar hides the cursor and leaves its line open.
             os.write(2, b"\x1b[?25h\n")
     with contextlib.suppress(OSError):
-        os.write(2, f"{_Process.line if line is None else line}\n".encode())
+        os.write(2, f"{line}\n".encode() if line else b"")
     if _Process.words is not None:
         _Process.words(status)
     with contextlib.suppress(OSError, ValueError):
