@@ -89,7 +89,16 @@ def row[Item](
         missing=sum(s is None for g in graded for scores in g.scores for s in scores),
         failed=sum(bool(t.failed) for g in graded for t in g.trials),
         counts=counts(graded) | scoring.lines_trained(run, items, graded),
-        edits=[scoring.edit_row(run, g, items, arm=name) for g in graded],
+        edits=[
+            scoring.edit_row(
+                run,
+                g,
+                items,
+                arm=name,
+                cut=scoring.lines_trained(run, items, [g])["cut"],
+            )
+            for g in graded
+        ],
     )
 
 

@@ -238,7 +238,7 @@ def lines_trained[Item](
 def edit_row[Item](
     run: Run[Experiment, Item], graded: Graded, items: Sequence[Item], **extra: Any
 ) -> dict[str, Any]:
-    """One edit as a row of edits.jsonl."""
+    """One edit as a row of edits.jsonl; `extra` is more about it."""
     edit, item = graded.edit, items[graded.edit.item]
     answers = [
         [] if t.failed else run.task.answers_row(item, t.answers, scores)
@@ -248,7 +248,6 @@ def edit_row[Item](
     return {
         **extra,
         **run.task.row(item, edit),
-        "cut": lines_trained(run, items, [graded])["cut"],
         "rewards": list(graded.rewards),
         "reward": graded.reward,
         "measured": {name: list(values) for name, values in graded.measured.items()},

@@ -31,7 +31,14 @@ def edit_rows[Item](
 ) -> list[dict[str, Any]]:
     """The round's edits as rows of edits.jsonl."""
     return [
-        scoring.edit_row(run, g, items, round=round_index, kept=i in done.kept)
+        scoring.edit_row(
+            run,
+            g,
+            items,
+            round=round_index,
+            kept=i in done.kept,
+            cut=scoring.lines_trained(run, items, [g])["cut"],
+        )
         for i, g in enumerate(done.graded)
     ]
 
