@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from seal_jax.rewards import judge
-from seal_jax.runtime import config_file
+from seal_jax.runtime import config_file, reading
 
 _MOST_PROCESSES = 65_536
 
@@ -137,8 +137,8 @@ def parse(argv: list[str]) -> list[str]:
 
 def _one_line(error: BaseException) -> str:
     """What an error comes down to; those of libraries may span many lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) if lines else type(error).__name__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return reading.printable(" ".join(lines[:3])) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def parse(name: str | Path, value: files.Json) -> Matrix:
     sequences = value.get("n_sequences")
     if type(sequences) is not int:
         raise ValueError(
-            f"{name}: n_sequences={sequences!r} must be a whole number; get it again"
+            f"{name}: n_sequences={sequences!r:.40} must be a whole number; get it "
+            "again"
         )
     try:
         means = _triangle(value, "mean_over_sequences")
@@ -42,7 +43,7 @@ def parse(name: str | Path, value: files.Json) -> Matrix:
     stated = value.get("n_datapoints", matrix.passages)
     if stated != matrix.passages:
         raise ValueError(
-            f"{name}: n_datapoints={stated!r} must be the number of columns, "
+            f"{name}: n_datapoints={stated!r:.40} must be the number of columns, "
             f"{matrix.passages}; get it again"
         )
     return matrix
@@ -68,7 +69,7 @@ def _triangle(value: dict[str, files.Json], key: str) -> forgetting.Cells:
             if formatting.measured(cell) is None or (0 < t < p and cell != 0):
                 rule = "0, not learned yet" if 0 < t < p else "a finite number"
                 raise ValueError(
-                    f"{key}, row {t}, passage {p}: {cell!r} must be {rule}; get it "
+                    f"{key}, row {t}, passage {p}: {cell!r:.40} must be {rule}; get it "
                     "again"
                 )
         cells.append(tuple(float(cell) for cell in (row[:t] if t else row)))

@@ -36,7 +36,7 @@ from transformers import PreTrainedTokenizerFast
 
 from seal_jax.embedded import grids_corpus, world_corpus
 from seal_jax.models import decoder, hf
-from seal_jax.runtime import checkpoint, config_rules, files
+from seal_jax.runtime import checkpoint, config_rules, files, reading
 from seal_jax.runtime.config_rules import Bound, LearningRate, Seed, Share
 from seal_jax.tasks.passage import Corpus, Pieces
 from seal_jax.training import sft_rows
@@ -364,7 +364,9 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
         state, _ = checkpoint.restore(workdir / "checkpoints", step, state)
     log = workdir / "pretrain.jsonl"
     if log.exists():  # Chunks after the checkpoint are trained, and logged, again.
-        files.write_jsonl(log, [r for r in files.read_jsonl(log) if r["step"] <= step])
+        with reading.boundary(log, wrong="altered", fix="delete it, and run it again"):
+            rows = [r for r in files.read_jsonl(log) if r["step"] <= step]
+        files.write_jsonl(log, rows)
     while step < cfg.steps:
         interrupts.check()
         begin = time.monotonic()

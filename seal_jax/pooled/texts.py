@@ -40,9 +40,12 @@ def read_edits(
         completions.
       FileNotFoundError: no such file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"pool.edits_file={str(path)!r}: no such file")
-    records = files.read_json(path)
+    if not files.is_file(path):
+        raise FileNotFoundError(
+            f"pool.edits_file={str(path)!r}: no such file; give one of self-edits, as "
+            "in SEAL's data/synthetic_data"
+        )
+    records = files.read_data(path)
     by_id = {
         passage.id: record.get("completions")
         for passage, record in zip(
@@ -62,7 +65,9 @@ def read_edits(
             )
         for text in completions:
             if not isinstance(text, str):
-                raise ValueError(f"{path}: completion {text!r:.40} must be text")
+                raise ValueError(
+                    f"{path}: completion {text!r:.40} must be text; correct it"
+                )
         texts = [text.strip() for text in completions]
         read = [
             (text, self_edit.refusal(text, rule=rule, quirks=quirks)) for text in texts

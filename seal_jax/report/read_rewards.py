@@ -45,7 +45,7 @@ def read(path: str | Path) -> list[AllRewards]:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path}: row {line} of {run_view.EDITS_NAME} lacks its passage_id, "
-                f"or measured {TRUE} and answers ({error!r}); give a workdir that "
+                f"or measured {TRUE} and answers ({error!r:.160}); give a workdir that "
                 "seal_jax wrote"
             ) from None
         number = row.get("round", formatting.MISSING)
@@ -109,8 +109,8 @@ def _ranking(path: Path) -> list[list[dict[str, Values]]]:
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: an article lacks what a SEAL result has ({error!r}); give a file "
-            "from results/query_server/train"
+            f"{path}: an article lacks what a SEAL result has ({error!r:.160}); "
+            "give a file from results/query_server/train"
         ) from None
 
 

@@ -80,7 +80,7 @@ def parse(name: str, value: dict[str, Any]) -> Results:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{name}: article {index} lacks what a SEAL result file has "
-                f"({error!r}); give a file from results/query_server"
+                f"({error!r:.160}); give a file from results/query_server"
             ) from None
     if not articles:
         raise ValueError(

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from seal_jax.runtime import reading
+
 MISSING = "-"
 
 
@@ -132,7 +134,7 @@ def exit_status(work: Callable[[], None]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("SEAL_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {reading.printable(str(error))}", file=sys.stderr)
         return 2
     return 0
 

@@ -84,7 +84,8 @@ class Metrics:
                 numbers = [when, *(v for v in values.values() if v is not None)]
             case _:
                 raise files.bad_line(self._lines.path, number, "no step or time")
-        if abs(step) > _MOST_STEPS or not all(map(_is_number, numbers)):
+        numbers.append(step)
+        if not all(map(_is_number, numbers)) or abs(step) > _MOST_STEPS:
             raise files.bad_line(self._lines.path, number, "a value is no number")
         return step, when, values
 

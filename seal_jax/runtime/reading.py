@@ -8,6 +8,7 @@ chained: SEAL_TRACEBACK=1 shows it.
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ MOST_DEEP = 64
 # Of whole numbers: what 64 bits hold.
 _MOST_DIGITS = 20
 _LONGEST_REASON = 160
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 type Place = str | Path
 
@@ -67,13 +69,18 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def shorten(text: str) -> str:
-    """`text` on one line that can be printed anywhere, its end left out if it is long.
+def printable(text: str) -> str:
+    """`text` on one line that can be printed anywhere.
 
-    Characters that would move a terminal's cursor are escaped.
+    Characters that would move a terminal's cursor, and half ones, are escaped.
     """
     words = " ".join(text.split())
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+
+
+def shorten(text: str) -> str:
+    """`printable`, its end left out if it is long."""
+    shown = printable(text)
     if len(shown) > _LONGEST_REASON:
         shown = f"{shown[:_LONGEST_REASON]}..."
     return shown
@@ -140,8 +147,7 @@ def _is_deep(value: Any) -> bool:
 def surrogate(value: Any) -> str | None:
     """The first text in a JSON value that holds a lone surrogate, key or value."""
     if isinstance(value, str):
-        found = any("\ud800" <= character <= "\udfff" for character in value)
-        return value if found else None
+        return value if _SURROGATE.search(value) else None
     if isinstance(value, dict):
         parts = [*value, *value.values()]
     else:

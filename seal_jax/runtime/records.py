@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seal_jax.runtime import files
+from seal_jax.runtime import files, reading
 
 CONFIG_NAME = "config.json"
 LAYOUT_NAME = "layout.json"
@@ -126,10 +126,14 @@ def _differences(there: files.Json, here: dict[str, Any]) -> list[str]:
 
     old, new = texts(there), texts(here)
     return [
-        f"{k}={old.get(k, '(absent)')} there, {new.get(k, '(absent)')} here"
+        f"{k[:80]}={_shown(old.get(k))} there, {_shown(new.get(k))} here"
         for k in sorted(old | new)
         if old.get(k) != new.get(k)
     ]
+
+
+def _shown(text: str | None) -> str:
+    return "(absent)" if text is None else reading.shorten(text)
 
 
 def config_hash(config: dict[str, Any]) -> str:

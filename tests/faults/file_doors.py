@@ -17,6 +17,7 @@ from seal_jax import experiment
 from seal_jax.generation import policies
 from seal_jax.generation.settings import ModelSource
 from seal_jax.models import hf_weights, peft
+from seal_jax.pooled import texts as pooled_texts
 from seal_jax.report import console, html_page
 from seal_jax.report.commands import agreement, continual, novelty, reliability, select
 from seal_jax.rewards import judge
@@ -96,6 +97,19 @@ def _open_passages(folder: pathlib.Path) -> None:
             part.encode()
         for asked in passage.questions:
             assert asked.question.strip() and asked.answer.strip()
+
+
+def _completions(folder: pathlib.Path) -> None:
+    _passages(folder)
+    records = json.loads((folder / "passages.json").read_text())
+    texts = [{**record, "completions": ["a", " ", "b"]} for record in records]
+    _json(folder / "completions.json", texts)
+
+
+def _open_completions(folder: pathlib.Path) -> None:
+    passages = squad.load(folder / "passages.json", split="", seed=1)
+    edits = pooled_texts.read_edits(folder / "completions.json", passages, count=2)
+    assert all(isinstance(edit.text, str) for edit in edits)
 
 
 _GRID = [[0, 1], [2, 3]]
@@ -281,6 +295,7 @@ _ALL = (
     Door("sharded model", _sharded, ("*.json", "model*"), _open_model, 3),
     Door("adapter", _adapter, _ADAPTER_FILES, _open_adapter, 5),
     Door("passages", _passages, ("*.json",), _open_passages, 5),
+    Door("completions", _completions, ("completions.json",), _open_completions, 3),
     Door("tasks in a file", _tasks, ("*.json",), _open_tasks, 4),
     Door("tasks in a folder", _task_folder, ("*.json",), _open_task_folder, 3),
     Door("prompts", _prompts, ("*.txt",), _open_prompts, 3),

@@ -56,7 +56,7 @@ def sft_rows(
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"article {index}: must have a prompt, and completions with text and "
-                f"stats ({error!r}); give a file from results/query_server"
+                f"stats ({error!r:.160}); give a file from results/query_server"
             ) from None
         passage = _passage(article, index) if rule.reads_passage else None
         chosen = select.best(
@@ -173,7 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--out {args.out}: its folder must exist; create it")
         files.write_text(args.out, text)
     except (ValueError, OSError) as error:
-        print(f"error: {args.result}: {error}", file=sys.stderr)
+        said = reading.printable(f"{args.result}: {error}")
+        print(f"error: {said}", file=sys.stderr)
         return 2
     count = len({row["prompt"] for row in rows})
     print(
