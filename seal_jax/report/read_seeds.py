@@ -45,7 +45,9 @@ def read(path: str | Path) -> list[SeedRewards]:
                 f"{path}: a row of {run_view.EDITS_NAME} lacks its passage_id or "
                 "rewards; give a workdir that seal_jax wrote"
             )
-        rewards = [reward_names.measured(r) for r in row["rewards"]]
+        rewards = [
+            reward_names.measured(formatting.measured(r)) for r in row["rewards"]
+        ]
         number = row.get("round", formatting.MISSING)
         if row.get("out") and rewards:
             seeds[number] = min(len(rewards), seeds.get(number, len(rewards)))
@@ -93,7 +95,7 @@ def _others(row: dict[str, Any]) -> dict[str, Values]:
     if not isinstance(measured, dict):
         return {}
     return {
-        key: [reward_names.measured(value) for value in values]
+        key: [reward_names.measured(formatting.measured(v)) for v in values]
         for key, values in measured.items()
         if key != "grade" and isinstance(values, list)
     }

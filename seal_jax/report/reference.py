@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax.analysis import stats
-from seal_jax.runtime import files
+from seal_jax.runtime import files, formatting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +54,15 @@ def is_results(value: Any) -> bool:
 
 
 def accuracies(questions: Sequence[dict[str, Any]], key: str) -> list[float]:
-    """Share of a completion's questions that are right by `key`, in each repetition."""
+    """Share of a completion's questions that are right by `key`, in each repetition.
+
+    Raises:
+      TypeError: a verdict that is neither true nor false.
+    """
     repetitions: dict[int, list[bool]] = {}
     for question in questions:
+        if question[key] not in (True, False):
+            raise TypeError(f"{key}={question[key]!r:.40} must be true or false")
         repetitions.setdefault(question["rep"], []).append(question[key])
     return [statistics.fmean(verdicts) for verdicts in repetitions.values()]
 
@@ -120,8 +126,11 @@ def _article(article: dict[str, Any]) -> Article:
     for completion in article["completions"]:
         questions = completion["questions"]
         if not questions:
-            baseline.append(completion["stats"]["baseline_mean"])
-            adapter.append(completion["stats"]["adapter_mean"])
+            for key, means in (("baseline_mean", baseline), ("adapter_mean", adapter)):
+                value = formatting.measured(completion["stats"][key])
+                if value is None:
+                    raise TypeError(f"{key} must be a number")
+                means.append(value)
             continue
         for which, means in (("baseline", baseline), ("adapter", adapter)):
             repeats = accuracies(questions, f"{which}_correct")

@@ -4,7 +4,6 @@ Numbers are tolerant: what is no finite number is written as "-".
 """
 
 import io
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from seal_jax.runtime import reading
 
 MISSING = "-"
+_MOST = 1e100
 
 
 class Table(NamedTuple):
@@ -24,10 +24,11 @@ class Table(NamedTuple):
 
 
 def measured(value: Any) -> float | None:
-    """`value` if it is a finite number."""
+    """`value` if it is a number that can have been measured, and be squared."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    # Also false for nan.
+    return float(value) if abs(value) <= _MOST else None
 
 
 def number(value: Any, *, digits: int = 3) -> str:

@@ -129,8 +129,9 @@ def decode_json(data: bytes | str) -> Any:
 
 
 def _whole(digits: str) -> int:
-    if len(digits.removeprefix("-")) > _MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits, {digits[:8]}...")
+    count = len(digits.removeprefix("-"))
+    if count > _MOST_DIGITS:
+        raise ValueError(f"a number of {count} digits, {digits[:8]}...")
     return int(digits)
 
 

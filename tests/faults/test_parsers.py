@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seal_jax import experiment
 from seal_jax.continual import files as continual_files
 from seal_jax.models import hf_config, peft
 from seal_jax.report import read_rewards, read_seeds, read_texts, reference
@@ -257,3 +258,10 @@ def test_the_planner_lays_out_every_step_or_says_why_not(data):
         for placed in step:
             order.setdefault(placed.job, []).append(placed.step)
     assert order == {i: list(range(job.total)) for i, job in enumerate(jobs)}
+
+
+@pytest.mark.parametrize("value", [[], 3, None, "x", {"ladder": 3}, {"ladder": [3]}])
+def test_a_summary_that_is_none_is_said_so(value, tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps(value))
+    with pytest.raises(ValueError, match="was altered; delete it"):
+        experiment.finished_summary(tmp_path)

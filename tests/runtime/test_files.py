@@ -184,3 +184,57 @@ def test_malformed_files_are_named_in_one_line(tmp_path, content, call, message)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert path.read_text() == content
+
+
+# What a user gives
+
+
+@pytest.mark.parametrize(
+    "data", [b"a {b}\nc\n", b"\xef\xbb\xbfa {b}\nc\n", b"a {b}\r\nc\r\n"]
+)
+def test_a_prompt_is_its_text_without_order_mark(data, tmp_path):
+    (tmp_path / "p.txt").write_bytes(data)
+    assert files.read_prompt(tmp_path / "p.txt") == "a {b}\nc\n"
+
+
+@pytest.mark.parametrize("data", ["a".encode("utf-16"), b"a\0b", b"\xff"])
+def test_a_prompt_that_is_no_text_is_refused(data, tmp_path):
+    (tmp_path / "p.txt").write_bytes(data)
+    with pytest.raises(ValueError, match="save it as UTF-8") as caught:
+        files.read_prompt(tmp_path / "p.txt")
+    assert str(tmp_path / "p.txt") in str(caught.value)
+
+
+@pytest.mark.parametrize("call", [files.read_json, files.read_jsonl, files.Lines])
+def test_a_pipe_is_not_waited_for(call, tmp_path):
+    os.mkfifo(tmp_path / "f")
+    with pytest.raises(ValueError, match="must be"):
+        call(tmp_path / "f")
+
+
+def test_data_has_no_half_characters(tmp_path):
+    (tmp_path / "d.json").write_text('[{"a": "x\\ud800"}]')
+    with pytest.raises(ValueError, match="without lone surrogates") as caught:
+        files.read_data(tmp_path / "d.json")
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "owned", "any_"),
+    [
+        ("a/b", True, True),
+        ("gpt2", False, True),
+        ("Qwen/Qwen2.5-7B", True, True),
+        ("a/..", False, False),
+        ("../a", False, False),
+        ("/a/b", False, False),
+        ("a/b/c", False, False),
+        ("a/b\n", False, False),
+        ("a..b/c", False, False),
+        ("", False, False),
+        ("é/b", False, False),
+    ],
+)
+def test_names_of_hubs(name, owned, any_):
+    assert files.is_hub_name(name, owner=True) is owned
+    assert files.is_hub_name(name, owner=False) is any_
