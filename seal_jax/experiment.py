@@ -121,6 +121,11 @@ def read(values: Mapping[str, Any]) -> Experiment:
         return config_rules.build(Continual, values)
     if "pool" in values:
         return config_rules.build(Pooled, values)
+    if "arms" in values:
+        raise ValueError(
+            "config.arms is of a config with the group sequence or pool, which must "
+            "be there; add it, or use ladder in its place"
+        )
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:
         names = (*tasks_settings.TASKS, *few_shot_settings.TASKS)

@@ -26,6 +26,8 @@ LINEAR, COSINE = "linear", "cosine"
 # Which rounds' edits `ImitateConfig.data` takes; SEAL's own is "replace".
 IMITATE_DATA = ("replace", "accumulate")
 
+# More adapters than any memory holds: the compiled program says what fits.
+MOST_SLOTS = 2**24
 Tile = Annotated[int, Bound(1, 4096)]
 # Rows are as wide as the longest text, rounded up to a multiple of it.
 LengthMultiple = Annotated[int, Bound(1, 65_536)]
@@ -107,8 +109,8 @@ class PlanConfig:
     tile: Tile
     row_tokens: Tokens
     step_tokens: Annotated[int, Bound(1, 2**20)]
-    slots: Annotated[int, Bound(1, 65_536)]
-    active: Annotated[int, Bound(1, 65_536)]
+    slots: Annotated[int, Bound(1, MOST_SLOTS)]
+    active: Annotated[int, Bound(1, MOST_SLOTS)]
 
     def __post_init__(self):
         config_rules.check(self, "inner")
@@ -155,9 +157,9 @@ class InnerSizes:
     tile: Tile
     row_tokens: Tokens
     step_tokens: AnySize
-    slots: Annotated[int, Bound(0, 65_536)]
-    active: Annotated[int, Bound(0, 65_536)]
-    pool: AnySize
+    slots: Annotated[int, Bound(0, MOST_SLOTS)]
+    active: Annotated[int, Bound(0, MOST_SLOTS)]
+    pool: Annotated[int, Bound(0, MOST_SLOTS)]
 
     def __post_init__(self):
         config_rules.check(self, "inner")

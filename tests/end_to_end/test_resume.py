@@ -319,6 +319,7 @@ class Judge(http.server.ThreadingHTTPServer):
         self.seen: set[str] = set()
         self.judged: list[str] = []
         self.failed: set[str] = set()
+        self.keys: set[str] = set()
         self.down = False
 
 
@@ -329,6 +330,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         text = body["messages"][0]["content"]
         with self.server.lock:
+            self.server.keys.add(self.headers["Authorization"])
             new = text not in self.server.seen
             self.server.seen.add(text)
             coin = tiny_model.toss([(text, "", "")])[0]
@@ -377,8 +379,10 @@ def test_judgements_that_could_not_be_had_are_asked_again(
 ):
     # The endpoint shall not count as down, however its failures fall.
     values = judged_values(model_path, endpoint, ladder=("base", "passage_only"))
+    monkeypatch.setenv("OPENAI_API_KEY", key := "sk-planted-7f3a9c51e2d84b60")
     monkeypatch.setattr(packed, "train", counted := Counted(packed.train))
-    first = train.run(values, tmp_path, say=lambda line: None)
+    said = []
+    first = train.run(values, tmp_path, say=said.append)
     missing = {row["name"]: row["missing"] for row in first["ladder"]}
     assert sum(missing.values()) > 0
     rows = files.read_jsonl(tmp_path / "heldout.jsonl")
@@ -398,6 +402,11 @@ def test_judgements_that_could_not_be_had_are_asked_again(
     assert [row["missing"] for row in again["ladder"]] == [0, 0, 0]
     asked = [text for text in endpoint.judged if "clear sky" not in text]
     assert len(asked) == len(set(asked)), "a verdict was asked for twice"
+    # Sent with every request, and found in nothing that was written or said.
+    assert endpoint.keys == {f"Bearer {key}"} and key not in "".join(said)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert not [path for path in written if key.encode() in path.read_bytes()]
     # Now it is complete, and a third start asks nothing.
     requests = len(endpoint.judged)
     assert train.run(values, tmp_path, say=lambda line: None) == files.to_plain(again)

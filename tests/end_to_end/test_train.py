@@ -102,7 +102,10 @@ CONFIG = {
         {"inner__lora__rank": 99},
         ["inner.lora.rank=99", "must lie in 1..", "narrowest"],
     ),
-    "imitation rank": ({"imitate__lora__rank": 0}, ["imitate.lora.rank=0", "1.."]),
+    "imitation rank": (
+        {"imitate__lora__rank": 0},
+        ["imitate.lora.rank=0", "at least 1"],
+    ),
     "target": (
         {"inner__lora__targets": ("q_proj", "qkv")},
         ["inner.lora.targets=['q_proj', 'qkv']", "'v_proj'"],
@@ -130,8 +133,8 @@ CONFIG = {
     ),
     "kernel": ({"model__kernel": "cuda"}, ["model.kernel='cuda'", "'xla'"]),
     "slots without memory": (
-        {"inner__slots": 10**8, "inner__active": 2},
-        ["inner.slots=100000000", "can be used", "fits"],
+        {"inner__slots": 2**24, "inner__active": 2},
+        ["inner.slots=16777216", "can be used", "fits"],
     ),
     "endpoint": (
         {
