@@ -216,7 +216,7 @@ def test_pauses_between_tries_are_bounded(monkeypatch):
 
     pauses = []
     monkeypatch.setattr(wire, "post", refused)
-    cfg = config("http://127.0.0.1:9/v1", retries=2000, backoff_s=1.0)
+    cfg = config("http://127.0.0.1:9/v1", retries=20, backoff_s=1.0)
     said, _ = judge._ask("Q", cfg, {}, Stop(), judge.parse, "say yes or no")
-    assert said is None and len(pauses) == 2000
+    assert said is None and len(pauses) == 20
     assert pauses[0] < 2 and max(pauses) == 120
