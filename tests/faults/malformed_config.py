@@ -172,9 +172,14 @@ def cases() -> list[Case]:
 
 
 def stratified(count: int, *, seed: int = 0) -> list[Case]:
-    """So many of them, as evenly from each config and way as they allow."""
+    """So many of them, as evenly from each config and way as they allow.
+
+    Without those at an upper bound: they are legal, and their check takes minutes.
+    """
     strata: dict[tuple[str, str], list[Case]] = collections.defaultdict(list)
     for case in cases():
+        if case.way == "most":
+            continue
         strata[case.config, case.way].append(case)
     rng = random.Random(f"malformed configs {seed}")
     for members in strata.values():
