@@ -162,7 +162,10 @@ def keys(workdir: pathlib.Path) -> list[str]:
 
 def assert_same(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
     """Equal to the unbroken run, nothing journaled twice, nothing unfinished there."""
-    assert left(workdir) == left(undisturbed)
+    here, there = left(workdir), left(undisturbed)
+    odd = {k: (here.get(k), there.get(k)) for k in here | there}
+    odd = {k: pair for k, pair in odd.items() if pair[0] != pair[1]}
+    assert odd == {}, odd
     assert len(keys(workdir)) == len(set(keys(workdir)))
     assert sorted(keys(workdir)) == sorted(keys(undisturbed))
     names = [path.name for path in workdir.rglob("*")]
