@@ -35,19 +35,22 @@ right after its own edit; `kept`, of all but the last passage after the last edi
 `final`, of all passages after the last edit; `general`, of the probes, which no edit is
 about.
 
+Where an arm chooses (gate, best, penalty), half of each passage's questions decide, and
+all rows report the other half (`seal_jax.continual.halves`).
+
 On 2 CPU cores that other work shared, `:tiny` took 13 minutes. Expected, over 24
 sequences:
 
                 final  general
-    un-edited   0.076  1.000
-    merge       0.113  0.211
-    gate        0.266  0.676
-    replay      0.231  0.353
-    kl          0.279  0.546
-    orthogonal  0.163  0.359
-    keep        0.464  0.998
-    best        0.150  0.227
-    penalty     0.171  0.263
+    un-edited   0.073  1.000
+    merge       0.115  0.211
+    gate        0.241  0.584
+    replay      0.233  0.353
+    kl          0.278  0.546
+    orthogonal  0.158  0.359
+    keep        0.444  0.998
+    best        0.125  0.214
+    penalty     0.120  0.215
 """
 
 from ml_collections import ConfigDict
