@@ -169,7 +169,8 @@ def test_stopped_between_a_checkpoint_and_everything_after_it(
         except Killed:
             continue
         break
-    assert starts == 2 * 4 + 1
+    # Four checkpoints, and the one by which a start tries its workdir.
+    assert starts == 2 * 5 + 1
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -281,6 +282,7 @@ def drive(values, tmp_path_factory, child_env):
     return run
 
 
+@pytest.mark.slow  # tests/faults/test_kills.py has a sample for every day.
 def test_killed_again_and_again(drive, undisturbed, tmp_path):
     """One run, killed while it trains, in mid-write of its journal, and at its end."""
     for point in ("adapt", "journal", "summary"):
