@@ -4,6 +4,8 @@
 
 CONFIG  ?= configs/tiny.py
 WORKDIR ?= runs/tiny
+# Of `make test` and `make test-slow`: files or folders; all by default.
+TESTS   ?=
 # Two workers: a test that compiles keeps about one core busy.
 PYTEST  ?= .venv/bin/python -m pytest -q -n 2 --dist worksteal
 STAMP   := .venv/.setup-done
@@ -45,10 +47,10 @@ demo: $(STAMP)
 # the newest jax compile as users do.
 test: export XLA_FLAGS += --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 test: $(STAMP)
-	$(PYTEST) -m "$(FAST)"
+	$(PYTEST) -m "$(FAST)" $(TESTS)
 
 test-slow: $(STAMP)
-	$(PYTEST) -m "slow and not aot and not gpu and not tpu"
+	$(PYTEST) -m "slow and not aot and not gpu and not tpu" $(TESTS)
 
 # Plugins for accelerators in an environment of their own: in .venv jax would look for
 # drivers at every start.

@@ -135,7 +135,10 @@ def moments(count: int, most: int, seed: str) -> list[tuple[str, int]]:
     """Faults at moments of a run that has `most`, all kinds alike."""
     rng = random.Random(seed)
     kinds = ["SIGKILL", "SIGTERM", "SIGINT", "error", "full"]
-    return [(kinds[i % len(kinds)], rng.randint(1, most)) for i in range(count)]
+    first = rng.randrange(len(kinds))
+    return [
+        (kinds[(first + i) % len(kinds)], rng.randint(1, most)) for i in range(count)
+    ]
 
 
 def left(workdir: pathlib.Path) -> dict[str, str]:
