@@ -129,6 +129,7 @@ def _value(argv: Sequence[str], flag: str) -> str | None:
 _LIBRARY_WORDS = (
     (r"invalid literal for int\(\).*", "must be a whole number"),
     (r"could not convert string to float.*", "must be a number"),
+    (r"\(.Non-boolean argument to boolean flag.*", "must be True or False"),
 )
 
 
