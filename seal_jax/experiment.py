@@ -394,11 +394,11 @@ def finished_summary(workdir: Path) -> dict[str, Any] | None:
     path = workdir / SUMMARY
     if not path.exists():
         return None
-    summary = records.read_json(path)
+    again = "delete it, and the same command writes it again"
+    summary = records.read_json(path, fix=again)
     rows = summary.get("ladder", []) if isinstance(summary, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(
-            f"{path}: must be the summary of a run, and was altered; delete it, and "
-            "the same command writes it again"
+            f"{path}: must be the summary of a run, and was altered; {again}"
         )
     return None if any(row.get("missing") for row in rows) else summary
