@@ -50,7 +50,7 @@ class DiskFullError(CannotWriteError):
 
 
 class InTheWayError(CannotWriteError):
-    """A folder stands where a file is to be written."""
+    """A folder stands where a file is to be, or a file where a folder is."""
 
     fix = "move it away"
 
@@ -63,7 +63,7 @@ def write_error(code: int | None, path: str | Path) -> CannotWriteError | None:
     """The error for a system's error number; None for one that says something else."""
     if code in _FULL:
         return DiskFullError(code, path)
-    if code == errno.EISDIR:
+    if code in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return InTheWayError(code, path)
     return CannotWriteError(code, path) if code in _BARRED else None
 
@@ -76,8 +76,8 @@ def disk_errors(path: str | Path) -> Iterator[None]:
 
     Raises:
       DiskFullError: no space.
-      CannotWriteError: read-only, no permission, a folder in the way, or a fault of the
-        disk.
+      CannotWriteError: read-only, no permission, something in the way, or a fault of
+        the disk.
     """
     try:
         yield

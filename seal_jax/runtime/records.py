@@ -173,7 +173,7 @@ def _make_directory(path: str | Path) -> Path:
     try:
         with files.disk_errors(path):
             Path(path).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
+    except files.InTheWayError:
         raise ValueError(
             f"{path}: a workdir must be a directory, and a file is in the way; give "
             "another --workdir"
