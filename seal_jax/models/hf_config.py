@@ -227,7 +227,7 @@ def _check_supported(fields: Fields, family: str) -> None:
     else:
         layers = fields.whole("num_hidden_layers")
         full = fields.whole("max_window_layers", layers, low=0)
-        windowed = fields.has("sliding_window") and fields.whole("sliding_window") > 0
+        windowed = fields.whole("sliding_window", 0, low=0) > 0
         sliding = fields.flag("use_sliding_window") and windowed and full < layers
     if sliding:
         raise ValueError(

@@ -44,6 +44,7 @@ def test_read_config_takes_the_old_key_of_the_rope_type():
         ("qwen3", {"head_dim": None}, "head_dim", 128),
         ("qwen2", {"num_key_value_heads": None}, "kv_heads", 4),
         ("qwen2", {"layer_types": None, "sliding_window": 64}, "layers", 2),
+        ("qwen2", {"layer_types": None, "sliding_window": 0}, "layers", 2),
         # In use by name, but from a layer on that the model does not have.
         (
             "qwen2",
