@@ -265,6 +265,8 @@ def open_run[Item](
     journal = stack.enter_context(
         distributed.open_journal(workdir / "journal.jsonl", summed=True)
     )
+    if leads:
+        check_journal(journal, workdir)
     state = trials.Run(
         exp=exp,
         inner=first_sizes(journal, sizes, shards=meshes.shards(mesh)),
@@ -277,6 +279,20 @@ def open_run[Item](
         say=say,
     )
     return state, base
+
+
+def check_journal(journal: Journal, workdir: Path) -> None:
+    """Refuses checkpoints whose journal is gone: a new one may come to other weights.
+
+    Raises:
+      ValueError: see above.
+    """
+    folder = workdir / "checkpoints"
+    if not len(journal) and folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder}: must go with the journal.jsonl that it was made with, which is "
+            "gone; restore that, or delete the folder too to start again"
+        )
 
 
 def size(
@@ -394,11 +410,11 @@ def finished_summary(workdir: Path) -> dict[str, Any] | None:
     path = workdir / SUMMARY
     if not path.exists():
         return None
-    summary = records.read_json(path)
+    again = "delete it, and the same command writes it again"
+    summary = records.read_json(path, fix=again)
     rows = summary.get("ladder", []) if isinstance(summary, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(
-            f"{path}: must be the summary of a run, and was altered; delete it, and "
-            "the same command writes it again"
+            f"{path}: must be the summary of a run, and was altered; {again}"
         )
     return None if any(row.get("missing") for row in rows) else summary

@@ -125,14 +125,7 @@ def parse(argv: list[str]) -> list[str]:
     The config file runs in here, twice: see `config_file`.
     """
     with _errors_in_one_line():
-        if not {"--help", "-help", "--helpshort", "--helpfull"} & set(argv):
-            config_file.check(argv)
-        try:
-            return flags.FLAGS(argv)
-        except flags.Error as error:
-            raise ValueError(config_file.of_flags(error)) from error
-        except (TypeError, LookupError, AttributeError) as error:
-            raise ValueError(f"--config: {_one_line(error)}; see --help") from error
+        return config_file.parse(argv)
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,13 +16,17 @@ if __name__ == "__main__":
 import dataclasses
 import functools
 import json
+import os
 import random
 import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
+
+# transformers advises to install torch when it is imported; here it never is.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +40,7 @@ from transformers import PreTrainedTokenizerFast
 
 from seal_jax.embedded import grids_corpus, world_corpus
 from seal_jax.models import decoder, hf
-from seal_jax.runtime import checkpoint, config_rules, files, reading
+from seal_jax.runtime import checkpoint, config_file, config_rules, files, reading
 from seal_jax.runtime.config_rules import Bound, LearningRate, Seed, Share
 from seal_jax.tasks.passage import Corpus, Pieces
 from seal_jax.training import sft_rows
@@ -352,7 +356,8 @@ def run(cfg: PretrainConfig, workdir: Path) -> None:
     Writes pretrain.jsonl (a row per chunk: step, loss, tokens, seconds, and at every
     checkpoint what `probe` finds), checkpoints, and in the end the model.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    with files.disk_errors(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
     corpus = CORPORA[cfg.corpus]()
     tokenizer = build_tokenizer(corpus)
     vocab = tokenizer.get_vocab()
@@ -404,7 +409,7 @@ def export(
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+        sys.exit(f"error: unexpected arguments {argv[1:]}; use --config.key=value")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
     workdir = Path(flags.FLAGS.workdir).absolute()
     try:
@@ -414,12 +419,26 @@ def main(argv: list[str]) -> None:
                 workdir,
             )
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        _end(error)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; a wrong one ends the program in one line."""
+    try:
+        return config_file.parse(argv)
+    except (ValueError, OSError) as error:
+        _end(error)
+
+
+def _end(error: Exception) -> NoReturn:
+    """Ends the program in one line; SEAL_TRACEBACK=1 shows where it came from."""
+    if os.environ.get("SEAL_TRACEBACK"):
+        raise error
+    sys.exit(f"error: {reading.printable(str(error))}")
 
 
 if __name__ == "__main__":
     with interrupts.one_line():
         config_flags.DEFINE_config_file("config", None, "Pretraining config file.")
         flags.DEFINE_string("workdir", None, "Where to write.")
-        flags.mark_flags_as_required(["config", "workdir"])
-        app.run(main)
+        app.run(main, flags_parser=parse)

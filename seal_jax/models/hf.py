@@ -53,8 +53,10 @@ def resolve(name_or_path: str | Path) -> Path:
     if name.startswith("embedded:"):
         return _embedded(name)
     fix = "give a local model directory, or run configs/tiny.py, which needs no network"
-    if name and files.is_folder(Path(name).expanduser()):
-        return Path(name).expanduser()
+    # Not Path.expanduser, which raises where there is no such user.
+    folder = os.path.expanduser(name)
+    if name and files.is_folder(folder):
+        return Path(folder)
     if not files.is_hub_name(name, owner=False):
         raise FileNotFoundError(
             f"model={reading.shorten(name)!r}: must be an existing directory or a hub "

@@ -46,6 +46,10 @@ class Fields:
     def has(self, key: str) -> bool:
         return self._raw.get(key) is not None
 
+    def named(self, key: str) -> bool:
+        """Whether the field is there, be it null."""
+        return key in self._raw
+
     def whole(self, key: str, default: int | None = None, *, low: int = 1) -> int:
         """A whole number of `low` to `_MOST`.
 
@@ -226,8 +230,10 @@ def _check_supported(fields: Fields, family: str) -> None:
         sliding = any(kind != "full_attention" for kind in kinds)
     else:
         layers = fields.whole("num_hidden_layers")
-        full = fields.whole("max_window_layers", layers, low=0)
-        windowed = fields.has("sliding_window") and fields.whole("sliding_window") > 0
+        # transformers' own defaults; a window that is null is none.
+        full = fields.whole("max_window_layers", 28, low=0)
+        absent = 0 if fields.named("sliding_window") else 4096
+        windowed = fields.whole("sliding_window", absent, low=0) > 0
         sliding = fields.flag("use_sliding_window") and windowed and full < layers
     if sliding:
         raise ValueError(

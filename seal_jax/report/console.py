@@ -26,7 +26,7 @@ from seal_jax.report.sections import rounds as rounds_section
 from seal_jax.report.sections import unused as unused_section
 from seal_jax.report.tables import continual as continual_table
 from seal_jax.report.tables import reliability as reliability_table
-from seal_jax.runtime import command_line, formatting
+from seal_jax.runtime import command_line, files, formatting
 
 
 def summary_table(summary: dict[str, Any]) -> str:
@@ -200,6 +200,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(paths: Sequence[str], page: str | None) -> None:
+    if page and files.is_folder(page):
+        raise ValueError(f"--html {page}: is a folder; give a file in it")
     if page and not Path(page).parent.is_dir():
         raise ValueError(
             f"--html {page}: {Path(page).parent} is no folder; give a file in one that "

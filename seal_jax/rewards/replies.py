@@ -161,6 +161,10 @@ _AFTER_YES = frozenset("and but can cannot is means no or should was would".spli
 # "The reference says: no" reports an answer; "Student's answer correct: no" judges one.
 _REPORTED = re.compile(r"student|reference|gold|expected|question|\bsa(?:ys|id)\b")
 _JUDGED = re.compile(r"correct|right|match|verdict|accept")
+# "Correct answer: no" repeats the reference, though it speaks of what is correct.
+_REPEATED = re.compile(
+    r"\W*(?:the )?(?:(?:correct|right|true|actual) answer|expected|got)(?: is| was)?\W*"
+)
 
 
 def verdict(reply: str) -> bool | None:
@@ -179,7 +183,8 @@ def verdict(reply: str) -> bool | None:
     for clause in _BREAK.split(said):
         label = ""
         for part in re.split("[:=]", clause):
-            if _JUDGED.search(label) or not _REPORTED.search(label):
+            told = _REPORTED.search(label) and not _JUDGED.search(label)
+            if not told and not _REPEATED.fullmatch(label):
                 found.add(_of_clause(part))
             label = part
     found -= {None}

@@ -105,8 +105,12 @@ def _answers_in_view[Item](
     """Greedy answers to each passage's questions, the passage in view."""
     cfg = settings(run).quiz
     template = quiz.RECHECK_PROMPTS[cfg.prompt]
+    answer = run.exp.answer
     greedy = dataclasses.replace(
-        cfg, temperature=0.0, max_tokens=run.exp.answer.max_tokens
+        cfg,
+        temperature=0.0,
+        min_tokens=answer.min_tokens,
+        max_tokens=answer.max_tokens,
     )
     prompts = [
         quiz.recheck_prompt(template, item, q.question)

@@ -49,10 +49,12 @@ def cache_programs() -> None:
     """Keeps compiled programs on disk, for later runs, unless jax is told where.
 
     Under `$XDG_CACHE_HOME/seal_jax`, or ~/.cache/seal_jax. `JAX_COMPILATION_CACHE_DIR`
-    names another folder, `JAX_ENABLE_COMPILATION_CACHE=0` turns it off.
+    names another folder, `JAX_ENABLE_COMPILATION_CACHE=0` turns it off. A user without
+    a home folder, as in some containers, has none.
     """
-    if jax.config.jax_compilation_cache_dir is None:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    # Not Path.home, which raises there.
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if jax.config.jax_compilation_cache_dir is None and not root.startswith("~"):
         folder = Path(root) / "seal_jax" / "programs"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

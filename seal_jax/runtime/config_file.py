@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+from absl import flags
 from ml_collections.config_flags import config_path
 
 from seal_jax.runtime import files, reading
@@ -46,6 +47,27 @@ def check(argv: Sequence[str]) -> None:
     config = load(named)
     for key in _overrides(argv):
         _check_key(named, config, key)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags of a command that has --config and --workdir.
+
+    Returns:
+      what is left of `argv`, as absl gives it.
+
+    Raises:
+      ValueError, FileNotFoundError: see `check`; or what absl refuses.
+    """
+    if not {"--help", "-help", "--helpshort", "--helpfull"} & set(argv):
+        check(argv)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise ValueError(of_flags(error)) from error
+    except (TypeError, LookupError, AttributeError) as error:
+        raise ValueError(
+            f"--{_FLAG}: {reading.shorten(str(error))}; see --help"
+        ) from error
 
 
 def load(named: str) -> ml_collections.ConfigDict:
@@ -129,6 +151,7 @@ def _value(argv: Sequence[str], flag: str) -> str | None:
 _LIBRARY_WORDS = (
     (r"invalid literal for int\(\).*", "must be a whole number"),
     (r"could not convert string to float.*", "must be a number"),
+    (r"\(.Non-boolean argument to boolean flag.*", "must be True or False"),
 )
 
 

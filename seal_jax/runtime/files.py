@@ -49,6 +49,12 @@ class DiskFullError(CannotWriteError):
     fix = "free some space"
 
 
+class InTheWayError(CannotWriteError):
+    """A folder stands where a file is to be, or a file where a folder is."""
+
+    fix = "move it away"
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BARRED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG)
 
@@ -57,6 +63,8 @@ def write_error(code: int | None, path: str | Path) -> CannotWriteError | None:
     """The error for a system's error number; None for one that says something else."""
     if code in _FULL:
         return DiskFullError(code, path)
+    if code in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+        return InTheWayError(code, path)
     return CannotWriteError(code, path) if code in _BARRED else None
 
 
@@ -68,14 +76,17 @@ def disk_errors(path: str | Path) -> Iterator[None]:
 
     Raises:
       DiskFullError: no space.
-      CannotWriteError: read-only, no permission, or a fault of the disk.
+      CannotWriteError: read-only, no permission, something in the way, or a fault of
+        the disk.
     """
     try:
         yield
     except CannotWriteError:
         raise
     except OSError as error:
-        at = path if error.errno in _FULL else error.filename or path
+        # Of a rename the second name is that of the file that is wanted.
+        named = error.filename2 or error.filename
+        at = path if error.errno in _FULL else named or path
         if (told := write_error(error.errno, at)) is None:
             raise
         raise told from None
@@ -135,14 +146,17 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
     )
 
 
-def read_json(path: str | Path) -> Json:
-    """The JSON value in `path`.
+_AGAIN = "write or download it again"
+
+
+def read_json(path: str | Path, *, fix: str = _AGAIN) -> Json:
+    """The JSON value in `path`; `fix` is what to do where it holds none.
 
     Raises:
       ValueError: `path` is not JSON, or not such as `reading.decode_json` takes.
       OSError: `path` cannot be read.
     """
-    with _readable(path, "one JSON value"):
+    with _readable(path, "one JSON value", fix):
         return reading.decode_json(_bytes(path))
 
 
@@ -222,7 +236,7 @@ def is_hub_name(name: str, *, owner: bool) -> bool:
 
 
 def _readable(
-    path: str | Path, what: str, fix: str = "write or download it again"
+    path: str | Path, what: str, fix: str = _AGAIN
 ) -> contextlib.AbstractContextManager[None]:
     return reading.boundary(path, wrong=f"must be {what}", fix=fix, foreign=True)
 

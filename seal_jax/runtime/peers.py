@@ -182,9 +182,6 @@ def _accept(count: int, publish: Callable[[str], None]) -> dict[int, socket.sock
             try:
                 server.settimeout(max(until - time.monotonic(), 0.001))
                 sock, _ = server.accept()
-                sock.settimeout(_HEARD_S)
-                with sock.makefile("r") as lines:
-                    said, _, who = lines.readline(100).strip().partition(" ")
             except TimeoutError:
                 if time.monotonic() < until:
                     continue
@@ -193,11 +190,20 @@ def _accept(count: int, publish: Callable[[str], None]) -> dict[int, socket.sock
                     f"process {missing[0]} did not connect to process 0 within "
                     f"{_CONNECT_S:.0f} s; let the hosts reach each other on all ports"
                 ) from None
-            if secrets.compare_digest(said, token) and who.isdigit():
+            said, _, who = _greeting(sock).partition(b" ")
+            if secrets.compare_digest(said, token.encode()) and who.isdigit():
                 accepted[int(who)] = sock
             else:
                 sock.close()  # A stranger.
     return accepted
+
+
+def _greeting(sock: socket.socket) -> bytes:
+    """The first line, which a stranger may not send, or break off."""
+    sock.settimeout(_HEARD_S)
+    with contextlib.suppress(OSError), sock.makefile("rb") as lines:
+        return lines.readline(100).strip()
+    return b""
 
 
 def _connect(host: str, port: int, token: str, index: int) -> socket.socket:

@@ -23,6 +23,7 @@ LAYOUT_NAME = "layout.json"
 LAYOUT = 3
 _LOCK_NAME = ".lock"
 _SHOWN_DIFFERENCES = 8
+_RESTORE = "restore it, or give another --workdir"
 
 read_json = files.read_json
 write_json = files.write_json
@@ -95,7 +96,7 @@ def open_workdir(path: str | Path, config: dict[str, Any]) -> Path:
             f"{path}: begun by {age} version (layout {layout}, this one's is {LAYOUT}):"
             " report reads it, but it cannot be continued; a new --workdir runs it anew"
         )
-    differences = _differences(read_json(file), new)
+    differences = _differences(read_json(file, fix=_RESTORE), new)
     if differences:
         shown = differences[:_SHOWN_DIFFERENCES]
         if len(differences) > len(shown):
@@ -110,10 +111,10 @@ def open_workdir(path: str | Path, config: dict[str, Any]) -> Path:
 def _layout(mark: Path) -> int:
     if not mark.exists():
         return 1
-    match files.read_json(mark):
+    match files.read_json(mark, fix=_RESTORE):
         case {"layout": int(layout)}:
             return layout
-    raise ValueError(f'{mark}: must hold {{"layout": NUMBER}}; it was written over')
+    raise ValueError(f'{mark}: must hold {{"layout": NUMBER}}; {_RESTORE}')
 
 
 def _differences(there: files.Json, here: dict[str, Any]) -> list[str]:
@@ -172,7 +173,7 @@ def _make_directory(path: str | Path) -> Path:
     try:
         with files.disk_errors(path):
             Path(path).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
+    except files.InTheWayError:
         raise ValueError(
             f"{path}: a workdir must be a directory, and a file is in the way; give "
             "another --workdir"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import subprocess
 import sys
 
 import jax
@@ -153,6 +154,31 @@ def test_a_packed_document_has_the_loss_it_has_alone(tokenizer):
 
     apart = sum(total([doc]) for doc in docs)
     np.testing.assert_allclose(total(docs), apart, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        ((), "--workdir=FOLDER must name"),
+        (("--workdir={0}", "--config.stepz=3"), 'did you mean "steps"'),
+        (("--workdir={0}", "--config.steps=abc"), "must be a whole number"),
+        (("--workdir={0}/f",), "/f: cannot be written (File exists); move it away"),
+        (("--workdir={0}", "extra"), "unexpected arguments ['extra']"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(tmp_path, child_env, more, said):
+    (tmp_path / "f").write_text("")
+    command = [sys.executable, "-m", "seal_jax", "pretrain"]
+    config = "--config=configs/tiny_pretrain.py"
+    done = subprocess.run(
+        [*command, config, *(word.format(tmp_path) for word in more)],
+        capture_output=True,
+        text=True,
+        env=child_env,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert said in done.stderr
 
 
 def test_a_stopped_run_continues_to_the_same_bits(tmp_path, monkeypatch):

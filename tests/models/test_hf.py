@@ -24,8 +24,15 @@ def test_resolve_takes_a_directory(tmp_path):
     assert hf.resolve(str(tmp_path)) == tmp_path
 
 
+def test_resolve_expands_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert hf.resolve("~/model") == tmp_path / "model"
+
+
 @pytest.mark.parametrize(
-    "name", ["/no/such/directory", "./nowhere", "a/b/c", "two words", ""]
+    "name",
+    ["/no/such/directory", "./nowhere", "a/b/c", "two words", "", "~no-such-user/m"],
 )
 def test_resolve_refuses_what_can_only_be_a_path(name):
     with pytest.raises(FileNotFoundError) as caught:

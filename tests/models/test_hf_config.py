@@ -44,6 +44,7 @@ def test_read_config_takes_the_old_key_of_the_rope_type():
         ("qwen3", {"head_dim": None}, "head_dim", 128),
         ("qwen2", {"num_key_value_heads": None}, "kv_heads", 4),
         ("qwen2", {"layer_types": None, "sliding_window": 64}, "layers", 2),
+        ("qwen2", {"layer_types": None, "sliding_window": 0}, "layers", 2),
         # In use by name, but from a layer on that the model does not have.
         (
             "qwen2",
@@ -103,6 +104,17 @@ PER_LAYER = {"full_attention": {"rope_theta": 1e6, "rope_type": "default"}}
                 "use_sliding_window": True,
                 "sliding_window": 64,
                 "max_window_layers": 1,
+            },
+            ["sliding window"],
+        ),
+        # With transformers' default for the layer that it begins at.
+        (
+            "qwen3",
+            {
+                "layer_types": None,
+                "use_sliding_window": True,
+                "sliding_window": 64,
+                "num_hidden_layers": 29,
             },
             ["sliding window"],
         ),
@@ -201,3 +213,20 @@ def test_scalings_that_mean_nothing_are_refused(rope):
     with pytest.raises(ValueError, match="must be") as caught:
         hf_config.parse(raw, dtype="float32")
     assert next(iter(rope)) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("window", ["absent", None, 0, 64])
+@pytest.mark.parametrize("first", [None, 1, 2])
+def test_sliding_windows_are_seen_as_transformers_sees_them(name, window, first):
+    raw = golden_raw(name) | {"use_sliding_window": True}
+    for key in ("layer_types", "sliding_window", "max_window_layers"):
+        raw.pop(key, None)
+    raw |= {} if window == "absent" else {"sliding_window": window}
+    raw |= {} if first is None else {"max_window_layers": first}
+    slides = window in ("absent", 64) and first == 1
+    if slides:
+        with pytest.raises(ValueError, match="sliding window attention is in use"):
+            hf_config.parse(raw, dtype="float32")
+    else:
+        hf_config.parse(raw, dtype="float32")

@@ -163,6 +163,15 @@ def test_a_page_in_no_folder_is_refused_before_anything_is_printed(
     assert f"x.html: {tmp_path / 'no'} is no folder; give" in said.err
 
 
+def test_a_page_that_is_a_folder_is_refused_before_anything_is_printed(
+    workdir, tmp_path, capsys
+):
+    assert console.main([str(workdir), "--html", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"error: --html {tmp_path}: is a folder; give a file in it\n"
+
+
 def test_html_option_writes_the_page(workdir, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert console.main([str(workdir), "--html", str(out)]) == 0

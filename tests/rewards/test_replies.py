@@ -22,6 +22,8 @@ Yes, No. 5 is named.
 The answer gives everything. There is no contradiction. Yes.
 The student says no while the reference says no.⏎⏎**Yes**
 Is the student's answer correct? Yes.|Yes or no? Yes.|"yes" or "no": yes|yes/no: yes
+Correct answer: no. Student's answer: no. Verdict: yes|Expected: no. Got: no. So yes.
+{"correct_answer": "no", "verdict": "yes"}
 Reference answer: no. Student's answer: no. Verdict: yes|Student's answer correct: yes
 {"answer": "yes"}|{"student_answer": "no", "verdict": "yes"}
 ```json⏎{"correct": "yes"}⏎```
@@ -52,6 +54,8 @@ noon
 No. 5 is the number.|I would not say yes.|not yes|The student says: no.|eyes|nope
 Yes would be wrong
 The student says no and the reference says no|{"student_answer": "no"}|true|1|Y
+Correct answer: No. Student's answer: No. They match.|The correct answer is: no
+Expected: no. Got: no.|**Correct answer:** no
 maybe yes"""
 
 

@@ -65,6 +65,19 @@ def test_a_quiz_keeps_what_comes_out_twice(run, written):
     assert quizzes(run) == [first, second]
 
 
+def test_an_answer_may_be_shorter_than_a_quiz(tmp_path, written):
+    texts, calls = written
+    texts += [["What?\nAnswer:\nbread", "no question"], ["bread"]]
+    with run_maker.opened(tmp_path) as make:
+        least = make().exp.answer.max_tokens + 1
+        asking = make(
+            select__compare=("self_asked",), label_free__quiz__min_tokens=least
+        )
+        quizzes(asking)
+    assert calls[0][1].min_tokens == least
+    assert calls[1][1].min_tokens == asking.exp.answer.min_tokens
+
+
 def test_without_a_question_nothing_is_asked_again(run, written):
     texts, calls = written
     texts += [["", ""]]

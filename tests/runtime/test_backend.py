@@ -104,3 +104,17 @@ def test_programs_are_kept_for_the_next_process(child_env, tmp_path):
 def test_a_folder_that_was_named_is_kept(child_env, tmp_path):
     env = child_env | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "mine")}
     assert child(env)[1] == str(tmp_path / "mine")
+
+
+def test_without_a_home_folder_no_program_is_kept(monkeypatch):
+    told = []
+    config = SimpleNamespace(
+        jax_compilation_cache_dir=None, update=lambda *pair: told.append(pair)
+    )
+    monkeypatch.setattr(backend.jax, "config", config)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    # What Python gives where there is neither HOME nor an entry for the user.
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    backend.cache_programs()
+    assert told == []

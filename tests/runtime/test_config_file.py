@@ -123,8 +123,18 @@ def test_a_good_command_line_passes(good):
     assert config_file.load(good).inner.lora.rank == 4
 
 
-def test_what_absl_says_is_put_into_our_words():
-    error = flags.Error("flag --config.seed=1.5: invalid literal for int() with x: '1'")
-    assert config_file.of_flags(error) == (
-        "--config.seed=1.5: must be a whole number; correct it, or see --help"
+@pytest.mark.parametrize(
+    "said, ours",
+    [
+        ("--config.seed=1.5: invalid literal for int() with x: '1'", "a whole number"),
+        (
+            "--config.x=a: ('Non-boolean argument to boolean flag', 'a')",
+            "True or False",
+        ),
+    ],
+)
+def test_what_absl_says_is_put_into_our_words(said, ours):
+    begin, _, _ = said.partition(": ")
+    assert config_file.of_flags(flags.Error(f"flag {said}")) == (
+        f"{begin}: must be {ours}; correct it, or see --help"
     )

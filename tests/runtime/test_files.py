@@ -238,3 +238,21 @@ def test_data_has_no_half_characters(tmp_path):
 def test_names_of_hubs(name, owned, any_):
     assert files.is_hub_name(name, owner=True) is owned
     assert files.is_hub_name(name, owner=False) is any_
+
+
+def test_a_folder_in_the_way_of_a_file_is_one_line(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(files.InTheWayError) as caught:
+        files.write_text(tmp_path / "report.html", "text")
+    assert str(caught.value).startswith(
+        f"{tmp_path}/report.html: cannot be written (Is a directory); move it away or "
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_line(tmp_path):
+    (tmp_path / "f").write_text("")
+    for path in (tmp_path / "f", tmp_path / "f" / "below"):
+        said = pytest.raises(files.InTheWayError, match=f"{path}: .*; move it away or")
+        with said, files.disk_errors(tmp_path):
+            path.mkdir()

@@ -1,7 +1,11 @@
 """Processes that end: the others, which hang, end too, in one line."""
 
+import concurrent.futures
+import functools
+import queue
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -9,7 +13,7 @@ import time
 
 import pytest
 
-from seal_jax.runtime import relay
+from seal_jax.runtime import peers, relay
 
 PROGRAM = """
 import pathlib, sys, time
@@ -74,6 +78,28 @@ def three(tmp_path, child_env):
 def ends(started):
     errs = [process.communicate(timeout=60)[1] for process in started]
     return [(p.returncode, err) for p, err in zip(started, errs, strict=True)]
+
+
+@pytest.mark.parametrize("said", [b"\xff\xfe 1\n", b"caf\xc3\xa9 1\n", b"GET /", b""])
+def test_a_stranger_at_the_door_is_sent_away(said):
+    words = queue.SimpleQueue()
+    accept = functools.partial(peers._accept, 2, words.put)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(accept)
+        port, token = words.get().split()
+        address = ("127.0.0.1", int(port))
+        stranger = socket.create_connection(address)
+        stranger.sendall(said)
+        # A reset connection, not one closed in order.
+        stranger.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        stranger.close()
+        with socket.create_connection(address) as friend:
+            friend.sendall(f"{token} 1\n".encode())
+            for sock in accepted.result(timeout=30).values():
+                sock.close()
+        assert list(accepted.result()) == [1]
 
 
 @pytest.mark.parametrize("who", range(3))

@@ -134,3 +134,13 @@ def test_a_file_system_without_locks_is_said_so(tmp_path, monkeypatch):
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "layout.json"])
+@pytest.mark.parametrize("text", ['{"seed":', "\0", ""])
+def test_a_torn_file_of_a_workdir_is_not_to_be_downloaded(tmp_path, name, text):
+    records.open_workdir(tmp_path, {"a": 1})
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="must be one JSON value") as caught:
+        records.open_workdir(tmp_path, {"a": 1})
+    assert str(caught.value).endswith("; restore it, or give another --workdir")
