@@ -74,12 +74,12 @@ def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> 
             files.write_json(written / _SUMS, _sums(written))
             written.rename(place)
             unfinished.rmdir()
-    except ValueError as error:
-        _remove_unfinished(directory)
+    except (ValueError, OSError) as error:
+        # A thread of Orbax may still write there; the next save removes the rest.
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
         raise _disk_error(error, place) or error from None
-    except OSError:
-        _remove_unfinished(directory)
-        raise
 
 
 def check_directory(directory: str | Path) -> None:
@@ -221,10 +221,9 @@ def _quietly() -> Iterator[None]:
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    yield
+    # Not after an error: the thread may report only when this is over.
+    logger.setLevel(level)
 
 
 def _disk_error(error: ValueError, path: Path) -> files.CannotWriteError | None:
