@@ -27,7 +27,6 @@ the whole of its setting.
 
 import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -334,20 +333,15 @@ def _training(which: str, one: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = run(args)
-        print((plan_table if args.plan_only else table)(result))
-        name = "arc_plan" if args.plan_only else f"arc_round-{args.shape}"
-        if args.configuration != "random":
-            name += f"-{args.configuration}"
-        written = common.write(result, args.out, name=common.slug(name))
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    name = "arc_plan" if args.plan_only else f"arc_round-{args.shape}"
+    if args.configuration != "random":
+        name += f"-{args.configuration}"
+    return common.finish(
+        lambda: run(args),
+        args.out,
+        name=common.slug(name),
+        table=plan_table if args.plan_only else table,
+    )
 
 
 if __name__ == "__main__":

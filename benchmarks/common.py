@@ -279,3 +279,32 @@ def line(result: Mapping[str, Any]) -> str:
       ValueError: a number in it is not finite.
     """
     return json.dumps(result, allow_nan=False)
+
+
+def finish(
+    run: Callable[[], Mapping[str, Any]],
+    out: str | None,
+    *,
+    name: str,
+    table: Callable[[Mapping[str, Any]], str] | None = None,
+) -> int:
+    """Runs a benchmark, prints and writes its result; returns the exit status.
+
+    Args:
+      run: makes the result; its ValueError or OSError is told in one line.
+      out: as `write`.
+      name: of the result's file.
+      table: the result for people, printed before its line.
+    """
+    try:
+        result = run()
+        if table is not None:
+            print(f"\n{table(result)}")
+        written = write(result, out, name=name)
+        if written is not None:
+            print(f"written: {written}")
+        print(line(result))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -192,19 +192,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", help="new or empty; a temporary one by default")
     common.add_out(parser)
     args = parser.parse_args(argv)
-    try:
+
+    def run() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="seal_jax-") as temporary:
             workdir = Path(args.workdir or Path(temporary) / "run").absolute()
-            result = benchmark(args.config, workdir)
-        print(f"\n{table(result)}")
-        written = common.write(result, args.out, name="demo")
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+            return benchmark(args.config, workdir)
+
+    return common.finish(run, args.out, name="demo", table=table)
 
 
 if __name__ == "__main__":

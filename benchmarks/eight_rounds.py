@@ -15,7 +15,6 @@ import argparse
 import functools
 import itertools
 import runpy
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -277,17 +276,12 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = benchmark(args)
-        print(f"\n{table(result['variants'])}")
-        written = common.write(result, args.out, name="eight_rounds")
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return common.finish(
+        lambda: benchmark(args),
+        args.out,
+        name="eight_rounds",
+        table=lambda result: table(result["variants"]),
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ longer to compute than to read, and weights that stay in its caches need not be 
 import argparse
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -264,18 +263,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = run(args)
-        print(table(result))
-        name = common.slug(f"generate-{args.shape}")
-        written = common.write(result, args.out, name=name)
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    name = common.slug(f"generate-{args.shape}")
+    return common.finish(lambda: run(args), args.out, name=name, table=table)
 
 
 if __name__ == "__main__":

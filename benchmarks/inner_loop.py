@@ -36,7 +36,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -418,18 +417,8 @@ def table(result: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = run(args)
-        print(table(result))
-        name = common.slug(f"inner_loop-{args.shape}")
-        written = common.write(result, args.out, name=name)
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    name = common.slug(f"inner_loop-{args.shape}")
+    return common.finish(lambda: run(args), args.out, name=name, table=table)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import functools
 import json
 import re
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -370,16 +369,7 @@ def lines(name: str, result: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = run(args)
-        written = common.write(result, args.out, name="lora_ops")
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return common.finish(lambda: run(args), args.out, name="lora_ops")
 
 
 if __name__ == "__main__":

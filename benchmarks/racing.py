@@ -20,7 +20,6 @@ Each run has a workdir under `--workdir`; a finished one is only read.
 import argparse
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -370,17 +369,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = benchmark(args)
-        print(f"\n{table(result)}")
-        written = common.write(result, args.out, name="racing")
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return common.finish(lambda: benchmark(args), args.out, name="racing", table=table)
 
 
 if __name__ == "__main__":

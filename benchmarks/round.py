@@ -22,7 +22,6 @@ reference over them; that one is null for anything but its round.
 import argparse
 import ast
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -342,18 +341,8 @@ def table(result: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = run(args)
-        print(table(result))
-        name = common.slug(f"round-{args.shape}")
-        written = common.write(result, args.out, name=name)
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    name = common.slug(f"round-{args.shape}")
+    return common.finish(lambda: run(args), args.out, name=name, table=table)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ compiled before the clock starts; medians over `--repeats`.
 import argparse
 import dataclasses
 import functools
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -198,17 +197,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = run(args)
-        name = common.slug(f"scaling-{args.shape}")
-        written = common.write(result, args.out, name=name)
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    name = common.slug(f"scaling-{args.shape}")
+    return common.finish(lambda: run(args), args.out, name=name)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ passages. Over the seeds it has a mean, and an interval of Student's t.
 import argparse
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,17 +154,9 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    try:
-        result = benchmark(args)
-        print(f"\n{table(result)}")
-        written = common.write(result, args.out, name="tiny_seeds")
-        if written is not None:
-            print(f"written: {written}")
-        print(common.line(result))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return common.finish(
+        lambda: benchmark(args), args.out, name="tiny_seeds", table=table
+    )
 
 
 if __name__ == "__main__":

@@ -82,22 +82,23 @@ def row[Item](
     for g in graded:
         nothing = [run.task.untried] * run.exp.scale.heldout_seeds
         by_item[g.edit.item] += [mean(scores) for scores in g.scores] or nothing
+    lines = scoring.lines_trained(run, items, graded)
     return LadderRow(
         name,
         values=tuple(mean(values) for values in by_item),
         empty_rate=empty_rate([a for g in graded for t in g.trials for a in t.answers]),
         missing=sum(s is None for g in graded for scores in g.scores for s in scores),
         failed=sum(bool(t.failed) for g in graded for t in g.trials),
-        counts=counts(graded) | scoring.lines_trained(run, items, graded),
+        counts=counts(graded) | scoring.total(lines),
         edits=[
             scoring.edit_row(
                 run,
                 g,
                 items,
                 arm=name,
-                cut=scoring.lines_trained(run, items, [g])["cut"],
+                cut=trained.cut,
             )
-            for g in graded
+            for g, trained in zip(graded, lines, strict=True)
         ],
     )
 

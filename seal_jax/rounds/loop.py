@@ -11,7 +11,15 @@ from typing import Any
 
 from seal_jax.analysis import plateau
 from seal_jax.generation import policies
-from seal_jax.rounds import control, ladder, ladder_rows, learn, rest_em, summary
+from seal_jax.rounds import (
+    control,
+    ladder,
+    ladder_rows,
+    learn,
+    rest_em,
+    scoring,
+    summary,
+)
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.ladder_rows import LadderRow, RowKind
 from seal_jax.rounds.settings import StopConfig
@@ -104,8 +112,9 @@ def all_rounds[Item](
         policy, name = done.policy, ladder_rows.round_name(index)
         if not done.kept:
             run.say(summary.nothing_kept(name, done.graded))
-        edits += summary.edit_rows(run, items, done, index)
-        lines.append(summary.round_line(run, items, done, index))
+        trained = scoring.lines_trained(run, items, done.graded)
+        edits += summary.edit_rows(run, items, done, index, trained)
+        lines.append(summary.round_line(run, items, done, index, trained))
         past.append(done.kept_edits)
         learn.save_policy(run, policy, workdir, round_index=index)
         if distributed.leads():

@@ -13,7 +13,7 @@ from seal_jax.rounds.experiment import Experiment, Rounds
 from seal_jax.rounds.graded import Exam, Graded, Trial, decided, mean
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
-from seal_jax.tasks.base import Edit
+from seal_jax.tasks.base import Edit, Lines
 
 
 def reward[Item](
@@ -224,11 +224,16 @@ def score_answers[Item](
 
 def lines_trained[Item](
     run: Run[Experiment, Item], items: Sequence[Item], graded: Sequence[Graded]
-) -> dict[str, int]:
-    """Training lines of the edits that were trained, and those cut, each once."""
-    counts = [
-        run.task.count_lines(items[g.edit.item], g.edit) for g in graded if g.trials
+) -> list[Lines]:
+    """Training lines of each edit, each once; none of one that was not trained."""
+    return [
+        run.task.count_lines(items[g.edit.item], g.edit) if g.trials else Lines(0, 0)
+        for g in graded
     ]
+
+
+def total(counts: Sequence[Lines]) -> dict[str, int]:
+    """All lines, and how many of them are cut."""
     return {
         "lines": sum(count.lines for count in counts),
         "cut": sum(count.cut for count in counts),

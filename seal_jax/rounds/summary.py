@@ -12,14 +12,19 @@ from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Graded, mean
 from seal_jax.rounds.rest_em import Outcome
 from seal_jax.rounds.trials import Run
+from seal_jax.tasks.base import Lines
 
 
 def round_line[Item](
-    run: Run[Rounds, Item], items: Sequence[Item], done: Outcome, round_index: int
+    run: Run[Rounds, Item],
+    items: Sequence[Item],
+    done: Outcome,
+    round_index: int,
+    lines: Sequence[Lines],
 ) -> dict[str, Any]:
-    """All that the summary says about a round."""
+    """All that the summary says about a round; `lines`: of each edit, as trained."""
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
-    line |= scoring.lines_trained(run, items, done.graded)
+    line |= scoring.total(lines)
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
     if run.exp.select.trains:
         line |= agreement_line(run.exp.select.measured, len(items), done.graded)
@@ -27,9 +32,13 @@ def round_line[Item](
 
 
 def edit_rows[Item](
-    run: Run[Rounds, Item], items: Sequence[Item], done: Outcome, round_index: int
+    run: Run[Rounds, Item],
+    items: Sequence[Item],
+    done: Outcome,
+    round_index: int,
+    lines: Sequence[Lines],
 ) -> list[dict[str, Any]]:
-    """The round's edits as rows of edits.jsonl."""
+    """The round's edits as rows of edits.jsonl; `lines` as for `round_line`."""
     return [
         scoring.edit_row(
             run,
@@ -37,9 +46,9 @@ def edit_rows[Item](
             items,
             round=round_index,
             kept=i in done.kept,
-            cut=scoring.lines_trained(run, items, [g])["cut"],
+            cut=trained.cut,
         )
-        for i, g in enumerate(done.graded)
+        for i, (g, trained) in enumerate(zip(done.graded, lines, strict=True))
     ]
 
 

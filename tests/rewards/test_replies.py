@@ -135,8 +135,10 @@ def test_any_text_is_read(reply):
     "unit",
     ["<", "\n", " ", "no. ", "yes ", "<|channel|>", "-", "\\", "</think>", "<think"],
 )
-def test_long_replies_are_read_at_once(unit):
-    replies.verdict(unit * (200_000 // len(unit)))
+def test_long_replies_come_to_their_end(unit):
+    # A pattern that tries again from every character would take hours.
+    want = {"no. ": False, "yes ": True}.get(unit)
+    assert replies.verdict(unit * (200_000 // len(unit))) is want
 
 
 # Chat completions

@@ -22,7 +22,7 @@ from seal_jax.rounds import (
 )
 from seal_jax.rounds.graded import Graded, Trial
 from seal_jax.runtime import checkpoint
-from seal_jax.tasks.base import Edit
+from seal_jax.tasks.base import Edit, Lines
 from seal_jax.tasks.passage import Passage, Question
 from seal_jax.training import imitate
 
@@ -306,8 +306,9 @@ def test_a_round_learns_where_and_what_it_is_told(
         "consume": consume,
     }
     assert done.policy is following and done.kept == [0] and done.kept_edits == [edit]
-    line = summary.round_line(run, PASSAGES[:1], done, 2)
+    line = summary.round_line(run, PASSAGES[:1], done, 2, [Lines(3, 1)])
     assert line["kept"] == 1 and line["novelty"]["words"] == 1
+    assert (line["lines"], line["cut"]) == (3, 1)
 
 
 # Whose weights are whose
