@@ -299,7 +299,7 @@ def finish(
     try:
         result = run()
         if table is not None:
-            print(f"\n{table(result)}")
+            print(table(result))
         written = write(result, out, name=name)
         if written is not None:
             print(f"written: {written}")
