@@ -135,7 +135,7 @@ class _Count:
 def _trained(parts: list[tuple], count: _Count) -> packed.TrainedAdapters:
     adapters, losses, finite = zip(*parts, strict=True)
     return packed.TrainedAdapters(
-        jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *adapters),
+        jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *adapters),
         np.concatenate(losses),
         np.concatenate(finite),
         count.tokens,

@@ -239,7 +239,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     arch = hf_config.parse(common.shape(args.shape).config(), dtype=args.dtype)
     arch = dataclasses.replace(arch, kernel=args.kernel)
     lora.check(arch, targets=TARGETS, rank=args.rank, name="lora")
-    make = jax.jit(lambda key: sample.by_layer(decoder.init_params(key, arch)))
+    make = jax.jit(lambda key: decoder.init_params(key, arch))
     params = make(jax.random.key(0))
     bandwidth = copy_rate(args.copy_mib << 20, repeats=args.repeats)
     cases = [

@@ -129,18 +129,15 @@ def weakened(block: lora.Tree, scale_S: Array) -> lora.Tree:
     """
 
     def scaled(leaf: Array, factor_S: Array) -> Array:
-        shape = (1, len(factor_S), 1, 1)
+        shape = (len(factor_S), 1, 1)
         used = (scale_S > 0).reshape(shape)
         factor = factor_S.reshape(shape).astype(leaf.dtype)
         return jnp.where(used, leaf * factor, 0)
 
     ones_S = jnp.ones_like(scale_S)
-    return {
-        "layers": {
-            name: {"a": scaled(ab["a"], ones_S), "b": scaled(ab["b"], scale_S)}
-            for name, ab in block["layers"].items()
-        }
-    }
+    return lora.per_linear(
+        block, lambda ab: {"a": scaled(ab["a"], ones_S), "b": scaled(ab["b"], scale_S)}
+    )
 
 
 @functools.partial(jax.jit, static_argnames="rank")
@@ -151,8 +148,7 @@ def kept_apart(stack: lora.Tree, *, rank: int) -> lora.Tree:
     """
 
     def apart(leaf: Array) -> Array:
-        layers, _, _, width = leaf.shape
-        rows = leaf.reshape(layers, -1, rank, width)
-        return jnp.pad(rows, ((0, 0), (0, 1), (0, 0), (0, 0)))
+        rows = leaf.reshape(-1, rank, leaf.shape[-1])
+        return jnp.pad(rows, ((0, 1), (0, 0), (0, 0)))
 
     return jax.tree.map(apart, stack)

@@ -167,7 +167,7 @@ def train(
     )
     parts = [pool.trained for pool in trained]
     adapters = jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves, axis=1), *(p.adapters for p in trained)
+        lambda *leaves: jnp.concatenate(leaves), *(p.adapters for p in trained)
     )
     return Candidates(
         adapters,

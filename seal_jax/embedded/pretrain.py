@@ -213,22 +213,30 @@ def make_schedule(cfg: PretrainConfig, peak: float) -> optax.Schedule:
 
 
 def make_optimizer(cfg: PretrainConfig) -> optax.GradientTransformation:
-    """Muon for the stacked matrices, Adam for the rest (Jordan et al. 2024).
+    """Muon for the layers' matrices, Adam for the rest (Jordan et al. 2024).
 
     At this size Muon reached AdamW's loss in about half the steps, for 10 % more time.
     """
-    per_layer_matrix = optax.contrib.MuonDimensionNumbers(
-        reduction_axis=1, output_axis=2
-    )
+    matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=0, output_axis=1)
+
+    def of_layers(params: dict) -> dict:
+        return {
+            name: jax.tree.map(
+                lambda x: (
+                    matrix if name.startswith("layers_") and x.ndim == 2 else None
+                ),
+                part,
+            )
+            for name, part in params.items()
+        }
+
     return optax.contrib.muon(
         make_schedule(cfg, cfg.muon_learning_rate),
         ns_steps=4,
         weight_decay=cfg.weight_decay,
         adam_b2=0.98,
         adam_learning_rate=make_schedule(cfg, cfg.adam_learning_rate),
-        muon_weight_dimension_numbers=functools.partial(
-            jax.tree.map, lambda leaf: per_layer_matrix if leaf.ndim == 3 else None
-        ),
+        muon_weight_dimension_numbers=of_layers,
     )
 
 
@@ -274,12 +282,14 @@ def init_params(seed: int, arch: decoder.Arch) -> dict:
     """
     rng = np.random.default_rng(seed)
     params = jax.tree.map(np.array, decoder.init_params(jax.random.key(seed), arch))
-    layers, d, h = params["layers"], arch.width, arch.head_dim
+    layers = [params[decoder.layer_name(i)] for i in range(arch.layers)]
+    d, h = arch.width, arch.head_dim
     for name, (fan_in, _) in arch.linears().items():
         gain = fan_in**-0.5 / 0.02
         if name in ("o_proj", "down_proj"):
             gain /= (2 * arch.layers) ** 0.5
-        layers[name]["kernel"] *= gain
+        for layer in layers:
+            layer[name]["kernel"] *= gain
     # Embeddings: the first half of the width, less one dimension that is constant.
     content, constant = d // 2 - 1, d // 2 - 1
     params["embed"] *= 0.127 / 0.02
@@ -302,9 +312,9 @@ def init_params(seed: int, arch: decoder.Arch) -> dict:
         span = slice(head * h, (head + 1) * h)
         for name, kernel in kernels.items():
             if name == "o":
-                layers["o_proj"]["kernel"][layer][span] = kernel.T
+                layers[layer]["o_proj"]["kernel"][span] = kernel.T
             else:
-                layers[f"{name}_proj"]["kernel"][layer][:, span] = kernel
+                layers[layer][f"{name}_proj"]["kernel"][:, span] = kernel
 
     shared = subspace()
     stored = [np.eye(d)[:, d // 2 + i * h : d // 2 + (i + 1) * h] for i in (0, 1)]

@@ -171,7 +171,6 @@ class Device:
     """The device's programs, with all that stays the same while requests pass."""
 
     params: dict
-    layered: dict
     adapters: lora.Tree | None
     keys: Array
     limits: np.ndarray | None
@@ -218,7 +217,7 @@ class Device:
 
     def decode(self, rows: sample.Rows, until: int) -> tuple[sample.Rows, int]:
         rows, steps = sample.decode(
-            self.layered, rows, until, STEPS, arch=self.arch, cfg=self.cfg
+            self.params, rows, until, STEPS, arch=self.arch, cfg=self.cfg
         )
         return rows, int(steps)
 
@@ -272,9 +271,8 @@ def run(
     sizes = Sizes(pages, per_page, some, width)
 
     keys = meshes.put(keys, mesh)
-    layered = sample.by_layer(params)
     most = None if limits is None else np.array(limits, np.int32)
-    device = Device(params, layered, adapters, keys, most, arch, cfg, sizes, mesh)
+    device = Device(params, adapters, keys, most, arch, cfg, sizes, mesh)
     queue = Queue(groups, device.read, at_a_time=sizes.some)
     rows, steps = device.empty_rows(), 0
     free, busy = list(range(pages)), dict[int, Waiting]()

@@ -3,7 +3,7 @@
     rows = empty_rows(adapters, key, ...)
     prompts = prefill(params, adapters, slots_G, tokens_GQT, length_GQ, arch=arch)
     rows = admit(rows, prompts, adapters, ..., keys_WQ, arch=arch, cfg=cfg)
-    rows, steps = decode(by_layer(params), rows, until, limit, arch=arch, cfg=cfg)
+    rows, steps = decode(params, rows, until, limit, arch=arch, cfg=cfg)
 
 Rows come in pages, G of Q rows each; a page runs under one adapter of a stack, or under
 none. Which page takes which prompts, and when, is the host's business (`generate`). A
@@ -83,12 +83,12 @@ class Prompts(NamedTuple):
 class Rows(NamedTuple):
     """Pages of rows that decode together, and what these have written so far.
 
-    The pages' adapters are kept with them, layer by layer: picked from the stack once,
-    and not in every layer of every step. A row that is absent is done from the start.
+    The pages' adapters are kept with them: picked from the stack once, and not in every
+    step. A row that is absent is done from the start.
     """
 
     cache: kv_cache.Cache  # of G * Q rows and S slots, filled up to `length_GQ`
-    delta: tuple[dict, ...] | None  # of [G, R, D] and [G, R, F]
+    delta: lora.Tree | None  # of [G, R, D] and [G, R, F]
     keys_GQ: Array
     token_GQ: Array  # what is read next, into slot `length_GQ`
     length_GQ: Array
@@ -127,15 +127,9 @@ def prefill(
     return Prompts(cache, decoder.logits(params, arch, hidden_GQD), length_GQ)
 
 
-@jax.jit
-def by_layer(params: dict) -> dict:
-    """The base parameters as `decode` takes them; they share no memory with these."""
-    return {**params, "layers": kv_cache.unstack(params["layers"])}
-
-
 def _new_rows(
     cache: kv_cache.Cache,
-    delta: tuple[dict, ...] | None,
+    delta: lora.Tree | None,
     keys_GQ: Array,
     length_GQ: Array,
     limit_GQ: Array | None,
@@ -157,20 +151,18 @@ def _new_rows(
     )
 
 
-def pick(
-    adapters: lora.Tree | None, slots_G: Array, dtype: str
-) -> tuple[dict, ...] | None:
-    """The pages' own adapters, layer by layer; zeros for a slot outside the stack."""
+def pick(adapters: lora.Tree | None, slots_G: Array, dtype: str) -> lora.Tree | None:
+    """The pages' own adapters; zeros for a slot outside the stack."""
     if adapters is None:
         return None
-    count = jax.tree.leaves(adapters)[0].shape[1]
+    count = len(jax.tree.leaves(adapters)[0])
     past_end_G = jnp.where(slots_G < 0, count, slots_G)  # -1 would be the last one
 
     def pick(leaf: Array) -> Array:
-        picked = leaf.at[:, past_end_G].get(mode="fill", fill_value=0)
+        picked = leaf.at[past_end_G].get(mode="fill", fill_value=0)
         return picked.astype(dtype)
 
-    return kv_cache.unstack(jax.tree.map(pick, adapters["layers"]))
+    return jax.tree.map(pick, adapters)
 
 
 @functools.partial(
@@ -297,7 +289,7 @@ def decode(
     """Continues all rows until `until` pages are finished, or for `limit` steps.
 
     Args:
-      params: base parameters `by_layer`.
+      params: base parameters.
       rows: what to continue; donated.
       until, limit: int32 scalars; pages of absent rows count as finished.
       arch: the decoder.

@@ -3,8 +3,10 @@
     hidden_BTD, _ = model.hidden(base, delta, cfg, tokens_BT, positions_BT, mask_BTS)
     logits_BTV = model.logits(base, cfg, hidden_BTD)
 
-`delta` is data (see `lora.py`); without it the base model runs. Layers are stacked on
-a leading axis and scanned, so compile time does not grow with depth.
+`delta` is data (see `lora.py`); without it the base model runs. Every layer has weights
+of its own, `params["layers_0"]` and so on, and the layers are a loop in Python: a scan
+over stacked ones would copy each layer's weights out of the stack, twice in a training
+step (53 GB at 7B), to save compile time.
 
 Dimension key, used as a suffix of array names throughout the project:
 
@@ -134,9 +136,8 @@ class Linear(nn.Module):
 
 # Elementwise work and attention are cheap to do again in the backward pass and dear to
 # keep: at 7B, float32 norms and the probabilities of all layers would take more memory
-# than every matmul input together. No barrier against common subexpressions is needed
-# inside a scan: its two passes are separate loops.
-recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+# than every matmul input together.
+recomputed = jax.checkpoint
 
 
 class RMSNorm(nn.Module):
@@ -257,7 +258,7 @@ def swiglu(gate: Array, up: Array) -> Array:
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; the unit that `nn.scan` repeats."""
+    """Pre-norm transformer block: one layer."""
 
     cfg: Arch
 
@@ -294,7 +295,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The stack: embedding, scanned blocks, final norm; `unembed` gives logits."""
+    """The stack: embedding, blocks, final norm; `unembed` gives logits."""
 
     cfg: Arch
 
@@ -304,15 +305,7 @@ class Decoder(nn.Module):
         self.embed = self.param("embed", init, (cfg.vocab, cfg.width), dtype)
         if not cfg.tied:
             self.lm_head = self.param("lm_head", init, (cfg.width, cfg.vocab), dtype)
-        # Any: the annotation flax infers from its default, int, is too narrow.
-        in_axes: Any = (nn.broadcast, nn.broadcast, 0)
-        self.layers = nn.scan(
-            Block,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
-            in_axes=in_axes,
-            length=cfg.layers,
-        )(cfg)
+        self.layers = [Block(cfg) for _ in range(cfg.layers)]
         self.final_norm = RMSNorm(cfg.norm_eps, dtype)
 
     def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None):
@@ -326,11 +319,14 @@ class Decoder(nn.Module):
 
         Returns:
           `(hidden_BTD, cache)`: hidden states after the final norm, and None or
-          `{"k", "v"}` of `[L, B, K, T, H]` (see `kv_cache`).
+          each layer's `{"k", "v"}`, `[B, K, T, H]` (see `kv_cache`).
         """
         x_BTD, rope = self.embedded(tokens_BT, positions_BT)
-        x_BTD, cache = self.layers(x_BTD, rope, mask_BTS, cache)
-        return self.final_norm(x_BTD), cache
+        kept = []
+        for layer in self.layers:
+            x_BTD, kv = layer(x_BTD, rope, mask_BTS, cache)
+            kept.append(kv)
+        return self.final_norm(x_BTD), None if cache is None else tuple(kept)
 
     def embedded(self, tokens_BT, positions_BT):
         """What the first layer takes: `x_BTD`, and the rotary cosines and sines."""
@@ -348,6 +344,11 @@ class Decoder(nn.Module):
         )
 
 
+def layer_name(index: int) -> str:
+    """A layer's name in the tree of parameters, and in a delta's."""
+    return f"layers_{index}"
+
+
 def init_params(key: Array, cfg: Arch) -> dict:
     """Random parameters, normal(0.02), in `cfg.dtype`."""
     tokens = jnp.zeros((1, 2), jnp.int32)
@@ -363,7 +364,7 @@ def hidden(
     positions_BT: Array,
     mask_BTS: Array,
     cache: tuple[()] | None = None,
-) -> tuple[Array, dict[str, Array] | None]:
+) -> tuple[Array, tuple[dict[str, Array], ...] | None]:
     """Hidden states after the final norm, `[B, T, D]`, and keys and values if asked.
 
     Args:

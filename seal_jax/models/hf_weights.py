@@ -1,7 +1,7 @@
 """Weights of a Hugging Face directory, streamed into our tree and back.
 
-A leaf of our tree stacks one tensor of every layer, with kernels `[in, out]` where
-torch keeps `[out, in]`. Leaves are filled one at a time, straight from the mapped files
+A leaf of our tree is one tensor of theirs, with kernels `[in, out]` where torch keeps
+`[out, in]`. Leaves are filled one at a time, straight from the mapped files
 and only with the slices a device needs, so that the host never holds the model.
 """
 
@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 from jax.sharding import Sharding
 
-from seal_jax.models.decoder import Arch
+from seal_jax.models.decoder import Arch, layer_name
 from seal_jax.models.parameters import Leaf, flat, leaf_shapes, nested
 from seal_jax.runtime import files, reading
 
@@ -31,49 +31,46 @@ MAX_SHARD_BYTES = 5_000_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Where one kind of tensor lives: its name in the files, its path in our tree."""
+    """Where a tensor lives: its name in the files, its path in our tree."""
 
-    name: str  # with "{}" for the layer, if there is one tensor per layer
+    name: str
     path: Leaf
     transpose: bool = False
 
-    @property
-    def stacked(self) -> bool:
-        return "{}" in self.name
 
-    def names(self, layers: int) -> list[str]:
-        return (
-            [self.name.format(i) for i in range(layers)]
-            if self.stacked
-            else [self.name]
-        )
-
-
-def _rules() -> tuple[Rule, ...]:
-    block = "model.layers.{}."
-    attention = [f"{n}_proj" for n in "qkvo"]
-    mlp = ["gate_proj", "up_proj", "down_proj"]
+def _rules(cfg: Arch) -> list[Rule]:
+    """The tensors of a model, those of a layer side by side."""
     rules = [
         Rule("model.embed_tokens.weight", ("embed",)),
         Rule("model.norm.weight", ("final_norm", "scale")),
         Rule("lm_head.weight", ("lm_head",), transpose=True),
     ]
-    for name, ours in (
-        ("input_layernorm", "input_norm"),
-        ("post_attention_layernorm", "post_norm"),
-        ("self_attn.q_norm", "q_norm"),
-        ("self_attn.k_norm", "k_norm"),
-    ):
-        rules.append(Rule(f"{block}{name}.weight", ("layers", ours, "scale")))
-    for part, linears in (("self_attn", attention), ("mlp", mlp)):
-        for name in linears:
-            stem = f"{block}{part}.{name}"
-            rules.append(Rule(f"{stem}.weight", ("layers", name, "kernel"), True))
-            rules.append(Rule(f"{stem}.bias", ("layers", name, "bias")))
-    return tuple(rules)
+    for index in range(cfg.layers):
+        ours = layer_name(index)
+        rules += [
+            dataclasses.replace(
+                rule, name=f"model.layers.{index}.{rule.name}", path=(ours, *rule.path)
+            )
+            for rule in _IN_A_LAYER
+        ]
+    return rules
 
 
-RULES = _rules()
+def _in_a_layer() -> list[Rule]:
+    rules = [
+        Rule("input_layernorm.weight", ("input_norm", "scale")),
+        Rule("post_attention_layernorm.weight", ("post_norm", "scale")),
+        Rule("self_attn.q_norm.weight", ("q_norm", "scale")),
+        Rule("self_attn.k_norm.weight", ("k_norm", "scale")),
+    ]
+    for part, names in (("self_attn", "qkvo"), ("mlp", ("gate", "up", "down"))):
+        for name in (f"{short}_proj" for short in names):
+            rules.append(Rule(f"{part}.{name}.weight", (name, "kernel"), True))
+            rules.append(Rule(f"{part}.{name}.bias", (name, "bias")))
+    return rules
+
+
+_IN_A_LAYER = _in_a_layer()
 _AGAIN = "download the weights again"
 _SHARD = re.compile(r"[A-Za-z0-9_][\w.-]*\.safetensors", re.ASCII)
 # Buffers that old exports saved beside the weights; they are computed, not learnt.
@@ -113,13 +110,11 @@ def load_params(path: str | Path, cfg: Arch, *, sharding: Any = None) -> dict:
         if cfg.tied and "lm_head.weight" in tensors:
             _check_tied(path, tensors)
         _check_names(path, cfg, tensors, leaves)
-        for rule in RULES:
+        for rule in _rules(cfg):
             if rule.path in leaves:
-                slices = [tensors[name] for name in rule.names(cfg.layers)]
-                _check_slices(path, rule, slices, leaves[rule.path].shape)
-                out[rule.path] = _place(
-                    rule, slices, leaves[rule.path], shardings[rule.path]
-                )
+                part, leaf = tensors[rule.name], leaves[rule.path]
+                _check_part(path, rule, part, leaf.shape)
+                out[rule.path] = _place(rule, part, leaf, shardings[rule.path])
     return nested(out)
 
 
@@ -224,16 +219,14 @@ def _check_tied(path: Path, tensors: dict[str, Any]) -> None:
 
 
 def _check_names(path: Path, cfg: Arch, tensors, leaves) -> None:
-    patterns = [re.compile(re.escape(r.name).replace(r"\{\}", r"\d+")) for r in RULES]
-    wanted = {
-        name: None
-        for rule in RULES
-        if rule.path in leaves
-        for name in rule.names(cfg.layers)
-    }
+    rules = _rules(cfg)
+    in_a_layer = [re.escape(rule.name) for rule in _IN_A_LAYER]
+    known = re.compile(rf"model\.layers\.\d+\.({'|'.join(in_a_layer)})")
+    wanted = {rule.name: None for rule in rules if rule.path in leaves}
+    names = {rule.name for rule in rules}
     unmapped, surplus = [], []
     for name in tensors:
-        if not any(pattern.fullmatch(name) for pattern in patterns):
+        if name not in names and not known.fullmatch(name):
             unmapped.append(name)
         elif name not in wanted:
             surplus.append(name)
@@ -259,30 +252,28 @@ def _missing_fix(missing: list[str]) -> str:
     return _AGAIN
 
 
-def _check_slices(path: Path, rule: Rule, slices: list, shape) -> None:
-    inner = shape[1:] if rule.stacked else shape
-    want = list(reversed(inner) if rule.transpose else inner)
-    for name, part in zip(rule.names(len(slices)), slices, strict=True):
-        if part.get_shape() != want:
-            raise ValueError(
-                f"{path}: tensor {name} has shape {part.get_shape()}, and config.json "
-                f"implies {want}; the two must belong to the same model"
-            )
-        if part.get_dtype() not in SOURCE_DTYPES:
-            raise ValueError(
-                f"{path}: tensor {name} is {part.get_dtype()}, and must be one of "
-                f"{list(SOURCE_DTYPES)}; use the unquantized release of the model"
-            )
+def _check_part(path: Path, rule: Rule, part: Any, shape: tuple[int, ...]) -> None:
+    want = list(reversed(shape) if rule.transpose else shape)
+    if part.get_shape() != want:
+        raise ValueError(
+            f"{path}: tensor {rule.name} has shape {part.get_shape()}, and config.json "
+            f"implies {want}; the two must belong to the same model"
+        )
+    if part.get_dtype() not in SOURCE_DTYPES:
+        raise ValueError(
+            f"{path}: tensor {rule.name} is {part.get_dtype()}, and must be one of "
+            f"{list(SOURCE_DTYPES)}; use the unquantized release of the model"
+        )
 
 
-def _place(rule: Rule, slices: list, leaf, sharding: Sharding | None) -> jax.Array:
+def _place(rule: Rule, part: Any, leaf: Any, sharding: Sharding | None) -> jax.Array:
     """One leaf on its devices; equal shards are read once."""
     cache: dict[tuple, np.ndarray] = {}
 
     def read(index: Any) -> np.ndarray:
         bounds = tuple(s.indices(n)[:2] for s, n in zip(index, leaf.shape, strict=True))
         if bounds not in cache:
-            cache[bounds] = _read(rule, slices, bounds, leaf.dtype)
+            cache[bounds] = _read(rule, part, bounds, leaf.dtype)
         return cache[bounds]
 
     if sharding is None:
@@ -290,22 +281,16 @@ def _place(rule: Rule, slices: list, leaf, sharding: Sharding | None) -> jax.Arr
     return jax.make_array_from_callback(leaf.shape, sharding, read)
 
 
-def _read(rule: Rule, slices: list, bounds, dtype) -> np.ndarray:
+def _read(rule: Rule, part: Any, bounds: tuple, dtype: Any) -> np.ndarray:
     out = np.empty([stop - start for start, stop in bounds], dtype)
-    if rule.stacked:
-        first, last = bounds[0]
-        parts, targets, inner = slices[first:last], out, bounds[1:]
-    else:
-        parts, targets, inner = slices, out[None], bounds
-    region = tuple(slice(*pair) for pair in inner)
-    for part, target in zip(parts, targets, strict=True):
-        with reading.boundary(
-            f"tensor {rule.name}", wrong="cannot be read", fix=_AGAIN, foreign=True
-        ):
-            if rule.transpose:
-                target.T[...] = part[region[::-1]]
-            else:
-                target[...] = part[region]
+    region = tuple(slice(*pair) for pair in bounds)
+    with reading.boundary(
+        f"tensor {rule.name}", wrong="cannot be read", fix=_AGAIN, foreign=True
+    ):
+        if rule.transpose:
+            out.T[...] = part[region[::-1]]
+        else:
+            out[...] = part[region]
     return out
 
 
@@ -353,25 +338,22 @@ def save_params(
 def _shards(cfg: Arch, flat: dict, limit: int) -> list[list[str]]:
     """The names of each file, in the order in which `_tensors` yields them."""
     groups, used = [[]], 0
-    for rule in RULES:
+    for rule in _rules(cfg):
         if rule.path in flat:
-            names = rule.names(cfg.layers)
-            size = flat[rule.path].nbytes // len(names)
-            for name in names:
-                if used + size > limit and groups[-1]:
-                    groups.append([])
-                    used = 0
-                groups[-1].append(name)
-                used += size
+            size = flat[rule.path].nbytes
+            if used + size > limit and groups[-1]:
+                groups.append([])
+                used = 0
+            groups[-1].append(rule.name)
+            used += size
     return groups
 
 
 def _tensors(cfg: Arch, flat: dict) -> Iterator[np.ndarray]:
-    for rule in RULES:
+    for rule in _rules(cfg):
         if rule.path in flat:
             leaf = np.asarray(flat[rule.path])
-            for part in leaf if rule.stacked else leaf[None]:
-                yield np.ascontiguousarray(part.T if rule.transpose else part)
+            yield np.ascontiguousarray(leaf.T if rule.transpose else leaf)
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:

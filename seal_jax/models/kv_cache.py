@@ -40,7 +40,7 @@ def read(
     """
     b, t = tokens_BT.shape
     is_key_BT = jnp.arange(t)[None, :] < length_B[:, None]
-    hidden_BTD, stacked = decoder.hidden(
+    read: Any = decoder.hidden(
         params,
         delta,
         cfg,
@@ -49,18 +49,13 @@ def read(
         decoder.causal_mask(is_key_BT),
         (),
     )
-    return hidden_BTD[jnp.arange(b), jnp.maximum(length_B - 1, 0)], unstack(stacked)
-
-
-def unstack(layers: Any) -> tuple[Any, ...]:
-    """A tree stacked on L as one tree for each layer."""
-    leaves, structure = jax.tree.flatten(layers)
-    return tuple(structure.unflatten(layer) for layer in zip(*leaves, strict=True))
+    hidden_BTD, cache = read
+    return hidden_BTD[jnp.arange(b), jnp.maximum(length_B - 1, 0)], cache
 
 
 def step(
     params: dict,
-    delta: tuple[dict, ...] | None,
+    delta: lora.Tree | None,
     cfg: decoder.Arch,
     token_B: Array,
     length_B: Array,
@@ -68,12 +63,9 @@ def step(
 ) -> tuple[Array, Cache]:
     """One more token in every row: its hidden state `[B, D]`, and the cache with it.
 
-    The layers are not scanned: a scan copies each one's weights and cache out of their
-    stacks before it uses them, and decoding does little else than read them once.
-
     Args:
-      params: base parameters with `layers` as a tuple (`unstack`).
-      delta: None, or each layer's adapters, for equal runs of consecutive rows.
+      params: base parameters.
+      delta: None, or adapters for equal runs of consecutive rows.
       cfg: the decoder.
       token_B: the tokens.
       length_B: the slots they go to; they attend to these and all before.
@@ -85,8 +77,10 @@ def step(
     )
     x_B1D, rope = embedded
     new_cache = []
-    for i, layer in enumerate(params["layers"]):
-        weights = {"params": layer} | ({} if delta is None else {"lora": delta[i]})
+    for i in range(cfg.layers):
+        name = decoder.layer_name(i)
+        weights = {"params": params[name]}
+        weights |= {} if delta is None else {"lora": delta[name]}
         applied: Any = decoder.Block(cfg).apply(
             weights, x_B1D, rope, None, cache[i], length_B
         )

@@ -1,18 +1,20 @@
 """LoRA deltas as plain trees (Hu et al. 2021), mirroring the paths they modify.
 
-    {"layers": {"q_proj": {"a": [L, R, D], "b": [L, R, F]}, ...}}
+    {"layers_0": {"q_proj": {"a": [R, D], "b": [R, F]}, ...}, "layers_1": ...}
 
 `b` is stored `[R, F]` so that forward and backward share one kernel layout. Many
-adapters are stacked on a second axis, `[L, A, R, D]`, since the model scans over L.
+adapters are stacked on the first axis of every leaf, `[A, R, D]`.
 Adapters are float32 over any base dtype. The scale alpha / R is folded into `b` by
 `scaled` when a delta is applied, so that the model knows nothing of it.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from seal_jax.models.decoder import Arch
+from seal_jax.models.decoder import Arch, layer_name
 
 type Tree = dict
 
@@ -45,36 +47,45 @@ def init(key: Array, cfg: Arch, *, targets: tuple[str, ...], rank: int) -> Tree:
     """
     check(cfg, targets=targets, rank=rank)
     linears = cfg.linears()
-
-    def fresh(index: int, name: str) -> dict[str, Array]:
-        d, f = linears[name]
-        bound = d**-0.5
-        a_LRD = jax.random.uniform(
-            jax.random.fold_in(key, index),
-            (cfg.layers, rank, d),
-            jnp.float32,
-            -bound,
-            bound,
-        )
-        return {"a": a_LRD, "b": jnp.zeros((cfg.layers, rank, f), jnp.float32)}
-
-    # fold_in by the layer's place in the model, so that adding a target leaves the
-    # draws of the others as they were.
     names = list(linears)
-    return {"layers": {t: fresh(names.index(t), t) for t in targets}}
+
+    def a_of_layers(name: str) -> Array:
+        # fold_in by the linear's place in a layer, so that adding a target leaves the
+        # draws of the others as they were.
+        d, _ = linears[name]
+        own, bound = jax.random.fold_in(key, names.index(name)), d**-0.5
+        shape = (cfg.layers, rank, d)
+        return jax.random.uniform(own, shape, jnp.float32, -bound, bound)
+
+    drawn = {name: a_of_layers(name) for name in targets}
+
+    def layer(index: int) -> dict:
+        return {
+            name: {
+                "a": drawn[name][index],
+                "b": jnp.zeros((rank, linears[name][1]), jnp.float32),
+            }
+            for name in targets
+        }
+
+    return _layers(cfg, layer)
+
+
+def _layers(cfg: Arch, layer: Callable[[int], dict]) -> Tree:
+    return {layer_name(i): layer(i) for i in range(cfg.layers)}
 
 
 def empty(
     cfg: Arch, *, targets: tuple[str, ...], rank: int, adapters: int, dtype: str
 ) -> Tree:
-    """Stacked deltas of zeros, `[L, A, R, .]`, which add nothing until written to."""
+    """Stacked deltas of zeros, `[A, R, .]`, which add nothing until written to."""
 
     def zeros_of(name: str) -> dict[str, Array]:
-        lead = (cfg.layers, adapters, rank)
+        lead = (adapters, rank)
         d, f = cfg.linears()[name]
         return {"a": jnp.zeros((*lead, d), dtype), "b": jnp.zeros((*lead, f), dtype)}
 
-    return {"layers": {name: zeros_of(name) for name in targets}}
+    return _layers(cfg, lambda _: {name: zeros_of(name) for name in targets})
 
 
 def join(first: Tree, second: Tree) -> Tree:
@@ -111,14 +122,17 @@ def write(stack: Tree, block: Tree, at: int | Array) -> Tree:
     return jax.tree.map(put, stack, block)
 
 
+def per_linear(delta: Tree, change: Callable[[dict], dict]) -> Tree:
+    """A delta with `change` made to each linear's `{"a", "b"}`."""
+    return {
+        layer: {name: change(ab) for name, ab in linears.items()}
+        for layer, linears in delta.items()
+    }
+
+
 def scaled(delta: Tree, scale: float) -> Tree:
     """The delta as the model applies it: `b` times alpha / R."""
-    return {
-        "layers": {
-            name: {"a": ab["a"], "b": ab["b"] * scale}
-            for name, ab in delta["layers"].items()
-        }
-    }
+    return per_linear(delta, lambda ab: {"a": ab["a"], "b": ab["b"] * scale})
 
 
 def merge(params: Tree, delta: Tree) -> Tree:
@@ -130,15 +144,16 @@ def merge(params: Tree, delta: Tree) -> Tree:
     anew. The draw's seed is the delta itself: the same delta merges to the same bits
     again, in a resumed run too.
     """
-    seed = _digest(delta)
-    layers = dict(params["layers"])
-    for index, (name, ab) in enumerate(delta["layers"].items()):
-        kernel = layers[name]["kernel"]
-        update = jnp.einsum("lrd,lrf->ldf", ab["a"], ab["b"])
-        exact = kernel.astype(jnp.float32) + update
-        merged = _rounded(exact, kernel.dtype, jax.random.fold_in(seed, index))
-        layers[name] = {**layers[name], "kernel": merged}
-    return {**params, "layers": layers}
+    seed, merged = _digest(delta), dict(params)
+    for at, (layer, linears) in enumerate(delta.items()):
+        merged[layer] = dict(params[layer])
+        for index, (name, ab) in enumerate(linears.items()):
+            kernel = params[layer][name]["kernel"]
+            update = jnp.einsum("rd,rf->df", ab["a"], ab["b"])
+            key = jax.random.fold_in(jax.random.fold_in(seed, index), at)
+            exact = _rounded(kernel.astype(jnp.float32) + update, kernel.dtype, key)
+            merged[layer][name] = {**params[layer][name], "kernel": exact}
+    return merged
 
 
 def _digest(delta: Tree) -> Array:
@@ -172,13 +187,13 @@ def _rounded(exact: Array, dtype: jnp.dtype, key: Array) -> Array:
 
 
 def stack(adapters: list[Tree]) -> Tree:
-    """Many adapters as one tree, A after L."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *adapters)
+    """Many adapters as one tree, A first."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *adapters)
 
 
 def select(adapters: Tree, index: int | Array) -> Tree:
     """One adapter (or, with an index array, several) out of a stacked tree."""
-    return jax.tree.map(lambda leaf: leaf[:, index], adapters)
+    return jax.tree.map(lambda leaf: leaf[index], adapters)
 
 
 def assign(adapters: Tree, slots_G: Array) -> Tree:
@@ -187,9 +202,4 @@ def assign(adapters: Tree, slots_G: Array) -> Tree:
     The tokens of a batch `[B, T]`, row by row, are cut into G runs of equal length. A
     slot outside the stack is no adapter at all.
     """
-
-    def with_slots(ab: dict[str, Array]) -> dict[str, Array]:
-        slots_LG = jnp.broadcast_to(slots_G, (ab["a"].shape[0], *slots_G.shape))
-        return {**ab, "slots": slots_LG}
-
-    return {"layers": {name: with_slots(ab) for name, ab in adapters["layers"].items()}}
+    return per_linear(adapters, lambda ab: {**ab, "slots": slots_G})

@@ -8,7 +8,7 @@ from flax import traverse_util
 from seal_jax.models import decoder
 from seal_jax.models.decoder import Arch
 
-# A leaf's place in the tree, such as ("layers", "q_proj", "kernel").
+# A leaf's place in the tree, such as ("layers_0", "q_proj", "kernel").
 type Leaf = tuple[str, ...]
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seal_jax.models import hf, hf_weights
-from seal_jax.models.decoder import Arch
+from seal_jax.models.decoder import Arch, layer_name
 from seal_jax.runtime import files, reading
 
 CONFIG = "adapter_config.json"
@@ -58,7 +58,7 @@ def save(
 
     Args:
       path: the directory; an earlier adapter there is replaced.
-      delta: unscaled, `{"layers": {target: {"a": [L, R, D], "b": [L, R, F]}}}`.
+      delta: unscaled, one adapter as `lora` has it.
       cfg: of the base model.
       alpha: LoRA's alpha.
       base_name: hub name or path of the base, recorded for the reader.
@@ -69,12 +69,12 @@ def save(
     """
     tensors: dict[str, np.ndarray] = {}
     rank = _check_delta(delta, cfg)
-    for target, ab in delta["layers"].items():
-        a_LRD, b_LRF = np.asarray(ab["a"]), np.asarray(ab["b"])
-        for layer in range(cfg.layers):
+    for layer in range(cfg.layers):
+        for target, ab in delta[layer_name(layer)].items():
+            a_RD, b_RF = np.asarray(ab["a"]), np.asarray(ab["b"])
             stem = _stem(layer, target)
-            tensors[f"{stem}.lora_A.weight"] = np.ascontiguousarray(a_LRD[layer])
-            tensors[f"{stem}.lora_B.weight"] = np.ascontiguousarray(b_LRF[layer].T)
+            tensors[f"{stem}.lora_A.weight"] = np.ascontiguousarray(a_RD)
+            tensors[f"{stem}.lora_B.weight"] = np.ascontiguousarray(b_RF.T)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -82,7 +82,7 @@ def save(
         "r": rank,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "lora_dropout": 0.0,
-        "target_modules": list(delta["layers"]),
+        "target_modules": list(delta[layer_name(0)]),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -128,26 +128,25 @@ def _load(path: Path, cfg: Arch) -> tuple[dict, float]:
             )
         targets[match[3]] = None
     _check_targets(path, config, targets)
-    layers = {}
-    for target in (name for name in cfg.linears() if name in targets):
+    ordered = [name for name in cfg.linears() if name in targets]
+
+    def take(layer: int, target: str, side: str) -> np.ndarray:
         d, f = cfg.linears()[target]
-        shapes = {"A": (config["r"], d), "B": (f, config["r"])}
-        parts = {
-            side: np.stack(
-                [
-                    _take(
-                        path, tensors, f"{_stem(i, target)}.lora_{side}.weight", shape
-                    )
-                    for i in range(cfg.layers)
-                ]
-            )
-            for side, shape in shapes.items()
+        shape = {"A": (config["r"], d), "B": (f, config["r"])}[side]
+        key = f"{_stem(layer, target)}.lora_{side}.weight"
+        return _take(path, tensors, key, shape)
+
+    delta = {
+        layer_name(i): {
+            target: {
+                "a": jnp.asarray(take(i, target, "A")),
+                "b": jnp.asarray(take(i, target, "B").T),
+            }
+            for target in ordered
         }
-        layers[target] = {
-            "a": jnp.asarray(parts["A"]),
-            "b": jnp.asarray(parts["B"].transpose(0, 2, 1)),
-        }
-    return {"layers": layers}, float(config["lora_alpha"])
+        for i in range(cfg.layers)
+    }
+    return delta, float(config["lora_alpha"])
 
 
 def _stem(layer: int, target: str) -> str:
@@ -156,20 +155,28 @@ def _stem(layer: int, target: str) -> str:
 
 
 def _check_delta(delta: dict, cfg: Arch) -> int:
-    """The rank, if every leaf has the shape the model implies."""
+    """The rank, if every layer has its place and every leaf the model's shape."""
     linears, rank = cfg.linears(), 0
-    for target, ab in delta["layers"].items():
-        rank = rank or ab["a"].shape[1]
-        d, f = linears.get(target, (0, 0))
-        want = (cfg.layers, rank, d), (cfg.layers, rank, f)
-        got = tuple(ab["a"].shape), tuple(ab["b"].shape)
-        if got != want:
-            raise ValueError(
-                f"delta[{target}]: a, b have shapes {got}, and the model implies "
-                f"{want}; save one adapter (lora.select) under its own model's config"
-            )
-    if not delta["layers"]:
+    names = [layer_name(i) for i in range(cfg.layers)]
+    if sorted(delta) != sorted(names) or len({tuple(delta[n]) for n in names}) != 1:
+        raise ValueError(
+            f"delta: layers {sorted(delta)} must be {names}, each with the same "
+            "targets; save one adapter under its own model's config"
+        )
+    if not delta[names[0]]:
         raise ValueError(f"delta has no target; give one of {list(linears)}")
+    for name in names:
+        for target, ab in delta[name].items():
+            rank = rank or ab["a"].shape[0]
+            d, f = linears.get(target, (0, 0))
+            want = (rank, d), (rank, f)
+            got = tuple(ab["a"].shape), tuple(ab["b"].shape)
+            if got != want:
+                raise ValueError(
+                    f"delta[{name}][{target}]: a, b have shapes {got}, and the model "
+                    f"implies {want}; save one adapter (lora.select) under its own "
+                    "model's config"
+                )
     return rank
 
 

@@ -24,7 +24,7 @@ def param_shardings(cfg: Arch, mesh: Mesh) -> dict:
     size = mesh.shape["model"]
 
     def spec(path: tuple[str, ...], rank: int) -> PartitionSpec:
-        name = path[1] if path[0] == "layers" else path[0]
+        name = path[-2] if path[-1] in ("kernel", "bias") else path[0]
         axes: list[str | None] = [None] * rank
         for table, axis in ((_COLUMNS, -1), (_ROWS, -2)):
             if name in table and getattr(cfg, table[name]) % size == 0:

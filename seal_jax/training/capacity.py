@@ -126,8 +126,9 @@ def choose(
             if memory.total <= limit:
                 raise ValueError(
                     "generation after training needs "
-                    f"{formatting.size(answering(memory, shards))} ({_twice(memory)} "
-                    "twice, and the finished adapters), "
+                    f"{formatting.size(answering(memory, shards))} (the base"
+                    f"{', the frozen stacks twice' if memory.frozen else ''} and the "
+                    "finished adapters), "
                     f"{formatting.size(limit)} can be used; lower inner.pool, or "
                     "spread the base over devices with mesh.model"
                 )
@@ -138,12 +139,12 @@ def choose(
 def answering(memory: Memory, shards: int) -> int:
     """The least that generation takes afterwards, bytes on one device.
 
-    The base and its layers once more, as decoding reads them; the frozen stacks, and
-    those once more with adapters on them; and the finished adapters of all shards, for
-    a moment twice. Its cache is not in it: that is for `batch`.
+    The base; the frozen stacks, and those once more with adapters on them; and the
+    finished adapters of all shards, for a moment twice. Its cache is not in it: that is
+    for `batch`.
     """
     finished = memory.pool * (1 if shards == 1 else 2 * shards)
-    return 2 * (memory.base + memory.frozen) + finished
+    return memory.base + 2 * memory.frozen + finished
 
 
 def base_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
@@ -156,10 +157,6 @@ def base_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
             placement.param_shardings(arch, mesh),
         )
     return _bytes(like)
-
-
-def _twice(memory: Memory) -> str:
-    return "the base and the frozen stacks" if memory.frozen else "the base"
 
 
 def build(wanted: InnerSizes, *, step_tokens: int, adapters: int) -> inner.EngineConfig:
@@ -202,7 +199,7 @@ def _shrunk(
     if not wanted.pool:
         pool = min(pool, int((room - slots * per_slot) // per_result))
         held = per_result * (1 if shards == 1 else 2 * shards)
-        pool = min(pool, int((limit - 2 * (memory.base + memory.frozen)) // held))
+        pool = min(pool, int((limit - memory.base - 2 * memory.frozen) // held))
     if pool < slots and not wanted.pool and not wanted.slots:
         slots = pool = min(pool_most, int(room // (per_slot + per_result)))
     elif not wanted.slots:

@@ -116,7 +116,7 @@ def overlap(frozen: lora.Tree, adapter: lora.Tree) -> Array:
 
     The sum over layers and targets of `||A_frozen A_adapter^T||_F^2`, squared as in the
     loss of O-LoRA (Wang et al. 2023, arXiv 2310.14152); scales do not enter.
-    Stacks, `[L, K, R, D]`, give the sum of each with its own.
+    Stacks, `[K, R, D]`, give the sum of each with its own.
     """
 
     def squared(frozen_a: Array, a: Array) -> Array:
@@ -125,9 +125,12 @@ def overlap(frozen: lora.Tree, adapter: lora.Tree) -> Array:
         )
         return jnp.sum(inner_products**2)
 
-    layers = frozen["layers"]
     return sum(
-        (squared(layers[name]["a"], ab["a"]) for name, ab in adapter["layers"].items()),
+        (
+            squared(frozen[layer][name]["a"], ab["a"])
+            for layer, linears in adapter.items()
+            for name, ab in linears.items()
+        ),
         start=jnp.zeros(()),
     )
 
@@ -177,10 +180,10 @@ def check_frozen(
 
 
 def _shapes(delta: lora.Tree | None) -> dict[str, str]:
-    layers = {} if delta is None else delta["layers"]
     return {
-        f"{name}.{side}": f"{leaf.dtype}{list(leaf.shape)}"
-        for name, ab in sorted(layers.items())
+        f"{layer}.{name}.{side}": f"{leaf.dtype}{list(leaf.shape)}"
+        for layer, linears in sorted((delta or {}).items())
+        for name, ab in sorted(linears.items())
         for side, leaf in sorted(ab.items())
     }
 
@@ -283,8 +286,8 @@ def adapt(
       total: number of steps, int32 `[]`.
       arch: the decoder.
       cfg: rank, scale and targets.
-      frozen: deltas beneath the adapter, `[L, Rf, D]` and `[L, Rf, F]`, scale folded
-        in, on the same targets: they are applied and not trained.
+      frozen: deltas beneath the adapter, `[Rf, D]` and `[Rf, F]`, scale folded in, on
+        the same targets: they are applied and not trained.
     """
 
     def body(slot: Slot, at: tuple) -> tuple[Slot, None]:

@@ -25,11 +25,6 @@ from seal_jax.training import inner, plan, plan_arrays
 from seal_jax.training.inner import EngineConfig, Slot
 from seal_jax.training.plan_arrays import Extras
 
-# Where a `Slot` of many adapters carries their axis; a prefix of its tree.
-_FIRST: Any = 0
-_SECOND: Any = 1
-STACKED = Slot(_SECOND, optax.ScaleByAdamState(_FIRST, _SECOND, _SECOND), _FIRST)
-
 
 class FinishedPool(NamedTuple):
     """Finished adapters, a row each: stacked, scale folded in, in the base's dtype.
@@ -42,15 +37,8 @@ class FinishedPool(NamedTuple):
     finite_A: Array
 
 
-FINISHED = FinishedPool(_SECOND, _FIRST, _FIRST)
-
 # What `run_block` takes after the base, over the axis `data` of a mesh.
-SHARDED = (
-    jax.tree.map(
-        lambda axis: PartitionSpec(*[None] * axis, "data"), (STACKED, FINISHED)
-    ),
-    *[PartitionSpec("data")] * 3,
-)
+SHARDED = (PartitionSpec("data"),) * 4
 # And the extras of its steps, and the stacks that its adapters train on: on each whole.
 _EXTENDED = PartitionSpec("data"), PartitionSpec()
 _NONE = Extras()
@@ -136,22 +124,18 @@ def step_all(
     def enter(i: Array, slots: Slot) -> Slot:
         slot, job = step.starts[i]
         fresh = lora.init(keys_A[job], arch, targets=cfg.targets, rank=cfg.rank)
-        return _put(slots, inner.init_slot(fresh), slot, STACKED)
+        return _put(slots, inner.init_slot(fresh), slot)
 
     slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
     active = jax.tree.map(
-        lambda leaf, axis: jnp.take(leaf, step.slots, axis=axis, mode="clip"),
-        slots,
-        jax.tree.broadcast(STACKED, slots),
+        lambda leaf: jnp.take(leaf, step.slots, axis=0, mode="clip"), slots
     )
     gradient = jax.value_and_grad(loss, has_aux=True)
     (_, loss_K), grads = gradient(
         active.adapter, params, step, arch, cfg, extras, frozen
     )
-    trained = jax.vmap(inner.update, in_axes=(STACKED, 1, 0, 0, 0), out_axes=STACKED)(
-        active, grads, loss_K, step.rates, step.clips
-    )
-    slots = _put(slots, trained, step.slots, STACKED)
+    trained = jax.vmap(inner.update)(active, grads, loss_K, step.rates, step.clips)
+    slots = _put(slots, trained, step.slots)
 
     def leave(i: Array, results: FinishedPool) -> FinishedPool:
         slot, job = step.ends[i]
@@ -161,24 +145,23 @@ def step_all(
             finite &= jnp.all(jnp.isfinite(leaf))
         mean = slots.loss_sum[slot] / slots.adam.count[slot]
         one = FinishedPool(lora.scaled(adapter, cfg.alpha / cfg.rank), mean, finite)
-        return _put(results, one, job, FINISHED)
+        return _put(results, one, job)
 
     return slots, jax.lax.fori_loop(0, step.end_count, leave, results)
 
 
-def _put(many: Any, new: Any, at: Array, axes: Any) -> Any:
+def _put(many: Any, new: Any, at: Array) -> Any:
     """Writes one (`at` a number) or several (an index array) into stacked trees.
 
     No index occurs twice; one past the last is a filler and writes nothing.
     """
-
-    def leaf(old: Array, new: Array, axis: int) -> Array:
-        where = (slice(None),) * axis + (at,)
-        return old.at[where].set(
+    return jax.tree.map(
+        lambda old, new: old.at[at].set(
             new.astype(old.dtype), mode="drop", unique_indices=True
-        )
-
-    return jax.tree.map(leaf, many, new, jax.tree.broadcast(axes, many))
+        ),
+        many,
+        new,
+    )
 
 
 def run_block(
@@ -320,7 +303,7 @@ def train(
       eos: end-of-text id.
       mesh: devices to share the work, or None for the one that holds `params`.
       frozen: if `cfg` has them, the stacks that adapters train on: `cfg.frozen_rows` of
-        `cfg.frozen_rank` ranks, `[L, P, Rf, .]`, in the base's dtype, scale folded in.
+        `cfg.frozen_rank` ranks, `[P, Rf, .]`, in the base's dtype, scale folded in.
         They are applied, not trained, and no part of the results.
       frozen_of: each job's row of `frozen`.
 

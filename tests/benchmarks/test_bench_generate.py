@@ -35,7 +35,8 @@ def test_the_bytes_of_a_step_are_those_of_the_arrays(bench, adapters):
     work = bench.Work(rows=6, per_page=2, prompt=5, tokens=4, rank=3)
     read = bench.step_bytes(arch, work, adapters)
     params = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), arch))
-    matrices = [x for x in jax.tree.leaves(params["layers"]) if x.ndim == 3]
+    layers = [params[f"layers_{i}"] for i in range(arch.layers)]
+    matrices = [x for x in jax.tree.leaves(layers) if x.ndim == 2]
     assert read["weights"] == nbytes([*matrices, params["embed"]])  # the head is tied
     of_length = [
         nbytes(jax.eval_shape(lambda n=n: kv_cache.init(arch, rows=6, slots=n)))

@@ -168,10 +168,10 @@ def test_merging_all_blocks_gives_the_logits_of_the_stack():
 
 def test_a_weakened_block_shrinks_with_its_scale_and_a_rejected_one_is_gone():
     ones = {
-        "layers": {"q_proj": {"a": jnp.ones((1, 3, 2, 4)), "b": jnp.ones((1, 3, 2, 5))}}
+        "layers_0": {"q_proj": {"a": jnp.ones((3, 2, 4)), "b": jnp.ones((3, 2, 5))}}
     }
-    ones["layers"]["q_proj"]["b"] = ones["layers"]["q_proj"]["b"].at[:, 2].set(jnp.nan)
-    got = continual_stack.weakened(ones, jnp.array([1.0, 0.25, 0.0]))["layers"][
+    ones["layers_0"]["q_proj"]["b"] = ones["layers_0"]["q_proj"]["b"].at[2].set(jnp.nan)
+    got = continual_stack.weakened(ones, jnp.array([1.0, 0.25, 0.0]))["layers_0"][
         "q_proj"
     ]
     assert got["a"][0, :, 0, 0].tolist() == [1.0, 1.0, 0.0]
@@ -179,14 +179,14 @@ def test_a_weakened_block_shrinks_with_its_scale_and_a_rejected_one_is_gone():
 
 
 def test_kept_blocks_become_adapters_in_order_and_the_base_is_last():
-    stack = {"layers": {"q_proj": {"a": jnp.arange(2.0 * 6 * 3).reshape(1, 2, 6, 3)}}}
-    got = continual_stack.kept_apart(stack, rank=2)["layers"]["q_proj"]["a"]
+    stack = {"layers_0": {"q_proj": {"a": jnp.arange(2.0 * 6 * 3).reshape(2, 6, 3)}}}
+    got = continual_stack.kept_apart(stack, rank=2)["layers_0"]["q_proj"]["a"]
     assert got.shape == (1, 2 * 3 + 1, 2, 3)
     for s in range(2):
         for j in range(3):
-            block = stack["layers"]["q_proj"]["a"][:, s, 2 * j : 2 * j + 2]
-            np.testing.assert_array_equal(got[:, 3 * s + j], block)
-    assert not got[:, -1].any()
+            block = stack["layers_0"]["q_proj"]["a"][s, 2 * j : 2 * j + 2]
+            np.testing.assert_array_equal(got[3 * s + j], block)
+    assert not got[-1].any()
 
 
 # What is learned and asked
@@ -545,7 +545,7 @@ def test_a_failed_adapter_is_not_committed(walked, monkeypatch):
     setting = walked.setting("merge")
     texts = [["x"], ["y"]]
     candidates = continual_step.train(setting, setting.empty, texts, 1, [[], []])
-    broken = jax.tree.map(lambda x: x.at[:, 1].set(jnp.nan), candidates.adapters)
+    broken = jax.tree.map(lambda x: x.at[1].set(jnp.nan), candidates.adapters)
     candidates = candidates._replace(adapters=broken, finite=np.array([True, False]))
     for arm in ("merge", "gate"):
         setting = dataclasses.replace(setting, arm=arm)

@@ -206,7 +206,9 @@ def test_the_saved_policy_is_the_base_with_both_rounds_merged(finished, model_pa
     for a, b in zip(jax.tree.leaves(opened), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     base = hf.load_params(model_path, arch)
-    moved = opened["layers"]["q_proj"]["kernel"] - base["layers"]["q_proj"]["kernel"]
+    moved = (
+        opened["layers_0"]["q_proj"]["kernel"] - base["layers_0"]["q_proj"]["kernel"]
+    )
     assert np.abs(moved).max() > 1e-4
     tokenizer = hf.load_tokenizer(finished.workdir / "policy")
     assert hf.eos_id(tokenizer, finished.workdir / "policy") == (0,)

@@ -69,7 +69,7 @@ def _open_model(folder: pathlib.Path) -> None:
 def _open_adapter(folder: pathlib.Path) -> None:
     delta, alpha = peft.load(folder, golden_models.CONFIGS["qwen2"])
     assert 0 < alpha < np.inf
-    for ab in delta["layers"].values():
+    for ab in (ab for layer in delta.values() for ab in layer.values()):
         assert all(np.isfinite(np.asarray(x)).all() for x in ab.values())
 
 

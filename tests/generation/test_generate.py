@@ -105,7 +105,7 @@ def test_greedy_with_many_adapters_equals_transformers_one_by_one():
     base = json.loads((GOLDEN / "qwen2" / "greedy.json").read_text())
     adapted = json.loads((GOLDEN / "qwen2" / "peft_all_greedy.json").read_text())
     delta, alpha = peft.load(GOLDEN / "qwen2" / "peft_all", arch)
-    delta = lora.scaled(delta, alpha / delta["layers"]["q_proj"]["a"].shape[1])
+    delta = lora.scaled(delta, alpha / len(delta["layers_0"]["q_proj"]["a"]))
     none = jax.tree.map(jnp.zeros_like, delta)
     # Adapter 0 is none; -1 and 2, outside the stack, are none as well.
     kinds = {0: base, 1: adapted, -1: base, 2: base}
@@ -183,7 +183,7 @@ def test_min_tokens_forbids_an_empty_text():
 def test_a_diverged_adapter_reaches_no_other_rows():
     cfg = config(temperature=1.0)
     stack = drawn_adapters("qwen2", 3)
-    broken = jax.tree.map(lambda leaf: leaf.at[:, 1].set(jnp.nan), stack)
+    broken = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), stack)
     # Adapter 1 has the longest prompts: it decodes first, and the others follow it into
     # its page.
     slots = [1, 1, 0, 2, 0]

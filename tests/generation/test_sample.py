@@ -106,9 +106,7 @@ def admit(rows, prompts, sources, places, cfg, arch):
 def test_empty_rows_are_done_and_decode_takes_no_step():
     arch, params, rows = start("qwen2", config(), pages=3, per_page=2)
     assert rows.done_GQ.all() and rows.done_GQ.shape == (3, 2)
-    rows, steps = sample.decode(
-        sample.by_layer(params), rows, 3, 9, arch=arch, cfg=config()
-    )
+    rows, steps = sample.decode(params, rows, 3, 9, arch=arch, cfg=config())
     assert steps == 0 and not rows.count_GQ.any()
 
 
@@ -133,13 +131,12 @@ def test_pages_that_are_not_admitted_to_stay_as_they_are():
 def test_a_page_leaves_nothing_to_the_next_one():
     cfg = config(stop_ids=())
     arch, params, rows = start("qwen2", cfg, pages=2)
-    layered = sample.by_layer(params)
     nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rows.cache)
     prompts = read(arch, params, [[5, 6, 7], [8, 9]])
 
     def tokens(rows):
         rows = admit(rows, prompts, [0, 1], [0, 1], cfg, arch)
-        rows, steps = sample.decode(layered, rows, 2, 99, arch=arch, cfg=cfg)
+        rows, steps = sample.decode(params, rows, 2, 99, arch=arch, cfg=cfg)
         assert steps == cfg.max_tokens - 1  # the first token is the prompt's
         return np.asarray(rows.out_GQN)
 
@@ -152,16 +149,15 @@ def test_a_page_leaves_nothing_to_the_next_one():
 def test_decode_ends_when_enough_pages_have_or_at_the_limit():
     cfg = config(stop_ids=(), max_tokens=6)
     arch, params, rows = start("qwen2", cfg, pages=3)
-    layered = sample.by_layer(params)
     prompts = read(arch, params, [[5, 6, 7], [8, 9]])
     rows = admit(rows, prompts, [0, 1], [0, 3], cfg, arch)  # page 0 alone
-    rows, steps = sample.decode(layered, rows, 3, 2, arch=arch, cfg=cfg)
+    rows, steps = sample.decode(params, rows, 3, 2, arch=arch, cfg=cfg)
     assert steps == 2 and rows.count_GQ[0, 0] == 3
     rows = admit(rows, prompts, [1, 1], [1, 3], cfg, arch)  # page 1, 2 tokens later
-    rows, steps = sample.decode(layered, rows, 2, 99, arch=arch, cfg=cfg)
+    rows, steps = sample.decode(params, rows, 2, 99, arch=arch, cfg=cfg)
     assert steps == 3  # page 0 is finished, page 2 was never begun
     np.testing.assert_array_equal(rows.count_GQ[:, 0], [6, 4, 0])
-    rows, steps = sample.decode(layered, rows, 3, 99, arch=arch, cfg=cfg)
+    rows, steps = sample.decode(params, rows, 3, 99, arch=arch, cfg=cfg)
     assert steps == 2
     np.testing.assert_array_equal(rows.length_GQ[:, 0], [3 + 5, 2 + 5, 0])
 

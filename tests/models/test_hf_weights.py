@@ -32,18 +32,18 @@ def test_every_tensor_is_read_into_its_place(name):
     """Leaf by leaf from the files, by names written out here."""
     cfg, params = golden_models.load(name)
     tensors = load_file(golden_models.GOLDEN / name / "model" / "model.safetensors")
-    block = params["layers"]
     for i in range(cfg.layers):
+        block = params[f"layers_{i}"]
         stem = f"model.layers.{i}."
         for n in ("q_proj", "k_proj", "v_proj", "o_proj"):
             want = tensors.pop(f"{stem}self_attn.{n}.weight").T
-            np.testing.assert_array_equal(block[n]["kernel"][i], want)
+            np.testing.assert_array_equal(block[n]["kernel"], want)
             if cfg.qkv_bias and n != "o_proj":
                 want = tensors.pop(f"{stem}self_attn.{n}.bias")
-                np.testing.assert_array_equal(block[n]["bias"][i], want)
+                np.testing.assert_array_equal(block[n]["bias"], want)
         for n in ("gate_proj", "up_proj", "down_proj"):
             want = tensors.pop(f"{stem}mlp.{n}.weight").T
-            np.testing.assert_array_equal(block[n]["kernel"][i], want)
+            np.testing.assert_array_equal(block[n]["kernel"], want)
         norms = [
             ("input_layernorm", "input_norm"),
             ("post_attention_layernorm", "post_norm"),
@@ -52,7 +52,7 @@ def test_every_tensor_is_read_into_its_place(name):
             norms += [("self_attn.q_norm", "q_norm"), ("self_attn.k_norm", "k_norm")]
         for theirs, ours in norms:
             want = tensors.pop(f"{stem}{theirs}.weight")
-            np.testing.assert_array_equal(block[ours]["scale"][i], want)
+            np.testing.assert_array_equal(block[ours]["scale"], want)
     embed = tensors.pop("model.embed_tokens.weight")
     np.testing.assert_array_equal(params["embed"], embed)
     norm = tensors.pop("model.norm.weight")
@@ -73,7 +73,7 @@ def test_tensors_are_cast_to_the_dtype_of_the_config(source, dtype, copied):
     params = hf.load_params(path, hf.read_config(path, dtype=dtype))
     assert {x.dtype.name for x in jax.tree.leaves(params)} == {dtype}
     exact = load_file(path / "model.safetensors")["model.layers.1.mlp.up_proj.weight"]
-    got = params["layers"]["up_proj"]["kernel"][1]
+    got = params["layers_1"]["up_proj"]["kernel"]
     np.testing.assert_array_equal(got, exact.T.astype(jnp.dtype(dtype)))
 
 

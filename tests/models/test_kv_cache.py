@@ -43,11 +43,10 @@ def continued(arch, params, delta, own, prompt_BT, length_B, next_BU):
     hidden_BD, read = kv_cache.read(params, delta, arch, prompt_BT, length_B)
     room = ((0, 0), (0, 0), (0, SLOTS - prompt_BT.shape[1]), (0, 0))
     cache = jax.tree.map(lambda leaf: jnp.pad(leaf, room), read)
-    layered = {**params, "layers": kv_cache.unstack(params["layers"])}
     made = [hidden_BD]
     for u in range(next_BU.shape[1]):
         hidden_BD, cache = kv_cache.step(
-            layered, own, arch, next_BU[:, u], length_B + u, cache
+            params, own, arch, next_BU[:, u], length_B + u, cache
         )
         made.append(hidden_BD)
     return jnp.stack(made, 1)
@@ -79,12 +78,12 @@ def test_each_run_of_rows_is_under_its_own_adapter():
     ids = tokens(arch, 6, 10)
     slots = [2, -1, 0]  # two rows each
     own = lora.select(stack, jnp.array(slots))
-    own = jax.tree.map(lambda leaf: leaf.at[:, 1].set(0), own)
+    own = jax.tree.map(lambda leaf: leaf.at[1].set(0), own)
     got = continued(
         arch,
         params,
         lora.assign(stack, jnp.array(slots)),
-        kv_cache.unstack(own["layers"]),
+        own,
         ids[:, :8],
         jnp.full(6, 8),
         ids[:, 8:],
@@ -101,7 +100,6 @@ def test_each_run_of_rows_is_under_its_own_adapter():
 def test_a_step_updates_a_donated_cache_in_place():
     arch, params = golden_models.load("llama")
     rows, slots = 32, 4096
-    layered = {**params, "layers": kv_cache.unstack(params["layers"])}
     cache = jax.eval_shape(lambda: kv_cache.init(arch, rows=rows, slots=slots))
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache))
 
@@ -109,7 +107,7 @@ def test_a_step_updates_a_donated_cache_in_place():
         def one(carry):
             count, token_B, cache = carry
             _, cache = kv_cache.step(
-                layered, None, arch, token_B, length_B + count, cache
+                params, None, arch, token_B, length_B + count, cache
             )
             return count + 1, token_B, cache
 

@@ -18,15 +18,18 @@ def drawn(seed, targets, rank=3):
     """An adapter with B drawn too, so that it does something."""
     delta = lora.init(jax.random.key(seed), CFG, targets=targets, rank=rank)
     rng = np.random.default_rng(seed)
-    return {
-        "layers": {
-            name: {
-                "a": ab["a"],
-                "b": jnp.asarray(rng.normal(0, 0.2, ab["b"].shape), jnp.float32),
-            }
-            for name, ab in delta["layers"].items()
-        }
-    }
+
+    def of(ab):
+        b = jnp.asarray(rng.normal(0, 0.2, ab["b"].shape), jnp.float32)
+        return {"a": ab["a"], "b": b}
+
+    return lora.per_linear(delta, of)
+
+
+def layers_of(tree, name):
+    """One linear's leaves in every layer, stacked."""
+    parts = [tree[f"layers_{i}"][name] for i in range(CFG.layers)]
+    return {side: np.stack([part[side] for part in parts]) for side in parts[0]}
 
 
 def logits(params, delta=None, cfg=CFG):
@@ -36,24 +39,21 @@ def logits(params, delta=None, cfg=CFG):
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",), ALL])
 def test_init_has_the_leaves_of_its_targets(targets):
     delta = lora.init(jax.random.key(0), CFG, targets=targets, rank=3)
-    shapes = {
-        name: {side: (leaf.shape, leaf.dtype) for side, leaf in ab.items()}
-        for name, ab in delta["layers"].items()
-    }
-    assert shapes == {
-        name: {
-            "a": ((CFG.layers, 3, d), jnp.float32),
-            "b": ((CFG.layers, 3, f), jnp.float32),
-        }
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), delta)
+    layer = {
+        name: {"a": ((3, d), "float32"), "b": ((3, f), "float32")}
         for name, (d, f) in CFG.linears().items()
         if name in targets
     }
+    assert shapes == {f"layers_{i}": layer for i in range(CFG.layers)}
 
 
 def test_init_draws_a_as_kaiming_uniform_and_b_as_zero():
     wide = dataclasses.replace(CFG, width=512, layers=4, kv_heads=4)
     delta = lora.init(jax.random.key(3), wide, targets=ALL, rank=64)
-    for name, ab in delta["layers"].items():
+    for name in ALL:
+        layers = [delta[f"layers_{i}"][name] for i in range(4)]
+        ab = {side: np.stack([layer[side] for layer in layers]) for side in "ab"}
         d, _ = wide.linears()[name]
         # kaiming_uniform(a=sqrt(5)): bound = sqrt(6 / ((1 + 5) d)) = sqrt(1 / d)
         bound = 1 / math.sqrt(d)
@@ -69,8 +69,8 @@ def test_init_draws_a_as_kaiming_uniform_and_b_as_zero():
 
 def test_a_target_draws_the_same_whatever_the_others():
     key = jax.random.key(1)
-    pair = lora.init(key, CFG, targets=("q_proj", "v_proj"), rank=4)["layers"]
-    every = lora.init(key, CFG, targets=ALL, rank=4)["layers"]
+    pair = lora.init(key, CFG, targets=("q_proj", "v_proj"), rank=4)["layers_1"]
+    every = lora.init(key, CFG, targets=ALL, rank=4)["layers_1"]
     for name in pair:
         np.testing.assert_array_equal(pair[name]["a"], every[name]["a"])
     assert not np.array_equal(every["gate_proj"]["a"], every["up_proj"]["a"])
@@ -111,14 +111,14 @@ def test_adapter_equals_merged_weights(targets):
 def test_merge_is_the_base_plus_the_scaled_product():
     delta = drawn(1, ("o_proj",))
     merged = lora.merge(PARAMS, lora.scaled(delta, 1.5))
-    ab = delta["layers"]["o_proj"]
-    for layer in range(CFG.layers):
-        want = np.float64(PARAMS["layers"]["o_proj"]["kernel"][layer]) + 1.5 * (
-            np.float64(ab["a"][layer]).T @ np.float64(ab["b"][layer])
+    for layer in (f"layers_{i}" for i in range(CFG.layers)):
+        ab = delta[layer]["o_proj"]
+        want = np.float64(PARAMS[layer]["o_proj"]["kernel"]) + 1.5 * (
+            np.float64(ab["a"]).T @ np.float64(ab["b"])
         )
-        got = merged["layers"]["o_proj"]["kernel"][layer]
+        got = merged[layer]["o_proj"]["kernel"]
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
-    assert merged["layers"]["q_proj"] is PARAMS["layers"]["q_proj"]
+        assert merged[layer]["q_proj"] is PARAMS[layer]["q_proj"]
     assert merged["embed"] is PARAMS["embed"]
 
 
@@ -129,10 +129,10 @@ def test_a_bfloat16_base_keeps_its_dtype_and_a_small_update():
     merged = lora.merge(base, delta)
     assert {x.dtype.name for x in jax.tree.leaves(merged)} == {"bfloat16"}
     # Summed in float32 and rounded once, to one of the two neighbours.
-    kernel = np.float32(base["layers"]["q_proj"]["kernel"][0])
-    ab = delta["layers"]["q_proj"]
-    want = kernel + np.asarray(ab["a"][0]).T @ np.asarray(ab["b"][0])
-    got = np.float32(merged["layers"]["q_proj"]["kernel"][0])
+    kernel = np.float32(base["layers_0"]["q_proj"]["kernel"])
+    ab = delta["layers_0"]["q_proj"]
+    want = kernel + np.asarray(ab["a"]).T @ np.asarray(ab["b"])
+    got = np.float32(merged["layers_0"]["q_proj"]["kernel"])
     assert np.all(np.abs(got - want) < 2.0**-7 * np.abs(want))
     under = logits(base, delta, half)
     assert np.isfinite(under).all()
@@ -147,15 +147,22 @@ def test_rounds_of_small_deltas_add_up_in_bfloat16():
     shape, rank = (2, 96, 160), 8
     w = rng.normal(0, 0.02, shape).astype(np.float32)
     first = jnp.asarray(w, jnp.bfloat16)
-    params = {"layers": {"q_proj": {"kernel": first}}, "embed": jnp.zeros(3)}
+    names = ["layers_0", "layers_1"]
+    params = {"embed": jnp.zeros(3)}
+    for name, w_DF in zip(names, first, strict=True):
+        params[name] = {"q_proj": {"kernel": w_DF}}
     total = np.zeros(shape)
     for _ in range(8):
         a = rng.normal(size=(shape[0], rank, shape[1]))
         b = rng.normal(size=(shape[0], rank, shape[2])) * 1e-5 / rank**0.5
-        delta = {"a": jnp.asarray(a, jnp.float32), "b": jnp.asarray(b, jnp.float32)}
-        params = lora.merge(params, {"layers": {"q_proj": delta}})
+        delta = {
+            name: {"q_proj": {"a": jnp.float32(a[i]), "b": jnp.float32(b[i])}}
+            for i, name in enumerate(names)
+        }
+        params = lora.merge(params, delta)
         total += np.einsum("lrd,lrf->ldf", a, b)
-    change = np.float64(params["layers"]["q_proj"]["kernel"]) - np.float64(first)
+    last = np.stack([np.float64(params[name]["q_proj"]["kernel"]) for name in names])
+    change = last - np.float64(first)
     slope = (change * total).sum() / (total**2).sum()
     error = change.std() / (total.std() * total.size**0.5)
     assert error < 0.02 and abs(slope - 1) < 4 * error
@@ -173,7 +180,7 @@ def test_a_merge_is_the_same_whenever_it_is_done_and_holds_what_it_can():
     other = jax.tree.map(lambda x: x * (1 + 2**-23), delta)
     other = jax.jit(lora.merge)(base, other)
     assert not np.array_equal(
-        first["layers"]["q_proj"]["kernel"], other["layers"]["q_proj"]["kernel"]
+        first["layers_0"]["q_proj"]["kernel"], other["layers_0"]["q_proj"]["kernel"]
     )
     nothing = jax.tree.map(jnp.zeros_like, drawn(2, ALL))
     same = jax.tree.map(np.array_equal, lora.merge(base, nothing), base)
@@ -200,7 +207,7 @@ def test_values_round_to_their_neighbours_in_proportion_and_nan_stays():
 def test_many_adapters_under_vmap_are_each_on_their_own():
     deltas = [drawn(seed, ("q_proj", "down_proj")) for seed in range(3)]
     stacked = lora.stack(deltas)
-    together = jax.vmap(lambda delta: logits(PARAMS, delta), in_axes=1)(stacked)
+    together = jax.vmap(lambda delta: logits(PARAMS, delta))(stacked)
     for i, delta in enumerate(deltas):
         np.testing.assert_allclose(together[i], logits(PARAMS, delta), atol=2e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-2
@@ -220,15 +227,16 @@ def test_the_gradient_equals_that_of_the_merged_weights():
     """dL/dA = B (dL/dW)^T and dL/dB = A dL/dW, from an adapter-free backward pass."""
     delta = drawn(6, ALL)
     loss = lambda out: jnp.mean(out**2)
-    got = jax.grad(lambda d: loss(logits(PARAMS, d)))(delta)["layers"]
+    got = jax.grad(lambda d: loss(logits(PARAMS, d)))(delta)
     merged = lora.merge(PARAMS, delta)
-    full = jax.grad(lambda p: loss(logits(p)))(merged)["layers"]
-    for name, ab in delta["layers"].items():
-        dw_LDF = np.float64(full[name]["kernel"])
+    full = jax.grad(lambda p: loss(logits(p)))(merged)
+    for name in ALL:
+        ab, gradient = layers_of(delta, name), layers_of(got, name)
+        dw_LDF = np.float64(layers_of(full, name)["kernel"])
         da = np.einsum("lrf,ldf->lrd", np.float64(ab["b"]), dw_LDF)
         db = np.einsum("lrd,ldf->lrf", np.float64(ab["a"]), dw_LDF)
         # It reaches every layer.
         assert np.abs(da).max(axis=(1, 2)).min() > 1e-6
         assert np.abs(db).max(axis=(1, 2)).min() > 1e-6
-        np.testing.assert_allclose(got[name]["a"], da, rtol=1e-3, atol=1e-6)
-        np.testing.assert_allclose(got[name]["b"], db, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(gradient["a"], da, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(gradient["b"], db, rtol=1e-3, atol=1e-6)

@@ -20,7 +20,7 @@ def directory(name, kind):
 
 
 def scaled(delta, alpha):
-    rank = next(iter(delta["layers"].values()))["a"].shape[1]
+    rank = len(next(iter(delta["layers_0"].values()))["a"])
     return lora.scaled(delta, alpha / rank)
 
 
@@ -64,7 +64,7 @@ def test_saved_adapter_is_key_by_key_what_peft_wrote(name, kind, tmp_path):
 def test_default_targets_are_those_peft_chooses():
     cfg, _ = golden_models.load("qwen2")
     delta, alpha = peft.load(directory("qwen2", "default"), cfg)
-    assert (set(delta["layers"]), alpha) == ({"q_proj", "v_proj"}, 8.0)
+    assert (set(delta["layers_1"]), alpha) == ({"q_proj", "v_proj"}, 8.0)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -210,14 +210,19 @@ def test_load_refuses_damaged_files(adapter):
 @pytest.mark.parametrize(
     ("targets", "rank", "change", "part"),
     [
-        (("q_proj",), 2, lambda ab: {"a": ab["a"][:1], "b": ab["b"]}, "(1, 2, 32)"),
+        (
+            ("q_proj",),
+            2,
+            lambda ab: {"a": ab["a"][:1], "b": ab["b"]},
+            "((1, 32), (1, 32))",
+        ),
         (("q_proj",), 2, lambda ab: {"a": ab["a"][None], "b": ab["b"]}, "lora.select"),
     ],
 )
 def test_save_refuses_what_is_not_one_adapter(targets, rank, change, part, tmp_path):
     cfg, _ = golden_models.load("qwen2")
     delta = lora.init(jax.random.key(0), cfg, targets=targets, rank=rank)
-    broken = {"layers": {k: change(ab) for k, ab in delta["layers"].items()}}
+    broken = lora.per_linear(delta, change)
     with pytest.raises(ValueError) as caught:
         peft.save(tmp_path / "out", broken, cfg=cfg, alpha=4, base_name="tiny")
     assert part in str(caught.value)

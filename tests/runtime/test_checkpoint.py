@@ -25,7 +25,7 @@ def random_bits(seed, shape, dtype):
 
 def delta():
     return {
-        "layers": {
+        "layers_0": {
             "q_proj": {
                 "a": random_bits(0, (2, 4, 8), jnp.float32),
                 "b": random_bits(1, (2, 4, 6), jnp.float32),

@@ -205,8 +205,9 @@ def test_small_steps_are_not_lost_in_bfloat16():
     got = train(arch, job(learning_rate=rate, epochs=8, warmup=0))
     assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(got.params))
     # Norms begin at 1; bfloat16's nearest values are 2^-8 below it, 2^-7 above.
-    layers = got.params["layers"]
-    norms = [got.params["final_norm"], layers["input_norm"], layers["post_norm"]]
+    layers = [got.params[f"layers_{i}"] for i in range(arch.layers)]
+    norms = [got.params["final_norm"]]
+    norms += [layer[name] for layer in layers for name in ("input_norm", "post_norm")]
     scales = np.concatenate([np.asarray(n["scale"], float).ravel() for n in norms])
     assert (scales != 1.0).mean() > 0.2
     assert np.abs(scales - 1.0).max() <= 4 * 2.0**-7
@@ -308,7 +309,7 @@ placed = jax.device_put(t.weights(t.ARCH), placement.param_shardings(t.ARCH, mes
 both = finetune.train(placed, t.job(), jax.random.key(1), arch=t.ARCH, micro_batch=2,
                       length_multiple=8, eos=t.EOS, mesh=mesh)
 np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(both.params)))
-kernel = both.params["layers"]["gate_proj"]["kernel"]
+kernel = both.params["layers_0"]["gate_proj"]["kernel"]
 print(json.dumps([both.losses, kernel.sharding.shard_shape(kernel.shape)[-1]]))
 """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import subprocess
 import sys
 
@@ -242,16 +243,17 @@ def test_an_empty_stack_has_the_shapes_of_its_targets_in_its_dtype():
         ARCH, targets=("down_proj",), rank=5, adapters=3, dtype="bfloat16"
     )
     assert jax.tree.map(lambda x: (x.shape, x.dtype.name), made) == {
-        "layers": {
+        f"layers_{i}": {
             "down_proj": {
-                "a": ((2, 3, 5, 24), "bfloat16"),
-                "b": ((2, 3, 5, 16), "bfloat16"),
+                "a": ((3, 5, 24), "bfloat16"),
+                "b": ((3, 5, 16), "bfloat16"),
             }
         }
+        for i in range(2)
     }
     assert not any(leaf.any() for leaf in jax.tree.leaves(made))
     joined = lora.join(made, jax.tree.map(lambda x: x.astype("float32"), made))
-    assert {(x.shape[2], x.dtype.name) for x in jax.tree.leaves(joined)} == {
+    assert {(x.shape[1], x.dtype.name) for x in jax.tree.leaves(joined)} == {
         (10, "bfloat16")
     }
 
@@ -267,14 +269,13 @@ def test_ranks_that_do_not_fit_a_stack_are_refused(at):
 
 def test_the_overlap_is_zero_for_orthogonal_rows_alone():
     adapter, frozen = drawn(1, rank=2, rows=3), drawn(2, rank=3, rows=3)
-    for name, ab in adapter["layers"].items():
-        for layer, row in np.ndindex(2, 3):
-            d = ab["a"].shape[-1]
-            noise = np.random.default_rng(layer).normal(size=(d, 5))
+    for layer, name in itertools.product(adapter, PLAIN.targets):
+        ab, beneath = adapter[layer][name], frozen[layer][name]
+        for row in range(3):
+            noise = np.random.default_rng(row).normal(size=(ab["a"].shape[-1], 5))
             basis = np.linalg.qr(noise)[0].T.astype("float32")
-            ab["a"] = ab["a"].at[layer, row].set(basis[:2])
-            a = frozen["layers"][name]["a"].at[layer, row].set(basis[2:])
-            frozen["layers"][name]["a"] = a
+            ab["a"] = ab["a"].at[row].set(basis[:2])
+            beneath["a"] = beneath["a"].at[row].set(basis[2:])
     assert float(inner.overlap(frozen, adapter)) < 1e-10
     assert float(inner.overlap(frozen, jax.tree.map(lambda x: x + 0.1, adapter))) > 0.1
 
@@ -283,17 +284,16 @@ def test_the_overlap_and_its_gradient_are_the_plain_formula():
     adapter, frozen = drawn(1, rank=2, rows=3), drawn(2, rank=3, rows=3)
     value, grads = jax.value_and_grad(inner.overlap, argnums=1)(frozen, adapter)
     want = 0.0
-    for name, ab in adapter["layers"].items():
-        slope = np.zeros(ab["a"].shape)
-        for at in np.ndindex(2, 3):
-            held = np.float64(frozen["layers"][name]["a"][at])
-            product = held @ np.float64(ab["a"][at]).T
+    for layer, name in itertools.product(adapter, PLAIN.targets):
+        a, grad = adapter[layer][name]["a"], grads[layer][name]
+        slope = np.zeros(a.shape)
+        for row in range(3):
+            held = np.float64(frozen[layer][name]["a"][row])
+            product = held @ np.float64(a[row]).T
             want += (product**2).sum()
-            slope[at] = 2 * product.T @ held
-        np.testing.assert_allclose(
-            grads["layers"][name]["a"], slope, rtol=1e-4, atol=1e-5
-        )
-        assert not grads["layers"][name]["b"].any()
+            slope[row] = 2 * product.T @ held
+        np.testing.assert_allclose(grad["a"], slope, rtol=1e-4, atol=1e-5)
+        assert not grad["b"].any()
     np.testing.assert_allclose(value, want, rtol=1e-5)
 
 

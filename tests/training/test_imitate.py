@@ -210,7 +210,7 @@ def test_the_key_decides_and_nothing_else_does():
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(
-        first[0]["layers"]["q_proj"]["a"], other[0]["layers"]["q_proj"]["a"]
+        first[0]["layers_0"]["q_proj"]["a"], other[0]["layers_0"]["q_proj"]["a"]
     )
 
 

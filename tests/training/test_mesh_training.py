@@ -58,7 +58,7 @@ def compare(data, model_axis, count):
         lora.select(w.adapters, np.arange(min(cfg.pool, count - i * cfg.pool)))
         for i, w in enumerate(want)
     ]
-    together = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *stacks)
+    together = jax.tree.map(lambda *x: np.concatenate(x), *stacks)
     program = packed.program(t.ARCH, cfg, on).as_text()
     return {
         "rows": jax.tree.leaves(got.adapters)[0].shape[1],
