@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 # transformers advises to install torch when it is imported; here it never is.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -220,15 +220,11 @@ def make_optimizer(cfg: PretrainConfig) -> optax.GradientTransformation:
     matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=0, output_axis=1)
 
     def of_layers(params: dict) -> dict:
-        return {
-            name: jax.tree.map(
-                lambda x: (
-                    matrix if name.startswith("layers_") and x.ndim == 2 else None
-                ),
-                part,
-            )
-            for name, part in params.items()
-        }
+        def kind(path: tuple, leaf: Any) -> Any:
+            in_a_layer = path[0].key.startswith("layers_")
+            return matrix if in_a_layer and leaf.ndim == 2 else None
+
+        return jax.tree_util.tree_map_with_path(kind, params)
 
     return optax.contrib.muon(
         make_schedule(cfg, cfg.muon_learning_rate),

@@ -14,50 +14,101 @@ from jax import Array
 CHUNK = 2**27
 
 
+# Tokens whose logits are formed at a time where some tokens need none: a chunk without
+# any is left out.
+SKIPPED = 512
+
+
 @jax.custom_vjp
-def cross_entropy(hidden_MD: Array, head_DV: Array, targets_M: Array) -> Array:
+def cross_entropy(
+    hidden_MD: Array, head_DV: Array, targets_M: Array, needed_M: Array | None = None
+) -> Array:
     """`-log softmax(hidden head)[target]` of each token, float32 `[M]`.
 
     Args:
       hidden_MD: hidden states after the final norm.
       head_DV: the output head, frozen: its gradient is zero by definition.
       targets_M: int32 token ids.
+      needed_M: bool, or None for all. The rest come out as 0 without gradient, and with a
+        gradient no logits are formed for them, but for some beside the last needed.
     """
-    return _map(lambda h, t: _of_token(h, head_DV, t)[0], head_DV, hidden_MD, targets_M)
+
+    def of_token(hidden_D: Array, target: Array) -> Array:
+        logits_V = _logits(hidden_D, head_DV)
+        return jax.nn.logsumexp(logits_V) - logits_V[target]
+
+    ce_M = _map(of_token, head_DV, hidden_MD, targets_M)
+    return ce_M if needed_M is None else jnp.where(needed_M, ce_M, 0)
 
 
 def _logits(hidden_D: Array, head_DV: Array) -> Array:
     return jnp.einsum("d,dv->v", hidden_D, head_DV, preferred_element_type=jnp.float32)
 
 
-def _of_token(
-    hidden_D: Array, head_DV: Array, target: Array
-) -> tuple[Array, Array, Array]:
-    logits_V = _logits(hidden_D, head_DV)
-    log_z = jax.nn.logsumexp(logits_V)
-    return log_z - logits_V[target], logits_V, log_z
-
-
 def _map(fn, head_DV: Array, *tokens_M: Array, held: int = 1):
     """`fn` of each token, which holds `held` logits of the vocabulary at a time."""
-    rows = max(1, CHUNK // (held * head_DV.shape[1]))
+    rows = _chunk(len(tokens_M[0]), CHUNK // (held * head_DV.shape[1]))
     if rows >= len(tokens_M[0]):
         return jax.vmap(fn)(*tokens_M)
     return jax.lax.map(lambda args: fn(*args), tokens_M, batch_size=rows)
 
 
-def _forward(hidden_MD: Array, head_DV: Array, targets_M: Array):
-    def with_slope(hidden_D: Array, target: Array) -> tuple[Array, Array]:
-        ce, logits_V, log_z = _of_token(hidden_D, head_DV, target)
-        # In the head's dtype: a float32 operand would turn the head into one too.
-        slope_V = jnp.exp(logits_V - log_z).at[target].add(-1.0).astype(head_DV.dtype)
-        return ce, jnp.einsum("v,dv->d", slope_V, head_DV)
+def _chunk(tokens: int, most: int) -> int:
+    """Tokens of a chunk: the most that divide them evenly, if that is not far below."""
+    most = max(1, min(most, tokens))
+    even = next(n for n in range(most, 0, -1) if tokens % n == 0)
+    return even if 2 * even > most else most
 
-    return _map(with_slope, head_DV, hidden_MD, targets_M)
+
+def _forward(
+    hidden_MD: Array, head_DV: Array, targets_M: Array, needed_M: Array | None
+):
+    def with_slope(hidden_D: Array, target: Array) -> tuple[Array, Array]:
+        logits_V = _logits(hidden_D, head_DV)
+        log_z = jax.nn.logsumexp(logits_V)
+        hit_V = jnp.arange(len(logits_V)) == target
+        # In the head's dtype: a float32 operand would turn the head into one too.
+        slope_V = (jnp.exp(logits_V - log_z) - hit_V).astype(head_DV.dtype)
+        return log_z - logits_V[target], jnp.einsum("v,dv->d", slope_V, head_DV)
+
+    if needed_M is None or len(targets_M) < 2 * SKIPPED:
+        ce_M, slope_MD = _map(with_slope, head_DV, hidden_MD, targets_M)
+        if needed_M is not None:
+            ce_M = jnp.where(needed_M, ce_M, 0)
+            slope_MD = jnp.where(needed_M[:, None], slope_MD, 0)
+        return ce_M, slope_MD
+    return _of_needed(with_slope, head_DV, hidden_MD, targets_M, needed_M)
+
+
+def _of_needed(fn, head_DV: Array, hidden_MD: Array, targets_M: Array, needed_M: Array):
+    """`fn` of the tokens that are needed, brought together; zeros of the rest."""
+    tokens = len(targets_M)
+    rows = _chunk(tokens, min(SKIPPED, CHUNK // head_DV.shape[1]))
+    order_M = jnp.argsort(~needed_M, stable=True)
+    room = (0, -tokens % rows)  # The last chunk is whole too.
+    order_C = jnp.pad(order_M, room, constant_values=0)
+    ce_C = jnp.zeros(len(order_C), jnp.float32)
+    slope_CD = jnp.zeros((len(order_C), hidden_MD.shape[1]), head_DV.dtype)
+
+    def chunk(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        at_R = jax.lax.dynamic_slice_in_dim(order_C, i * rows, rows)
+        made = jax.vmap(fn)(hidden_MD[at_R], targets_M[at_R])
+        put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(
+            old, new.astype(old.dtype), i * rows, axis=0
+        )
+        return jax.tree.map(put, carry, made)
+
+    count = -(-jnp.sum(needed_M) // rows)
+    ce_C, slope_CD = jax.lax.fori_loop(0, count, chunk, (ce_C, slope_CD))
+    back_M = jnp.argsort(order_M)
+    ce_M = jnp.where(needed_M, ce_C[back_M], 0)
+    return ce_M, jnp.where(needed_M[:, None], slope_CD[back_M], 0)
 
 
 def _backward(slopes_MD: Array, dce_M: Array):
-    return (dce_M[:, None] * slopes_MD).astype(slopes_MD.dtype), None, None
+    # A position without weight has none of the loss, whatever it is.
+    d_MD = (dce_M[:, None] * slopes_MD).astype(slopes_MD.dtype)
+    return d_MD, None, None, None
 
 
 cross_entropy.defvjp(_forward, _backward)
@@ -199,4 +250,8 @@ def _divergence_forward(hidden_MD: Array, teacher_MD: Array, head_DV: Array):
     return _map(with_slope, head_DV, hidden_MD, teacher_MD, held=2)
 
 
-divergence.defvjp(_divergence_forward, _backward)
+def _divergence_backward(slopes_MD: Array, dkl_M: Array):
+    return _backward(slopes_MD, dkl_M)[:3]
+
+
+divergence.defvjp(_divergence_forward, _divergence_backward)

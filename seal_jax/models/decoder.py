@@ -373,7 +373,15 @@ def hidden(
         (`lora.assign`), or None for the base alone.
       cfg: the decoder.
       tokens_BT, positions_BT, mask_BTS, cache: see `Decoder.__call__`.
+
+    Raises:
+      ValueError: a delta of other layers, which flax would pass over in silence.
     """
+    layers = {layer_name(i) for i in range(cfg.layers)}
+    if delta is not None and set(delta) != layers:
+        raise ValueError(
+            f"delta: layers {sorted(delta)} must be {sorted(layers)}, as `lora` has them"
+        )
     variables = {"params": params} | ({} if delta is None else {"lora": delta})
     out: Any = Decoder(cfg).apply(variables, tokens_BT, positions_BT, mask_BTS, cache)
     return out

@@ -6,7 +6,6 @@ position are the same number in every row, however long its prompt.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 

@@ -84,9 +84,20 @@ def init_slot(adapter: lora.Tree) -> Slot:
 
 def update(slot: Slot, grads: lora.Tree, loss: Array, rate: Array, clip: Array) -> Slot:
     """One AdamW step of one adapter, its gradient clipped by its own global norm."""
-    # torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6.
+    return moved(slot, clipped(grads, clip), loss, rate)
+
+
+def clipped(grads: lora.Tree, clip: Array) -> lora.Tree:
+    """A gradient whose global norm is at most `clip`.
+
+    torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6.
+    """
     shrink = jnp.minimum(1.0, clip / (optax.tree.norm(grads) + 1e-6))
-    grads = jax.tree.map(lambda g: g * shrink, grads)
+    return jax.tree.map(lambda g: g * shrink, grads)
+
+
+def moved(slot: Slot, grads: lora.Tree, loss: Array, rate: Array) -> Slot:
+    """One AdamW step along a gradient as it is."""
     updates, adam = ADAM.update(grads, slot.adam)
     adapter = jax.tree.map(lambda p, u: p - rate * u, slot.adapter, updates)
     return Slot(adapter, cast(optax.ScaleByAdamState, adam), slot.loss_sum + loss)

@@ -91,10 +91,12 @@ def loss(
         return hidden_BTD.reshape(-1, arch.width)
 
     hidden_MD, head_DV = hidden(delta), decoder.head(params, arch)
-    ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, step.targets)
+    needed_M = step.weights != 0
+    ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, step.targets, needed_M)
     owner_M = jnp.repeat(step.tiles, cfg.plan.tile, total_repeat_length=len(ce_M))
-    # One place past the last adapter takes what belongs to none.
-    loss_K = jax.ops.segment_sum(ce_M * step.weights, owner_M, cfg.plan.active + 1)
+    own_KM = jnp.arange(cfg.plan.active)[:, None] == owner_M[None, :]
+    # Sums have a fixed order; a scatter-add has none on a GPU.
+    loss_K = jnp.where(own_KM, (ce_M * step.weights)[None, :], 0).sum(1)
     whole = loss_K.sum()
     if cfg.divergence:
         base_MD = jax.lax.stop_gradient(hidden(None))
@@ -102,7 +104,7 @@ def loss(
         whole += jnp.sum(kl_M * extras.anchors)
     if cfg.orthogonal and frozen is not None:
         whole += cfg.orthogonal * inner.overlap(frozen, adapters)
-    return whole, loss_K[:-1]
+    return whole, loss_K
 
 
 def step_all(
@@ -117,7 +119,8 @@ def step_all(
 ) -> State:
     """One global step: new adapters enter, the active ones train, finished ones leave.
 
-    Its cost is that of the active adapters: a slot that waits is not touched.
+    Tokens and gradients are those of the active adapters; the optimizer passes over all
+    slots, in place, and leaves those that wait as they are.
     """
     slots, results = state
 
@@ -127,15 +130,10 @@ def step_all(
         return _put(slots, inner.init_slot(fresh), slot)
 
     slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
-    active = jax.tree.map(
-        lambda leaf: jnp.take(leaf, step.slots, axis=0, mode="clip"), slots
-    )
+    active = _rows_at(slots.adapter, step.slots)
     gradient = jax.value_and_grad(loss, has_aux=True)
-    (_, loss_K), grads = gradient(
-        active.adapter, params, step, arch, cfg, extras, frozen
-    )
-    trained = jax.vmap(inner.update)(active, grads, loss_K, step.rates, step.clips)
-    slots = _put(slots, trained, step.slots)
+    (_, loss_K), grads = gradient(active, params, step, arch, cfg, extras, frozen)
+    slots = _updated(slots, step, grads, loss_K)
 
     def leave(i: Array, results: FinishedPool) -> FinishedPool:
         slot, job = step.ends[i]
@@ -148,6 +146,37 @@ def step_all(
         return _put(results, one, job)
 
     return slots, jax.lax.fori_loop(0, step.end_count, leave, results)
+
+
+def _rows_at[T](many: T, at: Array) -> T:
+    """Rows of stacked trees; the last row for an index past it."""
+    return jax.tree.map(lambda leaf: jnp.take(leaf, at, axis=0, mode="clip"), many)
+
+
+def _updated(
+    slots: Slot, step: plan_arrays.Steps, grads: lora.Tree, loss_K: Array
+) -> Slot:
+    """All slots after the active ones' step.
+
+    Every slot is read and written where it lies. To take out the active ones, update
+    them and put them back moves each of their numbers three times as often, which is
+    more than the waiting slots cost as long as they are not twice as many.
+    """
+    count = len(loss_K)
+    # Where in the step a slot's gradient is; the fillers' places are past the slots.
+    none_S = jnp.full(slots.loss_sum.shape, count, jnp.int32)
+    place_S = none_S.at[step.slots].set(
+        jnp.arange(count, dtype=jnp.int32), mode="drop", unique_indices=True
+    )
+    clipped = jax.vmap(inner.clipped)(grads, step.clips)
+    own = _rows_at((clipped, loss_K, step.rates), place_S)
+    moved = jax.vmap(inner.moved)(slots, *own)
+    steps_S = place_S < count
+
+    def keep(new: Array, old: Array) -> Array:
+        return jnp.where(steps_S.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(keep, moved, slots)
 
 
 def _put(many: Any, new: Any, at: Array) -> Any:

@@ -58,10 +58,10 @@ def gradient(op):
     return jax.grad(lambda *args: jnp.sum(op(*args)), (0, 2, 3))
 
 
-def traced(implementation):
-    """The program of both operations' passes, as text."""
-    both = lambda *args: [gradient(op(implementation))(*args) for op in (dense, packed)]
-    return str(jax.make_jaxpr(both)(*operands()))
+def products(text):
+    """The types of a program's matmuls, in order."""
+    dots = [line for line in text.splitlines() if "dot_general" in line]
+    return [line.rsplit(" : ", 1)[1] for line in dots]
 
 
 def fake_kernel(refuses=lambda x_MD: False):
@@ -140,10 +140,28 @@ def test_a_shape_that_only_tracing_meets_may_be_refused(monkeypatch):
     assert "cbrt" in lowered(gradient(dense("mosaic_gpu")), "cuda")
 
 
-def test_auto_is_xla_without_a_table(tmp_path, monkeypatch):
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("pays", [True, False])
+def test_auto_without_a_table_is_what_its_platform_likes(
+    platform, pays, tmp_path, monkeypatch
+):
     monkeypatch.setattr(table, "FOLDER", tmp_path)
-    assert traced("auto") == traced("xla")
-    assert traced("auto") != traced("reference")
+    monkeypatch.setattr(dispatch.dense, "pays", lambda adapters, tile: pays)
+    expected = "dense" if pays and platform != "cpu" else "xla"
+    found = {
+        name: products(lowered(gradient(packed(name)), platform))
+        for name in ("auto", "xla", "dense")
+    }
+    assert found["auto"] == found[expected]
+    assert found["xla"] != found["dense"]
+    # With a tile for each adapter there is nothing to gather.
+    alone = [gradient(dense(name)) for name in ("auto", "xla")]
+    assert len({str(products(lowered(op, platform))) for op in alone}) == 1
+
+
+def test_all_adapters_at_once_pay_for_few_adapters_or_small_tiles():
+    assert dispatch.dense.pays(48, 8) and dispatch.dense.pays(6, 128)
+    assert not dispatch.dense.pays(24, 64) and not dispatch.dense.pays(1024, 1)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "another"])
@@ -153,10 +171,9 @@ def test_auto_is_what_the_table_of_the_device_says(kind, tmp_path, monkeypatch):
     row = {**ROW, **sizes, "implementation": "reference"}
     write(tmp_path, kind, row, {**row, "direction": "backward"})
     expected = "reference" if kind == jax.devices()[0].device_kind else "xla"
-    x, w, a, b = operands()
-    function = lambda name: gradient(packed(name))
-    text = lambda name: str(jax.make_jaxpr(function(name))(x, w, a, b))
+    text = lambda name: products(lowered(gradient(packed(name)), "cpu"))
     assert text("auto") == text(expected)
+    assert text("reference") != text("xla")
 
 
 def test_auto_falls_back_where_the_tuned_kernel_cannot(tmp_path, monkeypatch):
@@ -177,24 +194,24 @@ def test_auto_falls_back_where_the_tuned_kernel_cannot(tmp_path, monkeypatch):
     "changed, name",
     [
         ({}, "mosaic_gpu"),
-        ({"seconds": 1.2}, "xla"),
-        ({"seconds": 2.0}, "xla"),
-        ({"direction": "backward"}, "xla"),
-        ({"dtype": "float32"}, "xla"),
+        ({"seconds": 1.2}, "auto"),
+        ({"seconds": 2.0}, "auto"),
+        ({"direction": "backward"}, "auto"),
+        ({"dtype": "float32"}, "auto"),
         ({"M": 4096}, "mosaic_gpu"),
-        ({"M": 4097}, "xla"),
-        ({"M": 1023}, "xla"),
-        ({"D": 8000}, "xla"),
-        ({"F": 200}, "xla"),
-        ({"R": 8}, "xla"),
-        ({"tile": 64}, "xla"),
+        ({"M": 4097}, "auto"),
+        ({"M": 1023}, "auto"),
+        ({"D": 8000}, "auto"),
+        ({"F": 200}, "auto"),
+        ({"R": 8}, "auto"),
+        ({"tile": 64}, "auto"),
         ({"tile": 8, "R": 64, "F": 896}, "mosaic_gpu"),
     ],
 )
 def test_a_measurement_speaks_for_shapes_near_it(changed, name, tmp_path):
     write(tmp_path, "NVIDIA H200", {**ROW, **changed})
     assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path)[0] == name
-    assert dispatch.choose(SHAPE, "NVIDIA H100", tmp_path) == ("xla", {})
+    assert dispatch.choose(SHAPE, "NVIDIA H100", tmp_path) == ("auto", {})
 
 
 def test_a_kernel_runs_as_it_was_measured(tmp_path, monkeypatch):
@@ -221,7 +238,7 @@ def test_the_nearest_measurement_decides_even_if_it_lost(tmp_path):
     lost = {**ROW, "M": 1500, "seconds": 1.3}
     (tmp_path / "again").mkdir()
     write(tmp_path / "again", "NVIDIA H200", won, lost)
-    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path / "again")[0] == "xla"
+    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path / "again")[0] == "auto"
     entry = table.nearest("lora_matmul", SHAPE, "NVIDIA H200", tmp_path / "again")
     assert entry is not None
     assert (entry.shape.M, entry.config, entry.ahead()) == (1500, {"tile_m": 64}, False)

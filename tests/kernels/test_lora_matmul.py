@@ -9,7 +9,7 @@ from lora_oracle import D, F, R, S
 
 from seal_kernels.lora_matmul import api, xla
 
-RUNS_ANYWHERE = ("reference", "xla")
+RUNS_ANYWHERE = ("reference", "xla", "dense")
 OUTSIDE = [3, -1, 0, 0, S, -S, 1, 4, 2**31 - 1, 3]
 
 

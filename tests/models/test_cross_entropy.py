@@ -96,6 +96,53 @@ def test_a_vector_jacobian_product_weighs_each_token(rows):
         assert np.flatnonzero(np.any(got_MD, axis=1)).tolist() == [m]
 
 
+@pytest.mark.parametrize("skipped", [3, 5, 100])
+@pytest.mark.parametrize("needed", [0, 1, 9, TOKENS])
+def test_tokens_that_are_not_needed_come_out_as_zero(skipped, needed, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "SKIPPED", skipped)
+    hidden_MD, head_DV, targets_M, weights_M = made()
+    chosen = np.random.default_rng(needed).permutation(TOKENS)[:needed]
+    needed_M = np.isin(np.arange(TOKENS), chosen)
+    # What is not needed may be anything.
+    hidden_MD = jnp.where(needed_M[:, None], hidden_MD, jnp.nan)
+
+    def loss(hidden_MD):
+        ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, targets_M, needed_M)
+        return jnp.sum(ce_M * weights_M), ce_M
+
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (_, ce_M), grad_MD = gradient(hidden_MD)
+    want_M = oracle(jnp.nan_to_num(hidden_MD), head_DV, targets_M)
+    close(ce_M, jnp.where(needed_M, want_M, 0))
+    _, want_MD = theirs(
+        jnp.nan_to_num(hidden_MD), head_DV, targets_M, weights_M * needed_M
+    )
+    close(grad_MD, want_MD)
+
+
+def test_chunks_without_a_needed_token_are_not_computed(monkeypatch):
+    """The loop's trip count is that of the chunks needed, which is what costs."""
+    monkeypatch.setattr(cross_entropy, "SKIPPED", 4)
+    seen = []
+
+    def fn(hidden_D, target):
+        seen.append(hidden_D)
+        return jnp.float32(0), hidden_D
+
+    hidden_MD, head_DV, targets_M, _ = made()
+    needed_M = jnp.arange(TOKENS) % 4 == 2  # 6 of 23: two chunks of 4
+    with jax.disable_jit():
+        cross_entropy._of_needed(fn, head_DV, hidden_MD, targets_M, needed_M)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("tokens", "most", "chunk"), [(2048, 882, 512), (23, 7, 7), (24, 7, 6), (9, 99, 9)]
+)
+def test_chunks_are_even_where_that_is_near(tokens, most, chunk):
+    assert cross_entropy._chunk(tokens, most) == chunk
+
+
 def test_it_batches_over_adapters_that_share_the_head(rows):
     hidden_BMD, head_DV, targets_BM, weights_BM = made(batch=(3,))
     axes = (0, None, 0, 0)
@@ -271,7 +318,7 @@ def compiled(gradient, tokens, vocab):
 
 
 def test_the_compiled_program_holds_chunks_only(monkeypatch):
-    tokens, vocab, chunk = 258, 1009, 8
+    tokens, vocab, chunk = 257, 1009, 8
     monkeypatch.setattr(cross_entropy, "CHUNK", chunk * vocab)
 
     def largest(program):

@@ -189,10 +189,8 @@ def test_rounds_and_the_control_draw_different_adapters(make_run, tmp_path):
     first = learned_from(run, policy, tmp_path)
     second = learned_from(run, policy, tmp_path, round_index=2)
     control = learned_from(run, policy, tmp_path, name="random_kept")
-    q = [
-        p.params["layers_0"]["q_proj"]["kernel"]
-        for p in (policy, first, second, control)
-    ]
+    layers = [p.params["layers_0"] for p in (policy, first, second, control)]
+    q = [layer["q_proj"]["kernel"] for layer in layers]
     assert all(not np.array_equal(a, b) for a, b in itertools.combinations(q, 2))
 
 

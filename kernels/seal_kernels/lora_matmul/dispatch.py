@@ -20,10 +20,10 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from seal_kernels.lora_matmul import reference, xla
+from seal_kernels.lora_matmul import dense, reference, xla
 from seal_kernels.tuned import table
 
-IMPLEMENTATIONS = ("auto", "reference", "xla", "mosaic_gpu", "mosaic_tpu")
+IMPLEMENTATIONS = ("auto", "reference", "xla", "dense", "mosaic_gpu", "mosaic_tpu")
 
 # The one platform that a kernel is written for; the others run anywhere.
 PLATFORMS = {"mosaic_gpu": "cuda", "mosaic_tpu": "tpu"}
@@ -61,7 +61,7 @@ def backward(
 def choose(
     shape: table.Shape, device_kind: str, folder: pathlib.Path | None = None
 ) -> tuple[str, Mapping[str, Any]]:
-    """What `auto` runs: the tuned one if it was measured ahead of XLA, else `xla`.
+    """What `auto` runs: the tuned one if it was measured ahead of XLA, else "auto".
 
     Returns:
       The implementation's name, and the fields of its `Config` that were measured.
@@ -71,7 +71,7 @@ def choose(
     """
     entry = table.nearest("lora_matmul", shape, device_kind, folder)
     if entry is None or not entry.ahead():
-        return "xla", {}
+        return "auto", {}
     if entry.implementation not in IMPLEMENTATIONS[1:]:
         raise ValueError(
             f"{table.path_of(device_kind, folder)}: implementation="
@@ -97,13 +97,27 @@ def _shape(
 
 
 def _run(implementation: str, shape: table.Shape, operands: tuple[Any, ...]) -> Any:
-    plain = functools.partial(getattr(xla, shape.direction), *operands)
+    tiled = functools.partial(getattr(xla, shape.direction), *operands)
+    whole = functools.partial(getattr(dense, shape.direction), *operands)
+
+    def plain() -> Any:
+        """XLA's own operations, as the platform likes them."""
+        *_, b_SRF, slots_G = operands
+        known = isinstance(slots_G, np.ndarray)  # A tile each: nothing to gather.
+        if known or not dense.pays(len(b_SRF), shape.tile):
+            return tiled()
+        return lax.platform_dependent(cpu=tiled, default=whole)
+
     name, config = implementation, {}
     if name == "auto":
         name, config = choose(shape, _device_kind())
     match name:
-        case "xla":
+        case "auto":
             return plain()
+        case "xla":
+            return tiled()
+        case "dense":
+            return whole()
         case "reference":
             return getattr(reference, shape.direction)(*operands)
 
@@ -111,7 +125,7 @@ def _run(implementation: str, shape: table.Shape, operands: tuple[Any, ...]) -> 
         if implementation == "auto":
             return plain()
         message = f"lora_matmul: implementation={name!r} does not run here: {reason}"
-        return _refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(plain))
+        return _refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(tiled))
 
     return _on_its_platform(name, shape.direction, operands, config, otherwise)
 

@@ -1,15 +1,16 @@
 """The low-rank matmul in XLA's own operations: the path that works on every device.
 
 Each tile gathers its adapter; the low-rank products are batched over tiles, and the
-tiles' gradients are scatter-added, so that cost grows with tiles and never with slots
-times rows. The alternatives, and why not:
+tiles' gradients are summed in their order, so that nearly all cost grows with tiles and
+not with slots times rows. The alternatives, and why not:
 
 * one product with all adapters, masked: no gather, but its cost grows with the slots
-  (on two CPU cores at 60 slots, two to five times this one's whole forward pass);
+  (on two CPU cores at 60 slots, two to five times this one's whole forward pass).
+  `dense` is that, for accelerators;
 * products as sums of broadcast factors: up to three times faster than XLA:CPU's batched
   dot alone, but fused with their neighbours several times slower;
-* sums over a slot's tiles by a one-hot matmul or differences of a cumulative sum: a
-  NaN in one adapter would reach the others;
+* sums over a slot's tiles by differences of a cumulative sum: a NaN in one adapter would
+  reach the others;
 * `lax.ragged_dot`: on a GPU XLA expands it to the masked product.
 """
 
@@ -64,7 +65,7 @@ def backward(
         "gtr,gtf->grf", _split(u_MR, tiles), dy_GTF, preferred_element_type=wide
     )
     slots = len(a_SRD)
-    return dx_MD, _scatter(da_GRD, slots_G, slots), _scatter(db_GRF, slots_G, slots)
+    return dx_MD, _sum(da_GRD, slots_G, slots), _sum(db_GRF, slots_G, slots)
 
 
 def _gather(stack_S: Array, slots_G: Array | np.ndarray, dtype: jnp.dtype) -> Array:
@@ -76,12 +77,24 @@ def _gather(stack_S: Array, slots_G: Array | np.ndarray, dtype: jnp.dtype) -> Ar
     return stack_S.at[indices_G].get(mode="fill", fill_value=0).astype(dtype)
 
 
-def _scatter(grads_G: Array, slots_G: Array | np.ndarray, slots: int) -> Array:
-    """The sum over each adapter's tiles, in the dtype of `grads_G`."""
+def _sum(grads_G: Array, slots_G: Array | np.ndarray, slots: int) -> Array:
+    """The sum over each adapter's tiles, in the dtype of `grads_G` and in their order.
+
+    A matmul with zeros and ones: a scatter-add has no order on a GPU, where tiles add
+    by atomics as they come. Zero times NaN is NaN, so a tile that is not finite counts
+    as zero, and its adapter's sum is NaN.
+    """
     if _is_identity(slots_G, slots):
         return grads_G
-    zeros_S = jnp.zeros((slots, *grads_G.shape[1:]), grads_G.dtype)
-    return zeros_S.at[_past_the_end(slots_G, slots)].add(grads_G, mode="drop")
+    own_SG = jnp.arange(slots)[:, None] == slots_G[None, :]
+    sound_G = jnp.isfinite(grads_G).all((1, 2))
+    flat_GX = jnp.where(sound_G[:, None, None], grads_G, 0).reshape(len(grads_G), -1)
+    sum_SX = jnp.einsum(
+        "sg,gx->sx", own_SG.astype(grads_G.dtype), flat_GX, precision="highest"
+    )
+    sum_S = sum_SX.reshape(slots, *grads_G.shape[1:])
+    spoilt_S = jnp.any(own_SG & ~sound_G[None, :], axis=1)
+    return jnp.where(spoilt_S[:, None, None], jnp.nan, sum_S)
 
 
 def _is_identity(slots_G: Array | np.ndarray, slots: int) -> bool:
