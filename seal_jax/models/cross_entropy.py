@@ -29,8 +29,8 @@ def cross_entropy(
       hidden_MD: hidden states after the final norm.
       head_DV: the output head, frozen: its gradient is zero by definition.
       targets_M: int32 token ids.
-      needed_M: bool, or None for all. The rest come out as 0 without gradient, and with a
-        gradient no logits are formed for them, but for some beside the last needed.
+      needed_M: bool, or None for all. The rest come out as 0 without gradient, and in
+        training no logits are formed for them, but for some beside the last needed.
     """
 
     def of_token(hidden_D: Array, target: Array) -> Array:

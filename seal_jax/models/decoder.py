@@ -380,7 +380,8 @@ def hidden(
     layers = {layer_name(i) for i in range(cfg.layers)}
     if delta is not None and set(delta) != layers:
         raise ValueError(
-            f"delta: layers {sorted(delta)} must be {sorted(layers)}, as `lora` has them"
+            f"delta: layers {sorted(delta)} must be {sorted(layers)}, as lora.init has "
+            "them"
         )
     variables = {"params": params} | ({} if delta is None else {"lora": delta})
     out: Any = Decoder(cfg).apply(variables, tokens_BT, positions_BT, mask_BTS, cache)

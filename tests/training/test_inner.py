@@ -389,7 +389,7 @@ def packed_step(cfg, arch=ARCH):
 
 
 def test_a_slot_that_waits_costs_no_matmul():
-    """The optimizer passes over all slots; tokens and gradients are the active ones'."""
+    """The optimizer passes over all slots; tokens and gradients are of the active."""
     cfg = config(slots=50, active=2)
     seen = set()
     for eqn in operations(packed_step(cfg)):

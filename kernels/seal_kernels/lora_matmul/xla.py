@@ -9,8 +9,8 @@ not with slots times rows. The alternatives, and why not:
   `dense` is that, for accelerators;
 * products as sums of broadcast factors: up to three times faster than XLA:CPU's batched
   dot alone, but fused with their neighbours several times slower;
-* sums over a slot's tiles by differences of a cumulative sum: a NaN in one adapter would
-  reach the others;
+* sums over a slot's tiles by differences of a cumulative sum: a NaN in one adapter
+  would reach the others;
 * `lax.ragged_dot`: on a GPU XLA expands it to the masked product.
 """
 
