@@ -7,6 +7,7 @@ most the pool it was in (`pools`).
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ def adapt_and_answer[Item](
       phase: where finished work is kept.
       round_index: part of every random key.
       seeds: of each edit.
-      among: indices of the edits to train; None: all of them.
+      among: indices of the edits to train, best as a set; None: all of them.
 
     Returns:
       each edit's trials in order of seeds; none for an edit that was refused, or is not
@@ -106,10 +107,12 @@ def adapt_and_answer[Item](
         here = slice(pool.rows.start, pool.rows.stop)
         return _unit(run, policy, exams, pool, rows[here], ids[here])
 
+    # A position among all pools of the run, the same when it resumes.
+    steps = itertools.count(1 + unit_key.count(run.journal.keys(), unit_key.ADAPT))
+
     def log(measured: dict[str, float]) -> None:
-        # A position among all pools of the run, the same when it resumes.
-        step = unit_key.count(run.journal.keys(), unit_key.ADAPT)
-        run.metrics.log(step, {f"adapt/{k}": v for k, v in measured.items()})
+        line = {f"adapt/{k}": v for k, v in measured.items()}
+        run.metrics.log(next(steps), line)
 
     units = pools.train(
         policy,
