@@ -22,7 +22,7 @@ from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import pools, unit_key
 from seal_jax.rounds.experiment import Experiment, Rounds
 from seal_jax.rounds.graded import Exam, Trial
-from seal_jax.runtime import meshes, metrics
+from seal_jax.runtime import meshes, metrics, prng
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks.base import Edit, Task
 from seal_jax.training import inner
@@ -55,7 +55,7 @@ class Run[Exp: Experiment, Item]:
 
     @property
     def key(self) -> jax.Array:
-        return jax.random.key(self.exp.seed)
+        return prng.root(self.exp.seed)
 
 
 def adapt_and_answer[Item](
@@ -201,7 +201,7 @@ def _answer[Item](
     task = run.task
     prompts = [task.prompts(exam.item) for exam in exams]
     quizzes = [[] if e.quiz is None else task.prompts(e.quiz) for e in exams]
-    keys_A = policies.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
+    keys_A = prng.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
     together = [p + q for p, q in zip(prompts, quizzes, strict=True)]
     texts = policies.answer(policy, adapters, together, keys_A, run.exp.answer)
     scores: Sequence[Sequence[float]] = [()] * len(exams)
