@@ -166,8 +166,8 @@ def _interval(
     """Of `value` of the rows' sum, when rows are drawn with replacement."""
     if len(rows) < stats.FEWEST:
         return None, None
-    picks = np.random.default_rng(0).integers(len(rows), size=(_DRAWS, len(rows)))
-    values = value(rows[picks].sum(1))
+    sums = [rows[picks].sum(1) for picks in stats.resamples(len(rows), _DRAWS)]
+    values = value(np.concatenate(sums))
     values = values[~np.isnan(values)]
     if not len(values):
         return None, None

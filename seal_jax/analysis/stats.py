@@ -7,13 +7,16 @@ result is plain JSON.
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 # A spread this small beside the values is the rounding of equal numbers: 0.6 - 0.4 and
 # 0.4 - 0.2 differ in the last bit. Dividing by it would report an enormous z.
 _ROUNDING = 1e-12
+
+# Places drawn at a time: 8 MB of them.
+_CHUNK = 1 << 20
 
 # A difference over fewer items, and its standard error all the more, says nothing.
 FEWEST = 5
@@ -79,10 +82,22 @@ def interval(
     count = len(measured)
     if count < 2:
         return None, None
-    picks = np.random.default_rng(0).integers(count, size=(draws, count))
+    means = [measured[picks].mean(1) for picks in resamples(count, draws)]
     tail = 50 * (1 - share)
-    low, high = np.percentile(measured[picks].mean(1), (tail, 100 - tail))
+    low, high = np.percentile(np.concatenate(means), (tail, 100 - tail))
     return float(low), float(high)
+
+
+def resamples(count: int, draws: int) -> Iterator[np.ndarray]:
+    """Places of `count` items, drawn with replacement `draws` times: rows `[., count]`.
+
+    A few rows at a time, or those of 10,000 items would take 1.6 GB; the generator goes
+    on where it was, so together they are one draw of all. The same at every call.
+    """
+    rng = np.random.default_rng(0)
+    rows = max(1, _CHUNK // max(count, 1))
+    for begin in range(0, draws, rows):
+        yield rng.integers(count, size=(min(rows, draws - begin), count))
 
 
 def paired(

@@ -12,6 +12,7 @@ from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.rounds import scoring, trials
 from seal_jax.rounds.graded import mean
+from seal_jax.runtime import prng
 from seal_jax.tasks.passage import Passage
 
 
@@ -37,7 +38,7 @@ def ask(
         for group in groups
     ]
     fixed = [np.full(len(groups), v) for v in (trials.ANSWER, t)]
-    keys_A = policies.fold(setting.run.key, *fixed, range(len(groups)))
+    keys_A = prng.fold(setting.run.key, *fixed, range(len(groups)))
     flat = policies.answer(setting.base, adapters, prompts, keys_A, setting.exp.answer)
     return graded(setting, groups, flat)
 
@@ -80,7 +81,7 @@ def ask_routed(
                 places[-1].append((adapter, len(prompts_A[adapter])))
                 prompts_A[adapter].append(prompt)
     fixed = [np.full(len(prompts_A), v) for v in (trials.ANSWER, t)]
-    keys_A = policies.fold(setting.run.key, *fixed, range(len(prompts_A)))
+    keys_A = prng.fold(setting.run.key, *fixed, range(len(prompts_A)))
     adapters = continual_stack.kept_apart(stack, rank=rank)
     answers = policies.answer(
         setting.base, adapters, prompts_A, keys_A, setting.exp.answer

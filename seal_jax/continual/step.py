@@ -18,6 +18,7 @@ from seal_jax.generation import generate, policies, sample
 from seal_jax.models import hf, lora
 from seal_jax.rounds import pools, trials
 from seal_jax.rounds.graded import mean
+from seal_jax.runtime import prng
 from seal_jax.tasks import knowledge
 from seal_jax.tasks.base import Edit
 from seal_jax.training import plan
@@ -37,7 +38,7 @@ def generic_texts(run: ContinualRun, base: policies.Policy) -> list[list[int]]:
     """
     exp = run.exp
     count = exp.retain.kl_texts
-    keys = policies.fold(run.key, np.full(count, GENERIC), range(count))
+    keys = prng.fold(run.key, np.full(count, GENERIC), range(count))
     generated = generate.run(
         base.params,
         None,
@@ -69,7 +70,7 @@ def propose(setting: Setting, stack: lora.Tree, t: int) -> list[list[str]]:
     index = [(s, e) for s in range(len(setting.sequences)) for e in range(count)]
     rows = np.array(index)
     fixed = [np.full(len(rows), v) for v in (trials.PROPOSE, t)]
-    keys = policies.fold(setting.run.key, *fixed, rows[:, 0], rows[:, 1])
+    keys = prng.fold(setting.run.key, *fixed, rows[:, 0], rows[:, 1])
     prompts = [setting.task.propose_prompt(s[t - 1]) for s in setting.sequences]
     base = setting.base
     apart = "keep" in setting.controls

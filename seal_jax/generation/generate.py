@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from seal_jax.generation import sample
 from seal_jax.models import decoder, lora
-from seal_jax.runtime import interrupts, meshes
+from seal_jax.runtime import interrupts, meshes, prng
 
 NO_ADAPTER = -1
 
@@ -187,7 +187,7 @@ class Device:
     def empty_rows(self) -> sample.Rows:
         return sample.empty_rows(
             self.adapters,
-            self.keys[0],
+            prng.take(self.keys, 0),
             arch=self.arch,
             cfg=self.cfg,
             pages=self.sizes.pages,
@@ -209,7 +209,7 @@ class Device:
             column([page.source for page in pages], 0),
             column([*new], self.sizes.pages),
             column([page.adapter for page in pages], NO_ADAPTER),
-            self.keys[index],
+            meshes.put(prng.take(self.keys, index), self.mesh),
             None if self.limits is None else self.limits[index],
             arch=self.arch,
             cfg=self.cfg,
@@ -270,7 +270,6 @@ def run(
     some = _multiple(pages // READ_SHARE, meshes.shards(mesh))
     sizes = Sizes(pages, per_page, some, width)
 
-    keys = meshes.put(keys, mesh)
     most = None if limits is None else np.array(limits, np.int32)
     device = Device(params, adapters, keys, most, arch, cfg, sizes, mesh)
     queue = Queue(groups, device.read, at_a_time=sizes.some)

@@ -5,12 +5,12 @@ on arrays.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.models import decoder, hf, lora, placement
+from seal_jax.runtime import meshes, prng
 from seal_jax.runtime.config_rules import shown
 from seal_kernels.lora_matmul import api as lora_op
 
@@ -65,12 +66,9 @@ class Policy:
         other that shares its weights, must not be used again: jax refuses its arrays
         as deleted.
         """
-        placed = jax.tree.map(lambda leaf: leaf.sharding, self.params)
-        merge = jax.jit(
-            lora.merge, out_shardings=placed, donate_argnums=(0,) if consume else ()
-        )
         # From the host: on a mesh the delta's device is only one of the params'.
         delta = jax.tree.map(np.asarray, delta)
+        merge = _merging(self.arch, meshes.holding(self.params), consume)
         return dataclasses.replace(self, params=merge(self.params, delta))
 
     def freed(self) -> "Policy":
@@ -128,24 +126,30 @@ def load(
     sharding = None if mesh is None else placement.param_shardings(blank.arch, mesh)
     if source.random_weights:
         draw = jax.jit(decoder.init_params, static_argnums=1, out_shardings=sharding)
-        params = draw(jax.random.key(seed), blank.arch)
+        params = draw(prng.root(seed), blank.arch)
     else:
         params = hf.load_params(blank.source, blank.arch, sharding=sharding)
     return dataclasses.replace(blank, params=params)
 
 
-def fold(key: Array, *columns: Sequence[int] | np.ndarray) -> Array:
-    """One key per row of the columns: `key` folded with each column in turn."""
-    arrays = [jnp.asarray(np.asarray(column, np.uint32)) for column in columns]
-    return _fold(key, tuple(arrays))
+@functools.cache
+def _merging(
+    arch: decoder.Arch, mesh: Mesh | None, consume: bool
+) -> Callable[[dict, lora.Tree], dict]:
+    """`lora.merge`, jitted; on a mesh the weights stay where they are.
+
+    Without one nothing says where they are to be: arrays that are bound to a device are
+    others to jax than those that are not, and every program would be compiled again.
+    """
+    out = None if mesh is None else placement.param_shardings(arch, mesh)
+    if consume:
+        return jax.jit(_merge_in_place, out_shardings=out, donate_argnums=0)
+    return jax.jit(lora.merge, out_shardings=out)
 
 
-@jax.jit
-def _fold(key: Array, columns: tuple[Array, ...]) -> Array:
-    keys = jnp.broadcast_to(key, columns[0].shape)  # one key for all, or one each
-    for column in columns:
-        keys = jax.vmap(jax.random.fold_in)(keys, column)
-    return keys
+def _merge_in_place(params: dict, delta: lora.Tree) -> dict:
+    # By a name of its own: it is another program than the one that keeps the old.
+    return lora.merge(params, delta)
 
 
 # Questions that share a page of one adapter: SQuAD has five to a passage on average.
@@ -228,7 +232,7 @@ def answer(
     """
     places = [(a, q) for a, group in enumerate(prompts) for q in range(len(group))]
     index = np.array(places, int).reshape(-1, 2)
-    keys = fold(keys_A[index[:, 0]], index[:, 1])
+    keys = prng.fold(prng.take(keys_A, index[:, 0]), index[:, 1])
     texts = _continue(policy, adapters, prompts, keys, decoding, lambda count: None)
     flat = iter(texts)
     return [[next(flat) for _ in group] for group in prompts]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -277,7 +276,7 @@ def _place(rule: Rule, part: Any, leaf: Any, sharding: Sharding | None) -> jax.A
         return cache[bounds]
 
     if sharding is None:
-        return jnp.asarray(read((slice(None),) * len(leaf.shape)))
+        return jax.device_put(read((slice(None),) * len(leaf.shape)))
     return jax.make_array_from_callback(leaf.shape, sharding, read)
 
 

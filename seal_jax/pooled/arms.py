@@ -28,7 +28,7 @@ from seal_jax.pooled import texts as pooled_texts
 from seal_jax.pooled.settings import ARMS, Pooled
 from seal_jax.pooled.steps import Outcome, PooledRun
 from seal_jax.rounds import ladder, proposals, scoring, trials
-from seal_jax.rounds.graded import empty_rate, mean, refusals
+from seal_jax.rounds.graded import by_item, empty_rate, mean, refusals
 from seal_jax.rounds.ladder_rows import LadderRow
 from seal_jax.runtime import backend, distributed, meshes, records
 from seal_jax.tasks import knowledge, sources
@@ -167,6 +167,7 @@ def row(
                 )
             )
     place = {passage.id: p for p, passage in enumerate(passages)}
+    edits_of = by_item(e.item for e in learned.edits)
     values, shown = [], []
     for p, passage in enumerate(asked):
         rewards = [mean(by_passage[p]) for by_passage in scores]
@@ -179,7 +180,7 @@ def row(
                 "title": passage.title,
                 "passage": passage.text,
                 "edit": 0,
-                "text": "\n\n".join(e.text for e in learned.edits if e.item == at),
+                "text": "\n\n".join(learned.edits[i].text for i in edits_of[at]),
                 "lines": learned.texts[at],
                 "rewards": rewards,
                 "reward": values[-1],

@@ -18,7 +18,7 @@ from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds import pools, proposals, trials
 from seal_jax.rounds.graded import mean
 from seal_jax.rounds.trials import Run
-from seal_jax.runtime import checkpoint, distributed
+from seal_jax.runtime import checkpoint, distributed, prng
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
 from seal_jax.training import finetune, plan
@@ -135,7 +135,7 @@ def answers(
             begin = time.monotonic()
             flat = [prompt for group in groups for prompt in group]
             run.say(f"{name}: ask {len(flat)} questions")
-            keys = policies.fold(run.key, [trials.ANSWER], [i])
+            keys = prng.fold(run.key, [trials.ANSWER], [i])
             texts = policies.answer(policy, adapter, [flat], keys, run.exp.answer)[0]
             seconds = time.monotonic() - begin
             run.journal.put(unit, {"answers": texts, "seconds": seconds})
@@ -264,7 +264,7 @@ def finetuned(
         trained = finetune.train(
             policies.load(exp.model, blank, seed=exp.seed, mesh=run.mesh).params,
             job,
-            policies.fold(run.key, [trials.ADAPT], [seed])[0],
+            prng.take(prng.fold(run.key, [trials.ADAPT], [seed]), 0),
             arch=blank.arch,
             micro_batch=exp.full.micro_batch,
             length_multiple=exp.full.length_multiple,

@@ -8,7 +8,7 @@ from typing import Any
 from seal_jax.generation import policies
 from seal_jax.rounds import ladder_rows, learn, proposals
 from seal_jax.rounds.experiment import Rounds
-from seal_jax.rounds.graded import refusals
+from seal_jax.rounds.graded import by_item, refusals
 from seal_jax.rounds.trials import Run
 from seal_jax.tasks.base import Edit
 
@@ -38,10 +38,11 @@ def random_kept[Item](
             round_index=round_index,
             count=run.exp.scale.edits,
         )
+        places = by_item(e.item for e in edits)
         kept: list[Edit] = []
         for p in range(len(items)):
             rng = random.Random(f"control {run.exp.seed} {round_index} {p}")
-            choices = [e for e in edits if e.item == p and e.imitable]
+            choices = [edits[i] for i in places[p] if edits[i].imitable]
             kept += rng.sample(choices, min(run.exp.select.k_best, len(choices)))
         from_base = policy is base or run.exp.imitate.start == "base"
         policy = learn.imitate(

@@ -13,7 +13,7 @@ from seal_jax.generation import policies
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import label_free, scoring
 from seal_jax.rounds.experiment import Rounds
-from seal_jax.rounds.graded import Exam, Graded, Trial, with_measured
+from seal_jax.rounds.graded import Exam, Graded, Trial, by_item, with_measured
 from seal_jax.rounds.trials import Run
 from seal_jax.tasks.base import Edit
 
@@ -97,7 +97,7 @@ def _race[Item](
     if exp.select.halving:
         plan = halving.from_pairs(exp.select.halving)
     graded: list[Graded] = []
-    left, spent = list(range(len(edits))), 0
+    left, spent = set(range(len(edits))), 0
     for rung, step in enumerate(plan):
         name = f"{phase}/rung_{rung}" if len(plan) > 1 else phase
         seeds = range(spent, step.seeds)
@@ -112,13 +112,13 @@ def _race[Item](
     return graded
 
 
-def _better(graded: Sequence[Graded], left: Sequence[int], keep: int) -> list[int]:
+def _better(graded: Sequence[Graded], left: Collection[int], keep: int) -> set[int]:
     """The best `keep` edits of each item, of those that are left."""
-    better = []
-    for item in sorted({graded[i].edit.item for i in left}):
-        places = [i for i in left if graded[i].edit.item == item]
+    in_order, better = sorted(left), set()
+    for group in by_item(graded[i].edit.item for i in in_order).values():
+        places = [in_order[k] for k in group]
         chosen = halving.survivors(
             [graded[i].rewards for i in places], min(keep, len(places))
         )
-        better += sorted(places[i] for i in chosen)
+        better |= {places[i] for i in chosen}
     return better

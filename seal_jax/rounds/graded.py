@@ -6,7 +6,7 @@ scores.
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from seal_jax.rewards import names as reward_names
@@ -91,6 +91,18 @@ class Graded:
         default_factory=dict
     )
     out: bool = False
+
+
+def by_item(items: Iterable[int]) -> Mapping[int, list[int]]:
+    """The places of each item's edits, in their order; none for an item without any.
+
+    `items`: of each edit its item. One pass: who looks for the edits of one item among
+    those of all, for each item, takes four times as long for twice the items.
+    """
+    places: Mapping[int, list[int]] = collections.defaultdict(list)
+    for i, item in enumerate(items):
+        places[item].append(i)
+    return places
 
 
 def mean(values: Sequence[float | None]) -> float | None:

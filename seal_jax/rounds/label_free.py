@@ -19,6 +19,7 @@ from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.settings import LabelFreeConfig
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
+from seal_jax.runtime import prng
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.knowledge import Knowledge
 from seal_jax.tasks.passage import Passage
@@ -71,7 +72,7 @@ def quizzes[Item](
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
         stage = [np.full(len(items), v) for v in (trials.QUIZ, round_index)]
-        keys = policies.fold(run.key, *stage, np.arange(len(items)))
+        keys = prng.fold(run.key, *stage, np.arange(len(items)))
         prompts = [quiz.prompt(quiz.PROMPTS[cfg.quiz.prompt], text) for text in texts]
         written = policies.write(policy, prompts, keys, cfg.quiz)
         drawn = [quiz.parse(text, cfg.questions) for text in written]
@@ -119,7 +120,7 @@ def _answers_in_view[Item](
     ]
     if not prompts:
         return [[] for _ in texts]
-    keys = policies.fold(run.key, np.arange(len(prompts)))  # Not used: it is greedy.
+    keys = prng.fold(run.key, np.arange(len(prompts)))  # Not used: it is greedy.
     answers = iter(policies.write(policy, prompts, keys, greedy))
     return [[next(answers) for _ in group] for group in questions]
 

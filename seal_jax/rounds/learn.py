@@ -12,7 +12,7 @@ from seal_jax.rounds import ladder_rows, select, trials
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
-from seal_jax.runtime import checkpoint, distributed
+from seal_jax.runtime import checkpoint, distributed, prng
 from seal_jax.tasks.base import Edit
 from seal_jax.training import imitate as sft
 
@@ -75,7 +75,7 @@ def finetuned[Item](
     `consume`: see `Policy.merged`.
     """
     cfg, directory = run.exp.imitate, workdir / "checkpoints" / name
-    key = policies.fold(run.key, [_STAGES[name]], [round_index])[0]
+    key = prng.take(prng.fold(run.key, [_STAGES[name]], [round_index]), 0)
     units = [UnitKey(name, "imitate", r) for r in range(1, round_index + 1)]
     if distributed.share(lambda: checkpoint.latest(directory) or 0) < round_index:
         phase = ladder_rows.round_name(round_index)

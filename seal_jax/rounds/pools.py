@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from seal_jax.generation import policies
 from seal_jax.models import lora
-from seal_jax.runtime import distributed, meshes, progress
+from seal_jax.runtime import distributed, meshes, prng, progress
 from seal_jax.runtime.journal import Journal
 from seal_jax.training import inner, packed, plan, throughput
 
@@ -187,7 +187,7 @@ def _trained(
     trained = packed.train(
         policy.params,
         work.jobs[here],
-        policies.fold(key, *np.array(work.folds[here]).T),
+        prng.fold(key, *np.array(work.folds[here]).T),
         arch=policy.arch,
         cfg=cfg,
         eos=policy.eos,

@@ -11,7 +11,7 @@ from seal_jax.generation import policies
 from seal_jax.rounds import graded, trials
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.unit_key import UnitKey
-from seal_jax.runtime import distributed, progress
+from seal_jax.runtime import distributed, prng, progress
 from seal_jax.tasks.base import Edit, Reading
 
 
@@ -39,9 +39,9 @@ def propose[Item](
         begin = time.monotonic()
         rows = np.array([index[i] for i in wanted])
         fixed = [np.full(len(rows), v) for v in (trials.PROPOSE, round_index)]
-        keys = policies.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
+        keys = prng.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
         if attempt:
-            keys = policies.fold(keys, np.full(len(rows), attempt))
+            keys = prng.fold(keys, np.full(len(rows), attempt))
         row_prompts = [prompts[p] for p, _ in rows]
         with progress.progress(
             len(rows), f"{phase}: propose", "edits", visible=distributed.leads()

@@ -10,7 +10,7 @@ from seal_jax.rewards import judge, vote
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import trials
 from seal_jax.rounds.experiment import Experiment, Rounds
-from seal_jax.rounds.graded import Exam, Graded, Trial, decided, mean
+from seal_jax.rounds.graded import Exam, Graded, Trial, by_item, decided, mean
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.tasks.base import Edit, Lines
@@ -138,8 +138,7 @@ def _quizzed[Item](
 def _with_majority(graded: Sequence[Graded]) -> list[Graded]:
     """Each trial's agreement with the majority of its item's trials."""
     voted = list(graded)
-    for item in {g.edit.item for g in graded}:
-        places = [i for i, g in enumerate(graded) if g.edit.item == item]
+    for places in by_item(g.edit.item for g in graded).values():
         # An adapter that failed has no answers: it agrees with nobody.
         votes = [list(t.answers) for i in places for t in graded[i].trials]
         count = max(map(len, votes), default=0)

@@ -16,7 +16,7 @@ import random
 from collections.abc import Sequence
 
 from seal_jax.analysis import ngrams
-from seal_jax.rounds.graded import Graded
+from seal_jax.rounds.graded import Graded, by_item
 from seal_jax.training.settings import IMITATE_DATA
 
 TIES = ("first", "shortest", "random")
@@ -207,11 +207,11 @@ def choose(
       rule: how to choose.
       ties_seed: with the item's place it seeds the draw among equals.
     """
-    chosen = []
+    chosen, places_of = [], by_item(g.edit.item for g in graded)
     for p, (passage, score) in enumerate(zip(passages, baseline, strict=True)):
         if rule.threshold == BASELINE and score is None:
             continue  # Nobody knows whether its edits are better than none.
-        places = [i for i, g in enumerate(graded) if g.edit.item == p]
+        places = places_of[p]
         tried = [graded[i].edit.imitable and not graded[i].out for i in places]
         rewards = [
             graded[i].reward if ok else None

@@ -39,13 +39,14 @@ def edit_rows[Item](
     lines: Sequence[Lines],
 ) -> list[dict[str, Any]]:
     """The round's edits as rows of edits.jsonl; `lines` as for `round_line`."""
+    kept = set(done.kept)
     return [
         scoring.edit_row(
             run,
             g,
             items,
             round=round_index,
-            kept=i in done.kept,
+            kept=i in kept,
             cut=trained.cut,
         )
         for i, (g, trained) in enumerate(zip(done.graded, lines, strict=True))
@@ -90,10 +91,9 @@ def novelty_line(
     """How new the edits are, and how alike; nothing where there are no passages."""
     if not passages or any(passage is None for passage in passages):
         return {}
+    places = grades.by_item(g.edit.item for g in graded)
     measures = [
-        novelty_measures.measure(
-            str(passage), [g.edit.text for g in graded if g.edit.item == p]
-        )
+        novelty_measures.measure(str(passage), [graded[i].edit.text for i in places[p]])
         for p, passage in enumerate(passages)
     ]
     return {
@@ -110,9 +110,10 @@ def agreement_line(
     others = [name for name in names if name != reward_names.GRADE]
     if not others:
         return {}
+    places = grades.by_item(g.edit.item for g in graded)
     true, *values = (
         [
-            [mean(g.measured.get(name, ())) for g in graded if g.edit.item == p]
+            [mean(graded[i].measured.get(name, ())) for i in places[p]]
             for p in range(items)
         ]
         for name in (reward_names.GRADE, *others)

@@ -7,6 +7,7 @@ most the pool it was in (`pools`).
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import pools, unit_key
 from seal_jax.rounds.experiment import Experiment, Rounds
 from seal_jax.rounds.graded import Exam, Trial
-from seal_jax.runtime import meshes, metrics
+from seal_jax.runtime import meshes, metrics, prng
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks.base import Edit, Task
 from seal_jax.training import inner
@@ -54,7 +55,7 @@ class Run[Exp: Experiment, Item]:
 
     @property
     def key(self) -> jax.Array:
-        return jax.random.key(self.exp.seed)
+        return prng.root(self.exp.seed)
 
 
 def adapt_and_answer[Item](
@@ -78,7 +79,7 @@ def adapt_and_answer[Item](
       phase: where finished work is kept.
       round_index: part of every random key.
       seeds: of each edit.
-      among: indices of the edits to train; None: all of them.
+      among: indices of the edits to train, best as a set; None: all of them.
 
     Returns:
       each edit's trials in order of seeds; none for an edit that was refused, or is not
@@ -106,10 +107,12 @@ def adapt_and_answer[Item](
         here = slice(pool.rows.start, pool.rows.stop)
         return _unit(run, policy, exams, pool, rows[here], ids[here])
 
+    # A position among all pools of the run, the same when it resumes.
+    steps = itertools.count(1 + unit_key.count(run.journal.keys(), unit_key.ADAPT))
+
     def log(measured: dict[str, float]) -> None:
-        # A position among all pools of the run, the same when it resumes.
-        step = unit_key.count(run.journal.keys(), unit_key.ADAPT)
-        run.metrics.log(step, {f"adapt/{k}": v for k, v in measured.items()})
+        line = {f"adapt/{k}": v for k, v in measured.items()}
+        run.metrics.log(next(steps), line)
 
     units = pools.train(
         policy,
@@ -198,7 +201,7 @@ def _answer[Item](
     task = run.task
     prompts = [task.prompts(exam.item) for exam in exams]
     quizzes = [[] if e.quiz is None else task.prompts(e.quiz) for e in exams]
-    keys_A = policies.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
+    keys_A = prng.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
     together = [p + q for p, q in zip(prompts, quizzes, strict=True)]
     texts = policies.answer(policy, adapters, together, keys_A, run.exp.answer)
     scores: Sequence[Sequence[float]] = [()] * len(exams)

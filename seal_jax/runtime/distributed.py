@@ -286,8 +286,8 @@ def readable(tree: Any) -> Any:
     if _count() == 1:
         return tree
 
-    def local(leaf: jax.Array) -> Any:
-        if leaf.is_fully_addressable:
+    def local(leaf: jax.Array | np.ndarray) -> Any:
+        if isinstance(leaf, np.ndarray) or leaf.is_fully_addressable:
             return leaf
         if leaf.is_fully_replicated:
             return leaf.addressable_data(0)
@@ -306,7 +306,10 @@ def share_arrays[T](fn: Callable[[], tuple[Any, T]], like: Any) -> tuple[Any, T]
     The arrays arrive bit for bit, in the host's memory.
     """
     if _count() == 1:
-        return fn()
+        tree, beside = fn()
+        # On the host as well: a checkpoint is read to a device that it is bound to, and
+        # programs that take it would be compiled again for that.
+        return jax.tree.map(np.asarray, tree), beside
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
     tree, beside = fn() if leads() else (zeros, None)
     # As bytes: jax adds zeros to them on the way, which would turn -0.0 into 0.0.

@@ -19,10 +19,15 @@ from seal_jax.runtime import interrupts, meshes
 from seal_jax.training import sft_loss, sft_rows
 from seal_jax.training.settings import COSINE, LINEAR, ImitateConfig
 
-SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
-    LINEAR: lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
-    COSINE: optax.cosine_decay_schedule,
+# What is left of the learning rate after `done` of the steps, `each` being one over
+# their number: optax's linear and cosine decay to 0. Their own take the number of steps
+# for a constant, so that every number would be a program of its own.
+SCHEDULES: dict[str, Callable[[Array, Array], Array]] = {
+    LINEAR: lambda done, each: 1.0 - done * each,
+    COSINE: lambda done, each: 0.5 * (1.0 + jnp.cos(jnp.pi * done * each)),
 }
+
+type State = tuple[lora.Tree, tuple[optax.OptState, ...]]
 
 
 class TunedAdapter(NamedTuple):
@@ -39,33 +44,37 @@ class TunedAdapter(NamedTuple):
     computed_tokens: int
 
 
-def _optimizer(cfg: ImitateConfig, steps: int) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.clip_by_global_norm(cfg.clip),
-        optax.adamw(
-            SCHEDULES[cfg.schedule](cfg.learning_rate, steps), weight_decay=0.0
-        ),
-    )
+def _optimizer(cfg: ImitateConfig) -> optax.GradientTransformation:
+    """AdamW without weight decay, but for the rate."""
+    return optax.chain(optax.clip_by_global_norm(cfg.clip), optax.scale_by_adam())
+
+
+@functools.partial(jax.jit, static_argnames=("arch", "cfg"))
+def begin(key: Array, *, arch: decoder.Arch, cfg: ImitateConfig) -> State:
+    """A fresh adapter, and the optimizer before its first step."""
+    delta = lora.init(key, arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
+    return delta, cast(tuple, _optimizer(cfg).init(delta))
 
 
 @functools.partial(
-    jax.jit, static_argnames=("arch", "cfg", "steps", "mesh"), donate_argnames="state"
+    jax.jit, static_argnames=("arch", "cfg", "mesh"), donate_argnames="state"
 )
 def train_step(
     params: dict,
-    state: tuple[lora.Tree, optax.OptState],
+    state: State,
     rows: dict,
     count: Array | np.int32,
+    each: Array | np.float32,
     *,
     arch: decoder.Arch,
     cfg: ImitateConfig,
-    steps: int,
     mesh: Mesh | None = None,
-) -> tuple[tuple[lora.Tree, optax.OptState], Array]:
+) -> tuple[State, Array]:
     """One optimizer step over the first `count` micro-batches of `[N, micro, T]`.
 
     The loss is the mean over the batch's completion tokens, whatever the micro-batches.
-    The count is no shape, so that one program does for every step.
+    Neither the count nor the number of steps, of which `each` is one over it, is a
+    shape or a constant, so that one program does for every step of every round.
     """
     delta, opt_state = state
     total = jnp.sum(rows["weights"])
@@ -84,9 +93,11 @@ def train_step(
     loss, grads = jax.lax.fori_loop(0, count, accumulate, zero)
     if mesh is not None:  # Each device has the sum, and takes the same step.
         grads = jax.lax.with_sharding_constraint(grads, meshes.replicated(mesh))
-    updates, opt_state = _optimizer(cfg, steps).update(grads, opt_state, delta)
-    tuned = cast(lora.Tree, optax.apply_updates(delta, updates))
-    return (tuned, opt_state), loss
+    done = jnp.asarray(cast(optax.ScaleByAdamState, opt_state[1]).count)
+    rate = -cfg.learning_rate * SCHEDULES[cfg.schedule](done, jnp.asarray(each))
+    updates, opt_state = _optimizer(cfg).update(grads, opt_state)
+    tuned = jax.tree.map(lambda p, u: p + rate * u, delta, updates)
+    return (tuned, cast(tuple, opt_state)), loss
 
 
 def train(
@@ -101,8 +112,7 @@ def train(
 ) -> TunedAdapter:
     """Trains a fresh adapter on (prompt, completion) pairs of token ids.
 
-    A step's pairs are packed into rows as wide as the longest of all, rounded up to
-    `cfg.length_multiple`.
+    A step's pairs are packed into rows (see `width`).
 
     Args:
       params: the policy's parameters, frozen; on a mesh, placed as
@@ -127,12 +137,11 @@ def train(
         sft_rows.line([*prompt, *completion], first_target=len(prompt), eos=eos)
         for prompt, completion in examples
     ]
-    width = sft_rows.width([line.positions for line in lines], cfg.length_multiple)
+    wide = width([line.positions for line in lines], cfg.length_multiple)
     per_epoch = -(-len(examples) // cfg.batch)
-    steps = per_epoch * cfg.epochs
+    each = meshes.put(np.float32(1) / np.float32(per_epoch * cfg.epochs), mesh)
     rng = np.random.default_rng(jax.random.key_data(key).tolist())
-    delta = lora.init(key, arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
-    state = meshes.put((delta, _optimizer(cfg, steps).init(delta)), mesh)
+    state = meshes.put(begin(key, arch=arch, cfg=cfg), mesh)
     losses, tokens, computed = [], 0, 0
     for _ in range(cfg.epochs):
         order = rng.permutation(len(lines))
@@ -140,17 +149,28 @@ def train(
             interrupts.check()
             chosen = [lines[i] for i in order[start : start + cfg.batch]]
             rows, count = micro_batches(
-                chosen, cfg, width=width, shards=meshes.shards(mesh), eos=eos
+                chosen, cfg, width=wide, shards=meshes.shards(mesh), eos=eos
             )
             tokens += sum(line.positions for line in chosen)
             computed += int(count) * rows["tokens"][0].size
             rows, count = meshes.put((rows, count), mesh)
             state, loss = train_step(
-                params, state, rows, count, arch=arch, cfg=cfg, steps=steps, mesh=mesh
+                params, state, rows, count, each, arch=arch, cfg=cfg, mesh=mesh
             )
             losses.append(loss)
-    delta = lora.scaled(state[0], cfg.lora.alpha / cfg.lora.rank)
+    # On the host, where it goes next anyway: no program for each of its shapes.
+    delta = jax.tree.map(np.asarray, state[0])
+    delta = lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank)
     return TunedAdapter(delta, [float(x) for x in losses], tokens, computed)
+
+
+def width(positions: Sequence[int], multiple: int) -> int:
+    """Of the rows: the first of `multiple`, twice, four times ... that takes all lines.
+
+    Rounds whose longest lines differ mostly run one program so, and lines side by side
+    fill what a longer row has to spare.
+    """
+    return multiple << max(0, (-(-max(positions) // multiple) - 1).bit_length())
 
 
 def micro_batches(

@@ -20,7 +20,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from seal_jax.models import cross_entropy, decoder, lora, placement
-from seal_jax.runtime import interrupts, meshes
+from seal_jax.runtime import interrupts, meshes, prng
 from seal_jax.training import inner, plan, plan_arrays
 from seal_jax.training.inner import EngineConfig, Slot
 from seal_jax.training.plan_arrays import Extras
@@ -351,10 +351,11 @@ def train(
     shares = plan.share(jobs, shards, most=cfg.pool)
     # Row of the pools that lie side by side -> job; an idle row draws like job 0.
     job_of_row = [j for share in shares for j in (share + [0] * cfg.pool)[: cfg.pool]]
-    row_of_job = np.zeros(len(jobs), np.int32)
+    # As long as the pools, so that one program gathers whatever number of jobs.
+    row_of_job = np.zeros(cfg.pool * shards, np.int32)
     for shard, share in enumerate(shares):
         row_of_job[share] = shard * cfg.pool + np.arange(len(share))
-    keys_A = meshes.put(keys_A[np.array(job_of_row)], mesh, "data")
+    keys_A = meshes.put(prng.take(keys_A, job_of_row), mesh, "data")
     lay = functools.partial(plan_arrays.blocks, eos=eos, anchored=cfg.divergence)
     plans = []
     for share in shares:
@@ -383,7 +384,8 @@ def train(
     if mesh is not None:
         results = meshes.gather(results, mesh)
         results = results._replace(adapters=_rows(results.adapters, row_of_job))
-    loss_A, finite_A = (np.asarray(x)[row_of_job] for x in results[1:])
+    order = row_of_job[: len(jobs)]
+    loss_A, finite_A = (np.asarray(x)[order] for x in results[1:])
     computed = count * cfg.plan.step_tokens
     return TrainedAdapters(
         results.adapters, loss_A, finite_A, tokens, computed, count, updates

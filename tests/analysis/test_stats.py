@@ -1,5 +1,7 @@
 import math
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from seal_jax.analysis import stats
@@ -74,3 +76,27 @@ def test_bad_values_are_one_line(call, message):
 def test_counts_that_make_a_z():
     counts = (stats.FEWEST - 1, stats.FEWEST, None, "-", float("nan"))
     assert [stats.enough(n) for n in counts] == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize("count", [2, 3, 129, 1000])
+def test_an_interval_is_that_of_one_large_draw(count, monkeypatch):
+    values = np.random.default_rng(1).random(count)
+    picks = np.random.default_rng(0).integers(count, size=(10_000, count))
+    at_once = np.percentile(values[picks].mean(1), (2.5, 97.5))
+    for places in (1, 1000, 1 << 20):
+        monkeypatch.setattr(stats, "_CHUNK", places)
+        draws = 10_000 if places > 1 else 200
+        if draws == 10_000:
+            assert stats.interval(values.tolist()) == tuple(at_once)
+        rows = np.concatenate(list(stats.resamples(count, draws)))
+        assert np.array_equal(rows, picks[:draws])
+
+
+def test_an_interval_of_many_items_takes_little_memory():
+    values = np.random.default_rng(1).random(20_000)
+    tracemalloc.start()
+    stats.interval(values.tolist(), draws=400)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # All places at once are 64 MB, and as many bytes of what is there.
+    assert peak < 32e6

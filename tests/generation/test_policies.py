@@ -13,6 +13,7 @@ import tiny_model
 from seal_jax.generation import policies
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.models import decoder, hf, lora
+from seal_jax.runtime import prng
 
 PROMPTS = [
     "Topic: Karsk\nQuestion: What does Ada Quill cook?\nAnswer:\n",
@@ -150,22 +151,11 @@ def test_a_turn_ends_by_a_token_of_the_chat(path, end, ids):
 # Keys
 
 
-def test_fold_folds_each_column_in_turn():
-    key = jax.random.key(3)
-    rows = [(0, 1, 2), (0, 1, 3), (5, 0, 0)]
-    made = policies.fold(key, *np.array(rows).T)
-    for row, got in zip(rows, made, strict=True):
-        want = key
-        for value in row:
-            want = jax.random.fold_in(want, value)
-        assert (jax.random.key_data(got) == jax.random.key_data(want)).all()
-
-
 # Writing
 
 
 def test_writing_does_not_depend_on_the_batch(model_policy):
-    keys = policies.fold(jax.random.key(0), range(len(PROMPTS)))
+    keys = prng.fold(jax.random.key(0), range(len(PROMPTS)))
     cfg = decoding(temperature=1.0, batch=2)
     written = policies.write(model_policy, PROMPTS, keys, cfg)
     assert len(set(written)) == len(PROMPTS)
@@ -182,13 +172,13 @@ def test_writing_does_not_depend_on_the_batch(model_policy):
 
 def test_another_key_writes_something_else(model_policy):
     cfg = decoding(temperature=1.0)
-    draws = [policies.fold(jax.random.key(s), range(5)) for s in (0, 1)]
+    draws = [prng.fold(jax.random.key(s), range(5)) for s in (0, 1)]
     one, two = (policies.write(model_policy, PROMPTS, keys, cfg) for keys in draws)
     assert all(a != b for a, b in zip(one, two, strict=True))
 
 
 def test_prompts_without_an_adapter_are_read_once(model_policy):
-    keys = policies.fold(jax.random.key(0), range(8))
+    keys = prng.fold(jax.random.key(0), range(8))
     cfg = decoding(temperature=1.0, batch=3)
     told = []
     written = policies.write(model_policy, PROMPTS[:2] * 4, keys, cfg, tick=told.append)

@@ -15,7 +15,7 @@ from seal_jax.pooled import arms as pooled
 from seal_jax.pooled import steps as pooled_steps
 from seal_jax.pooled import texts as pooled_texts
 from seal_jax.rounds import proposals, trials
-from seal_jax.runtime import checkpoint
+from seal_jax.runtime import checkpoint, prng
 from seal_jax.tasks import squad
 from seal_jax.training import finetune, packed
 
@@ -186,7 +186,7 @@ def test_each_adapter_is_trained_as_if_alone(trained):
         alone = packed.train(
             base.params,
             [job],
-            policies.fold(run.key, [trials.ADAPT], [seed]),
+            prng.fold(run.key, [trials.ADAPT], [seed]),
             arch=base.arch,
             cfg=run.inner,
             eos=base.eos,

@@ -50,7 +50,7 @@ def adapters(monkeypatch):
     calls = []
 
     def adapt(run, policy, edits, exams, *, phase, round_index, seeds, among):
-        calls.append((phase, tuple(seeds), tuple(among)))
+        calls.append((phase, tuple(seeds), tuple(sorted(among))))
 
         def trial(i, s):
             right = table[i, s]

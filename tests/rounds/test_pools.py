@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seal_jax.generation import policies
 from seal_jax.rounds import pools
+from seal_jax.runtime import prng
 from seal_jax.runtime.journal import Journal
 from seal_jax.training import packed, plan
 
@@ -68,7 +68,7 @@ def test_jobs_are_cut_in_their_order_and_draw_with_their_own_keys(calls):
     assert [list(pool.rows) for pool in held] == [[0, 1], [2, 3], [4]]
     assert [[j.total for j in jobs] for jobs, _, _ in calls] == [[1, 2], [3, 4], [5]]
     # However jobs are pooled, a key is that of its own integers alone.
-    alone = [policies.fold(KEY, [7], [i])[0] for i in range(5)]
+    alone = [prng.fold(KEY, [7], [i])[0] for i in range(5)]
     drawn = [key for _, keys_A, _ in calls for key in keys_A]
     assert all(a == b for a, b in zip(alone, drawn, strict=True))
     # No rows to spare.

@@ -78,11 +78,11 @@ OPTIONAL: dict[str, dict[str, Any]] = {
 }
 
 
-def write(path: pathlib.Path, *, seed: int = 0) -> pathlib.Path:
+def write(path: pathlib.Path, *, seed: int = 0, layers: int = 2) -> pathlib.Path:
     """A model directory: weights, config and the world's tokenizer."""
     tokenizer = pretrain.build_tokenizer(pretrain.CORPORA["world"]())
     arch = decoder.Arch(
-        "llama", len(tokenizer.get_vocab()), 16, 2, 2, 1, 8, 24, 256, tied=True
+        "llama", len(tokenizer.get_vocab()), 16, layers, 2, 1, 8, 24, 256, tied=True
     )
     params = decoder.init_params(jax.random.key(seed), arch)
     params = jax.tree.map(lambda leaf: leaf * 12 if leaf.ndim > 1 else leaf, params)

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import compilations
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,18 +171,18 @@ def test_the_rate_falls_linearly_over_all_steps(monkeypatch):
     seen = []
     real = imitate.train_step
 
-    def spy(params, state, rows, count, *, arch, cfg, steps, mesh):
+    def spy(params, state, rows, count, each, *, arch, cfg, mesh):
         before = jax.tree.map(np.array, state[0])
-        new, loss = real(params, state, rows, count, arch=arch, cfg=cfg, steps=steps)
+        new, loss = real(params, state, rows, count, each, arch=arch, cfg=cfg)
         moved = jax.tree.map(lambda n, o: np.abs(np.array(n) - o).max(), new[0], before)
-        seen.append((steps, max(jax.tree.leaves(moved))))
+        seen.append((float(each), max(jax.tree.leaves(moved))))
         return new, loss
 
     monkeypatch.setattr(imitate, "train_step", spy)
     # One example, again and again, at a rate too small to turn a gradient.
     cfg = config(epochs=5, batch=1, micro_batch=1, learning_rate=1e-4)
     train(cfg, EXAMPLES[:1])
-    assert [steps for steps, _ in seen] == [5] * 5
+    assert [each for each, _ in seen] == pytest.approx([0.2] * 5)
     expected = 1e-4 * (1 - np.arange(5) / 5)
     np.testing.assert_allclose([m for _, m in seen], expected, rtol=0.02)
 
@@ -189,7 +190,7 @@ def test_the_rate_falls_linearly_over_all_steps(monkeypatch):
 def test_each_epoch_sees_every_example_once_in_a_new_order(monkeypatch):
     batches = []
 
-    def spy(params, state, rows, count, **_):
+    def spy(params, state, rows, count, each, **_):
         first = (rows["positions"] == 0) & (rows["segments"] >= 0)
         assert not first[count:].any()
         batches.append(rows["tokens"][first].tolist())
@@ -233,10 +234,17 @@ def test_nothing_kept_is_refused_with_what_to_change():
         train(config(), [])
 
 
+@pytest.mark.parametrize(
+    ("longest", "width"), [(1, 16), (16, 16), (17, 32), (33, 64), (48, 64), (65, 128)]
+)
+def test_rows_come_in_few_widths(longest, width):
+    assert imitate.width([3, longest], 16) == width
+
+
 def test_widths_are_rounded_up_so_that_few_programs_are_compiled(monkeypatch):
     widths = []
 
-    def spy(params, state, rows, count, **_):
+    def spy(params, state, rows, count, each, **_):
         widths.append((rows["tokens"].shape, int(count)))
         return state, jnp.zeros(())
 
@@ -248,11 +256,30 @@ def test_widths_are_rounded_up_so_that_few_programs_are_compiled(monkeypatch):
     assert widths == [((4, 1, 16), 2), ((4, 1, 32), 1)]
 
 
-def test_steps_of_any_number_of_rows_run_one_program():
+def test_rounds_of_any_number_and_length_of_edits_run_one_program():
+    """As long as they are no longer than a row."""
     examples = [((i % 30 + 1,) * (1 + i % 7), (i % 5,) * (i % 6)) for i in range(11)]
-    before = imitate.train_step._cache_size()
-    train(config(batch=4, micro_batch=1, length_multiple=13), examples)
-    assert imitate.train_step._cache_size() == before + 1
+    cfg = config(batch=4, micro_batch=1, length_multiple=13)
+    with compilations.recorded() as programs:
+        for count in (11, 5, 1):
+            train(cfg, examples[:count])
+    assert [program.name for program in programs].count("train_step") == 1
+    assert set(programs) == {p for p in programs if programs.count(p) == 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "optaxs"),
+    [
+        ("linear", lambda steps: optax.linear_schedule(1.0, 0.0, steps)),
+        ("cosine", lambda steps: optax.cosine_decay_schedule(1.0, steps)),
+    ],
+)
+def test_the_schedules_are_those_of_optax(name, optaxs):
+    """Bit for bit, as they are compiled: with the number of steps for a constant."""
+    for steps in (1, 3, 7, 36, 250):
+        done = np.arange(steps, dtype=np.int32)
+        got = jax.jit(imitate.SCHEDULES[name])(done, np.float32(1) / np.float32(steps))
+        np.testing.assert_array_equal(got, jax.jit(optaxs(steps))(done))
 
 
 # Packed against padded
@@ -351,13 +378,10 @@ def step_program(mesh=None):
     params = decoder.init_params(jax.random.key(0), WIDE)
     if mesh is not None:
         params = jax.device_put(params, placement.param_shardings(WIDE, mesh))
-    delta = lora.init(
-        jax.random.key(1), WIDE, targets=cfg.lora.targets, rank=cfg.lora.rank
-    )
-    state = meshes.put((delta, imitate._optimizer(cfg, 4).init(delta)), mesh)
-    rows, count = meshes.put((rows, count), mesh)
+    state = meshes.put(imitate.begin(jax.random.key(1), arch=WIDE, cfg=cfg), mesh)
+    rows, count, each = meshes.put((rows, count, np.float32(0.25)), mesh)
     program = imitate.train_step.lower(
-        params, state, rows, count, arch=WIDE, cfg=cfg, steps=4, mesh=mesh
+        params, state, rows, count, each, arch=WIDE, cfg=cfg, mesh=mesh
     ).compile()
     shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", program.as_text())
     sizes = sorted({tuple(map(int, shape.split(","))) for shape in shapes})
