@@ -73,9 +73,9 @@ NOTHING = Told()
 class Kernel:
     """One launched instruction; `flop`, `vector` and `bytes` are of one launch.
 
-    `dtype` is the narrowest type that its products multiply, and `product` the
-    `op_name` of the largest, "" without any. `names` are those of all that is fused in
-    it, its own first; `moves` says that it computes nothing.
+    `dtype` is the narrowest type that its products multiply, and `product` the place
+    (`Program.place`) of the largest, "" without any. `places` are those of all that is
+    fused in it, its own first; `moves` says that it computes nothing.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Kernel:
     bytes: float
     dtype: str
     product: str
-    names: tuple[str, ...]
+    places: tuple[str, ...]
     moves: bool
 
 
@@ -155,7 +155,7 @@ def _kernel(
     for pattern, known in told.flop.items():
         if one.op == "custom-call" and re.search(pattern, called):
             flop = known
-    names = [one.op_name, *(inner.op_name for _, inner in inside)]
+    places = [program.place(inner) for _, inner in inside]
     return Kernel(
         name=one.name,
         op=one.op,
@@ -165,8 +165,8 @@ def _kernel(
         vector=sum(vector_flop(*each) for each in inside),
         bytes=moved_bytes(program, where, one),
         dtype=_narrowest(inside),
-        product=_product(inside),
-        names=tuple(dict.fromkeys(filter(None, names))),
+        product=_product(program, inside),
+        places=tuple(dict.fromkeys(filter(None, places))),
         moves=all(inner.op in MOVES for _, inner in inside),
     )
 
@@ -231,10 +231,11 @@ def _narrowest(inside: Sequence[tuple[Computation, Instruction]]) -> str:
     return min(operands, key=lambda shape: shape.bytes / shape.elements).dtype
 
 
-def _product(inside: Sequence[tuple[Computation, Instruction]]) -> str:
-    counted = [(matmul_flop(*each), each[1].op_name) for each in inside]
-    flop, name = max(counted, key=lambda pair: pair[0])
-    return name if flop else ""
+def _product(
+    program: Program, inside: Sequence[tuple[Computation, Instruction]]
+) -> str:
+    largest = max(inside, key=lambda each: matmul_flop(*each))
+    return program.place(largest[1]) if matmul_flop(*largest) else ""
 
 
 # Bytes

@@ -26,6 +26,10 @@ _LINE = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
 _OPCODE = re.compile(r"([\w\-]+)\(")
 _NAME = re.compile(r"%([\w.\-]+)")
 _INDEX = re.compile(r"/\*index=\d+\*/")
+# Lines of the tables by which an instruction names the functions it comes from.
+_QUOTED = re.compile(r'(\d+) "(.*)"$')
+_LOCATION = re.compile(r"(\d+) \{file_name_id=(\d+) function_name_id=(\d+)")
+_FRAME = re.compile(r"(\d+) \{file_location_id=(\d+)(?: parent_frame_id=(\d+))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,12 @@ class Instruction:
         """Where in the program it comes from, as jax names it; "" if unknown."""
         found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.attributes)
         return found[1] if found else ""
+
+    @property
+    def frame(self) -> int:
+        """Its place in `Program.frames`; 0 if unknown."""
+        found = re.search(r"\bstack_frame_id=(\d+)", self.attributes)
+        return int(found[1]) if found else 0
 
     @property
     def target(self) -> str:
@@ -155,13 +165,23 @@ class Computation:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """All computations of a module; `entry` is run."""
+    """All computations of a module; `entry` is run.
+
+    `frames` are the Python functions that an instruction comes from, outermost first,
+    each as `file.py:function`, by `Instruction.frame`.
+    """
 
     computations: Mapping[str, Computation]
     entry: Computation
+    frames: Mapping[int, tuple[str, ...]]
 
     def __getitem__(self, name: str) -> Computation:
         return self.computations[name]
+
+    def place(self, instruction: Instruction) -> str:
+        """Where it comes from: jax's name for it, then its Python functions."""
+        frames = " > ".join(self.frames.get(instruction.frame, ()))
+        return f"{instruction.op_name} < {frames}" if frames else instruction.op_name
 
 
 def parse(text: str) -> Program:
@@ -190,7 +210,36 @@ def parse(text: str) -> Program:
             f"text={text[:40]!r}... must have an ENTRY computation; give what "
             "compiled.as_text() says"
         )
-    return Program(computations, computations[entry])
+    return Program(computations, computations[entry], _frames(text))
+
+
+def _frames(text: str) -> dict[int, tuple[str, ...]]:
+    """The tables before the first computation; empty if there are none."""
+    tables: dict[str, list[str]] = {}
+    rows: list[str] = []
+    for line in text.splitlines():
+        if _BEGIN.match(line):
+            break
+        if line.isalpha():
+            rows = tables.setdefault(line, [])
+        else:
+            rows.append(line)
+
+    def found(table: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, ...]]:
+        matches = map(pattern.match, tables.get(table, []))
+        return (match.groups("0") for match in matches if match)
+
+    files = {i: name.rsplit("/", 1)[-1] for i, name in found("FileNames", _QUOTED)}
+    functions = dict(found("FunctionNames", _QUOTED))
+    places = {
+        i: f"{files[file]}:{functions[function]}"
+        for i, file, function in found("FileLocations", _LOCATION)
+    }
+    made: dict[int, tuple[str, ...]] = {0: ()}
+    # Parents come first, and are counted from one where frames are from zero.
+    for i, place, parent in found("StackFrames", _FRAME):
+        made[int(i)] = (*made.get(int(parent) - 1, ()), places[place])
+    return made
 
 
 def _instruction(name: str, rest: str, is_root: bool) -> Instruction:

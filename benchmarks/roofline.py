@@ -28,7 +28,10 @@ from typing import Any
 import common
 import floor
 import hlo_cost
+import hlo_order
 import hlo_text
+
+unordered_scatters = hlo_order.unordered_scatters
 
 # Assumed, not measured: seconds from one kernel's end to the next one's work, and
 # elementwise operations a second of an H200.
@@ -90,17 +93,20 @@ CATEGORIES = (
     OTHER,
 )
 
-# By what jax calls the place that a kernel comes from: the program's named scopes, and
-# the modules of the decoder. The first that matches counts.
+# By the place that a kernel comes from (`hlo_text.Program.place`): modules of the
+# decoder, files and functions of the program. The first that matches counts.
 _PLACES = {
-    GENERATION: r"\bdraw\b|\badmit\b|_draw_next",
-    HEAD: r"\b(loss|head|unembed|cross_entropy)\b",
-    OPTIMIZER: r"\b(optimizer|slots)\b",
-    ATTENTION: r"\b(attention|attend|attend_cached|dot_product_attention)\b",
-    LORA: r"\b(lora|low_rank)\b",
+    GENERATION: r"sample\w*\.py:_?(draw|admit|new_rows|nucleus|enter)|draw\w*\.py:",
+    HEAD: r"cross_entropy\.py:|:(logits|head)\b|\bunembed\b",
+    OPTIMIZER: r"inner\.py:update|:step_all\.<locals>|packed\.py:_put|imitate\.py:_opt"
+    r"|optax|transform\.py:|_update\.py:",
+    ATTENTION: r"\battention\b|:attend|\battend_cached\b|:decode_attention",
 }
 _PROJECTION = r"\b(q|k|v|o|gate|up|down)_proj\b"
-_DECODER = r"\b(layers(_\d+)?|final_norm|input_norm|post_norm|embedded|Decoder)\b"
+# The product with the base's weights, forward or for the slope of its input.
+_BASE_PRODUCT = r"_proj/(mf,df->md/)?dot_general"
+_LORA = r":lora_matmul|:_?(gather|scatter)_adapters|\blow_rank\b"
+_DECODER = r"decoder\.py:"
 
 
 def category(kernel: hlo_cost.Kernel) -> str:
@@ -109,18 +115,20 @@ def category(kernel: hlo_cost.Kernel) -> str:
     A product is named by itself, whatever is fused to it; all else by the instruction
     that the kernel is named after, or by what is fused in it if that says nothing.
     """
-    names = [kernel.product] if kernel.product else kernel.names
-    for name in names:
-        for place, pattern in _PLACES.items():
-            if re.search(pattern, name):
-                return place
-        if re.search(_PROJECTION, name):
+    for place in [kernel.product] if kernel.product else kernel.places:
+        for name, pattern in _PLACES.items():
+            if re.search(pattern, place):
+                return name
+        if re.search(_PROJECTION, place):
+            base = re.search(_BASE_PRODUCT, place)
             if kernel.product:
-                return BASE
+                return BASE if base else LORA
+            if re.search(_LORA, place) and not base:
+                return LORA
             return COPIES if kernel.moves else ELEMENTWISE
         if kernel.moves:
             return COPIES
-        if re.search(_DECODER, name):
+        if re.search(_DECODER, place):
             return ELEMENTWISE
     return COPIES if kernel.moves else OTHER
 
@@ -195,56 +203,6 @@ def report(
     return Report(tuple(kernels), device or h200())
 
 
-# Order
-
-# Combining in another order gives the same bits.
-_COMMUTES_EXACTLY = ("maximum", "minimum", "and", "or")
-
-
-def unordered_scatters(text: str) -> list[str]:
-    """Scatters of floating-point numbers whose result depends on an order, a line each.
-
-    Where two updates may fall on one place, a GPU's threads add them as they arrive.
-    Indices that are sorted do not prevent that there: a run of equal ones is cut over
-    threads. So only `unique_indices` makes a scatter ordered, or a single update, or a
-    combination that rounds nothing (`max`). One that `sets` has no order either: of two
-    updates of one place either may stay.
-
-    Args:
-      text: `compiled.as_text()` for any device.
-    """
-    program = hlo_text.parse(text)
-    found = []
-    for where in program.computations.values():
-        for one in where:
-            how = _unordered(program, where, one)
-            if how and any(shape.is_float for shape in one.shapes):
-                shapes = ", ".join(map(str, one.shapes))
-                found.append(
-                    f"%{one.name} {how} {shapes} in %{where.name}: {one.op_name}"
-                )
-    return found
-
-
-def _unordered(
-    program: hlo_text.Program,
-    where: hlo_text.Computation,
-    one: hlo_text.Instruction,
-) -> str | None:
-    """What an instruction does in an order of its own, "adds to" or "sets"."""
-    if one.op == "select-and-scatter":
-        return "adds to"
-    if one.op != "scatter" or one.flag("unique_indices"):
-        return None
-    combine = program[one.called("to_apply") or ""].root.op
-    updates = where.operands(one)[-1].shapes[0].dims
-    window = one.numbers("update_window_dims")
-    several = any(n > 1 for axis, n in enumerate(updates) if axis not in window)
-    if combine in _COMMUTES_EXACTLY or not several:
-        return None
-    return "sets" if combine == "parameter" else "adds to"
-
-
 # The command
 
 
@@ -264,7 +222,7 @@ def table(made: Report, *, top: int = 0) -> str:
     )
     for one in longest[:top]:
         seconds = one.times * made.device.seconds(one)
-        place = one.product or next(iter(one.names), "")
+        place = one.product or next(iter(one.places), "")
         lines.append(
             f"{1e3 * seconds:9.3f} ms {one.times:6.0f} x {category(one):<14}"
             f"{one.op}:{one.name[:32]} {one.shape[:40]} {place[-70:]}"

@@ -105,7 +105,7 @@ def test_what_is_fused_counts_and_only_its_ends_move(charged):
     assert one.flop == 2 * 8 * 32 * 16
     assert one.vector == 4 * 8 * 32
     assert one.bytes == 2 * 8 * 16 + 2 * 16 * 32 + 4 * 8 * 32
-    assert one.names == ("f/q_proj/dot_general",)
+    assert one.places == ("f/q_proj/dot_general",)
 
 
 STACK = "%s = bf16[64,8,16]{2,1,0} parameter(0)"

@@ -106,6 +106,37 @@ def test_branches_of_both_spellings(hlo):
         assert hlo.parse(whole).entry["c"].branches == want
 
 
+def test_an_instruction_knows_the_functions_it_comes_from(hlo):
+    tables = """\
+
+FileNames
+1 "/some/where/outer.py"
+2 "/some/where/inner.py"
+
+FunctionNames
+1 "run"
+2 "step.<locals>.body"
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=21 end_line=21}
+2 {file_name_id=2 function_name_id=2 line=3 end_line=3}
+3 {file_name_id=2 function_name_id=1 line=7 end_line=7}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+2 {file_location_id=2 parent_frame_id=2}
+3 {file_location_id=3 parent_frame_id=2}
+
+"""
+    head, rest = TEXT.split("\n", 1)
+    program = hlo.parse(head + tables + rest.replace('sum"}', 'sum" stack_frame_id=3}'))
+    assert program.frames[2] == ("outer.py:run", "inner.py:step.<locals>.body")
+    place = "jit(f)/sum < outer.py:run > inner.py:run"
+    assert program.place(program.entry["r"]) == place
+    assert program.place(program.entry["loop"]) == "jit(f)/while"
+    assert hlo.parse(TEXT).place(program.entry["r"]) == "jit(f)/sum"
+
+
 @pytest.mark.parametrize(
     "text, rule",
     [

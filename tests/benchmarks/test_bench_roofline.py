@@ -32,7 +32,7 @@ def kernel(load):
         bytes=0.0,
         dtype="",
         product="",
-        names=(),
+        places=(),
         moves=False,
     )
     return lambda **changes: load("hlo_cost").Kernel(**made | changes)
@@ -73,47 +73,69 @@ def test_an_h200_attains_what_the_floor_says(roofline, load):
 # Categories
 
 
+STEP = "packed.py:run_block > packed.py:step_all"
+DECODER = f"{STEP} > packed.py:loss > decoder.py:hidden > decoder.py:Block.__call__"
+LINEAR = f"{DECODER} > decoder.py:Linear.__call__"
+UNDER_LORA = f"{LINEAR} > api.py:lora_matmul_packed"
+LOSS = f"{STEP} > packed.py:loss > cross_entropy.py:_forward > cross_entropy.py:_map"
+
+
 @pytest.mark.parametrize(
-    "where, product, moves, want",
+    "name, frames, want",
     [
-        ("jvp(Decoder)/layers_3/q_proj/dot_general", True, False, "base matmuls"),
-        ("jvp(Decoder)/layers_3/q_proj/lora/gtd,grd->gtr/dot", True, False, "LoRA"),
-        ("transpose(jvp(Decoder))/layers_0/up_proj/lora/scatter", False, False, "LoRA"),
-        ("jvp(Decoder)/layers_3/q_proj/dot_general", False, True, "layer copies"),
-        ("jvp(Decoder)/layers_3/q_proj/add", False, False, "elementwise"),
-        ("jvp(Decoder)/layers_3/attention/BTNH/dot_general", True, False, "attention"),
-        ("jvp(Decoder)/layers_3/attention/transpose", False, True, "attention"),
-        ("transpose(jvp(Decoder))/layers_1/post_norm/mul", False, False, "elementwise"),
-        ("jvp(Decoder)/slice", False, True, "layer copies"),
-        ("jvp(loss)/while/body/d,dv->v/dot_general", True, False, "head and loss"),
-        ("while/body/head/dot_general", True, False, "head and loss"),
-        ("while/body/optimizer/sub", False, False, "optimizer"),
-        ("while/body/slots/gather", False, True, "optimizer"),
-        ("while/body/draw/sort", False, False, "generation"),
-        ("while/body/add", False, False, "other"),
-        ("", False, True, "layer copies"),
-        ("", False, False, "other"),
+        ("jvp(Decoder)/layers_3/o_proj/dot_general", LINEAR, "base matmuls"),
+        ("jvp(Decoder)/layers_3/q_proj/dot_general", UNDER_LORA, "base matmuls"),
+        ("layers_0/q_proj/mf,df->md/dot_general", UNDER_LORA, "base matmuls"),
+        ("layers_3/q_proj/gtd,grd->gtr/dot_general", UNDER_LORA, "LoRA"),
+        ("layers_3/vmap(BTNH,BSNH->BNTS)/dot", f"{DECODER} > a.py:attend", "attention"),
+        ("jvp()/while/body/vmap(d,dv->v)/dot_general", LOSS, "head and loss"),
+        ("while/body/...d,dv->...v/dot", "decoder.py:logits", "head and loss"),
+        ("while/body/dot_general", "", "other"),
     ],
 )
-def test_categories_follow_the_programs_own_names(
-    roofline, kernel, where, product, moves, want
+def test_a_product_belongs_where_the_program_has_it(
+    roofline, kernel, name, frames, want
 ):
-    name = f"jit(run_block)/while/body/{where}" if where else ""
-    made = kernel(
-        product=name if product else "", names=(name,) if name else (), moves=moves
-    )
+    place = f"jit(run_block)/while/body/{name} < {frames}"
+    # Whatever is fused to it.
+    made = kernel(product=place, places=("jit(f)/add < inner.py:update",))
     assert roofline.category(made) == want
 
 
-def test_a_product_is_named_by_itself_whatever_is_fused_to_it(roofline, kernel):
-    made = kernel(
-        product="jit(f)/layers_0/down_proj/dot_general", names=("jit(f)/loss/add",)
-    )
-    assert roofline.category(made) == "base matmuls"
+@pytest.mark.parametrize(
+    "name, frames, moves, want",
+    [
+        ("transpose(jvp(Decoder))/layers_0/up_proj/scatter", UNDER_LORA, False, "LoRA"),
+        ("layers_3/q_proj/dot_general", UNDER_LORA, True, "layer copies"),
+        ("layers_3/q_proj/add", LINEAR, False, "elementwise"),
+        (
+            "layers_1/post_norm/mul",
+            f"{DECODER} > decoder.py:norm",
+            False,
+            "elementwise",
+        ),
+        ("layers_3/transpose", f"{DECODER} > decoder.py:attend", True, "attention"),
+        ("layers_3/copy", f"{DECODER} > attention.py:attention", True, "attention"),
+        ("jvp(Decoder)/slice", DECODER, True, "layer copies"),
+        ("jvp()/exp", LOSS, False, "head and loss"),
+        ("vmap()/sub", f"{STEP} > inner.py:update", False, "optimizer"),
+        ("scatter", f"{STEP} > packed.py:_put", False, "optimizer"),
+        ("while/body/sort", "sample.py:decode > sample.py:draw", False, "generation"),
+        ("while/body/add", "packed.py:run_block", False, "other"),
+        ("", "", True, "layer copies"),
+        ("", "", False, "other"),
+    ],
+)
+def test_all_else_belongs_where_its_name_says(
+    roofline, kernel, name, frames, moves, want
+):
+    place = f"jit(run_block)/while/body/{name} < {frames}" if name else ""
+    made = kernel(places=(place,) if place else (), moves=moves)
+    assert roofline.category(made) == want
 
 
 def test_what_says_nothing_is_named_by_what_is_in_it(roofline, kernel):
-    made = kernel(names=("jit(f)/while/body/add", "jit(f)/while/body/optimizer/mul"))
+    made = kernel(places=("jit(f)/while/body/add", "jit(f)/mul < inner.py:update"))
     assert roofline.category(made) == "optimizer"
 
 
@@ -122,9 +144,12 @@ def test_what_says_nothing_is_named_by_what_is_in_it(roofline, kernel):
 
 @pytest.fixture(scope="module")
 def compiled():
+    def body(x, w):
+        with jax.named_scope("q_proj"):
+            return x @ w
+
     def run(x, w):
-        with jax.named_scope("layers_0/q_proj"):
-            return jax.lax.scan(lambda x, _: (x @ w, None), x, None, length=7)[0]
+        return jax.lax.scan(lambda x, _: (body(x, w), None), x, None, length=7)[0]
 
     args = [jax.ShapeDtypeStruct(size, jnp.float32) for size in ((8, 32), (32, 32))]
     return jax.jit(run).lower(*args).compile().as_text()
