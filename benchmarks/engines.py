@@ -148,7 +148,7 @@ def _trained(parts: list[tuple], count: _Count) -> packed.TrainedAdapters:
 def _part(done: tuple, jobs: int) -> tuple:
     """The first `jobs` of what `_finish` returned, when they are there."""
     adapters, loss_A, finite_A = done
-    adapters = jax.tree.map(lambda leaf: leaf[:, :jobs], adapters)
+    adapters = jax.tree.map(lambda leaf: leaf[:jobs], adapters)
     jax.block_until_ready(adapters)
     return adapters, np.asarray(loss_A)[:jobs], np.asarray(finite_A)[:jobs]
 

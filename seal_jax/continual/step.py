@@ -150,7 +150,7 @@ def train(
     cfg = setting.engine
     frozen = None
     if cfg.frozen_rank:
-        frozen = jax.tree.map(lambda leaf: leaf[:, :, : cfg.frozen_rank], stack)
+        frozen = jax.tree.map(lambda leaf: leaf[:, : cfg.frozen_rank], stack)
     trained = pools.train(
         base,
         pools.Work(

@@ -174,7 +174,7 @@ def train_adapters(
         say=run.say,
     )
     return [
-        (jax.tree.map(lambda x, a=a: x[:, a : a + 1], stack), outcome)
+        (jax.tree.map(lambda x, a=a: x[a : a + 1], stack), outcome)
         for stack, outcomes in units
         for a, outcome in enumerate(outcomes)
     ]

@@ -48,7 +48,7 @@ class Pool(NamedTuple):
     @property
     def adapters(self) -> lora.Tree:
         """The adapters, without the rows that a pool may have to spare."""
-        return jax.tree.map(lambda x: x[:, : len(self.rows)], self.trained.adapters)
+        return jax.tree.map(lambda x: x[: len(self.rows)], self.trained.adapters)
 
     def cost(self) -> dict[str, int]:
         """What the training took, as units of the journal tell it."""
