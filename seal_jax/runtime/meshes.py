@@ -3,6 +3,7 @@
 Where each weight lies: `models.placement`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -73,6 +74,37 @@ def put(tree: Any, mesh: Mesh | None, axis: str | None = None) -> Any:
         return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
 
     return jax.tree.map(place, tree)
+
+
+def own_shards(mesh: Mesh | None, *, first: bool = False) -> list[int]:
+    """The shards that have a device in this process; or whose `first` one is here."""
+    if mesh is None:
+        return [0]
+    here = jax.process_index()
+    rows = [[device.process_index == here for device in row] for row in mesh.devices]
+    return [i for i, row in enumerate(rows) if (row[0] if first else any(row))]
+
+
+def put_shards(parts: Mapping[int, Any], mesh: Mesh | None) -> Any:
+    """Host arrays of this process's shards on their devices, side by side.
+
+    `parts` has a tree for each of `own_shards`, all of the same shapes: of the arrays
+    that come of it, cut along their first axis, each is one shard's piece. Without a
+    mesh nothing is done.
+    """
+    if mesh is None:
+        return parts[0]
+
+    def place(*leaves: np.ndarray) -> jax.Array:
+        of_shard, length = dict(zip(parts, leaves, strict=True)), len(leaves[0])
+        shape = (length * shards(mesh), *leaves[0].shape[1:])
+        return jax.make_array_from_callback(
+            shape,
+            batch_sharding(mesh),
+            lambda at: of_shard[(at[0].start or 0) // length],
+        )
+
+    return jax.tree.map(place, *parts.values())
 
 
 def holding(tree: Any) -> Mesh | None:

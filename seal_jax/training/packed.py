@@ -8,7 +8,6 @@ to its solo run by `inner.adapt`.
 """
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,8 +19,8 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from seal_jax.models import cross_entropy, decoder, lora, placement
-from seal_jax.runtime import interrupts, meshes, prng
-from seal_jax.training import inner, plan, plan_arrays
+from seal_jax.runtime import ahead, interrupts, meshes, prng
+from seal_jax.training import inner, plan, plan_arrays, plan_shards
 from seal_jax.training.inner import EngineConfig, Slot
 from seal_jax.training.plan_arrays import Extras
 
@@ -356,30 +355,19 @@ def train(
     for shard, share in enumerate(shares):
         row_of_job[share] = shard * cfg.pool + np.arange(len(share))
     keys_A = meshes.put(prng.take(keys_A, job_of_row), mesh, "data")
-    lay = functools.partial(plan_arrays.blocks, eos=eos, anchored=cfg.divergence)
-    plans = []
-    for share in shares:
-        of = [rows[j] for j in share] if rows else None
-        plans.append(lay([jobs[j] for j in share], cfg.plan, frozen_of=of))
+    laid = plan_shards.blocks(jobs, shares, cfg, eos=eos, mesh=mesh, frozen_of=rows)
     run, state = program(arch, cfg, mesh), _empty_state(arch, cfg, mesh)
-    empty = plan_arrays.empty_steps(cfg.plan, eos=eos)
-    idle = plan_arrays.Block(empty, 0, 0, 0, _empty_extras(cfg, plan_arrays.BLOCK))
     if mesh is not None:
         frozen = jax.device_put(frozen, meshes.replicated(mesh))
-    tokens = count = updates = 0
-    for blocks in itertools.zip_longest(*plans, fillvalue=idle):
+    totals = plan_shards.Totals(mesh)
+    # The next block is laid while the device runs this one.
+    for blocks in ahead.ahead(laid):
         interrupts.check()
-        steps, extras = jax.tree.map(
-            lambda *leaves: np.concatenate(leaves),
-            *((block.steps, block.extras) for block in blocks),
-        )
-        counts = np.array([block.length for block in blocks], np.int32)
-        steps, counts, extras = meshes.put((steps, counts, extras), mesh, "data")
+        steps, counts, extras = plan_shards.put(blocks, mesh)
         more = (extras, frozen) if cfg.extended else ()
         state = run(params, state, keys_A, steps, counts, *more)
-        tokens += sum(block.tokens for block in blocks)
-        updates += sum(block.updates for block in blocks)
-        count += sum(block.length for block in blocks)
+        totals.add(blocks)
+    tokens, updates, count = totals.of_all()
     results = state[1]
     if mesh is not None:
         results = meshes.gather(results, mesh)

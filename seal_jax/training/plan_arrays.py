@@ -26,35 +26,64 @@ def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.nda
     also has `anchors`, the weights of its tokens' divergence from the base, and the
     step's text follows its lines, a row that weighs nothing but that.
     """
-    # Drawn apart from the shuffle, so that both are independent of scheduling.
-    rng = np.random.default_rng((*job.seed, 1))
-    targets, positions = job.targets(), job.positions()
-    laid: dict[int, dict[str, np.ndarray]] = {}
+    batches, targets, positions = job.batches(), job.targets(), job.positions()
+    given = job.given or (1,) * len(job.lines)
+    sampled = _sampled_pads(job, batches)
+    # By line and divisor. A step takes them as they are, and is not to write to them.
+    laid: dict[tuple[int, int], dict[str, np.ndarray]] = {}
     beside = job.beside_order()
-    for index, batch in enumerate(job.batches()):
+    for index, batch in enumerate(batches):
         divisor = sum(targets[i] for i in batch)
         if job.loss.mode == REFERENCE:
             divisor = job.loss.pad_to
         step = []
         for i in batch:
-            n, given = len(job.lines[i]), job.given[i] if job.given else 1
-            row, pads = targets[i] + given, positions[i] - n
-            if i not in laid:
-                width = -(-positions[i] // multiple) * multiple
-                laid[i] = make_row(
-                    job.lines[i], given=given, row=row, pads=pads, width=width, eos=eos
+            n = len(job.lines[i])
+            pads = positions[i] - n
+            if (i, divisor) not in laid:
+                row = make_row(
+                    job.lines[i],
+                    given=given[i],
+                    row=targets[i] + given[i],
+                    pads=pads,
+                    width=-(-positions[i] // multiple) * multiple,
+                    eos=eos,
                 )
-            of_step = {"weights": laid[i]["weights"] / np.float32(divisor)}
+                row["weights"] /= np.float32(divisor)
+                if beside:
+                    row["anchors"] = np.zeros_like(row["weights"])
+                laid[i, divisor] = row
+            row = laid[i, divisor]
             if pads:
-                edges = strata(n, row, pads)
-                of_step["positions"] = laid[i]["positions"].copy()
-                of_step["positions"][n : n + pads] = rng.integers(edges[:-1], edges[1:])
-            if beside:
-                of_step["anchors"] = np.zeros_like(of_step["weights"])
-            step.append(laid[i] | of_step)
+                row = row | {"positions": row["positions"].copy()}
+                row["positions"][n : n + pads] = next(sampled)
+            step.append(row)
         if beside:
             step.append(_beside_row(job, beside[index], eos=eos, multiple=multiple))
         yield step
+
+
+def _sampled_pads(job: Job, batches: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
+    """Where the pads of each line that has some lie, in the order of training.
+
+    All are drawn at once: that gives the numbers that a draw for each line gives.
+    """
+    targets, positions = job.targets(), job.positions()
+    edges = {}
+    for i, ids in enumerate(job.lines):
+        if pads := positions[i] - len(ids):
+            row = targets[i] + (job.given[i] if job.given else 1)
+            edges[i] = strata(len(ids), row, pads)
+    order = [i for batch in batches for i in batch if i in edges]
+    if not order:
+        return iter(())
+    # Drawn apart from the shuffle, so that both are independent of scheduling.
+    drawn = np.random.default_rng((*job.seed, 1)).integers(
+        np.concatenate([edges[i][:-1] for i in order]),
+        np.concatenate([edges[i][1:] for i in order]),
+    )
+    ends = np.cumsum([len(edges[i]) - 1 for i in order])
+    return iter(np.split(drawn, ends[:-1]))
 
 
 def _beside_row(job: Job, text: int, *, eos: int, multiple: int) -> dict:
@@ -193,6 +222,12 @@ class Block(NamedTuple):
     extras: Extras = Extras()
 
 
+def count_blocks(jobs: Sequence[Job], cfg: PlanConfig) -> int:
+    """How many `blocks` there will be, by lengths alone: a sixth of the work."""
+    needs = [plan.needs(job, cfg) for job in jobs]
+    return -(-sum(1 for _ in plan.schedule(needs, cfg)) // BLOCK)
+
+
 def blocks(
     jobs: Sequence[Job],
     cfg: PlanConfig,
@@ -273,5 +308,5 @@ def _put(
         getattr(extras if name == "anchors" else steps, name)[i, span] = leaf
     steps.segments[i, span] = segment
     steps.tiles[i, tile : tile + width // cfg.tile] = k
-    carries = row["weights"] + row.get("anchors", 0)
-    return int(np.flatnonzero(carries)[-1]) + 1
+    carries = row["weights"] + row["anchors"] if "anchors" in row else row["weights"]
+    return int(carries.nonzero()[0][-1]) + 1
