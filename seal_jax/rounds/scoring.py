@@ -68,7 +68,7 @@ def reward[Item](
             measured[reward_names.SELF_ASKED] = (*earlier, *next(quizzed))
         graded.append(Graded(edit, all_trials, scores, (), None, measured, old.out))
     if reward_names.MAJORITY in run.exp.select.measured:
-        graded = _with_majority(graded)
+        graded = with_majority(graded)
     return [decided(g, run.exp.select.reward) for g in graded]
 
 
@@ -135,7 +135,7 @@ def _quizzed[Item](
     return shares
 
 
-def _with_majority(graded: Sequence[Graded]) -> list[Graded]:
+def with_majority(graded: Sequence[Graded]) -> list[Graded]:
     """Each trial's agreement with the majority of its item's trials."""
     voted = list(graded)
     for places in by_item(g.edit.item for g in graded).values():
