@@ -19,15 +19,10 @@ def test_counts_are_those_of_the_plans_of_all_pools(planning):
     row = planning.measure(8, pool=5)
     jobs = list(planning.jobs(8))
     assert len({job.seed for job in jobs}) == 8
-    pools = [jobs[:5], jobs[5:]]
-    steps = [
-        len(
-            list(
-                plan.schedule([plan.needs(j, planning.PLAN) for j in p], planning.PLAN)
-            )
-        )
-        for p in pools
-    ]
+    steps = []
+    for pool in (jobs[:5], jobs[5:]):
+        needs = [plan.needs(job, planning.PLAN) for job in pool]
+        steps.append(len(list(plan.schedule(needs, planning.PLAN))))
     assert (row["pools"], row["adapters"], row["passages"]) == (2, 8, 2)
     assert row["global_steps"] == sum(steps)
     assert row["adapter_steps"] == sum(job.total for job in jobs)
