@@ -147,12 +147,8 @@ def test_without_tokamax_it_is_refused(monkeypatch):
     args = operands(jnp.bfloat16)
     with pytest.raises(NotImplementedError, match=r"cannot be imp.* seal-jax\[c"):
         tokamax_gpu.forward(*args)
-    for dtype, t, reason in (
-        (jnp.float32, 140, "float32 is"),
-        (jnp.bfloat16, 64, "64"),
-    ):
-        with pytest.raises(NotImplementedError, match=reason):
-            tokamax_gpu.forward(*operands(dtype, t))
+    with pytest.raises(NotImplementedError, match="float32 is neither bf"):
+        tokamax_gpu.forward(*operands(jnp.float32))
     tokamax_gpu._module.cache_clear()
 
 

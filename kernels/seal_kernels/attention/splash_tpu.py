@@ -21,6 +21,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask_info as mask_info,
 )
 
+from seal_kernels.attention import xla
+
 # Two numbers of so many bits in one of 32.
 _BITS = 15
 LANES, LARGEST_BLOCK = 128, 512
@@ -64,16 +66,16 @@ def backward(
 
 
 def decode(q_BNH: Array, k_BKSH: Array, v_BKSH: Array, length_B: Array) -> Array:
-    """Raises NotImplementedError: a block of queries would hold a single one."""
-    raise NotImplementedError("it has no kernel for one query a row")
+    """By XLA: in splash attention a block of queries would hold a single one."""
+    return xla.decode(q_BNH, k_BKSH, v_BKSH, length_B)
 
 
 def _check(q_BTNH: Array) -> None:
     if q_BTNH.dtype not in (jnp.bfloat16, jnp.float32):
         raise NotImplementedError(f"{q_BTNH.dtype} is neither bfloat16 nor float32")
-    if not LANES <= q_BTNH.shape[1] < 2**_BITS:
+    if q_BTNH.shape[1] >= 2**_BITS:
         raise NotImplementedError(
-            f"rows of {q_BTNH.shape[1]} positions are not of {LANES} to {2**_BITS - 1}"
+            f"rows of {q_BTNH.shape[1]} positions are longer than {2**_BITS - 1}"
         )
 
 

@@ -13,9 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# Tiles are of 128 queries and as many keys: shorter rows would leave most of one idle.
-LEAST_ROW = 128
-
 
 def forward(
     q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, first_BT: Array, end_BT: Array
@@ -84,7 +81,7 @@ def decode(q_BNH: Array, k_BKSH: Array, v_BKSH: Array, length_B: Array) -> Array
     Rows and key heads are the batch, the query heads that share keys are the queries.
     The cache is not moved, and each row's blocks end with what it has filled.
     """
-    _check(k_BKSH[:, 0, :, None])
+    _check(q_BNH)
     b, heads, _, h = k_BKSH.shape
     q_BKn1H = q_BNH.reshape(b, heads, -1, 1, h)
     end_BK1 = jnp.broadcast_to(length_B[:, None, None], (b, heads, 1))
@@ -99,13 +96,9 @@ def decode(q_BNH: Array, k_BKSH: Array, v_BKSH: Array, length_B: Array) -> Array
     return jnp.where(length_B[:, None, None] > 0, y_BNH, 0)
 
 
-def _check(q_BTNH: Array) -> None:
-    if q_BTNH.dtype not in (jnp.bfloat16, jnp.float16):
-        raise NotImplementedError(f"{q_BTNH.dtype} is neither bfloat16 nor float16")
-    if q_BTNH.shape[1] < LEAST_ROW:
-        raise NotImplementedError(
-            f"rows of {q_BTNH.shape[1]} positions are shorter than {LEAST_ROW}"
-        )
+def _check(q: Array) -> None:
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        raise NotImplementedError(f"{q.dtype} is neither bfloat16 nor float16")
 
 
 @functools.cache
