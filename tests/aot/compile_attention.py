@@ -1,10 +1,10 @@
 """Compiles attention for an H200 that is not here, and prints what came out.
 
-    python tests/aot/compile_attention.py qwen2.5-7b:forward llama-3.2-1b:both ...
+    python tests/aot/compile_attention.py qwen2.5-7b:tokamax:both ...
 
-A target is `CASE:PASS`. Needs jax's CUDA plugin and tokamax, but no GPU and no CUDA.
-Prints one line of JSON for each: the custom calls, the largest score-like tensor, bytes
-of temporary memory.
+A target is `CASE:IMPLEMENTATION:PASS`, the pass `forward`, `both` or `decode`. Needs
+jax's CUDA plugin and tokamax, but no GPU and no CUDA. Prints one line of JSON for each:
+the custom calls, shapes of whole rows' scores, bytes of temporary memory.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import hlo_scores
 import jax
 import jax.numpy as jnp
 import pretend_h200
@@ -31,7 +32,9 @@ H200 = pathlib.Path(__file__).with_name("h200.txtpb")
 CASES = {
     "qwen2.5-7b": (2, 1024, 28, 4, 128),
     "llama-3.2-1b": (2, 5120, 32, 8, 64),
-    "ragged": (3, 1000, 28, 4, 128),
+    # Neither rows nor heads fill a tile.
+    "ragged": (3, 200, 6, 2, 64),
+    "short": (8, 64, 28, 4, 128),
 }
 # Rows, slots, query heads, key heads, head size.
 CACHES = {
@@ -56,6 +59,8 @@ def main(targets: list[str]) -> None:
 def compile_case(
     case: str, implementation: str, what: str, placed: NamedSharding
 ) -> dict[str, Any]:
+    """What became of a pass over the case's rows, or of decoding with its cache."""
+
     def shape(*sizes: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=placed)
 
@@ -85,20 +90,11 @@ def compile_case(
     text = compiled.as_text()
     return {
         "seconds": round(time.perf_counter() - begin, 1),
+        "dots": len(re.findall(r" dot\(", text)),
         "custom_calls": sorted(re.findall(r'custom_call_target="([^"]+)"', text)),
-        "scores": scores(text, s),
+        "scores": hlo_scores.shapes(text, s),
         "temp_bytes": compiled.memory_analysis().temp_size_in_bytes,
     }
-
-
-def scores(text: str, keys: int) -> list[str]:
-    """The floating-point shapes that have the rows' length, or nearly, twice."""
-    found = set()
-    for shape in re.findall(r"\b(?:f32|bf16|f16)\[[\d,]+\]", text):
-        sizes = [int(size) for size in shape.split("[")[1][:-1].split(",")]
-        if sum(size >= keys for size in sizes) > 1:
-            found.add(shape)
-    return sorted(found)
 
 
 if __name__ == "__main__":

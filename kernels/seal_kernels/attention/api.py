@@ -81,7 +81,8 @@ def decode(
     """
     _check_decode(q, k, v, length, implementation)
     run = functools.partial(dispatch.decode, implementation)
-    return _on_rows(run)(q, k, v, length.astype(jnp.int32))
+    with jax.named_scope("attention"):
+        return _on_rows(run)(q, k, v, length.astype(jnp.int32))
 
 
 def _check(
@@ -150,10 +151,12 @@ def _check_dtypes(op: str, q: Array, k: Array, v: Array) -> None:
 # vmap meets each of them as one operation on more rows.
 
 
+@jax.named_scope("attention")
 def _only(implementation: str, q, k, v, first_BT, end_BT) -> Array:
     return _forward(implementation, q, k, v, first_BT, end_BT)[0]
 
 
+@jax.named_scope("attention")
 def _forward(implementation: str, q, k, v, first_BT, end_BT):
     sound = map(guard.sound, (q, k, v))
     run = functools.partial(dispatch.forward, implementation)
@@ -162,6 +165,7 @@ def _forward(implementation: str, q, k, v, first_BT, end_BT):
     return marked_BTNH, (q, k, v, y_BTNH, lse_BNT, first_BT, end_BT)
 
 
+@jax.named_scope("attention")
 def _backward(implementation: str, kept, dy_BTNH):
     q, k, v, y_BTNH, lse_BNT, first_BT, end_BT = kept
     # What comes back to a position that is marked is of no use to anyone.

@@ -5,6 +5,7 @@ no query of a block sees are skipped in the forward pass and for `dq`. Its opera
 bring a derivative of their own, which is not used: the door's goes around them.
 """
 
+import dataclasses
 import functools
 import importlib
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+# Keys of a block; tokamax fills up what is not whole ones by a copy.
+LEAST_BLOCK = 64
 
 
 def forward(
@@ -82,7 +86,11 @@ def decode(q_BNH: Array, k_BKSH: Array, v_BKSH: Array, length_B: Array) -> Array
     The cache is not moved, and each row's blocks end with what it has filled.
     """
     _check(q_BNH)
-    b, heads, _, h = k_BKSH.shape
+    b, heads, slots, h = k_BKSH.shape
+    if slots % LEAST_BLOCK:
+        raise NotImplementedError(
+            f"a cache of {slots} slots, no multiple of {LEAST_BLOCK}, would be copied"
+        )
     q_BKn1H = q_BNH.reshape(b, heads, -1, 1, h)
     end_BK1 = jnp.broadcast_to(length_B[:, None, None], (b, heads, 1))
     y_BKn1H = _run(
@@ -91,6 +99,7 @@ def decode(q_BNH: Array, k_BKSH: Array, v_BKSH: Array, length_B: Array) -> Array
         k_BKSH[:, :, :, None],
         v_BKSH[:, :, :, None],
         mask=_mask(None, end_BK1),
+        not_padded=True,
     )
     y_BNH = y_BKn1H.reshape(q_BNH.shape)
     return jnp.where(length_B[:, None, None] > 0, y_BNH, 0)
@@ -120,7 +129,14 @@ def _mask(first_BT: Array | None, end_BT: Array) -> Any:
     )
 
 
-def _run(operation: Any, *operands: Any, **settings: Any) -> Any:
-    """With the sizes of tiles that tokamax holds for good, whatever its cache has."""
+def _run(
+    operation: Any, *operands: Any, not_padded: bool = False, **settings: Any
+) -> Any:
+    """With the sizes of tiles that tokamax holds for good, whatever its cache has.
+
+    `not_padded`: so small a block of keys that no whole number of them is missing.
+    """
     config = operation.bind(*operands, **settings).heuristics_config
+    if not_padded and operands[1].shape[-3] % config.block_kv:
+        config = dataclasses.replace(config, block_kv=LEAST_BLOCK)
     return operation.replace(config=config)(*operands, **settings)
