@@ -14,9 +14,9 @@ import common
 import floor
 
 from seal_jax.generation import generate, policies
-from seal_jax.models import decoder
 from seal_jax.training import plan
 from seal_jax.training.settings import PlanConfig
+from seal_kernels.attention import xla
 
 
 class Work(NamedTuple):
@@ -58,21 +58,25 @@ def planned(jobs: Sequence[plan.Job], cfg: PlanConfig, *, pool: int) -> dict[str
     `attention_efficiency` is the share of the pairs of query and key whose scores are
     computed that lie in one line, the query not before the key.
     """
-    steps = updates = 0
+    steps = updates = computed_pairs = 0
+    batches = [job.batches() for job in jobs]
+    positions = [job.positions() for job in jobs]
     for first in range(0, len(jobs), pool):
         needs = [plan.needs(job, cfg) for job in jobs[first : first + pool]]
         for placed in plan.schedule(needs, cfg):
             steps += 1
             updates += len(placed)
+            lines = []
+            for place in placed:
+                j = first + place.job
+                for tile, i in zip(place.tiles, batches[j][place.step], strict=True):
+                    size = len(jobs[j].lines[i]), positions[j][i]
+                    lines.append((tile * cfg.tile, *size))
+            computed_pairs += scores(lines, cfg.row_tokens)
     tokens = work(jobs).tokens
     pairs = sum(
         job.epochs * sum(len(line) * (len(line) + 1) // 2 for line in job.lines)
         for job in jobs
-    )
-    row, block = cfg.row_tokens, decoder.BLOCK
-    of_row = sum(
-        min(block, row - first) * min(first + block, row)
-        for first in range(0, row, block)
     )
     computed = steps * cfg.step_tokens
     return {
@@ -80,8 +84,33 @@ def planned(jobs: Sequence[plan.Job], cfg: PlanConfig, *, pool: int) -> dict[str
         "computed_tokens": computed,
         "token_efficiency": tokens / computed,
         "adapters_per_step": updates / steps,
-        "attention_efficiency": pairs / (of_row * computed // row),
+        "attention_efficiency": pairs / computed_pairs,
     }
+
+
+# Queries, and keys, of the blocks that attention goes through (`attention/xla.py`).
+BLOCK = xla.ELSEWHERE.block
+
+
+def scores(lines: Sequence[tuple[int, int, int]], row: int) -> int:
+    """Scores that are computed in a step: of each block of queries, with the blocks of
+    keys from the first that one of them sees to the last.
+
+    Args:
+      lines: each one's place in the step, its tokens, and its positions.
+      row: positions of a row.
+    """
+    block = min(BLOCK, row)
+    spans: dict[tuple[int, int], tuple[int, int]] = {}
+    for at, tokens, positions in lines:
+        of_row, first = divmod(at, row)
+        stop = first + positions
+        for b in range(first // block, -(-stop // block)):
+            low, high = spans.get((of_row, b), (row, 0))
+            end = min(first + tokens, (b + 1) * block)
+            spans[of_row, b] = min(low, first), max(high, end)
+    blocks = sum(-(-high // block) - low // block for low, high in spans.values())
+    return blocks * block**2
 
 
 def answering(part: arc_task.Part, *, prompt_multiple: int) -> dict[str, int]:

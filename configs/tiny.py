@@ -39,7 +39,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         seed=0,
         mesh=dict(data=0, model=1),
         model=dict(
-            path="embedded:tiny", random_weights=False, dtype="float32", kernel="auto",
+            path="embedded:tiny", random_weights=False, dtype="float32",
+            kernel="auto", attention="auto",
         ),
         task=dict(
             name="world", shuffle_seed=0, forward_share=0.2,

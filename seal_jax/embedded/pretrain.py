@@ -39,7 +39,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from seal_jax.embedded import grids_corpus, world_corpus
-from seal_jax.models import decoder, hf
+from seal_jax.models import decoder, hf, key_ranges
 from seal_jax.runtime import checkpoint, config_file, config_rules, files, reading
 from seal_jax.runtime.config_rules import Bound, LearningRate, Seed, Share
 from seal_jax.tasks.passage import Corpus, Pieces
@@ -183,11 +183,9 @@ def draw_batch(
 def _logits(params: dict, batch: dict, arch: decoder.Arch) -> jax.Array:
     """Of packed rows, float32 `[B, T, V]`; a document sees itself alone."""
     segments = batch["segments"]
-    mask = decoder.segment_mask(segments, segments >= 0)
-    # An empty position must see something for its softmax to be finite: itself.
-    mask = mask | jnp.eye(segments.shape[1], dtype=bool)[None]
+    ranges = key_ranges.of_lines(segments, segments >= 0)
     hidden, _ = decoder.hidden(
-        params, None, arch, batch["tokens"], batch["positions"], mask
+        params, None, arch, batch["tokens"], batch["positions"], ranges
     )
     return decoder.logits(params, arch, hidden)
 

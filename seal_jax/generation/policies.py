@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.models import decoder, hf, lora, placement
-from seal_jax.runtime import meshes, prng
-from seal_jax.runtime.config_rules import shown
+from seal_jax.runtime import config_rules, meshes, prng
+from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
 
 
@@ -90,13 +90,12 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
       ValueError: the model has no such token, or see `hf`.
     """
     path = hf.resolve(source.path)
-    if source.kernel not in lora_op.IMPLEMENTATIONS:
-        raise ValueError(
-            f"model.kernel={shown(source.kernel)} must be one of "
-            f"{lora_op.IMPLEMENTATIONS}"
-        )
+    config_rules.one_of("model.kernel", source.kernel, lora_op.IMPLEMENTATIONS)
+    config_rules.one_of(
+        "model.attention", source.attention, attention_op.IMPLEMENTATIONS
+    )
     arch = hf.read_config(path, dtype=source.dtype)
-    arch = dataclasses.replace(arch, kernel=source.kernel)
+    arch = dataclasses.replace(arch, kernel=source.kernel, attention=source.attention)
     tokenizer = hf.load_tokenizer(path)
     stop_ids = hf.eos_id(tokenizer, path)
     if turn_end:

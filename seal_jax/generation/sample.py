@@ -21,7 +21,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from seal_jax.models import decoder, kv_cache, lora
+from seal_jax.models import decoder, key_ranges, kv_cache, lora
 from seal_jax.runtime import meshes
 
 
@@ -341,15 +341,13 @@ def log_likelihood(
     """
     g, q, t = tokens_GQT.shape
     is_key_BT = jnp.arange(t)[None, :] < length_GQ.reshape(-1, 1)
-    # A padding row sees itself, so that its softmax is over something.
-    mask_BTT = decoder.causal_mask(is_key_BT) | jnp.eye(t, dtype=bool)[None]
     hidden_BTD, _ = decoder.hidden(
         params,
         None if adapters is None else lora.assign(adapters, slots_G),
         arch,
         tokens_GQT.reshape(-1, t),
         jnp.broadcast_to(jnp.arange(t), is_key_BT.shape),
-        mask_BTT,
+        key_ranges.causal(is_key_BT),
     )
 
     def score(page: tuple[Array, Array, Array]) -> Array:

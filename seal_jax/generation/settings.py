@@ -12,13 +12,15 @@ class ModelSource:
     """`path`: directory or hub name. `random_weights`: use only its config.
 
     `kernel`: implementation of the low-rank matmul, one of
-    `lora_matmul.api.IMPLEMENTATIONS`.
+    `lora_matmul.api.IMPLEMENTATIONS`. `attention`: that of attention, one of
+    `attention.api.IMPLEMENTATIONS`.
     """
 
     path: str
     random_weights: bool
     dtype: str
     kernel: str
+    attention: str
 
     def __post_init__(self):
         config_rules.one_of("model.dtype", self.dtype, ("float32", "bfloat16"))

@@ -1,6 +1,6 @@
 """One decoder for Qwen2, Qwen2.5, Qwen3 and Llama 3, with functional LoRA deltas.
 
-    hidden_BTD, _ = model.hidden(base, delta, cfg, tokens_BT, positions_BT, mask_BTS)
+    hidden_BTD, _ = model.hidden(base, delta, cfg, tokens_BT, positions_BT, ranges)
     logits_BTV = model.logits(base, cfg, hidden_BTD)
 
 `delta` is data (see `lora.py`); without it the base model runs. Every layer has weights
@@ -28,6 +28,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from seal_jax.models.key_ranges import KeyRanges
+from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
 
 FAMILIES = ("qwen2", "qwen3", "llama")
@@ -47,8 +49,9 @@ class RopeScaling:
 class Arch:
     """What distinguishes one decoder from another; built from a config.json by `hf`.
 
-    `dtype` and `kernel` (the implementation of the low-rank matmul, a name of
-    `lora_matmul.api`) are how it runs, not what it is.
+    `dtype`, `kernel` and `attention` (the implementations of the low-rank matmul and of
+    attention, names of `lora_matmul.api` and `attention.api`) are how it runs, not what
+    it is.
     """
 
     family: str
@@ -68,6 +71,7 @@ class Arch:
     tied: bool = False
     dtype: str = "float32"
     kernel: str = "auto"
+    attention: str = "auto"
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Input and output width of every linear layer that can carry a LoRA delta."""
@@ -134,9 +138,8 @@ class Linear(nn.Module):
         return y
 
 
-# Elementwise work and attention are cheap to do again in the backward pass and dear to
-# keep: at 7B, float32 norms and the probabilities of all layers would take more memory
-# than every matmul input together.
+# Elementwise work is cheap to do again in the backward pass and dear to keep: at 7B,
+# float32 norms of all layers would take more memory than every matmul input together.
 recomputed = jax.checkpoint
 
 
@@ -186,50 +189,16 @@ def rotate(x_BTNH: Array, cos_BTH: Array, sin_BTH: Array) -> Array:
     return out.astype(x_BTNH.dtype)
 
 
-def _finite(x: Array) -> Array:
-    return jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype))
-
-
-@jax.custom_vjp
-def _finite_gradient(x: Array) -> Array:
-    return x
-
-
-_finite_gradient.defvjp(lambda x: (x, None), lambda _, dx: (_finite(dx),))
-
-
-# Queries that attend together where rows are long.
-BLOCK = 256
-
-
-@recomputed
-def attend(q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, mask_BTS: Array) -> Array:
-    """Attention over rows that several adapters' lines may share, `[B, T, N, H]`.
-
-    A masked weight is exactly zero, but zero times NaN is NaN: one diverged adapter
-    would spoil the other lines of its rows. What is not finite is therefore taken as
-    zero, forwards and backwards, and marked where it occurred: a position whose own
-    query, key or value is not finite comes out as NaN.
-    """
-    q, k, v = _finite(q_BTNH), _finite(k_BTKH), _finite(v_BTKH)
-    blocks = []
-    for first in range(0, q.shape[1], BLOCK):
-        # The mask is causal: a block of queries needs no keys that come after it.
-        rows, seen = slice(first, first + BLOCK), slice(0, first + BLOCK)
-        mask = mask_BTS[:, None, rows, seen]
-        blocks.append(
-            jax.nn.dot_product_attention(q[:, rows], k[:, seen], v[:, seen], mask=mask)
-        )
-    y_BTNH = jnp.concatenate(blocks, axis=1)
-    sound_BT = jnp.ones(q_BTNH.shape[:2], bool)
-    for x in (q_BTNH, k_BTKH, v_BTKH):
-        sound_BT &= jnp.isfinite(x).all((-2, -1))
-    nan = jnp.full((), jnp.nan, y_BTNH.dtype)
-    return jnp.where(sound_BT[:, :, None, None], _finite_gradient(y_BTNH), nan)
+# A function that is compiled is traced once for all layers.
+attend = functools.partial(jax.jit, static_argnums=5)(attention_op.attention)
 
 
 def attend_cached(
-    q_B1NH: Array, kv: dict[str, Array], cache: dict[str, Array], slots_B: Array
+    q_B1NH: Array,
+    kv: dict[str, Array],
+    cache: dict[str, Array],
+    slots_B: Array,
+    implementation: str,
 ) -> tuple[Array, dict[str, Array]]:
     """One token a row attends to its slot of the cache and all before it.
 
@@ -240,15 +209,9 @@ def attend_cached(
         cache[name].at[jnp.arange(len(slots_B)), :, slots_B].set(kv[name][:, 0])
         for name in ("k", "v")
     )
-    q_BKnH = einops.rearrange(q_B1NH, "B 1 (K n) H -> B K n H", K=k_BKSH.shape[1])
-    scores_BKnS = jnp.einsum(
-        "BKnH,BKSH->BKnS", q_BKnH, k_BKSH, preferred_element_type=jnp.float32
-    )
-    seen_BS = jnp.arange(k_BKSH.shape[2])[None, :] <= slots_B[:, None]
-    scores_BKnS = jnp.where(seen_BS[:, None, None, :], scores_BKnS, -jnp.inf)
-    weights_BKnS = jax.nn.softmax(scores_BKnS / math.sqrt(q_BKnH.shape[-1]))
-    y_BKnH = jnp.einsum("BKnS,BKSH->BKnH", weights_BKnS.astype(v_BKSH.dtype), v_BKSH)
-    return y_BKnH.reshape(q_B1NH.shape), {"k": k_BKSH, "v": v_BKSH}
+    length_B = slots_B + 1
+    y_BNH = attention_op.decode(q_B1NH[:, 0], k_BKSH, v_BKSH, length_B, implementation)
+    return y_BNH[:, None], {"k": k_BKSH, "v": v_BKSH}
 
 
 @recomputed
@@ -263,7 +226,7 @@ class Block(nn.Module):
     cfg: Arch
 
     @nn.compact
-    def __call__(self, x_BTD, rope, mask_BTS, cache, slots_B: Any = None):
+    def __call__(self, x_BTD, rope, ranges, cache, slots_B: Any = None):
         cfg, dtype = self.cfg, jnp.dtype(self.cfg.dtype)
 
         def linear(name: str, bias: bool = False) -> Linear:
@@ -282,9 +245,10 @@ class Block(nn.Module):
         q_BTNH, k_BTKH = rotate(q_BTNH, *rope), rotate(k_BTKH, *rope)
         kv = {"k": k_BTKH, "v": v_BTKH}
         if cache:
-            y_BTNH, cache = attend_cached(q_BTNH, kv, cache, slots_B)
+            y_BTNH, cache = attend_cached(q_BTNH, kv, cache, slots_B, cfg.attention)
         else:
-            y_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, mask_BTS)
+            first_BT, end_BT = ranges
+            y_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, first_BT, end_BT, cfg.attention)
             if cache is not None:
                 cache = jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), kv)
         y_BTF = einops.rearrange(y_BTNH, "B T N H -> B T (N H)")
@@ -308,13 +272,13 @@ class Decoder(nn.Module):
         self.layers = [Block(cfg) for _ in range(cfg.layers)]
         self.final_norm = RMSNorm(cfg.norm_eps, dtype)
 
-    def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None):
+    def __call__(self, tokens_BT, positions_BT, ranges, cache=None):
         """Runs the stack.
 
         Args:
           tokens_BT: int32 token ids.
           positions_BT: int32 rotary positions.
-          mask_BTS: bool, which keys each query may see, none after it; `S == T`.
+          ranges: which keys each query sees (`key_ranges`).
           cache: None, or `()` to be given the keys and values of these tokens.
 
         Returns:
@@ -324,7 +288,7 @@ class Decoder(nn.Module):
         x_BTD, rope = self.embedded(tokens_BT, positions_BT)
         kept = []
         for layer in self.layers:
-            x_BTD, kv = layer(x_BTD, rope, mask_BTS, cache)
+            x_BTD, kv = layer(x_BTD, rope, ranges, cache)
             kept.append(kv)
         return self.final_norm(x_BTD), None if cache is None else tuple(kept)
 
@@ -352,8 +316,8 @@ def layer_name(index: int) -> str:
 def init_params(key: Array, cfg: Arch) -> dict:
     """Random parameters, normal(0.02), in `cfg.dtype`."""
     tokens = jnp.zeros((1, 2), jnp.int32)
-    mask = jnp.ones((1, 2, 2), bool)
-    return dict(Decoder(cfg).init(key, tokens, tokens, mask)["params"])
+    ranges = KeyRanges(tokens, tokens)
+    return dict(Decoder(cfg).init(key, tokens, tokens, ranges)["params"])
 
 
 def hidden(
@@ -362,7 +326,7 @@ def hidden(
     cfg: Arch,
     tokens_BT: Array,
     positions_BT: Array,
-    mask_BTS: Array,
+    ranges: KeyRanges,
     cache: tuple[()] | None = None,
 ) -> tuple[Array, tuple[dict[str, Array], ...] | None]:
     """Hidden states after the final norm, `[B, T, D]`, and keys and values if asked.
@@ -372,7 +336,7 @@ def hidden(
       delta: one adapter as applied (`lora.scaled`), many that runs of tokens name
         (`lora.assign`), or None for the base alone.
       cfg: the decoder.
-      tokens_BT, positions_BT, mask_BTS, cache: see `Decoder.__call__`.
+      tokens_BT, positions_BT, ranges, cache: see `Decoder.__call__`.
 
     Raises:
       ValueError: a delta of other layers, which flax would pass over in silence.
@@ -384,7 +348,7 @@ def hidden(
             "them"
         )
     variables = {"params": params} | ({} if delta is None else {"lora": delta})
-    out: Any = Decoder(cfg).apply(variables, tokens_BT, positions_BT, mask_BTS, cache)
+    out: Any = Decoder(cfg).apply(variables, tokens_BT, positions_BT, ranges, cache)
     return out
 
 
@@ -397,25 +361,3 @@ def logits(params: dict, cfg: Arch, hidden: Array) -> Array:
 def head(params: dict, cfg: Arch) -> Array:
     """The output head `[D, V]`, for `cross_entropy`."""
     return params["embed"].T if cfg.tied else params["lm_head"]
-
-
-def segment_mask(segments_BT: Array, is_key_BT: Array) -> Array:
-    """`causal_mask` within each of the lines that share a row, bool `[B, T, T]`.
-
-    Args:
-      segments_BT: which line a position belongs to; lines are contiguous.
-      is_key_BT: as in `causal_mask`.
-    """
-    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
-    return causal_mask(is_key_BT) & same_BTT
-
-
-def causal_mask(is_key_BT: Array) -> Array:
-    """Causal mask among the positions marked as keys, bool `[B, T, T]`.
-
-    A query always sees itself only if it is a key; positions that are not keys may
-    still query (the sampled pads of `plan_arrays.make_row` do).
-    """
-    t = is_key_BT.shape[-1]
-    causal_TT = jnp.tril(jnp.ones((t, t), bool))
-    return causal_TT[None, :, :] & is_key_BT[:, None, :]

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from seal_jax.models import decoder, lora
+from seal_jax.models import decoder, key_ranges, lora
 
 type Cache = tuple[dict[str, Array], ...]
 
@@ -45,7 +45,7 @@ def read(
         cfg,
         tokens_BT,
         jnp.broadcast_to(jnp.arange(t), (b, t)),
-        decoder.causal_mask(is_key_BT),
+        key_ranges.causal(is_key_BT),
         (),
     )
     hidden_BTD, cache = read

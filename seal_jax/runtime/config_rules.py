@@ -28,6 +28,10 @@ from seal_jax.runtime import reading
 # what to do without it. A row for each key that is renamed or removed.
 RENAMED: dict[str, str] = {}
 
+# Keys that came later, by their place in the config: what an earlier config, which does
+# not have them, stands for. A row for each key that is added.
+ADDED: dict[str, Any] = {"model.attention": "auto"}
+
 # Texts are names, paths and one self-edit; tuples are lists of names. Beyond this they
 # are something else.
 _LONGEST_TEXT, _MOST_ELEMENTS = 10_000, 10_000
@@ -181,6 +185,8 @@ def build[T](
     for key in values:
         if key not in names:
             raise ValueError(_unknown(key, names, path, renamed))
+    place = path.removeprefix("config").removeprefix(".")
+    values = {n: ADDED[p] for n in names if (p := f"{place}.{n}") in ADDED} | {**values}
     missing = [n for n in names if n not in values and not _is_optional(hints[n])]
     if missing:
         raise ValueError(f"{path}: keys {missing} are missing; add them to the config")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from seal_jax.models import decoder, lora
+from seal_jax.models import decoder, key_ranges, lora
 from seal_jax.training.settings import PlanConfig
 
 
@@ -236,9 +236,9 @@ def _logits(
 ) -> Array:
     # Queries that are not keys (sampled pads) come after the line: causality by index
     # and by position agree.
-    mask_BTS = decoder.causal_mask(rows["is_key"])
+    ranges = key_ranges.causal(rows["is_key"])
     hidden_BTD, _ = decoder.hidden(
-        params, delta, arch, rows["tokens"], rows["positions"], mask_BTS
+        params, delta, arch, rows["tokens"], rows["positions"], ranges
     )
     return decoder.logits(params, arch, hidden_BTD)
 

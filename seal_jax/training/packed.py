@@ -18,7 +18,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from seal_jax.models import cross_entropy, decoder, lora, placement
+from seal_jax.models import cross_entropy, decoder, key_ranges, lora, placement
 from seal_jax.runtime import ahead, interrupts, meshes, prng
 from seal_jax.training import inner, plan, plan_arrays, plan_shards
 from seal_jax.training.inner import EngineConfig, Slot
@@ -81,11 +81,11 @@ def loss(
     if frozen is not None:
         frozen = lora.select(frozen, extras.frozen)
     delta = lora.assign(inner.applied(adapters, cfg, frozen), step.tiles)
-    mask_BTS = decoder.segment_mask(rows(step.segments), rows(step.is_key))
+    ranges = key_ranges.of_lines(rows(step.segments), rows(step.is_key))
 
     def hidden(delta: lora.Tree | None) -> Array:
         hidden_BTD, _ = decoder.hidden(
-            params, delta, arch, rows(step.tokens), rows(step.positions), mask_BTS
+            params, delta, arch, rows(step.tokens), rows(step.positions), ranges
         )
         return hidden_BTD.reshape(-1, arch.width)
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from seal_jax.models import cross_entropy, decoder, lora
+from seal_jax.models import cross_entropy, decoder, key_ranges, lora
 
 
 def sum_loss(
@@ -26,9 +26,9 @@ def sum_loss(
       arch: the decoder.
       frozen_head: whether the output head takes no gradient, which saves a pass.
     """
-    mask_BTS = decoder.segment_mask(rows["segments"], rows["segments"] >= 0)
+    ranges = key_ranges.of_lines(rows["segments"], rows["segments"] >= 0)
     hidden_BTD, _ = decoder.hidden(
-        params, delta, arch, rows["tokens"], rows["positions"], mask_BTS
+        params, delta, arch, rows["tokens"], rows["positions"], ranges
     )
     of_rows = cross_entropy.frozen_rows if frozen_head else cross_entropy.trained_rows
     ce_BT = of_rows(hidden_BTD, decoder.head(params, arch), rows["targets"])

@@ -1,7 +1,7 @@
 """The row layout of supervised fine-tuning: whole lines, several to a row. No jax.
 
 Imitation, full fine-tuning and pretraining train on rows `[B, T]` in which lines lie
-side by side, apart by `decoder.segment_mask`. Padded, each would take a row as wide as
+side by side, apart by `key_ranges.of_lines`. Padded, each would take a row as wide as
 the longest.
 """
 

@@ -1,23 +1,27 @@
 """Compiles the packed inner loop at a real model's shapes for an H200 that is not here.
 
-    python tests/aot/compile_step.py MODEL INNER
+    python tests/aot/compile_step.py MODEL INNER ATTENTION
 
-`MODEL` is one of `MODELS`; `INNER` is a JSON object of `inner.EngineConfig`'s fields.
-Needs jax's CUDA plugin, but no GPU and no CUDA. Prints one JSON object: bytes, by XLA's
-own analysis, and seconds.
+`MODEL` is one of `MODELS`; `INNER` is a JSON object of `inner.EngineConfig`'s fields;
+`ATTENTION` is `model.attention`. Needs jax's CUDA plugin and tokamax, but no GPU and no
+CUDA. Prints one JSON object: bytes, by XLA's own analysis, and seconds.
 """
 
+import dataclasses
 import functools
 import json
 import os
 import pathlib
 import sys
 import time
+from typing import Any
 
 # The plugin would look for a driver.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import hlo_scores
 import jax
+import pretend_h200
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -60,8 +64,12 @@ MODELS = {
 }
 
 
-def main(name: str, fields: str) -> dict[str, float]:
-    arch, raw = MODELS[name], json.loads(fields)
+def main(name: str, fields: str, attention: str) -> dict[str, Any]:
+    pretend_h200.begin()
+    arch, raw = (
+        dataclasses.replace(MODELS[name], attention=attention),
+        json.loads(fields),
+    )
     sizes = PlanConfig(**raw.pop("plan"))
     cfg = inner.EngineConfig(targets=tuple(raw.pop("targets")), plan=sizes, **raw)
     topology = topologies.get_topology_desc(
@@ -93,6 +101,7 @@ def main(name: str, fields: str) -> dict[str, float]:
         "wide_weights": sum(
             f"f32[{d},{f}]" in text for d, f in arch.linears().values()
         ),
+        "scores": hlo_scores.shapes(text, sizes.row_tokens),
         "all_logits": f"f32[{sizes.step_tokens},{arch.vocab}]" in text,
     }
 

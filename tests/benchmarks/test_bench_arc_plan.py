@@ -193,21 +193,22 @@ def test_a_plan_is_counted_by_its_steps(bench):
     assert got["token_efficiency"] == (2 * 16 + 7) / 48
     assert got["adapters_per_step"] == 1.0
     pairs = 2 * 2 * (8 * 9 // 2) + 4 * 5 // 2 + 3 * 4 // 2
-    # A row shorter than a block attends to all of itself.
-    assert got["attention_efficiency"] == pairs / (3 * 2 * 8 * 8)
+    # A row shorter than a block attends to all of itself; one without lines does not.
+    assert got["attention_efficiency"] == pairs / (5 * 8 * 8)
     apart = bench.arc_plan.planned(jobs, cfg, pool=1)
     assert apart["global_steps"] == 3
 
 
-def test_attention_is_counted_by_blocks_of_queries(bench):
-    from seal_jax.models import decoder
-
-    row = 2 * decoder.BLOCK + decoder.BLOCK // 2
+def test_attention_is_counted_by_blocks_of_queries_and_keys(bench):
+    b = bench.arc_plan.BLOCK
+    row = 2 * b + b // 2
     cfg = PlanConfig(row, row, row, 1, 1)
     got = bench.arc_plan.planned([job(row, batch=1)], cfg, pool=1)
-    b = decoder.BLOCK
-    computed = b * b + b * 2 * b + b // 2 * row
-    assert got["attention_efficiency"] == row * (row + 1) // 2 / computed
+    assert got["attention_efficiency"] == row * (row + 1) // 2 / (6 * b**2)
+    # A second line from the middle of a block on sees nothing of the first's beginning.
+    lines = [(0, b + 3, b + 3), (b + 3, b, b), (row + 5, 4, 9)]
+    # Of the first row: one block; two; of the last, the second and the third. And one.
+    assert bench.arc_plan.scores(lines, row) == (1 + 2 + 2 + 1) * b**2
 
 
 def test_the_floor_equals_operations_counted_product_by_product(bench):

@@ -21,7 +21,7 @@ from seal_jax.continual import step as continual_step
 from seal_jax.continual import table as continual_table
 from seal_jax.continual.settings import Continual
 from seal_jax.generation import policies
-from seal_jax.models import decoder, lora
+from seal_jax.models import decoder, key_ranges, lora
 from seal_jax.rounds import grading, scoring, trials
 from seal_jax.runtime import config_rules, metrics
 from seal_jax.runtime.journal import Journal
@@ -153,12 +153,10 @@ def test_merging_all_blocks_gives_the_logits_of_the_stack():
         merged = lora.merge(merged, lora.select(block, 0))
     tokens_BT = jnp.arange(10).reshape(1, 10)
     positions_BT = jnp.arange(10).reshape(1, 10)
-    mask_BTS = decoder.causal_mask(jnp.ones((1, 10), bool))
+    ranges = key_ranges.causal(jnp.ones((1, 10), bool))
 
     def logits(params, delta):
-        hidden, _ = decoder.hidden(
-            params, delta, arch, tokens_BT, positions_BT, mask_BTS
-        )
+        hidden, _ = decoder.hidden(params, delta, arch, tokens_BT, positions_BT, ranges)
         return decoder.logits(params, arch, hidden)
 
     one, other = logits(params, lora.select(stack, 0)), logits(merged, None)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from seal_jax.embedded import grids_corpus, pretrain, world_corpus
-from seal_jax.models import decoder, hf
+from seal_jax.models import decoder, hf, key_ranges
 from seal_jax.tasks import world
 from seal_jax.tasks.arc import self_edit as arc_edit
 from seal_jax.tasks.passage import Pieces
@@ -207,9 +207,9 @@ def test_the_initial_heads_look_one_and_two_tokens_back_and_match(tokenizer):
     text = "Ada Quill plays violin. Boris Fenn plays cello. Ada Quill plays"
     ids = jnp.array([hf.encode(tokenizer, text)])
     positions = jnp.arange(ids.shape[1])[None]
-    mask = decoder.causal_mask(jnp.ones(ids.shape, bool))
+    ranges = key_ranges.causal(jnp.ones(ids.shape, bool))
     flax_model = decoder.Decoder(arch)
-    hidden, _ = flax_model.apply({"params": params}, ids, positions, mask)
+    hidden, _ = flax_model.apply({"params": params}, ids, positions, ranges)
     logits = flax_model.apply({"params": params}, hidden, method="unembed")[0, -1]
     vocab = tokenizer.get_vocab()
     assert logits[vocab["violin"]] > logits[vocab["cello"]]

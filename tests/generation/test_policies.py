@@ -44,6 +44,7 @@ def source(path, **changes):
         "random_weights": False,
         "dtype": "float32",
         "kernel": "auto",
+        "attention": "auto",
     }
     return ModelSource(**(base | changes))
 
@@ -115,9 +116,10 @@ def test_a_model_that_cannot_be_had_is_one_line(name):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_kernel_is_refused(path):
-    with pytest.raises(ValueError, match=r"model\.kernel='fast' must be one of"):
-        policies.describe(source(path, kernel="fast"))
+@pytest.mark.parametrize("field", ["kernel", "attention"])
+def test_an_unknown_kernel_is_refused(path, field):
+    with pytest.raises(ValueError, match=rf"model\.{field}='fast' must be one of"):
+        policies.describe(source(path, **{field: "fast"}))
 
 
 def test_ids_beyond_the_tables_are_refused_before_the_weights_are_read(path, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from golden_models import load
 
 from seal_jax.generation import sample
-from seal_jax.models import decoder
+from seal_jax.models import decoder, key_ranges
 
 NONE = np.array([-1, -1], np.int32)
 
@@ -179,8 +179,8 @@ def test_log_likelihood_equals_the_sum_over_single_positions():
     for stop in (3, 4):
         prefix = jnp.array([ids[:stop]])
         positions = jnp.arange(stop)[None]
-        mask = decoder.causal_mask(jnp.ones((1, stop), bool))
-        hidden, _ = flax_model.apply({"params": params}, prefix, positions, mask)
+        ranges = key_ranges.causal(jnp.ones((1, stop), bool))
+        hidden, _ = flax_model.apply({"params": params}, prefix, positions, ranges)
         logits = flax_model.apply({"params": params}, hidden, method="unembed")
         want += jax.nn.log_softmax(logits[0, -1])[ids[stop]]
     np.testing.assert_allclose(got[0, 0], want, rtol=1e-5)

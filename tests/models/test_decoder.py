@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seal_jax.models import decoder, hf, hf_config
+from seal_jax.models import decoder, hf, hf_config, key_ranges
 from seal_jax.models.parameters import leaf_shapes
 
 TOLERANCE = 1e-4  # of float32 logits against transformers
@@ -46,7 +46,7 @@ def test_a_logit_depends_on_its_own_and_earlier_tokens_only():
     tokens = golden_models.batch("qwen3")[0][:1, :9]
     net = decoder.Decoder(dataclasses.replace(cfg, vocab=cfg.vocab + 9))
     positions = jnp.arange(9)[None]
-    mask = decoder.causal_mask(jnp.ones((1, 9), bool))
+    ranges = key_ranges.causal(jnp.ones((1, 9), bool))
     at = 5
 
     def score(embed_of_row_TD):
@@ -54,7 +54,7 @@ def test_a_logit_depends_on_its_own_and_earlier_tokens_only():
         own = jnp.concatenate([params["embed"], embed_of_row_TD])
         ids = cfg.vocab + jnp.arange(9)[None]
         hidden, _ = net.apply(
-            {"params": {**params, "embed": own}}, ids, positions, mask
+            {"params": {**params, "embed": own}}, ids, positions, ranges
         )
         return jnp.sum(hidden[0, at] ** 2 * jnp.arange(1.0, cfg.width + 1))
 
@@ -82,16 +82,6 @@ def test_padding_changes_nothing(name):
         rtol=0,
         atol=2e-5,
     )
-
-
-def test_causal_mask_by_hand():
-    is_key = jnp.array([[True, True, False, True], [True, False, False, False]])
-    by_hand = [
-        ["x...", "xx..", "xx..", "xx.x"],
-        ["x...", "x...", "x...", "x..."],
-    ]
-    want = [[[c == "x" for c in row] for row in rows] for rows in by_hand]
-    np.testing.assert_array_equal(decoder.causal_mask(is_key), want)
 
 
 def test_llama3_frequencies_band_by_band():
@@ -303,28 +293,3 @@ def test_matmul_params_counts_the_head_of_a_tied_model_too():
     leaves = leaf_shapes(cfg)
     kernels = sum(math.prod(x.shape) for p, x in leaves.items() if p[-1] == "kernel")
     assert cfg.matmul_params() == kernels + 151936 * 896
-
-
-def test_attention_in_blocks_is_attention(monkeypatch):
-    """Values and gradients, with a last block that is shorter."""
-    t, keys = 21, jax.random.split(jax.random.key(0), 4)
-    q, k, v = (jax.random.normal(key, (2, t, 4, 6)) for key in keys[:3])
-    k, v = k[:, :, :2], v[:, :, :2]
-    segments = jnp.arange(t)[None, :] // 8 + jnp.zeros((2, 1), int)
-    is_key = jax.random.bernoulli(keys[3], 0.8, (2, t))
-    mask = decoder.segment_mask(segments, is_key) | jnp.eye(t, dtype=bool)[None]
-
-    def run(q, k, v):
-        return decoder.attend(q, k, v, mask)
-
-    def both(*args):
-        out, back = jax.vjp(run, *args)
-        return out, *back(jnp.cos(out))
-
-    whole = both(q, k, v)
-    plain = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
-    np.testing.assert_allclose(whole[0], plain, atol=1e-5)
-    monkeypatch.setattr(decoder, "BLOCK", 8)
-    jax.clear_caches()
-    for a, b in zip(both(q, k, v), whole, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)

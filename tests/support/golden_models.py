@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from seal_jax.models import decoder, hf
+from seal_jax.models import decoder, hf, key_ranges
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 NAMES = ("qwen2", "qwen25", "qwen3", "llama")
@@ -68,7 +68,7 @@ def forward(cfg, params, tokens_BT, is_key_BT, lora=None):
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     net = decoder.Decoder(cfg)
     hidden_BTD, _ = net.apply(
-        variables, tokens_BT, positions_BT, decoder.causal_mask(is_key_BT)
+        variables, tokens_BT, positions_BT, key_ranges.causal(is_key_BT)
     )
     return net.apply(variables, hidden_BTD, method="unembed")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_inner import ARCH, EOS, LOSS, MASKED, PADDED, WIDTH, first_step
 
-from seal_jax.models import decoder, lora
+from seal_jax.models import decoder, key_ranges, lora
 from seal_jax.training import inner
 from seal_jax.training.settings import LossConfig
 
@@ -20,7 +20,9 @@ def loss_by_hand(params, delta, lines, given, *, pads_are_targets: bool) -> floa
     length = max(map(len, lines)) + 1
     tokens_BT = np.array([[*ids, *[EOS] * (length - len(ids))] for ids in lines])
     key_BT = np.array([[t < len(ids) for t in range(length)] for ids in lines])
-    mask_BTS = np.tril(np.ones((length, length), bool)) & key_BT[:, None]
+    # Each sees the tokens before it and itself; what follows a line sees the line.
+    end_BT = np.minimum(np.arange(length) + 1, key_BT.sum(1, keepdims=True))
+    ranges = key_ranges.KeyRanges(np.zeros_like(end_BT), end_BT)
     positions_BT = np.tile(np.arange(length), (len(lines), 1))
 
     @jax.jit
@@ -28,7 +30,7 @@ def loss_by_hand(params, delta, lines, given, *, pads_are_targets: bool) -> floa
         hidden_BTD, _ = decoder.hidden(params, delta, ARCH, *args)
         return jax.nn.log_softmax(decoder.logits(params, ARCH, hidden_BTD))
 
-    log_p_BTV = log_p(tokens_BT, positions_BT, mask_BTS)
+    log_p_BTV = log_p(tokens_BT, positions_BT, ranges)
     terms = [
         -float(log_p_BTV[b, t - 1, tokens_BT[b, t]])
         for b, ids in enumerate(lines)

@@ -11,16 +11,14 @@ import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
 from jax import Array, lax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import mlir
 
 from seal_kernels.lora_matmul import dense, reference, xla
+from seal_kernels.refusal import refuse
 from seal_kernels.tuned import table
 
 IMPLEMENTATIONS = ("auto", "reference", "xla", "dense", "mosaic_gpu", "mosaic_tpu")
@@ -125,7 +123,7 @@ def _run(implementation: str, shape: table.Shape, operands: tuple[Any, ...]) -> 
         if implementation == "auto":
             return plain()
         message = f"lora_matmul: implementation={name!r} does not run here: {reason}"
-        return _refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(tiled))
+        return refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(tiled))
 
     return _on_its_platform(name, shape.direction, operands, config, otherwise)
 
@@ -167,31 +165,3 @@ def _device_kind() -> str:
     # Ahead of time, for a machine that this one is not, the mesh knows the device.
     described = jax.sharding.get_abstract_mesh().abstract_device
     return described.device_kind if described else jax.devices()[0].device_kind
-
-
-_refused_p = Primitive("lora_matmul_refused")
-_refused_p.multiple_results = True
-
-
-def _refuse(message: str, outs: Any) -> Any:
-    """Results of these shapes that no program can be compiled with."""
-    flat, tree = jax.tree.flatten(outs)
-    avals = tuple(ShapedArray(out.shape, out.dtype) for out in flat)
-    return tree.unflatten(_refused_p.bind(message=message, avals=avals))
-
-
-@_refused_p.def_impl
-def _(*, message: str, avals: Any) -> NoReturn:
-    raise NotImplementedError(message)
-
-
-@_refused_p.def_abstract_eval
-def _(*, message: str, avals: Any) -> Any:
-    return avals
-
-
-def _refuse_lowering(ctx: Any, *, message: str, avals: Any) -> NoReturn:
-    raise NotImplementedError(message)
-
-
-mlir.register_lowering(_refused_p, _refuse_lowering)

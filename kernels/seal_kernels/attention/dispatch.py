@@ -1,0 +1,100 @@
+"""Which implementation of attention runs, and what happens if it cannot.
+
+As for the low-rank matmul: `NotImplementedError` from an implementation means "not this
+one". `auto` then takes XLA, and a name that was asked for raises it, when the program
+is compiled.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+from jax import Array, lax
+
+from seal_kernels.attention import reference, xla
+from seal_kernels.refusal import refuse
+
+IMPLEMENTATIONS = ("auto", "reference", "xla", "tokamax", "splash")
+
+# The one platform that a kernel is written for; the others run anywhere.
+PLATFORMS = {"tokamax": "cuda", "splash": "tpu"}
+_MODULES = {"tokamax": "tokamax_gpu", "splash": "splash_tpu"}
+
+
+def forward(
+    implementation: str, q_BTNH: Array, k: Array, v: Array, first: Array, end: Array
+) -> tuple[Array, Array]:
+    """`reference.forward` by the named implementation; see `api.attention`."""
+    return run(implementation, "forward", (q_BTNH, k, v, first, end))
+
+
+def backward(implementation: str, *operands: Array) -> tuple[Array, Array, Array]:
+    """`reference.backward` by the named implementation; see `api.attention`."""
+    return run(implementation, "backward", operands)
+
+
+def decode(implementation: str, *operands: Array) -> Array:
+    """`reference.decode` by the named implementation; see `api.decode`."""
+    return run(implementation, "decode", operands)
+
+
+def run(implementation: str, what: str, operands: tuple[Array, ...]) -> Any:
+    """The function `what` of the implementation's module.
+
+    `auto` is the kernel made for the platform; no measurement says so yet, only a model
+    (docs/engine.md).
+    """
+    if implementation == "reference":
+        return getattr(reference, what)(*operands)
+    plain = functools.partial(getattr(xla, what), *operands)
+    branches: dict[str, Callable[[], Any]] = {}
+    for name, platform in PLATFORMS.items():
+        if implementation == name or (implementation == "auto" and _expects(platform)):
+            branches[platform] = functools.partial(
+                _kernel, implementation, name, what, operands, plain
+            )
+    if implementation in ("auto", "xla"):
+        on_cpu = functools.partial(plain, sizes=xla.ON_CPU)
+        return lax.platform_dependent(cpu=on_cpu, **branches, default=plain)
+    platform = PLATFORMS[implementation]
+    elsewhere = lambda: _refused(implementation, f"it is for {platform} only", plain)
+    return lax.platform_dependent(**branches, default=elsewhere)
+
+
+def _expects(platform: str) -> bool:
+    """Whether programs traced here are, in all likelihood, for that platform.
+
+    Else `auto` need not import and trace its kernel. Ahead of time, for a machine that
+    this one is not, the mesh knows the device.
+    """
+    described = jax.sharding.get_abstract_mesh().abstract_device
+    here = described.platform if described else jax.default_backend()
+    return here in (platform, {"cuda": "gpu"}.get(platform))
+
+
+def _kernel(
+    implementation: str,
+    name: str,
+    what: str,
+    operands: tuple[Array, ...],
+    plain: Callable[[], Any],
+) -> Any:
+    try:
+        return getattr(_module(name), what)(*operands)
+    except NotImplementedError as error:
+        if implementation == "auto":
+            return plain()
+        return _refused(name, str(error), plain)
+
+
+def _refused(name: str, reason: str, plain: Callable[[], Any]) -> Any:
+    message = f"attention: implementation={name!r} does not run here: {reason}"
+    return refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(plain))
+
+
+def _module(name: str) -> ModuleType:
+    # Imported where it is asked for: Pallas takes a while, tokamax need not be there.
+    return importlib.import_module(f"seal_kernels.attention.{_MODULES[name]}")

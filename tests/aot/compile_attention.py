@@ -1,0 +1,101 @@
+"""Compiles attention for an H200 that is not here, and prints what came out.
+
+    python tests/aot/compile_attention.py qwen2.5-7b:tokamax:both ...
+
+A target is `CASE:IMPLEMENTATION:PASS`, the pass `forward`, `both` or `decode`. Needs
+jax's CUDA plugin and tokamax, but no GPU and no CUDA. Prints one line of JSON for each:
+the custom calls, shapes of whole rows' scores, bytes of temporary memory.
+"""
+
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import hlo_scores
+import jax
+import jax.numpy as jnp
+import pretend_h200
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
+
+from seal_kernels.attention import api
+
+H200 = pathlib.Path(__file__).with_name("h200.txtpb")
+
+# Rows, positions, query heads, key heads, head size.
+CASES = {
+    "qwen2.5-7b": (2, 1024, 28, 4, 128),
+    "llama-3.2-1b": (2, 5120, 32, 8, 64),
+    # Neither rows nor heads fill a tile.
+    "ragged": (3, 200, 6, 2, 64),
+    "short": (8, 64, 28, 4, 128),
+}
+# Rows, slots, query heads, key heads, head size.
+CACHES = {
+    "qwen2.5-7b": (64, 2432, 28, 4, 128),
+    "llama-3.2-1b": (96, 6976, 32, 8, 64),
+}
+
+
+def main(targets: list[str]) -> None:
+    pretend_h200.begin()
+    topology = topologies.get_topology_desc(
+        platform="cuda", target_config=H200.read_text(), topology="1x1x1"
+    )
+    mesh = topologies.make_mesh(topology, (1,), ("device",))
+    placed = NamedSharding(mesh, PartitionSpec())
+    for target in targets:
+        case, implementation, what = target.split(":")
+        report = compile_case(case, implementation, what, placed)
+        print(json.dumps({"target": target, **report}), flush=True)
+
+
+def compile_case(
+    case: str, implementation: str, what: str, placed: NamedSharding
+) -> dict[str, Any]:
+    """What became of a pass over the case's rows, or of decoding with its cache."""
+
+    def shape(*sizes: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=placed)
+
+    def attend(q, k, v, first, end):
+        return api.attention(q, k, v, first, end, implementation)
+
+    def both(q, k, v, first, end, dy):
+        y, back = jax.vjp(lambda *qkv: attend(*qkv, first, end), q, k, v)
+        return y, back(dy)
+
+    if what == "decode":
+        b, s, n, heads, h = CACHES[case]
+        cache, lengths = shape(b, heads, s, h), shape(b, dtype=jnp.int32)
+        run = lambda *args: api.decode(*args, implementation=implementation)
+        args = shape(b, n, h), cache, cache, lengths
+    else:
+        b, s, n, heads, h = CASES[case]
+        q, kv, bound = (
+            shape(b, s, n, h),
+            shape(b, s, heads, h),
+            shape(b, s, dtype=jnp.int32),
+        )
+        run = both if what == "both" else attend
+        args = q, kv, kv, bound, bound, *([q] if what == "both" else [])
+    begin = time.perf_counter()
+    compiled = jax.jit(run, out_shardings=placed).lower(*args).compile()
+    text = compiled.as_text()
+    return {
+        "seconds": round(time.perf_counter() - begin, 1),
+        "dots": len(re.findall(r" dot\(", text)),
+        "custom_calls": sorted(re.findall(r'custom_call_target="([^"]+)"', text)),
+        "scores": hlo_scores.shapes(text, s),
+        "temp_bytes": compiled.memory_analysis().temp_size_in_bytes,
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

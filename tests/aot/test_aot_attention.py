@@ -1,0 +1,73 @@
+"""Attention, compiled for an H200: tokamax's kernels, and no scores of whole rows."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.aot,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, ("jax_cuda13_plugin", "tokamax"))),
+        reason="jax-cuda13-plugin or tokamax is not installed; run `make test-aot`",
+    ),
+]
+
+# Calls of kernels: one forwards, of dq and of dk and dv backwards.
+CALLS = {"forward": 1, "both": 3, "decode": 1}
+KERNELS = [
+    "qwen2.5-7b:tokamax:both",
+    "llama-3.2-1b:tokamax:both",
+    "ragged:tokamax:both",
+    "short:tokamax:forward",
+    "qwen2.5-7b:tokamax:decode",
+    "llama-3.2-1b:tokamax:decode",
+]
+PLAIN = ["qwen2.5-7b:xla:both", "qwen2.5-7b:reference:both", "llama-3.2-1b:xla:decode"]
+
+
+@pytest.fixture(scope="module")
+def reports(root, child_env):
+    """What the compiler made, by target."""
+    script = root / "tests" / "aot" / "compile_attention.py"
+    done = subprocess.run(
+        [sys.executable, script, *KERNELS, *PLAIN],
+        env=child_env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {report["target"]: report for report in found}
+
+
+@pytest.mark.parametrize("target", KERNELS)
+def test_the_kernels_do_all(reports, target):
+    report = reports[target]
+    assert report["custom_calls"] == ["mosaic_gpu_v2"] * CALLS[target.split(":")[-1]]
+    assert report["dots"] == 0
+    if not target.startswith("short"):  # It has many sizes that are multiples of 64.
+        assert report["scores"] == []
+
+
+def test_no_implementation_but_the_reference_holds_the_scores_of_rows(reports):
+    assert reports["qwen2.5-7b:reference:both"]["scores"]
+    assert not any(reports[target]["scores"] for target in PLAIN if "ref" not in target)
+
+
+def test_temporary_memory_is_a_fraction(reports):
+    """q, dq and their like are 14.7 MB each; scores of all heads in float32 235 MB."""
+    kernels, xla, whole = (
+        reports[f"qwen2.5-7b:{name}:both"]["temp_bytes"]
+        for name in ("tokamax", "xla", "reference")
+    )
+    assert kernels < 60e6
+    assert kernels < xla / 2 < whole / 4
+
+
+@pytest.mark.parametrize("case", ["qwen2.5-7b", "llama-3.2-1b"])
+def test_decoding_does_not_copy_the_cache(reports, case):
+    """The caches of a layer are 640 MB and 1.4 GB."""
+    assert reports[f"{case}:tokamax:decode"]["temp_bytes"] < 20e6
