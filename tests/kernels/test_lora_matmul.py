@@ -250,3 +250,19 @@ def test_dtypes_that_do_not_fit_are_refused(changed, parts):
         api.lora_matmul_packed(**operands)
     message = str(caught.value)
     assert "\n" not in message and all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_sum_of_tiles_is_the_same_on_every_platform(broken):
+    """What a CPU scatters, others multiply with zeros and ones."""
+    (grads_G,) = oracle.drawn(3, (10, R, D))
+    slots_G = jnp.array([0, 2, -1, 1, S, 4, 2, 0, 3, 4], jnp.int32)
+    if broken:
+        grads_G = grads_G.at[6, 0, 1].set(jnp.nan)
+    got, want = (
+        np.asarray(sum_of(grads_G, slots_G, slots=S))
+        for sum_of in (xla._matmul_sum, xla._scattered)
+    )
+    sound = [s for s in range(S) if not (broken and s == 2)]
+    np.testing.assert_allclose(got[sound], want[sound], rtol=1e-6, atol=1e-6)
+    assert np.isnan(got[2]).all() == np.isnan(want[2]).any() == broken

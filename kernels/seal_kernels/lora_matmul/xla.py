@@ -14,9 +14,11 @@ not with slots times rows. The alternatives, and why not:
 * `lax.ragged_dot`: on a GPU XLA expands it to the masked product.
 """
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 
 def forward(
@@ -80,12 +82,28 @@ def _gather(stack_S: Array, slots_G: Array | np.ndarray, dtype: jnp.dtype) -> Ar
 def _sum(grads_G: Array, slots_G: Array | np.ndarray, slots: int) -> Array:
     """The sum over each adapter's tiles, in the dtype of `grads_G` and in their order.
 
-    A matmul with zeros and ones: a scatter-add has no order on a GPU, where tiles add
-    by atomics as they come. Zero times NaN is NaN, so a tile that is not finite counts
-    as zero, and its adapter's sum is NaN.
+    A CPU scatters one tile after the other. A GPU's tiles would add by atomics as they
+    come, so that everywhere else the sum is a matmul (three times a scatter's time on a
+    CPU).
     """
     if _is_identity(slots_G, slots):
         return grads_G
+    scattered = functools.partial(_scattered, slots=slots)
+    summed = functools.partial(_matmul_sum, slots=slots)
+    return lax.platform_dependent(grads_G, slots_G, cpu=scattered, default=summed)
+
+
+def _scattered(grads_G: Array, slots_G: Array, *, slots: int) -> Array:
+    zeros_S = jnp.zeros((slots, *grads_G.shape[1:]), grads_G.dtype)
+    return zeros_S.at[_past_the_end(slots_G, slots)].add(grads_G, mode="drop")
+
+
+def _matmul_sum(grads_G: Array, slots_G: Array, *, slots: int) -> Array:
+    """A matmul with zeros and ones.
+
+    Zero times NaN is NaN, so a tile that is not finite counts as zero, and its
+    adapter's sum is NaN.
+    """
     own_SG = jnp.arange(slots)[:, None] == slots_G[None, :]
     sound_G = jnp.isfinite(grads_G).all((1, 2))
     flat_GX = jnp.where(sound_G[:, None, None], grads_G, 0).reshape(len(grads_G), -1)
