@@ -129,7 +129,7 @@ def _compile(function: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, A
     seconds = time.perf_counter() - start
     text = compiled.as_text()
     kernels = collections.defaultdict(list)
-    # What follows a call may go over several lines, and small ones say nothing of memory.
+    # What follows a call may go over lines, and small ones say nothing of memory.
     calls = r'%(\w+)[^\n]*custom_call_target="tpu_custom_call"'
     for call in re.finditer(calls, text):
         used = r'"used_scoped_memory_configs":\[(.*?)\]'
