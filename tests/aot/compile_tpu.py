@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 
+from seal_kernels.attention import api as attention
 from seal_kernels.lora_matmul import api, mosaic_tpu
 
 ROWS, TILE, SLOTS, RANK = 2048, 16, 48, 32
@@ -86,6 +87,14 @@ def _programs() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
     yield "api_packed/vjp", _vjp_packed, (x, w, a, b, slots, dy)
     x, dy = _shape((SLOTS, 128, 3584)), _shape((SLOTS, 128, 512))
     yield "api_dense/vjp", _vjp_dense, (x, w, a, b, dy)
+    # Attention of a step's rows, and of rows and heads that fill no tile.
+    for name, t, n, heads, h in (
+        ("attention", 1024, 28, 4, 128),
+        ("attention_ragged", 300, 4, 2, 64),
+    ):
+        q, kv = _shape((2, t, n, h)), _shape((2, t, heads, h))
+        bound = _shape((2, t), jnp.int32)
+        yield f"{name}/vjp", _vjp_attention, (q, kv, kv, bound, bound, q)
     floats = [(64, 512), (512, 256), (3, 8, 512), (3, 8, 256)]
     x, w, a, b = [_shape(shape, jnp.float32) for shape in floats]
     yield "float32/forward", mosaic_tpu.forward, (x, w, a, b, _shape((8,), jnp.int32))
@@ -108,17 +117,25 @@ def _vjp_dense(x, w, a, b, dy):
     return y, back(dy)
 
 
+def _vjp_attention(q, k, v, first, end, dy):
+    op = lambda q, k, v: attention.attention(q, k, v, first, end, "splash")
+    y, back = jax.vjp(op, q, k, v)
+    return y, back(dy)
+
+
 def _compile(function: Callable[..., Any], args: tuple[Any, ...]) -> dict[str, Any]:
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*args).compile()
     seconds = time.perf_counter() - start
     text = compiled.as_text()
     kernels = collections.defaultdict(list)
-    for line in text.splitlines():
-        if 'custom_call_target="tpu_custom_call"' in line:
-            name = re.search(r"%(\w+)", line).group(1)
-            used = re.search(r'"used_scoped_memory_configs":\[(.*?)\]', line).group(1)
-            kernels[name].append(int(re.search(r'"size":"(\d+)"', used).group(1)))
+    # What follows a call may go over lines, and small ones say nothing of memory.
+    calls = r'%(\w+)[^\n]*custom_call_target="tpu_custom_call"'
+    for call in re.finditer(calls, text):
+        used = r'"used_scoped_memory_configs":\[(.*?)\]'
+        configs = re.search(used, text[call.end() :], re.DOTALL).group(1)
+        sizes = re.findall(r'"size":"(\d+)"', configs)
+        kernels[call.group(1)].append(int(sizes[0]) if sizes else 0)
     return {
         "kernels": kernels,
         "dots": len(re.findall(r"= \S+ (?:dot|convolution)\(", text)),

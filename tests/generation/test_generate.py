@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from seal_jax.generation import generate, sample
-from seal_jax.models import decoder, lora, peft
+from seal_jax.models import decoder, key_ranges, lora, peft
 
 GOLDEN = golden_models.GOLDEN
 Request = generate.Request
@@ -46,9 +46,9 @@ def run(name, adapters, requests, cfg, row_keys=None, **changes):
 def last_logits(arch, params, ids_T, length):
     """After the first `length` of the ids, in one pass without a cache."""
     t = len(ids_T)
-    mask = jnp.tril(jnp.ones((1, t, t), bool))
+    ranges = key_ranges.causal(jnp.ones((1, t), bool))
     hidden, _ = decoder.hidden(
-        params, None, arch, ids_T[None], jnp.arange(t)[None], mask
+        params, None, arch, ids_T[None], jnp.arange(t)[None], ranges
     )
     return decoder.logits(params, arch, hidden[0, length - 1])
 

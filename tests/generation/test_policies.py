@@ -12,7 +12,7 @@ import tiny_model
 
 from seal_jax.generation import policies
 from seal_jax.generation.settings import Decoding, ModelSource
-from seal_jax.models import decoder, hf, lora
+from seal_jax.models import decoder, hf, key_ranges, lora
 from seal_jax.runtime import prng
 
 PROMPTS = [
@@ -224,9 +224,9 @@ def log_likelihood(params, arch, prompt_ids, tail_ids):
     """Token by token, from the full logits."""
     ids = jnp.array([*prompt_ids, *tail_ids])
     t = len(ids)
-    mask = jnp.tril(jnp.ones((1, t, t), bool))
+    ranges = key_ranges.causal(jnp.ones((1, t), bool))
     positions = jnp.arange(t)[None]
-    hidden, _ = decoder.hidden(params, None, arch, ids[None], positions, mask)
+    hidden, _ = decoder.hidden(params, None, arch, ids[None], positions, ranges)
     log_p = jax.nn.log_softmax(decoder.logits(params, arch, hidden)[0])
     start = len(prompt_ids)
     return np.mean([log_p[i - 1, ids[i]] for i in range(start, t)])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seal_jax.models import decoder, kv_cache, lora
+from seal_jax.models import decoder, key_ranges, kv_cache, lora
 
 SLOTS = 16
 LENGTHS = np.array([5, 1, 8, 3])
@@ -55,9 +55,9 @@ def continued(arch, params, delta, own, prompt_BT, length_B, next_BU):
 def whole(arch, params, ids):
     """Hidden states of one row in one pass."""
     t = len(ids)
-    mask = jnp.tril(jnp.ones((1, t, t), bool))
+    ranges = key_ranges.causal(jnp.ones((1, t), bool))
     positions = jnp.arange(t)[None]
-    return decoder.hidden(params, None, arch, jnp.array([ids]), positions, mask)[0][0]
+    return decoder.hidden(params, None, arch, jnp.array([ids]), positions, ranges)[0][0]
 
 
 @pytest.mark.parametrize("name", golden_models.NAMES)

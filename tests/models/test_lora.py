@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seal_jax.models import decoder, lora
+from seal_jax.models import decoder, key_ranges, lora
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Both batch rows and adapters, so that a mixed-up axis shows.
@@ -215,9 +215,10 @@ def test_many_adapters_under_vmap_are_each_on_their_own():
 
 def test_a_delta_of_other_layers_is_refused():
     delta, tokens = drawn(0, ("q_proj",)), jnp.zeros((1, 2), jnp.int32)
+    ranges = key_ranges.KeyRanges(tokens, tokens)
     for odd in ({"layers": delta}, {"layers_0": delta["layers_0"]}, {}):
         with pytest.raises(ValueError, match=r"delta: layers .* must be \['layers_0'"):
-            decoder.hidden(PARAMS, odd, CFG, tokens, tokens, jnp.ones((1, 2, 2), bool))
+            decoder.hidden(PARAMS, odd, CFG, tokens, tokens, ranges)
 
 
 def test_stack_and_select_are_inverse():

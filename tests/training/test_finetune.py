@@ -15,7 +15,7 @@ import optax
 import pytest
 from jax.sharding import AbstractMesh
 
-from seal_jax.models import decoder
+from seal_jax.models import decoder, key_ranges
 from seal_jax.training import finetune, plan
 from seal_jax.training import settings as training_settings
 
@@ -84,8 +84,8 @@ def plainly(arch: decoder.Arch, work: plan.Job) -> tuple[Any, list[float]]:
     def gradient(params, tokens_BT, mask_BT):
         b, t = tokens_BT.shape
         positions = jnp.broadcast_to(jnp.arange(t), (b, t))
-        causal = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool)), (b, t, t))
-        hidden, _ = decoder.hidden(params, None, arch, tokens_BT, positions, causal)
+        ranges = key_ranges.causal(jnp.ones((b, t), bool))
+        hidden, _ = decoder.hidden(params, None, arch, tokens_BT, positions, ranges)
         log_p = jax.nn.log_softmax(decoder.logits(params, arch, hidden))
         picked = jnp.take_along_axis(log_p[:, :-1], tokens_BT[:, 1:, None], -1)[..., 0]
         return -jnp.sum(picked * mask_BT[:, 1:]) / jnp.sum(mask_BT[:, 1:])

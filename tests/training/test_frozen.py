@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_model
 
-from seal_jax.models import decoder, lora
+from seal_jax.models import decoder, key_ranges, lora
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 from seal_jax.training import capacity, inner, packed, plan, plan_arrays, throughput
@@ -32,9 +32,9 @@ TEXT = 9
 def predict(text_T, params, delta=None):
     """What the model predicts after each of the tokens of one text."""
     t = len(text_T)
-    mask = jnp.tril(jnp.ones((1, t, t), bool))
+    ranges = key_ranges.causal(jnp.ones((1, t), bool))
     positions = jnp.arange(t)[None]
-    hidden = decoder.hidden(params, delta, ARCH, text_T[None], positions, mask)[0]
+    hidden = decoder.hidden(params, delta, ARCH, text_T[None], positions, ranges)[0]
     return decoder.logits(params, ARCH, hidden)[0]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from seal_jax.models import cross_entropy, decoder, lora, placement
+from seal_jax.models import cross_entropy, decoder, key_ranges, lora, placement
 from seal_jax.runtime import meshes
 from seal_jax.training import imitate, sft_loss, sft_rows
 from seal_jax.training.settings import ImitateConfig, LoraConfig
@@ -69,10 +69,10 @@ def logits(params, delta, tokens_BT):
     """Of whole rows without padding."""
     b, t = tokens_BT.shape
     positions = jnp.broadcast_to(jnp.arange(t), (b, t))
-    mask = jnp.broadcast_to(jnp.tril(jnp.ones((t, t), bool)), (b, t, t))
+    ranges = key_ranges.causal(jnp.ones((b, t), bool))
     variables = {"params": params} | ({"lora": delta} if delta else {})
     flax_model = decoder.Decoder(ARCH)
-    hidden, _ = flax_model.apply(variables, tokens_BT, positions, mask)
+    hidden, _ = flax_model.apply(variables, tokens_BT, positions, ranges)
     return flax_model.apply(variables, hidden, method="unembed")
 
 
