@@ -55,7 +55,8 @@ def draw(logits_V: Array, key: Array, cfg: SampleConfig) -> Array:
     """One token from one row of logits, int32 `[]`.
 
     Top-k first, then the smallest set of most likely tokens whose probability reaches
-    `top_p` (nucleus sampling, Holtzman et al. 2020); the most likely one always stays.
+    `top_p` (nucleus sampling, Holtzman et al. 2020); the most likely one always stays,
+    and so do all that are as likely as the last one.
     """
     if cfg.temperature == 0:
         return jnp.argmax(logits_V).astype(jnp.int32)
@@ -64,12 +65,32 @@ def draw(logits_V: Array, key: Array, cfg: SampleConfig) -> Array:
         kth = jax.lax.top_k(logits_V, min(cfg.top_k, logits_V.size))[0][-1]
         logits_V = jnp.where(logits_V < kth, -jnp.inf, logits_V)
     if cfg.top_p < 1:
-        sorted_V = jnp.sort(logits_V, descending=True)
-        probs_V = jax.nn.softmax(sorted_V)
-        before_V = jnp.cumsum(probs_V) - probs_V
-        last = jnp.sum(before_V < cfg.top_p) - 1
-        logits_V = jnp.where(logits_V < sorted_V[last], -jnp.inf, logits_V)
+        return _draw_nucleus(logits_V, key, cfg.top_p)
     return jax.random.categorical(key, logits_V).astype(jnp.int32)
+
+
+def _draw_nucleus(logits_V: Array, key: Array, top_p: float) -> Array:
+    """What `random.categorical` draws of the logits in the nucleus, without a sort.
+
+    That draw is the largest of logit and noise among them. The largest of all is it
+    too, if it lies in the nucleus: if what is likelier than it makes less than `top_p`.
+    Otherwise neither it nor anything less likely does, and the next one is sought among
+    the rest. At 0.95 one row in twenty needs a second look, of these one in twenty a
+    third.
+    """
+    noisy_V = logits_V + jax.random.gumbel(key, logits_V.shape, logits_V.dtype)
+    probs_V = jax.nn.softmax(logits_V)
+
+    def look(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        _, below, _ = state
+        token = jnp.argmax(jnp.where(logits_V > below, noisy_V, -jnp.inf))
+        logit = logits_V[token]
+        likelier = jnp.sum(jnp.where(logits_V > logit, probs_V, 0.0))
+        # Not `likelier < top_p`: with NaN among the logits that would never be.
+        return token.astype(jnp.int32), logit, likelier >= top_p
+
+    start = jnp.int32(0), jnp.array(-jnp.inf, logits_V.dtype), jnp.array(True)
+    return jax.lax.while_loop(lambda state: state[2], look, start)[0]
 
 
 class Prompts(NamedTuple):

@@ -1,5 +1,8 @@
 """Drawing, and the rows that decode together, page by page."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +58,57 @@ def test_draw_follows_the_tempered_distribution():
     want = probs**0.5 / (probs**0.5).sum()
     got = np.bincount(np.asarray(tokens), minlength=3) / 20_000
     np.testing.assert_allclose(got, want, atol=0.015)
+
+
+def drawn_by_sorting(logits_V, key, cfg):
+    """The definition: the nucleus is found in the sorted vocabulary."""
+    logits_V = logits_V / cfg.temperature
+    if cfg.top_k:
+        kth = jnp.sort(logits_V)[-cfg.top_k]
+        logits_V = jnp.where(logits_V < kth, -jnp.inf, logits_V)
+    sorted_V = jnp.sort(logits_V, descending=True)
+    probs_V = jax.nn.softmax(sorted_V)
+    before_V = jnp.cumsum(probs_V) - probs_V
+    last = jnp.sum(before_V < cfg.top_p) - 1
+    nucleus_V = jnp.where(logits_V < sorted_V[last], -jnp.inf, logits_V)
+    return jax.random.categorical(key, nucleus_V)
+
+
+LOGITS = {
+    "peaked": lambda x: 4 * x,
+    "flat": lambda x: 0.01 * x,  # nearly all of the vocabulary
+    "tied": lambda x: jnp.round(2 * x),
+    "bfloat16": lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
+    "banned": lambda x: jnp.where(x > 0.5, -jnp.inf, x),
+}
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+@pytest.mark.parametrize("top_p", [0.3, 0.95, 0.9999])
+def test_a_nucleus_is_drawn_from_as_if_it_was_sorted_for(kind, top_p):
+    rows, vocab = 300, 500
+    logits_BV = LOGITS[kind](jax.random.normal(jax.random.key(3), (rows, vocab)))
+    row_keys = jax.random.split(jax.random.key(4), rows)
+    for top_k in (0, 40):
+        cfg = config(temperature=0.8, top_p=top_p, top_k=top_k)
+        got, want = (
+            jax.vmap(functools.partial(draw, cfg=cfg))(logits_BV, row_keys)
+            for draw in (sample.draw, drawn_by_sorting)
+        )
+        np.testing.assert_array_equal(got, want)
+
+
+def test_a_nucleus_is_drawn_without_sorting_the_vocabulary():
+    cfg = config(temperature=1.0, top_p=0.9)
+    drawn = jax.make_jaxpr(lambda *row: sample.draw(*row, cfg))
+    traced = str(drawn(jnp.zeros(50), jax.random.key(0)))
+    assert "while" in traced and not re.search(r"sort|top_k", traced)
+
+
+def test_logits_that_are_not_numbers_end_the_search():
+    cfg = config(temperature=1.0, top_p=0.5)
+    for bad in (jnp.full(9, jnp.nan), jnp.arange(9.0).at[4].set(jnp.nan)):
+        assert 0 <= int(sample.draw(bad, jax.random.key(0), cfg)) < 9
 
 
 BAD = [
