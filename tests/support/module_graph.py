@@ -48,6 +48,7 @@ JAX_FREE = (
     "embedded.grids_corpus",
     "embedded.make_debug",
     "embedded.world_corpus",
+    "generation.schedule",
     "generation.settings",
     "pooled.settings",
     "rounds.experiment",
