@@ -21,12 +21,12 @@ import numpy as np
 import round_task
 import workload
 
-from seal_jax.generation import policies, schedule
+from seal_jax.generation import policies, schedule, side_by_side
 from seal_jax.generation.settings import Decoding
 from seal_jax.runtime import command_line, formatting
 
 # What is simulated: (request, tokens of its text), by name.
-type Wanted = Sequence[tuple[schedule.Request, int]]
+type Wanted = Sequence[tuple[side_by_side.Request, int]]
 
 
 class Simulated:
@@ -38,23 +38,23 @@ class Simulated:
       steps: of decoding.
       row_steps, used_row_steps: rows that were computed, summed over the steps; those
         of them whose text went on.
-      tile_steps, used_tile_steps: the same of copies of adapters.
-      programs: (rows, tiles) that decoding was compiled for.
+      page_steps, used_page_steps: the same of copies of adapters.
+      programs: (rows, pages) that decoding was compiled for.
     """
 
     def __init__(self, lengths: Sequence[int], sizes: schedule.Sizes, *, most: int):
         self._lengths, self._most = lengths, most
         self._left = np.zeros(sizes.rows, int)  # steps until a row has ended
         self._members = np.zeros((0, 1), int)
-        self._tiles = sizes.tiles
+        self._pages = sizes.pages
         self.read_tokens = self.readings = self.admissions = self.steps = 0
         self.row_steps = self.used_row_steps = 0
-        self.tile_steps = self.used_tile_steps = 0
-        self.programs = {(sizes.rows, sizes.tiles)}
+        self.page_steps = self.used_page_steps = 0
+        self.programs = {(sizes.rows, sizes.pages)}
         self.collected: list[int] = []
 
     def read(
-        self, prompts: Sequence[schedule.Prompt], spans: Sequence[schedule.Span]
+        self, prompts: Sequence[side_by_side.Prompt], spans: Sequence[side_by_side.Span]
     ) -> None:
         self.readings += 1
         self.read_tokens += sum(len(prompt.ids) for prompt in prompts)
@@ -81,10 +81,10 @@ class Simulated:
         self.steps += steps
         self.row_steps += steps * len(self._left)
         self.used_row_steps += int(np.minimum(self._left, steps).sum())
-        if self._tiles:
+        if self._pages:
             left = np.append(self._left, 0)[self._members].max(1)
-            self.tile_steps += steps * self._tiles
-            self.used_tile_steps += int(np.minimum(left, steps).sum())
+            self.page_steps += steps * self._pages
+            self.used_page_steps += int(np.minimum(left, steps).sum())
         self._left = np.maximum(self._left - steps, 0)
         return steps, self._left == 0
 
@@ -92,10 +92,10 @@ class Simulated:
         self.collected += ended.values()
 
     def move(
-        self, from_row: Sequence[int], from_tile: Sequence[int], members: np.ndarray
+        self, from_row: Sequence[int], from_page: Sequence[int], members: np.ndarray
     ) -> None:
-        self._left, self._tiles = self._left[list(from_row)], len(from_tile)
-        self.programs.add((len(from_row), len(from_tile)))
+        self._left, self._pages = self._left[list(from_row)], len(from_page)
+        self.programs.add((len(from_row), len(from_page)))
         self._set(members)
 
 
@@ -114,13 +114,14 @@ def simulate(
       ValueError: there is nothing to continue.
     """
     requests, lengths = [r for r, _ in wanted], [n for _, n in wanted]
-    prompts = schedule.distinct(requests, adapters)
+    prompts = side_by_side.distinct(requests, adapters)
     if not prompts:
         raise ValueError("there are no prompts; a request needs one at least")
     sizes = schedule.sizes(
         prompts,
+        adapters=adapters,
         batch=decoding.batch,
-        per_tile=policies.PER_PAGE,
+        per_page=policies.PER_PAGE,
         prompt_multiple=decoding.prompt_multiple,
         shards=shards,
     )
@@ -136,10 +137,11 @@ def simulate(
         "row_steps": device.row_steps,
         "readings": device.readings,
         "prompt_tokens": device.read_tokens,
+        "computed_prompt_tokens": computed,
         "prompt_efficiency": device.read_tokens / computed,
         "admissions": device.admissions,
-        "copies_per_step": device.tile_steps / max(steps, 1),
-        "adapters_per_step": device.used_tile_steps / max(steps, 1),
+        "copies_per_step": device.page_steps / max(steps, 1),
+        "adapters_per_step": device.used_page_steps / max(steps, 1),
         "programs": sorted(device.programs, reverse=True),
     }
 
@@ -151,19 +153,19 @@ def squad() -> dict[str, tuple[Wanted, Decoding, int]]:
     # Prompts are told apart by their ids; what else these are does not matter.
     task = round_task.task(exp, articles, vocab=2**15)
     propose = [
-        (schedule.Request(prompt), edit.tokens)
+        (side_by_side.Request(prompt), edit.tokens)
         for prompt, article in zip(task.prompts, articles, strict=True)
         for edit in article.edits
     ]
     evaluate = [
-        (schedule.Request(prompt, number), tokens)
+        (side_by_side.Request(prompt, number), tokens)
         for number, (p, e, s) in enumerate(task.trials)
         for prompt, tokens in zip(
             task.questions[p], articles[p].edits[e].answers[s], strict=True
         )
     ]
     base = [
-        (schedule.Request(prompt), tokens)
+        (side_by_side.Request(prompt), tokens)
         for prompts, article in zip(task.questions, articles, strict=True)
         for prompt, tokens in zip(prompts, article.base_answers, strict=True)
     ]
@@ -183,7 +185,7 @@ def arc() -> dict[str, tuple[Wanted, Decoding, int]]:
     for which in ("train", "heldout"):
         part: arc_task.Part = getattr(made, which)
         propose = [
-            (schedule.Request(prompt), tokens)
+            (side_by_side.Request(prompt), tokens)
             for prompt, own in zip(part.prompts, part.texts, strict=True)
             for tokens in own
         ]

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from seal_jax.generation import schedule
+from seal_jax.generation import schedule, side_by_side
 from seal_jax.generation.settings import Decoding
 
 DECODING = Decoding(
@@ -37,7 +37,7 @@ def squad(bench):
 
 def wanted(lengths, adapters=0):
     return [
-        (schedule.Request((i + 1,), i % adapters if adapters else -1), n)
+        (side_by_side.Request((i + 1,), i % adapters if adapters else -1), n)
         for i, n in enumerate(lengths)
     ]
 
@@ -73,15 +73,20 @@ def test_copies_of_adapters_count_while_a_row_under_them_goes_on(bench):
 
 def test_nothing_to_continue_is_refused(bench):
     with pytest.raises(ValueError, match="there are no prompts"):
-        bench.simulate([(schedule.Request(()), 3)], DECODING, adapters=0)
+        bench.simulate([(side_by_side.Request(()), 3)], DECODING, adapters=0)
 
 
 def test_every_text_is_decoded_once(bench, squad):
     requested, decoding, adapters = squad["squad evaluate"]
     requests, lengths = zip(*requested, strict=True)
-    prompts = schedule.distinct(requests, adapters)
+    prompts = side_by_side.distinct(requests, adapters)
     sizes = schedule.sizes(
-        prompts, batch=decoding.batch, per_tile=6, prompt_multiple=32, shards=2
+        prompts,
+        adapters=adapters,
+        batch=decoding.batch,
+        per_page=6,
+        prompt_multiple=32,
+        shards=2,
     )
     device = bench.Simulated(lengths, sizes, most=decoding.max_tokens)
     schedule.run(prompts, device, sizes, most=decoding.max_tokens)
