@@ -12,8 +12,8 @@ import arc_phases
 import arc_task
 import common
 import floor
+import occupancy
 
-from seal_jax.generation import generate, policies
 from seal_jax.training import plan
 from seal_jax.training.settings import PlanConfig
 from seal_kernels.attention import xla
@@ -113,15 +113,14 @@ def scores(lines: Sequence[tuple[int, int, int]], row: int) -> int:
     return blocks * block**2
 
 
-def answering(part: arc_task.Part, *, prompt_multiple: int) -> dict[str, int]:
-    """What the adapters read and write; prompts are read in pages of equal width."""
-    wanted = part.requests(part.trials)
-    pages = generate.paged([request for request, _ in wanted], policies.PER_PAGE)
-    width = generate.padded_width((page.width for page in pages), prompt_multiple)
+def answering(part: arc_task.Part) -> dict[str, int]:
+    """What the adapters read and write; prompts are read side by side in rows."""
+    wanted, decoding = part.requests(part.trials), part.exp.answer
+    made = occupancy.simulate(wanted, decoding, adapters=len(part.trials))
     return {
         "prompts": len(wanted),
         "prompt_tokens": sum(len(request.prompt) for request, _ in wanted),
-        "computed_prompt_tokens": len(pages) * policies.PER_PAGE * width,
+        "computed_prompt_tokens": made["computed_prompt_tokens"],
         "answer_tokens": sum(answer for _, answer in wanted),
     }
 
@@ -191,7 +190,7 @@ def describe(
             **planned(jobs, sizes, pool=pool),
             "line_tokens_max": max(len(line) for job in jobs for line in job.lines),
             "proposed_tokens": sum(map(sum, part.texts)),
-            **answering(part, prompt_multiple=part.exp.answer.prompt_multiple),
+            **answering(part),
             "flop": flop(shape, own, part),
         }
     seconds = least(shape, whole, machine)

@@ -24,9 +24,10 @@ from typing import Any
 import common
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seal_jax.generation import policies, sample
-from seal_jax.models import decoder, hf_config, lora
+from seal_jax.models import decoder, hf_config, lora, row_pages
 from seal_jax.runtime import command_line, formatting
 
 TARGETS = ("q_proj", "v_proj")
@@ -112,26 +113,29 @@ def begin(
         )
     rows = sample.empty_rows(
         stack,
-        key,
         arch=arch,
         cfg=cfg,
-        pages=pages,
-        per_page=work.per_page,
+        rows=work.rows,
         slots=work.prompt + work.tokens,
+        pages=(1, pages, work.per_page),
     )
     if stack is None:
         return rows
     slots_G = jnp.arange(pages) % adapters
-    return rows._replace(delta=sample.pick(stack, slots_G, arch.dtype))
+    members_CGQ = np.arange(work.rows).reshape(1, pages, work.per_page)
+    return rows._replace(
+        delta=sample.pick(stack, slots_G, arch.dtype),
+        pages=row_pages.pages(members_CGQ, work.rows),
+    )
 
 
 def restarted(rows: sample.Rows, work: Work) -> sample.Rows:
     """The same rows with all but the prompt ahead of them."""
-    shape = rows.done_GQ.shape
+    shape = rows.done_B.shape
     return rows._replace(
-        length_GQ=jnp.full(shape, work.prompt, jnp.int32),
-        count_GQ=jnp.zeros(shape, jnp.int32),
-        done_GQ=jnp.zeros(shape, bool),
+        length_B=jnp.full(shape, work.prompt, jnp.int32),
+        count_B=jnp.zeros(shape, jnp.int32),
+        done_B=jnp.zeros(shape, bool),
     )
 
 
@@ -147,12 +151,11 @@ def case(
     """Decodes, once more than `repeats`; the figures of one number of adapters."""
     cfg = settings(work)
     rows = begin(arch, cfg, work, adapters)
-    pages = len(rows.done_GQ)
 
     def decode() -> None:
         nonlocal rows
         rows, steps = sample.decode(
-            params, restarted(rows, work), pages, work.tokens, arch=arch, cfg=cfg
+            params, restarted(rows, work), work.rows, work.tokens, arch=arch, cfg=cfg
         )
         taken = int(steps)  # waits for the device
         if taken != work.tokens:

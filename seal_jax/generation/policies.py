@@ -151,7 +151,7 @@ def _merge_in_place(params: dict, delta: lora.Tree) -> dict:
     return lora.merge(params, delta)
 
 
-# Questions that share a page of one adapter: SQuAD has five to a passage on average.
+# Questions that share a copy of their adapter: SQuAD has five to a passage on average.
 PER_PAGE = 6
 
 
@@ -259,7 +259,6 @@ def log_likelihood(
         [len(prompt) for _, prompt, _ in pairs],
         arch=policy.arch,
         batch=decoding.batch,
-        per_page=PER_PAGE,
         prompt_multiple=decoding.prompt_multiple,
     )
     means = iter(t / len(tail) for t, (*_, tail) in zip(totals, pairs, strict=True))

@@ -1,13 +1,13 @@
 """Decoding on the device: prompts are read, take rows of a cache, and are continued.
 
-    rows = empty_rows(adapters, key, ...)
-    prompts = prefill(params, adapters, slots_G, tokens_GQT, length_GQ, arch=arch)
-    rows = admit(rows, prompts, adapters, ..., keys_WQ, arch=arch, cfg=cfg)
+    rows = empty_rows(adapters, ...)
+    prompts = prefill(params, adapters, slots_G, tokens_PT, start_PT, spans, arch=arch)
+    rows = admit(rows, prompts, adapters, entering, arch=arch, cfg=cfg)
     rows, steps = decode(params, rows, until, limit, arch=arch, cfg=cfg)
 
-Rows come in pages, G of Q rows each; a page runs under one adapter of a stack, or under
-none. Which page takes which prompts, and when, is the host's business (`generate`). A
-row's tokens depend on its prompt, its key and its adapter alone.
+Every row runs under an adapter of a stack, or under none. Which row takes which prompt,
+and when, is the host's business (`schedule`). A row's tokens depend on its prompt, its
+key and its adapter alone.
 """
 
 import dataclasses
@@ -17,11 +17,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from seal_jax.models import decoder, key_ranges, kv_cache, lora
+from seal_jax.models import decoder, kv_cache, lora, row_pages
+from seal_jax.models.row_pages import Pages
 from seal_jax.runtime import meshes
 
 
@@ -55,7 +57,8 @@ def draw(logits_V: Array, key: Array, cfg: SampleConfig) -> Array:
     """One token from one row of logits, int32 `[]`.
 
     Top-k first, then the smallest set of most likely tokens whose probability reaches
-    `top_p` (nucleus sampling, Holtzman et al. 2020); the most likely one always stays.
+    `top_p` (nucleus sampling, Holtzman et al. 2020); the most likely one always stays,
+    and so do all that are as likely as the last one.
     """
     if cfg.temperature == 0:
         return jnp.argmax(logits_V).astype(jnp.int32)
@@ -64,38 +67,86 @@ def draw(logits_V: Array, key: Array, cfg: SampleConfig) -> Array:
         kth = jax.lax.top_k(logits_V, min(cfg.top_k, logits_V.size))[0][-1]
         logits_V = jnp.where(logits_V < kth, -jnp.inf, logits_V)
     if cfg.top_p < 1:
-        sorted_V = jnp.sort(logits_V, descending=True)
-        probs_V = jax.nn.softmax(sorted_V)
-        before_V = jnp.cumsum(probs_V) - probs_V
-        last = jnp.sum(before_V < cfg.top_p) - 1
-        logits_V = jnp.where(logits_V < sorted_V[last], -jnp.inf, logits_V)
+        return _draw_nucleus(logits_V, key, cfg.top_p)
     return jax.random.categorical(key, logits_V).astype(jnp.int32)
 
 
-class Prompts(NamedTuple):
-    """Pages of prompts that were read: what it takes to continue them, and again."""
+def _draw_nucleus(logits_V: Array, key: Array, top_p: float) -> Array:
+    """What `random.categorical` draws of the logits in the nucleus, without a sort.
 
-    cache: kv_cache.Cache  # of G * Q rows and T slots
-    logits_GQV: Array  # of the first token to come
-    length_GQ: Array
+    That draw is the largest of logit and noise among them. The largest of all is it
+    too, if it lies in the nucleus: if what is likelier than it makes less than `top_p`.
+    Otherwise neither it nor anything less likely does, and the next one is sought among
+    the rest. At 0.95 one row in twenty needs a second look, of these one in twenty a
+    third.
+    """
+    noisy_V = logits_V + jax.random.gumbel(key, logits_V.shape, logits_V.dtype)
+    probs_V = jax.nn.softmax(logits_V)
+
+    def look(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        _, below, _ = state
+        token = jnp.argmax(jnp.where(logits_V > below, noisy_V, -jnp.inf))
+        logit = logits_V[token]
+        likelier = jnp.sum(jnp.where(logits_V > logit, probs_V, 0.0))
+        # Not `likelier < top_p`: with NaN among the logits that would never be.
+        return token.astype(jnp.int32), logit, likelier >= top_p
+
+    start = jnp.int32(0), jnp.array(-jnp.inf, logits_V.dtype), jnp.array(True)
+    return jax.lax.while_loop(lambda state: state[2], look, start)[0]
+
+
+class Prompts(NamedTuple):
+    """Prompts that were read, side by side: what it takes to continue them, and again.
+
+    N prompts, each `length_N` tokens of row `row_N` from `first_N` on.
+    """
+
+    cache: kv_cache.Cache  # of P rows and T slots
+    logits_NV: Array  # of the first token to come
+    row_N: Array
+    first_N: Array
+    length_N: Array
 
 
 class Rows(NamedTuple):
-    """Pages of rows that decode together, and what these have written so far.
+    """Rows that decode together, and what these have written so far.
 
-    The pages' adapters are kept with them: picked from the stack once, and not in every
-    step. A row that is absent is done from the start.
+    Adapters are kept with them: picked from the stack once for the rows of a page, and
+    not in every step. A row that is absent is done from the start.
     """
 
-    cache: kv_cache.Cache  # of G * Q rows and S slots, filled up to `length_GQ`
-    delta: lora.Tree | None  # of [G, R, D] and [G, R, F]
-    keys_GQ: Array
-    token_GQ: Array  # what is read next, into slot `length_GQ`
-    length_GQ: Array
-    count_GQ: Array
-    done_GQ: Array
-    limit_GQ: Array  # a row of so many tokens ends, as if it drew a stop token
-    out_GQN: Array  # `count_GQ` tokens in each row
+    cache: kv_cache.Cache  # of B rows and S slots, filled up to `length_B`
+    delta: lora.Tree | None  # of [G, R, D] and [G, R, F], an adapter for each page
+    pages: Pages | None
+    keys_B: Array
+    token_B: Array  # what is read next, into slot `length_B`
+    length_B: Array
+    count_B: Array
+    done_B: Array
+    limit_B: Array  # a row of so many tokens ends, as if it drew a stop token
+    out_BN: Array  # `count_B` tokens in each row
+
+
+class Entering(NamedTuple):
+    """E requests that take rows; those that are none have a row past the last.
+
+    Attributes:
+      source_E: which of the prompts each continues; several may continue one.
+      row_E: the rows that they take, all different.
+      page_E: pages whose adapter is new, past the last where it is not.
+      slot_E: those adapters in the stack.
+      keys_E: a typed PRNG key for each request.
+      limit_E: after how many tokens it ends, if the settings do not end it before.
+      members_CGQ: of all pages, these rows among them (see `row_pages.Pages`).
+    """
+
+    source_E: Array | np.ndarray
+    row_E: Array | np.ndarray
+    page_E: Array | np.ndarray
+    slot_E: Array | np.ndarray
+    keys_E: Array
+    limit_E: Array | np.ndarray
+    members_CGQ: Array | np.ndarray
 
 
 @functools.partial(jax.jit, static_argnames="arch")
@@ -103,58 +154,54 @@ def prefill(
     params: dict,
     adapters: lora.Tree | None,
     slots_G: Array,
-    tokens_GQT: Array,
-    length_GQ: Array,
+    tokens_PT: Array,
+    start_PT: Array,
+    spans: tuple[Array, Array, Array],
     *,
     arch: decoder.Arch,
 ) -> Prompts:
-    """Reads pages of prompts.
+    """Reads prompts that lie side by side.
 
     Args:
       params: base parameters.
       adapters: stacked on A with their scale folded in, or None for the base alone.
-      slots_G: each page's adapter; outside the stack it is none.
-      tokens_GQT: prompts, padded on the right.
-      length_GQ: their lengths; 0 marks a row to skip.
+      slots_G: the adapter of each of G equal runs of tokens; outside the stack none.
+      tokens_PT: rows of prompts.
+      start_PT: where in its row a token's prompt begins; -1 where there is none.
+      spans: row, first token and length of each prompt; of length 0 it is none.
       arch: the decoder.
     """
     delta = None if adapters is None else lora.assign(adapters, slots_G)
-    g, q, t = tokens_GQT.shape
-    hidden_BD, cache = kv_cache.read(
-        params, delta, arch, tokens_GQT.reshape(-1, t), length_GQ.ravel()
-    )
-    hidden_GQD = hidden_BD.reshape(g, q, -1)
-    return Prompts(cache, decoder.logits(params, arch, hidden_GQD), length_GQ)
+    hidden_PTD, cache = kv_cache.read(params, delta, arch, tokens_PT, start_PT)
+    row_N, first_N, length_N = spans
+    last_ND = hidden_PTD[row_N, first_N + jnp.maximum(length_N - 1, 0)]
+    return Prompts(cache, decoder.logits(params, arch, last_ND), *spans)
 
 
 def _new_rows(
     cache: kv_cache.Cache,
-    delta: lora.Tree | None,
-    keys_GQ: Array,
-    length_GQ: Array,
-    limit_GQ: Array | None,
+    keys_B: Array,
+    length_B: Array,
+    limit_B: Array,
     cfg: SampleConfig,
 ) -> Rows:
-    shape = length_GQ.shape
-    if limit_GQ is None:
-        limit_GQ = jnp.full(shape, cfg.max_tokens, jnp.int32)
+    rows = len(length_B)
     return Rows(
         cache=cache,
-        delta=delta,
-        keys_GQ=keys_GQ,
-        token_GQ=jnp.zeros(shape, jnp.int32),
-        length_GQ=length_GQ,
-        count_GQ=jnp.zeros(shape, jnp.int32),
-        done_GQ=length_GQ == 0,
-        limit_GQ=limit_GQ,
-        out_GQN=jnp.zeros((*shape, cfg.max_tokens), jnp.int32),
+        delta=None,
+        pages=None,
+        keys_B=keys_B,
+        token_B=jnp.zeros(rows, jnp.int32),
+        length_B=length_B,
+        count_B=jnp.zeros(rows, jnp.int32),
+        done_B=length_B == 0,
+        limit_B=limit_B,
+        out_BN=jnp.zeros((rows, cfg.max_tokens), jnp.int32),
     )
 
 
-def pick(adapters: lora.Tree | None, slots_G: Array, dtype: str) -> lora.Tree | None:
-    """The pages' own adapters; zeros for a slot outside the stack."""
-    if adapters is None:
-        return None
+def pick(adapters: lora.Tree, slots_G: Array, dtype: str) -> lora.Tree:
+    """Adapters out of a stack; zeros for a slot outside it."""
     count = len(jax.tree.leaves(adapters)[0])
     past_end_G = jnp.where(slots_G < 0, count, slots_G)  # -1 would be the last one
 
@@ -166,114 +213,153 @@ def pick(adapters: lora.Tree | None, slots_G: Array, dtype: str) -> lora.Tree | 
 
 
 @functools.partial(
-    jax.jit, static_argnames=("arch", "cfg", "pages", "per_page", "slots", "mesh")
+    jax.jit, static_argnames=("arch", "cfg", "rows", "slots", "pages", "mesh")
 )
 def empty_rows(
     adapters: lora.Tree | None,
-    key: Array,
     *,
     arch: decoder.Arch,
     cfg: SampleConfig,
-    pages: int,
-    per_page: int,
+    rows: int,
     slots: int,
+    pages: tuple[int, int, int] = (1, 0, 1),
     mesh: Mesh | None = None,
 ) -> Rows:
-    """Pages of absent rows, with `slots` positions each in the cache.
+    """Absent rows, with `slots` positions each in the cache, in no page.
 
-    `adapters` are of the stack's structure; `key` of the keys' kind. On a mesh the
-    pages are shared among its devices, and stay so.
+    `adapters` are of the stack's structure; `pages` is the shape of their members. On a
+    mesh the rows and the pages are shared among its devices, and stay so.
     """
-    rows = _new_rows(
-        kv_cache.init(arch, rows=pages * per_page, slots=slots),
-        pick(adapters, jnp.full(pages, -1), arch.dtype),
-        jnp.broadcast_to(key, (pages, per_page)),
-        jnp.zeros((pages, per_page), jnp.int32),
-        None,
+    made = _new_rows(
+        kv_cache.init(arch, rows=rows, slots=slots),
+        jnp.broadcast_to(jax.random.key(0), (rows,)),
+        jnp.zeros(rows, jnp.int32),
+        jnp.full(rows, cfg.max_tokens, jnp.int32),
         cfg,
     )
-    return meshes.split_rows(rows, mesh)
+    if adapters is not None:
+        shards, own, _ = pages
+        members_CGQ = jnp.full(pages, rows // shards, jnp.int32)
+        made = made._replace(
+            delta=pick(adapters, jnp.full(shards * own, -1), arch.dtype),
+            pages=row_pages.pages(members_CGQ, rows),
+        )
+    return meshes.split_rows(made, mesh)
 
 
-def _draw_next(rows: Rows, logits_GQV: Array, cfg: SampleConfig) -> Rows:
+def _draw_next(rows: Rows, logits_BV: Array, cfg: SampleConfig) -> Rows:
     """Draws the next token of every row that is not done."""
     stop_ids = jnp.array(cfg.stop_ids, jnp.int32)
     if cfg.min_tokens and cfg.stop_ids:
-        banned_GQV = logits_GQV.at[..., stop_ids].set(-jnp.inf)
-        early_GQ = rows.count_GQ < cfg.min_tokens
-        logits_GQV = jnp.where(early_GQ[..., None], banned_GQV, logits_GQV)
+        banned_BV = logits_BV.at[:, stop_ids].set(-jnp.inf)
+        early_B = rows.count_B < cfg.min_tokens
+        logits_BV = jnp.where(early_B[:, None], banned_BV, logits_BV)
 
     def draw_row(logits_V: Array, key: Array, count: Array) -> Array:
         return draw(logits_V, jax.random.fold_in(key, count), cfg)
 
-    token_GQ = jax.vmap(jax.vmap(draw_row))(logits_GQV, rows.keys_GQ, rows.count_GQ)
-    ends_GQ = jnp.isin(token_GQ, stop_ids) | (rows.count_GQ >= rows.limit_GQ)
-    goes_on_GQ = ~rows.done_GQ & ~ends_GQ
-    at_N = jnp.arange(cfg.max_tokens)[None, None, :]
-    here_GQN = (at_N == rows.count_GQ[..., None]) & goes_on_GQ[..., None]
-    count_GQ = rows.count_GQ + goes_on_GQ
+    token_B = jax.vmap(draw_row)(logits_BV, rows.keys_B, rows.count_B)
+    ends_B = jnp.isin(token_B, stop_ids) | (rows.count_B >= rows.limit_B)
+    goes_on_B = ~rows.done_B & ~ends_B
+    at_N = jnp.arange(cfg.max_tokens)[None, :]
+    here_BN = (at_N == rows.count_B[:, None]) & goes_on_B[:, None]
+    count_B = rows.count_B + goes_on_B
     return rows._replace(
-        token_GQ=token_GQ,
-        count_GQ=count_GQ,
-        done_GQ=~goes_on_GQ | (count_GQ == cfg.max_tokens),
-        out_GQN=jnp.where(here_GQN, token_GQ[..., None], rows.out_GQN),
+        token_B=token_B,
+        count_B=count_B,
+        done_B=~goes_on_B | (count_B == cfg.max_tokens),
+        out_BN=jnp.where(here_BN, token_B[:, None], rows.out_BN),
     )
 
 
-@functools.partial(jax.jit, static_argnames=("arch", "cfg"), donate_argnames="rows")
+@functools.partial(
+    jax.jit, static_argnames=("arch", "cfg", "mesh"), donate_argnames="rows"
+)
 def admit(
     rows: Rows,
     prompts: Prompts,
     adapters: lora.Tree | None,
-    sources_W: Array,
-    places_W: Array,
-    slots_W: Array,
-    keys_WQ: Array,
-    limits_WQ: Array | None = None,
+    entering: Entering,
     *,
     arch: decoder.Arch,
     cfg: SampleConfig,
+    mesh: Mesh | None = None,
 ) -> Rows:
-    """Puts W pages of prompts among the rows, and draws their first tokens.
+    """Puts requests among the rows, and draws their first tokens.
 
     Args:
       rows: where they go; donated.
       prompts: from `prefill`.
       adapters: the stack that the prompts were read under, or None.
-      sources_W: which of the prompts' pages; one may be continued several times.
-      places_W: which pages they become, all different; none if past the last.
-      slots_W: their adapters.
-      keys_WQ: a typed PRNG key for every row.
-      limits_WQ: after how many tokens each row ends, if `cfg` does not end it before.
+      entering: which take which rows.
       arch: the decoder.
       cfg: how to decode.
+      mesh: that the rows are cut over.
     """
-    at_Q = jnp.arange(keys_WQ.shape[1])
-    from_B = (sources_W[:, None] * len(at_Q) + at_Q[None, :]).ravel()
-    to_B = (places_W[:, None] * len(at_Q) + at_Q[None, :]).ravel()
+    from_E, to_E, page_E, slot_E, keys_E, limit_E, _ = map(jnp.asarray, entering)
+    row_E, first_E, length_E = (
+        x_N[from_E] for x_N in (prompts.row_N, prompts.first_N, prompts.length_N)
+    )
     slots = rows.cache[0]["k"].shape[2]
+    longest = slots - cfg.max_tokens
 
     def whole(leaf: Array) -> Array:
         # To the row's end: what the row before it left there may not be finite, and a
         # weight of zero would not keep that out.
-        room = slots - leaf.shape[2]
-        return jnp.pad(leaf[from_B], ((0, 0), (0, 0), (0, room), (0, 0)))
+        at_S = jnp.arange(longest)[None, :]
+        past_end = leaf.shape[2]
+        from_ES = jnp.where(at_S < length_E[:, None], first_E[:, None] + at_S, past_end)
+        new = leaf.at[row_E[:, None], :, from_ES].get(mode="fill", fill_value=0)
+        room = ((0, 0), (0, slots - longest), (0, 0), (0, 0))
+        return jnp.swapaxes(jnp.pad(new, room), 1, 2)
 
     def put(at: Array) -> Callable[[Array, Array], Array]:
         return lambda old, new: old.at[at].set(new, mode="drop")
 
     new = _new_rows(
         jax.tree.map(whole, prompts.cache),
-        pick(adapters, slots_W, arch.dtype),
-        keys_WQ,
-        prompts.length_GQ[sources_W],
-        limits_WQ,
+        keys_E,
+        length_E,
+        limit_E,
         cfg,
     )
-    new = _draw_next(new, prompts.logits_GQV[sources_W], cfg)
-    cache = jax.tree.map(put(to_B), rows.cache, new.cache)
-    rest = [x._replace(cache=()) for x in (rows, new)]
-    return jax.tree.map(put(places_W), *rest)._replace(cache=cache)
+    new = _draw_next(new, prompts.logits_NV[from_E], cfg)
+    made = jax.tree.map(put(to_E), rows._replace(delta=None, pages=None), new)
+    if adapters is not None:
+        fresh = pick(adapters, slot_E, arch.dtype)
+        made = made._replace(
+            delta=jax.tree.map(put(page_E), rows.delta, fresh),
+            pages=row_pages.pages(entering.members_CGQ, len(rows.done_B)),
+        )
+    return meshes.split_rows(made, mesh)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def move(
+    rows: Rows,
+    from_row_CB: Array,
+    from_page_CG: Array,
+    members_CGQ: Array,
+    *,
+    mesh: Mesh | None = None,
+) -> Rows:
+    """Some of the rows and pages alone, counted in their shards."""
+
+    def of(at_C: Array) -> Callable[[Array], Array]:
+        def pick(leaf: Array) -> Array:
+            own = leaf.reshape(len(at_C), -1, *leaf.shape[1:])
+            picked = jax.vmap(lambda x, at: x[at])(own, at_C)
+            return picked.reshape(-1, *leaf.shape[1:])
+
+        return pick
+
+    made = jax.tree.map(of(from_row_CB), rows._replace(delta=None, pages=None))
+    if rows.delta is not None:
+        made = made._replace(
+            delta=jax.tree.map(of(from_page_CG), rows.delta),
+            pages=row_pages.pages(members_CGQ, from_row_CB.size),
+        )
+    return meshes.split_rows(made, mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("arch", "cfg"), donate_argnames="rows")
@@ -286,37 +372,41 @@ def decode(
     arch: decoder.Arch,
     cfg: SampleConfig,
 ) -> tuple[Rows, Array]:
-    """Continues all rows until `until` pages are finished, or for `limit` steps.
+    """Continues all rows until `until` of them are done, or for `limit` steps.
 
     Args:
       params: base parameters.
       rows: what to continue; donated.
-      until, limit: int32 scalars; pages of absent rows count as finished.
+      until, limit: int32 scalars; absent rows count as done.
       arch: the decoder.
       cfg: how to decode.
 
     Returns:
       The rows, and the number of steps that were taken.
     """
+    delta = None
+    if rows.delta is not None and rows.pages is not None:
+        delta = lora.shared(rows.delta, rows.pages)
 
     def step(carry: tuple[Rows, Array]) -> tuple[Rows, Array]:
         rows, steps = carry
-        token_B, length_B = rows.token_GQ.ravel(), rows.length_GQ.ravel()
+        # One that is done is not read any more: what is read is set by the longest row.
+        slot_B = jnp.where(rows.done_B, 0, rows.length_B)
         hidden_BD, cache = kv_cache.step(
-            params, rows.delta, arch, token_B, length_B, rows.cache
+            params, delta, arch, rows.token_B, slot_B, rows.cache
         )
-        length_GQ = rows.length_GQ + ~rows.done_GQ
-        rows = rows._replace(cache=cache, length_GQ=length_GQ)
-        hidden_GQD = hidden_BD.reshape(*length_GQ.shape, -1)
-        return _draw_next(
-            rows, decoder.logits(params, arch, hidden_GQD), cfg
-        ), steps + 1
+        rows = rows._replace(cache=cache, length_B=rows.length_B + ~rows.done_B)
+        logits_BV = decoder.logits(params, arch, hidden_BD)
+        return _draw_next(rows, logits_BV, cfg), steps + 1
 
     def wanted(carry: tuple[Rows, Array]) -> Array:
         rows, steps = carry
-        return (rows.done_GQ.all(1).sum() < until) & (steps < limit)
+        return (rows.done_B.sum() < until) & (steps < limit)
 
-    return jax.lax.while_loop(wanted, step, (rows, jnp.int32(0)))
+    # Adapters stay as they are: outside the loop, so that it does not carry them.
+    carried = rows._replace(delta=None, pages=None)
+    made, steps = jax.lax.while_loop(wanted, step, (carried, jnp.int32(0)))
+    return made._replace(delta=rows.delta, pages=rows.pages), steps
 
 
 @functools.partial(jax.jit, static_argnames="arch")
@@ -324,40 +414,27 @@ def log_likelihood(
     params: dict,
     adapters: lora.Tree | None,
     slots_G: Array,
-    tokens_GQT: Array,
-    scored_GQT: Array,
-    length_GQ: Array,
+    tokens_PT: Array,
+    start_PT: Array,
     *,
     arch: decoder.Arch,
 ) -> Array:
-    """Sum of log-probabilities of the marked tokens given all before them, `[G, Q]`.
+    """Log-probability of every token given those before it in its line, `[P, T]`.
+
+    That of a line's first token, and of what is no token, means nothing.
 
     Args:
-      params, adapters, slots_G: as of `prefill`.
-      tokens_GQT: prompt and continuation, padded on the right.
-      scored_GQT: bool, which tokens to sum over (never the first of a row).
-      length_GQ: row lengths.
+      params, adapters, slots_G, tokens_PT, start_PT: as of `prefill`, of lines.
       arch: the decoder.
     """
-    g, q, t = tokens_GQT.shape
-    is_key_BT = jnp.arange(t)[None, :] < length_GQ.reshape(-1, 1)
-    hidden_BTD, _ = decoder.hidden(
-        params,
-        None if adapters is None else lora.assign(adapters, slots_G),
-        arch,
-        tokens_GQT.reshape(-1, t),
-        jnp.broadcast_to(jnp.arange(t), is_key_BT.shape),
-        key_ranges.causal(is_key_BT),
-    )
+    delta = None if adapters is None else lora.assign(adapters, slots_G)
+    hidden_PTD, _ = kv_cache.read(params, delta, arch, tokens_PT, start_PT)
 
-    def score(page: tuple[Array, Array, Array]) -> Array:
-        hidden_QTD, tokens_QT, scored_QT = page
-        logits_QTV = decoder.logits(params, arch, hidden_QTD[:, :-1])
-        ce_QT = optax.softmax_cross_entropy_with_integer_labels(
-            logits_QTV, tokens_QT[:, 1:]
-        )
-        return -jnp.sum(jnp.where(scored_QT[:, 1:], ce_QT, 0.0), axis=-1)
+    def score(row: tuple[Array, Array]) -> Array:
+        hidden_TD, tokens_T = row
+        logits_TV = decoder.logits(params, arch, hidden_TD[:-1])
+        ce_T = optax.softmax_cross_entropy_with_integer_labels(logits_TV, tokens_T[1:])
+        return jnp.pad(-ce_T, (1, 0))
 
-    # One page at a time: the logits of all would not fit beside a large vocabulary.
-    hidden_GQTD = hidden_BTD.reshape(g, q, t, -1)
-    return jax.lax.map(score, (hidden_GQTD, tokens_GQT, scored_GQT))
+    # One row at a time: the logits of all would not fit beside a large vocabulary.
+    return jax.lax.map(score, (hidden_PTD, tokens_PT))

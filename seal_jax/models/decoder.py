@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from seal_jax.models import row_pages
 from seal_jax.models.key_ranges import KeyRanges
 from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
@@ -100,7 +101,8 @@ class Linear(nn.Module):
     """`x W (+ bias)`, plus the low-rank delta if the `lora` collection holds one.
 
     It may hold a stack of adapters, for equal runs of consecutive tokens: with `slots`
-    each run names its own (`lora.assign`), without it there is one for each run.
+    each run names its own (`lora.assign`), without it there is one for each run. With
+    `pages` there is one for each page of rows that lie anywhere (`lora.shared`).
     """
 
     features: int
@@ -117,8 +119,13 @@ class Linear(nn.Module):
             self.dtype,
         )
         delta = [self.get_variable("lora", name) for name in ("a", "b", "slots")]
+        pages = self.get_variable("lora", "pages")
         if delta[0] is None:
             y = x @ w_DF
+        elif pages is not None:
+            x_MD = x.reshape(-1, x.shape[-1])
+            y_MF = x_MD @ w_DF + row_pages.low_rank(x_MD, delta[0], delta[1], pages)
+            y = y_MF.reshape(*x.shape[:-1], self.features)
         elif delta[2] is None and delta[0].ndim == 3:
             op = functools.partial(lora_op.lora_matmul, implementation=self.kernel)
             x_ATD = x.reshape(len(delta[0]), -1, x.shape[-1])

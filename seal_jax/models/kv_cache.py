@@ -27,29 +27,28 @@ def read(
     params: dict,
     delta: lora.Tree | None,
     cfg: decoder.Arch,
-    tokens_BT: Array,
-    length_B: Array,
+    tokens_PT: Array,
+    start_PT: Array,
 ) -> tuple[Array, Cache]:
-    """Reads prompts: hidden states of their last tokens `[B, D]`, and their cache.
+    """Reads prompts that lie side by side: hidden states `[P, T, D]`, and their cache.
 
     Args:
       params, delta, cfg: as of `decoder.hidden`.
-      tokens_BT: prompts, padded on the right.
-      length_B: their lengths; 0 marks a row to skip.
+      tokens_PT: rows of prompts.
+      start_PT: where in its row a token's prompt begins; -1 where there is none.
     """
-    b, t = tokens_BT.shape
-    is_key_BT = jnp.arange(t)[None, :] < length_B[:, None]
+    at_1T = jnp.arange(tokens_PT.shape[1], dtype=jnp.int32)[None, :]
+    is_token_PT = start_PT >= 0
     read: Any = decoder.hidden(
         params,
         delta,
         cfg,
-        tokens_BT,
-        jnp.broadcast_to(jnp.arange(t), (b, t)),
-        key_ranges.causal(is_key_BT),
+        tokens_PT,
+        jnp.where(is_token_PT, at_1T - start_PT, 0),
+        key_ranges.KeyRanges(start_PT, jnp.where(is_token_PT, at_1T + 1, start_PT)),
         (),
     )
-    hidden_BTD, cache = read
-    return hidden_BTD[jnp.arange(b), jnp.maximum(length_B - 1, 0)], cache
+    return read
 
 
 def step(
@@ -64,7 +63,7 @@ def step(
 
     Args:
       params: base parameters.
-      delta: None, or adapters for equal runs of consecutive rows.
+      delta: None, or adapters as of `decoder.hidden`, such as `lora.shared`.
       cfg: the decoder.
       token_B: the tokens.
       length_B: the slots they go to; they attend to these and all before.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from seal_jax.models.decoder import Arch, layer_name
+from seal_jax.models.row_pages import Pages
 
 type Tree = dict
 
@@ -203,3 +204,8 @@ def assign(adapters: Tree, slots_G: Array) -> Tree:
     slot outside the stack is no adapter at all.
     """
     return per_linear(adapters, lambda ab: {**ab, "slots": slots_G})
+
+
+def shared(delta: Tree, pages: Pages) -> Tree:
+    """Adapters of pages, `[G, R, .]`, as a delta of single rows that are in them."""
+    return per_linear(delta, lambda ab: {**ab, "pages": pages})

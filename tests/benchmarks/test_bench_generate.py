@@ -57,7 +57,7 @@ def test_pages_take_the_adapters_in_turn(bench):
     arch = arch_of(bench, dtype="float32")
     work = bench.Work(rows=6, per_page=2, prompt=5, tokens=4, rank=3)
     rows = bench.begin(arch, bench.settings(work), work, 2)
-    a_GRD = rows.delta[0]["q_proj"]["a"]
+    a_GRD = rows.delta["layers_0"]["q_proj"]["a"]
     assert a_GRD.shape == (3, 3, 32)
     np.testing.assert_array_equal(a_GRD[0], a_GRD[2])
     assert np.abs(a_GRD[0] - a_GRD[1]).max() > 0

@@ -1,6 +1,6 @@
 """Continuous decoding against transformers' `generate` and a plain definition."""
 
-import collections
+import dataclasses
 import functools
 import json
 
@@ -240,32 +240,36 @@ def test_a_limit_ends_a_request_and_changes_nothing_before(adapters):
     assert (none.new_tokens, none.steps) == (0, 0)
 
 
-def test_shared_prompts_form_a_group_with_a_page_for_each_request():
-    requests = [Request((1, 2)), Request((3,)), Request(()), Request((1, 2))]
-    assert generate.shared(requests) == [
-        generate.Group(-1, ((1, 2),), ((0,), (3,))),
-        generate.Group(-1, ((3,),), ((1,),)),
+def test_many_adapters_and_samples_share_what_they_can():
+    """More requests than rows, five samples of a prompt, adapters one after another."""
+    cfg = config(temperature=1.0)
+    stack = drawn_adapters("qwen3", 3)
+    requests = [Request(p, a) for a in (2, -1, 0, 1) for p in PROMPTS for _ in range(3)]
+    alone = [
+        run("qwen3", stack, requests[i : i + 1], cfg, keys(60)[i : i + 1]).tokens[0]
+        for i in (0, 17, 38, 59)
     ]
+    for batch in (4, 16):
+        made = run("qwen3", stack, requests, cfg, keys(60), batch=batch, per_page=3)
+        assert [made.tokens[i] for i in (0, 17, 38, 59)] == alone
+        assert made.prompt_tokens == 4 * sum(map(len, PROMPTS))
 
 
-@pytest.mark.parametrize("per_page", [1, 3, 6, 50])
-def test_pages_cover_every_request_once_under_its_adapter(per_page):
-    rng = np.random.default_rng(per_page)
-    requests = [
-        Request((int(i),) * int(rng.integers(0, 3)), int(rng.integers(0, 4)))
-        for i in range(40)
-    ]
-    groups = generate.paged(requests, per_page)
-    covered = [i for group in groups for i in group.pages[0]]
-    assert sorted(covered) == [i for i, r in enumerate(requests) if r.prompt]
-    for group in groups:
-        (page,) = group.pages
-        assert 1 <= len(page) <= per_page
-        assert group.prompts == tuple(requests[i].prompt for i in page)
-        assert {requests[i].adapter for i in page} == {group.adapter}
-    # No more pages than needed.
-    asked = collections.Counter(r.adapter for r in requests if r.prompt)
-    assert len(groups) == sum(-(-n // per_page) for n in asked.values())
+def test_long_texts_move_together_and_stay_what_they_are():
+    cfg = config(temperature=1.0, max_tokens=90, stop_ids=tuple(range(0, 99, 2)))
+    stack = drawn_adapters("qwen2", 2)
+    requests = [Request(p, i % 3 - 1) for i, p in enumerate(PROMPTS * 4)]
+    # Two texts go on to the end, the others stop.
+    row_keys, ends = keys(20), dataclasses.replace(cfg, stop_ids=())
+    few = [3, 16]
+    whole = run(
+        "qwen2", stack, [requests[i] for i in few], ends, row_keys[jnp.array(few)]
+    )
+    limits = [90 if i in few else 3 for i in range(20)]
+    made = run("qwen2", stack, requests, ends, row_keys, batch=16, limits=limits)
+    assert [made.tokens[i] for i in few] == whole.tokens
+    assert {len(t) for t in whole.tokens} == {90}
+    assert all(len(t) == 3 for i, t in enumerate(made.tokens) if i not in few)
 
 
 # Log-likelihoods
@@ -284,7 +288,6 @@ def test_log_likelihoods_equal_the_sum_over_single_positions(batch):
         given,
         arch=arch,
         batch=batch,
-        per_page=2,
         prompt_multiple=4,
     )
     for request, start, value in zip(requests, given, got, strict=True):
