@@ -8,7 +8,7 @@ does what the host-driven round does. No jax.
 
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +22,14 @@ class Draws(NamedTuple):
     `orders`: uint8 `[P, E, S, L, steps]`, which line each step of an adapter with
     l + 1 lines trains. `ranks`: `[P, E]`, which edit comes first of equals. `batches`:
     int32 `[K + 1, steps, batch]`, which of n kept edits each step of imitation takes,
-    -1 behind them. `chosen`: `[P, E + 1, k_best]`, which of the n edits that may be kept
+    -1 behind them. `chosen`: `[P, E + 1, k_best]`, which of n edits that may be kept
     are, where a random one is; -1 behind them.
     """
 
-    orders: np.ndarray
-    ranks: np.ndarray
-    batches: np.ndarray
-    chosen: np.ndarray
+    orders: Any
+    ranks: Any
+    batches: Any
+    chosen: Any
 
 
 def orders(
@@ -95,7 +95,7 @@ def ranks(ties: str, seeds: Sequence[str], *, edits: int) -> np.ndarray:
 
 
 def chosen(seeds: Sequence[str], *, edits: int, k_best: int) -> np.ndarray:
-    """Which of 0 to `edits` edits are kept at random, int32 `[P, edits + 1, k_best]`."""
+    """Which of n edits are kept at random, int32 `[P, edits + 1, k_best]`, by n."""
     out = np.full((len(seeds), edits + 1, k_best), -1, np.int32)
     for row, seed in zip(out, seeds, strict=True):
         for count in range(1, edits + 1):

@@ -33,13 +33,13 @@ class Jobs(NamedTuple):
 class Adapted(NamedTuple):
     """Trained adapters, leaves `[A, ...]`: as applied, scale folded in.
 
-    `loss`: mean of their steps'. `failed`: not finite. `count`: of their lines.
+    `loss`: mean of their steps'. `failed`: not finite. `lines`: how many each had.
     """
 
     deltas: lora.Tree
     loss: Array
     failed: Array
-    count: Array
+    lines: Array
 
 
 def in_chunks(
@@ -104,7 +104,7 @@ def adapt(
     steps, most = rates.shape[1], rates.shape[0]
 
     def one(job: Jobs) -> Adapted:
-        count = job.lines.count
+        count = job.lines.number
         row = jnp.maximum(count - 1, 0)
         order = job.orders[row].astype(jnp.int32)
         rows = line_rows(job.lines, eos=eos)
@@ -126,7 +126,7 @@ def adapt(
         return Adapted(inner.applied(slot.adapter, cfg), loss, ~finite, count)
 
     # Longest first, and back.
-    order_A = jnp.argsort(-jobs.lines.count, stable=True)
+    order_A = jnp.argsort(-jobs.lines.number, stable=True)
     sorted_jobs = jax.tree.map(lambda x: x[order_A], jobs)
     done = in_chunks(one, sorted_jobs, chunk, mesh)
     back_A = jnp.argsort(order_A)
@@ -178,9 +178,7 @@ def imitate(
       arch: the decoder.
       cfg: hyper-parameters.
     """
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(cfg.clip), optax.scale_by_adam()
-    )
+    optimizer = optax.chain(optax.clip_by_global_norm(cfg.clip), optax.scale_by_adam())
     delta = lora.init(key, arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
     total = jnp.sum(batches[:, 0] >= 0)
     scale = cfg.lora.alpha / cfg.lora.rank

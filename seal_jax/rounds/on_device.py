@@ -13,7 +13,7 @@ The packed engine (`training.packed`) has no such pads; it is for real sizes.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,21 +53,23 @@ class RoundConfig:
     mesh: Mesh | None = None
 
 
+# The leaves of these are numpy arrays on the host, and jax arrays in the program.
 class Inputs(NamedTuple):
     """What a round reads besides the policy; a leading axis more for many rounds.
 
-    `seed` is the run's, uint32 `[]`, and `index` the round's. `least_P`: right answers over all seeds
-    that an edit needs to be kept. `rates` and `imitate_rates`, `[., steps]`: learning
-    rates of adapters by their lines, and of imitation by the edits kept.
+    `seed` is the run's and `index` the round's, uint32 `[]`. `least_P`: right answers
+    over all seeds that an edit needs to be kept. `rates` and `imitate_rates`,
+    `[., steps]`: learning rates of adapters by their lines, and of imitation by the
+    number of edits kept.
     """
 
-    seed: Array
-    index: Array
+    seed: Any
+    index: Any
     sheet: Sheet
     draws: Draws
-    least_P: Array
-    rates: Array
-    imitate_rates: Array
+    least_P: Any
+    rates: Any
+    imitate_rates: Any
     words: Words
 
     @property
@@ -85,7 +87,7 @@ class Edits(NamedTuple):
     """Self-edits: `text` of ids `[P, E, N]`, and which were refused."""
 
     text: Text
-    refused_PE: Array
+    refused_PE: Any
 
 
 class Trials(NamedTuple):
@@ -95,10 +97,10 @@ class Trials(NamedTuple):
     adapter `failed` or its edit was refused. `loss` is the mean over its steps.
     """
 
-    right: Array
-    empty: Array
-    failed: Array
-    loss: Array
+    right: Any
+    empty: Any
+    failed: Any
+    loss: Any
 
 
 class Metrics(NamedTuple):
@@ -110,9 +112,9 @@ class Metrics(NamedTuple):
 
     edits: Edits
     trials: Trials
-    baseline_P: Array
-    kept_PK: Array
-    losses: Array
+    baseline_P: Any
+    kept_PK: Any
+    losses: Any
 
 
 def round_step(
@@ -192,8 +194,8 @@ def adapt(
     passage = Text(sheet.passage, sheet.passage_size)
     lines_PE = jax.vmap(jax.vmap(lines, (0, None, None)))(edits.text, head, passage)
     # One that was refused trains nothing: it takes no steps.
-    count_PE = jnp.where(edits.refused_PE, 0, lines_PE.count)
-    lines_PE = lines_PE._replace(count=count_PE)
+    count_PE = jnp.where(edits.refused_PE, 0, lines_PE.number)
+    lines_PE = lines_PE._replace(number=count_PE)
 
     def key(p: Array, e: Array, s: Array) -> Array:
         return folded(inputs.key, trials.ADAPT, inputs.index, p, e, s)
@@ -237,7 +239,7 @@ def answer_and_grade(
     place_PES = jnp.broadcast_to(jnp.arange(shape[0])[:, None, None], shape)
     asked = (adapted.deltas, place_PES.ravel(), _grid(key, *shape).ravel())
     marks = in_step.in_chunks(one, asked, cfg.chunk, cfg.mesh)
-    none_A = adapted.failed | (adapted.count == 0)
+    none_A = adapted.failed | (adapted.lines == 0)
     right, empty = (jnp.where(none_A, 0, mark) for mark in marks)
     return Trials(
         *(x.reshape(shape) for x in (right, empty, adapted.failed, adapted.loss))
@@ -322,9 +324,7 @@ def imitate(
     text = jax.tree.map(lambda x: x[place_P, kept_PK], edits.text)
     texts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), text)
     prompts = Text(sheet.prompt, sheet.prompt_size)
-    prompts = jax.tree.map(
-        lambda x: jnp.repeat(x, kept_PK.shape[1], axis=0), prompts
-    )
+    prompts = jax.tree.map(lambda x: jnp.repeat(x, kept_PK.shape[1], axis=0), prompts)
     lines = in_step.imitation_rows(prompts, texts, eos=cfg.eos)
     kept = kept_PK.ravel() >= 0
     first = jnp.argsort(~kept, stable=True)
@@ -356,6 +356,4 @@ def _grid(key: object, *shape: int) -> Array:
 
 def _for_seeds(leaf_PE: Array, seeds: int) -> Array:
     shape = leaf_PE.shape
-    return jnp.broadcast_to(
-        leaf_PE[:, :, None], (*shape[:2], seeds, *shape[2:])
-    )
+    return jnp.broadcast_to(leaf_PE[:, :, None], (*shape[:2], seeds, *shape[2:]))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from seal_jax.generation import policies
 from seal_jax.models import hf
-from seal_jax.rounds import draws, on_device, token_forms, trials
+from seal_jax.rounds import draws, token_forms, trials
 from seal_jax.rounds.on_device import Inputs, RoundConfig
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.token_forms import Sizes, Words
@@ -113,9 +113,7 @@ def inputs(
     key = policies.fold(jax.random.key(exp.seed), [stage], [index])[0]
     most = count * cfg.rule.k_best
     orders = draws.orders(exp.inner, seeds, lines=lines)
-    batches = draws.batches(
-        exp.imitate, jax.random.key_data(key).tolist(), most=most
-    )
+    batches = draws.batches(exp.imitate, jax.random.key_data(key).tolist(), most=most)
     drawn = draws.Draws(
         orders=orders.reshape(count, cfg.edits, cfg.seeds, *orders.shape[1:]),
         ranks=draws.ranks(

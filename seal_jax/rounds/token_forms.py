@@ -9,7 +9,7 @@ tokens is; `sheet` has the passages as arrays. No jax.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 _MARK = re.compile(r"[^\w\s-]")
 
 
+# The leaves of tables are numpy arrays on the host, and jax arrays in a program.
 class Words(NamedTuple):
     """What the tokens of a vocabulary are; arrays `[V]` unless said otherwise.
 
@@ -35,15 +36,15 @@ class Words(NamedTuple):
     token. `label`: ids `[N]` of the "Question 1:" that a first question is given.
     """
 
-    dropped: np.ndarray
-    said: np.ndarray
-    word: np.ndarray
-    size: np.ndarray
-    of_break: np.ndarray
-    of_question: np.ndarray
-    of_answer: np.ndarray
-    of_colon: np.ndarray
-    label: np.ndarray
+    dropped: Any
+    said: Any
+    word: Any
+    size: Any
+    of_break: Any
+    of_question: Any
+    of_answer: Any
+    of_colon: Any
+    label: Any
 
 
 def words(
@@ -74,7 +75,7 @@ def words(
     numbers = {word: n for n, word in enumerate(sorted({*normal.values()} - {""}))}
 
     def of(text: str) -> np.ndarray:
-        return np.int32(texts.index(text) if text in texts else NOTHING)
+        return np.array(texts.index(text) if text in texts else NOTHING, np.int32)
 
     return Words(
         dropped=np.array([not text for text in texts]),
@@ -130,16 +131,16 @@ class Sheet(NamedTuple):
     in `_size` count tokens; a question that is not there has none.
     """
 
-    prompt: np.ndarray
-    prompt_size: np.ndarray
-    head: np.ndarray
-    head_size: np.ndarray
-    passage: np.ndarray
-    passage_size: np.ndarray
-    prompts: np.ndarray
-    prompts_size: np.ndarray
-    gold: np.ndarray
-    needed: np.ndarray
+    prompt: Any
+    prompt_size: Any
+    head: Any
+    head_size: Any
+    passage: Any
+    passage_size: Any
+    prompts: Any
+    prompts_size: Any
+    gold: Any
+    needed: Any
 
 
 def sizes(
@@ -150,7 +151,9 @@ def sizes(
     def longest(texts: Sequence[str]) -> int:
         return max((len(task.blank.encode(text)) for text in texts), default=0)
 
-    fixed = [text for arm in arms for p in passages for text in task.fixed(arm, p) or ()]
+    fixed = [
+        text for arm in arms for p in passages for text in task.fixed(arm, p) or ()
+    ]
     return Sizes(
         prompt=longest([task.propose_prompt(p) for p in passages]),
         head=longest([f"{p.title}\n" for p in passages]),

@@ -5,7 +5,7 @@ texts of a tokenizer that `token_forms.words` takes; call them under `vmap` for 
 Their agreement with the functions on strings is tested, token by token.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,16 @@ from seal_jax.rounds.token_forms import NOTHING, Words
 class Text(NamedTuple):
     """Token ids `[N]` of which the first `size` are the text."""
 
-    ids_N: Array
-    size: Array
+    ids_N: Any
+    size: Any
 
 
 class Lines(NamedTuple):
     """Training lines: ids `[L, T]`, tokens of each before it was cut, their number."""
 
-    ids_LT: Array
-    size_L: Array
-    count: Array
+    ids_LT: Any
+    size_L: Any
+    number: Any
 
 
 def read(ids_N: Array, count: Array, tables: Words) -> Text:
@@ -125,14 +125,14 @@ def training_lines(texts: Lines, head: Text, passage: Text, *, width: int) -> Li
     behind_T = jnp.clip(at_T - head.size, 0, texts.ids_LT.shape[1] - 1)
     text_LT = jnp.where(in_head_T[None], head_T[None], texts.ids_LT[:, behind_T])
     size_L = texts.size_L + head.size
-    is_passage_L = jnp.arange(lines) == texts.count
+    is_passage_L = jnp.arange(lines) == texts.number
     passage_T = passage.ids_N[:width]
     return Lines(
         jnp.where(
             is_passage_L[:, None], passage_T[None], jnp.pad(text_LT, ((0, 1), (0, 0)))
         ),
         jnp.where(is_passage_L, passage.size, jnp.pad(size_L, (0, 1))),
-        texts.count + 1,
+        texts.number + 1,
     )
 
 

@@ -196,7 +196,9 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 def _with_rule(run, implementation: str, *, rows_alone: bool):
     # Many bases take batched matmuls of XLA, as no tuned kernel has an axis for them.
-    batched = {"auto": "xla", "xla": "xla", "reference": "reference"}.get(implementation)
+    batched = {"auto": "xla", "xla": "xla", "reference": "reference"}.get(
+        implementation
+    )
     return batching.with_rule(
         functools.partial(run, implementation),
         rows_alone=rows_alone,
