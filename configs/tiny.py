@@ -117,10 +117,10 @@ def rewards(config: ConfigDict) -> None:
 
 def seeds(config: ConfigDict) -> None:
     """Sixteen seeds, two seeds to an entry of the journal."""
-    config.scale.update(passages=24, seeds=1, heldout_passages=32)
+    config.scale.update(passages=24, seeds=1, heldout_passages=24)
     # No line of a passage is longer; a step of all adapters is as wide as this.
     config.inner.update(row_tokens=56, step_tokens=560)
-    config.over_seeds = ConfigDict(dict(count=16, chunk=2, together=1, march=20))
+    config.over_seeds = ConfigDict(dict(count=16, chunk=2, together=1, march=24))
 
 
 def debug(config: ConfigDict) -> None:

@@ -50,7 +50,6 @@ def continued(
         pads = ((0, 0), (0, 0), (0, cfg.max_tokens), (0, 0))
         return jnp.repeat(jnp.pad(leaf, pads), each, axis=0)
 
-    layers, deltas = _by_layer(params, delta)
     keys_B, size_B = keys_BE.reshape(-1), jnp.repeat(size_B, each)
     stop_ids = jnp.array(cfg.stop_ids, jnp.int32)
 
@@ -65,7 +64,7 @@ def continued(
     def step(carry: tuple, count: Array) -> tuple[tuple, tuple[Array, Array]]:
         cache, token_B, done_B = carry
         at_B = size_B + count - 1
-        hidden_BD, cache = kv_cache.step(layers, deltas, arch, token_B, at_B, cache)
+        hidden_BD, cache = kv_cache.step(params, delta, arch, token_B, at_B, cache)
         logits_BV = decoder.logits(params, arch, hidden_BD)
         token_B, done_B = drawn(logits_BV, count, done_B)
         return (cache, token_B, done_B), (token_B, done_B)
@@ -78,9 +77,3 @@ def continued(
     )
     count_B = jnp.sum(~done_NB, axis=0, dtype=jnp.int32)
     return Written(ids_NB.T, count_B)
-
-
-def _by_layer(params: dict, delta: lora.Tree | None) -> tuple:
-    """What `kv_cache.step` takes of parameters and of one adapter."""
-    layers = {**params, "layers": kv_cache.unstack(params["layers"])}
-    return layers, None if delta is None else kv_cache.unstack(delta["layers"])

@@ -45,13 +45,13 @@ class Adapted(NamedTuple):
 def in_chunks(
     fn: Callable[[Any], Any], tree: Any, size: int, mesh: Mesh | None = None
 ) -> Any:
-    """`jax.vmap(fn)` of a tree's leaves `[A, ...]`, `size` at a time, one by one.
+    """`jax.vmap(fn)` of a tree's leaves `[A, ...]`, at most `size` at a time.
 
     A mesh shares the chunks over `data`.
     """
     count = len(jax.tree.leaves(tree)[0])
-    size = min(size, count)
     chunks = -(-count // size)
+    size = -(-count // chunks)
     # What fills the last chunk up repeats its last element.
     place = jnp.minimum(jnp.arange(chunks * size), count - 1)
 
