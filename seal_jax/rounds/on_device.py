@@ -36,6 +36,7 @@ class RoundConfig:
 
     `edits` of each passage, `seeds` of each edit. `chunk`: adapters that march
     together; the more, the more memory. `mesh` shares each chunk, or is None.
+    `keep_adapters`: whether the metrics have them.
     """
 
     arch: decoder.Arch
@@ -51,6 +52,7 @@ class RoundConfig:
     eos: int
     chunk: int
     mesh: Mesh | None = None
+    keep_adapters: bool = False
 
 
 # The leaves of these are numpy arrays on the host, and jax arrays in the program.
@@ -107,7 +109,8 @@ class Metrics(NamedTuple):
     """What a round did. `kept_PK` are places of edits, -1 where there is none.
 
     `baseline_P` counts right answers without an adapter; `losses` are those of
-    imitation's steps, NaN behind the last.
+    imitation's steps, NaN behind the last. `adapters` are as applied, `[P, E, S, ...]`,
+    or None.
     """
 
     edits: Edits
@@ -115,6 +118,7 @@ class Metrics(NamedTuple):
     baseline_P: Any
     kept_PK: Any
     losses: Any
+    adapters: lora.Tree | None = None
 
 
 def round_step(
@@ -127,7 +131,10 @@ def round_step(
     baseline_P, _ = without_adapter(state, inputs, cfg)
     kept_PK = choose(tried, edits, baseline_P, inputs, cfg)
     state, losses = imitate(state, edits, kept_PK, inputs, cfg, trials.IMITATE)
-    return state, Metrics(edits, tried, baseline_P, kept_PK, losses)
+    shape = tried.right.shape
+    adapters = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), adapted.deltas)
+    kept = adapters if cfg.keep_adapters else None
+    return state, Metrics(edits, tried, baseline_P, kept_PK, losses, kept)
 
 
 def random_step(
