@@ -10,10 +10,13 @@ ranks and epochs are this model's own, not those of `configs/squad.py`.
 
     python -m seal_jax.train --config=configs/tiny.py:rounds --workdir=runs/rounds
     python -m seal_jax.train --config=configs/tiny.py:rewards --workdir=runs/rewards
+    python -m seal_jax.train --config=configs/tiny.py:seeds --workdir=runs/seeds
 
 `:rounds` goes on for eight rounds of 24 passages (`benchmarks/eight_rounds.py` runs it
 in variants). `:rewards` is one round with 8 seeds for each edit in which every other
 reward is measured beside the true one (`python -m seal_jax agreement runs/rewards`).
+`:seeds` is two smaller rounds for each of 16 seeds, the ladder with intervals over
+them; each seed is one program (`seal_jax/rounds/on_device.py`).
 
 On 2 CPU cores the first takes between two and four minutes. Expected, on 96 held-out
 passages: base 0.07, passage_only 0.28, self_edits 0.46, round_1 0.66, round_2 0.77,
@@ -28,12 +31,14 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 # Related keys share a line.
 # fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, "rounds", "rewards", or "debug" for a run of about a minute."""
-    variants = {"rounds": rounds, "rewards": rewards, "debug": debug}
+    """`arg`: nothing, "rounds", "rewards", "seeds", or "debug" for a short run."""
+    variants = {
+        "rounds": rounds, "rewards": rewards, "seeds": seeds, "debug": debug,
+    }
     if arg and arg not in variants:
         raise ValueError(
-            f"configs/tiny.py:{arg}: the variants are '', 'rounds', 'rewards' and "
-            "'debug'"
+            f"configs/tiny.py:{arg}: the variants are '', 'rounds', 'rewards', "
+            "'seeds' and 'debug'"
         )
     config = ConfigDict(dict(
         seed=0,
@@ -108,6 +113,14 @@ def rewards(config: ConfigDict) -> None:
         ),
     ))
     config.ladder = ("base", "self_edits")
+
+
+def seeds(config: ConfigDict) -> None:
+    """Sixteen seeds, two seeds to an entry of the journal."""
+    config.scale.update(passages=24, seeds=1, heldout_passages=24)
+    # No line of a passage is longer; a step of all adapters is as wide as this.
+    config.inner.update(row_tokens=56, step_tokens=560)
+    config.over_seeds = ConfigDict(dict(count=16, chunk=2, together=1, march=24))
 
 
 def debug(config: ConfigDict) -> None:

@@ -22,9 +22,10 @@ from seal_jax.models import decoder, lora
 from seal_jax.pooled import arms as pooled
 from seal_jax.pooled.settings import Pooled
 from seal_jax.report import console, html_page
-from seal_jax.rounds import grading, loop, trials, unit_key
+from seal_jax.rounds import grading, loop, over_seeds, trials, unit_key
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
+from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import (
@@ -78,6 +79,14 @@ def unconnected[T](exp: Experiment, task: T, workdir: Path) -> T:
 
 
 KINDS: tuple[Kind[Any, Any, Any], ...] = (
+    # Before the rounds of one seed, of which it is a kind.
+    Kind(
+        OverSeeds,
+        over_seeds.load,
+        knowledge.make,
+        grading.connect,
+        over_seeds.walk,
+    ),
     Kind(
         PassageRounds,
         knowledge.load,
@@ -112,12 +121,15 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
 def read(values: Mapping[str, Any]) -> Experiment:
     """The experiment that a config describes.
 
-    A group `sequence` makes it a continual one, a group `pool` one on pooled edits; of
-    rounds, the task's name says whether they are on passages or on few-shot tasks.
+    A group `over_seeds` makes it rounds over many seeds, a group `sequence` a continual
+    one, a group `pool` one on pooled edits; of rounds, the task's name says whether
+    they are on passages or on few-shot tasks.
 
     Raises:
       ValueError: see `config_rules.build`.
     """
+    if "over_seeds" in values:
+        return config_rules.build(OverSeeds, values)
     if "sequence" in values:
         return config_rules.build(Continual, values)
     if "pool" in values:

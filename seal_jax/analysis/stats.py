@@ -151,3 +151,23 @@ def _finite(value: float) -> float:
             f"value={value} must be finite; give None for what was not measured"
         )
     return float(value)
+
+
+def student(
+    values: Sequence[float | None], *, share: float = 0.95
+) -> tuple[float, float] | tuple[None, None]:
+    """Student's interval of the mean of a few independent, roughly normal values.
+
+    Runs of other seeds are such: few enough that a bootstrap's interval is too short.
+
+    Returns:
+      (low, high); None for fewer than two values.
+    """
+    from scipy import special  # Seconds to import, and seldom needed.
+
+    measured = [value for value in values if value is not None]
+    if len(measured) < 2:
+        return None, None
+    average, se = mean_se(measured)
+    half = float(special.stdtrit(len(measured) - 1, (1 + share) / 2)) * (se or 0.0)
+    return average - half, average + half

@@ -60,6 +60,7 @@ def _paired_table(summary: dict[str, Any]) -> str:
     if not pairs:
         return ""
     of = any(row.get("what") for row in pairs)
+    bounded = any(row.get("low") is not None for row in pairs)
     rows = [
         (
             f"{row.get('a', '-')} - {row.get('b', '-')}",
@@ -68,16 +69,27 @@ def _paired_table(summary: dict[str, Any]) -> str:
             formatting.signed(row.get("diff")),
             formatting.number(row.get("se")),
             formatting.signed(row.get("z") if stats.enough(n) else None, digits=1),
+            *([_signed_span(row)] if bounded else []),
         )
         for row in pairs
     ]
     head = ("paired difference", *(["of"] if of else []), "n", "diff", "se", "z")
+    head += ("95 %",) * bounded
     return formatting.ruled(head, rows)
 
 
+def _signed_span(row: dict[str, Any]) -> str:
+    low, high = (formatting.measured(row.get(key)) for key in ("low", "high"))
+    if low is None or high is None:
+        return formatting.MISSING
+    return f"{formatting.signed(low)} to {formatting.signed(high)}"
+
+
 def _ladder_table(summary: dict[str, Any]) -> str:
+    """The rows; of a run over seeds with their interval, n being seeds."""
+    over_seeds = summary.get("kind") == run_view.OVER_SEEDS
     return formatting.ruled(
-        ("", "mean", "se", "n", "empty"),
+        ("", "mean", "se", "n", "empty", *(["95 %"] if over_seeds else [])),
         [
             (
                 str(row.get("name", "-")),
@@ -85,6 +97,11 @@ def _ladder_table(summary: dict[str, Any]) -> str:
                 formatting.number(row.get("se")),
                 formatting.count(row.get("n")),
                 formatting.percent(row.get("empty_rate")),
+                *(
+                    [formatting.span(row.get("low"), row.get("high"))]
+                    if over_seeds
+                    else []
+                ),
             )
             for row in run_view.rows(summary, "ladder")
         ],

@@ -19,7 +19,7 @@ HELDOUT_NAME = "heldout.jsonl"
 ITEMS_NAME = "items.jsonl"
 
 # Of summary.json: a run over sequences of passages, and one over passages together.
-CONTINUAL, POOLED = "continual", "pooled"
+CONTINUAL, POOLED, OVER_SEEDS = "continual", "pooled", "over_seeds"
 
 
 def reading_from(path: str | Path) -> contextlib.AbstractContextManager[None]:
@@ -160,7 +160,9 @@ def cost(summary: dict[str, Any]) -> list[tuple[str, str]]:
     total = sum(phases.values())
     adapting = sum(s for name, s in phases.items() if "adapt" in name) or total
     lines = [("time", formatting.duration(total) if phases else formatting.MISSING)]
-    for key in ("adapters", "tokens"):
+    # The program of a run over seeds counts no tokens.
+    counted = ("adapters", "tokens")[: 1 if summary.get("kind") == OVER_SEEDS else 2]
+    for key in counted:
         value = formatting.measured(summary.get(key))
         lines.append((key, formatting.count(value)))
         rate = value / adapting if value is not None and adapting else None

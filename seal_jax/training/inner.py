@@ -290,8 +290,8 @@ def adapt(
       params: frozen base parameters.
       adapter: fresh adapter (`lora.init`).
       rows: arrays `[steps, B, T]`, the lines of each step, with `anchors` if
-        `cfg.divergence`. Steps beyond `total` are padding, so that adapters of
-        different length can be vmapped.
+        `cfg.divergence`. Steps beyond `total` are padding, and are not taken: adapters
+        of different length can be vmapped, and the loop ends with the longest.
       rates: learning rate of each step, float32 `[steps]`.
       clip: bound on the gradient's global norm.
       total: number of steps, int32 `[]`.
@@ -301,12 +301,8 @@ def adapt(
         the same targets: they are applied and not trained.
     """
 
-    def body(slot: Slot, at: tuple) -> tuple[Slot, None]:
-        index, batch, rate = at
-        trained = train_step(params, slot, batch, rate, clip, arch, cfg, frozen)
-        keep = index < total
-        return jax.tree.map(lambda n, o: jnp.where(keep, n, o), trained, slot), None
+    def body(index: Array, slot: Slot) -> Slot:
+        batch, rate = jax.tree.map(lambda leaf: leaf[index], (rows, rates))
+        return train_step(params, slot, batch, rate, clip, arch, cfg, frozen)
 
-    steps = jnp.arange(rows["tokens"].shape[0])
-    slot, _ = jax.lax.scan(body, init_slot(adapter), (steps, rows, rates))
-    return slot
+    return jax.lax.fori_loop(0, total, body, init_slot(adapter))

@@ -14,6 +14,7 @@ from seal_jax.continual.settings import Continual
 from seal_jax.embedded import pretrain
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds.few_shot_settings import FewShot
+from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 
@@ -39,6 +40,7 @@ def test_every_config_file_is_checked_here():
 EXPERIMENTS = {
     ("squad", PassageRounds): (None, "", "debug"),
     ("tiny", PassageRounds): (None, "", "rounds", "rewards", "debug"),
+    ("tiny", OverSeeds): ("seeds",),
     ("continual", Continual): (None, "", "tiny", "debug"),
     ("squad_cpt", Pooled): (None, "", "tiny", "debug"),
 }

@@ -8,6 +8,7 @@ ever reaches it. Reverse mode only (`jax.grad`, `jax.vjp`), through a derivative
 hand.
 """
 
+import functools
 import math
 
 import jax
@@ -160,7 +161,7 @@ def _dense_only(implementation, x_ATD, w_DF, a_ARD, b_ARF) -> Array:
 
 
 def _dense_forward(implementation, x_ATD, w_DF, a_ARD, b_ARF):
-    def run(w_DF, rows, adapters):
+    def run(implementation, w_DF, rows, adapters):
         (x_ATD,) = rows
         a_ARD, b_ARF = adapters
         y_MF, u_MR = dispatch.forward(
@@ -168,7 +169,7 @@ def _dense_forward(implementation, x_ATD, w_DF, a_ARD, b_ARF):
         )
         return _stacked(y_MF, x_ATD), _stacked(u_MR, x_ATD)
 
-    forward = batching.with_rule(run, rows_alone=True)
+    forward = _with_rule(run, implementation, rows_alone=True)
     y_ATF, u_ATR = forward(w_DF, (x_ATD,), (a_ARD, b_ARF))
     return y_ATF, (x_ATD, u_ATR, w_DF, a_ARD, b_ARF)
 
@@ -176,7 +177,7 @@ def _dense_forward(implementation, x_ATD, w_DF, a_ARD, b_ARF):
 def _dense_backward(implementation, kept, dy_ATF):
     x_ATD, u_ATR, w_DF, a_ARD, b_ARF = kept
 
-    def run(w_DF, rows, adapters):
+    def run(implementation, w_DF, rows, adapters):
         dy_MF, x_MD, u_MR = map(_flat, rows)
         a_ARD, b_ARF = adapters
         dx_MD, da_ARD, db_ARF = dispatch.backward(
@@ -184,13 +185,25 @@ def _dense_backward(implementation, kept, dy_ATF):
         )
         return _stacked(dx_MD, rows[1]), da_ARD, db_ARF
 
-    backward = batching.with_rule(run, rows_alone=False)
+    backward = _with_rule(run, implementation, rows_alone=False)
     dx_ATD, da_ARD, db_ARF = backward(w_DF, (dy_ATF, x_ATD, u_ATR), (a_ARD, b_ARF))
     return dx_ATD, None, da_ARD.astype(a_ARD.dtype), db_ARF.astype(b_ARF.dtype)
 
 
 _dense = jax.custom_vjp(_dense_only, nondiff_argnums=(0,))
 _dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _with_rule(run, implementation: str, *, rows_alone: bool):
+    # Many bases take batched matmuls of XLA, as no tuned kernel has an axis for them.
+    batched = {"auto": "xla", "xla": "xla", "reference": "reference"}.get(
+        implementation
+    )
+    return batching.with_rule(
+        functools.partial(run, implementation),
+        rows_alone=rows_alone,
+        many_bases=None if batched is None else functools.partial(run, batched),
+    )
 
 
 def _flat(rows_AT: Array) -> Array:

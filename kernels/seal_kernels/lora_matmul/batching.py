@@ -9,7 +9,12 @@ from jax import Array
 from jax.custom_batching import custom_vmap
 
 
-def with_rule(run: Callable[..., Any], *, rows_alone: bool) -> Callable[..., Any]:
+def with_rule(
+    run: Callable[..., Any],
+    *,
+    rows_alone: bool,
+    many_bases: Callable[..., Any] | None,
+) -> Callable[..., Any]:
     """`run(w, rows, adapters)` that keeps `w` unbatched under vmap, nested or not.
 
     Args:
@@ -17,14 +22,19 @@ def with_rule(run: Callable[..., Any], *, rows_alone: bool) -> Callable[..., Any
       rows_alone: whether every result is per row, so that a batch of rows for the same
         adapters is just more rows. Else results are per adapter, one for each element
         of the batch.
+      many_bases: `run` in operations that jax can batch, for a batch in which `w`
+        differs as well: many models, each with adapters of its own. None: one model
+        after the other.
     """
     op = custom_vmap(run)
 
     @op.def_vmap
     def _(size: int, batched: Any, *args: Any):
         w_batched, rows_batched, adapters_batched = batched
-        if w_batched:
-            # Many bases: rare, and nothing of the work could be shared.
+        if w_batched and many_bases is not None:
+            axes = jax.tree.map(lambda has: 0 if has else None, batched)
+            outs = jax.vmap(many_bases, tuple(axes))(*args)
+        elif w_batched:
             outs = _one_by_one(op, batched, args)
         elif rows_alone and not any(adapters_batched):
             w_DF, rows, adapters = args

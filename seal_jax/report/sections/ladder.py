@@ -75,7 +75,7 @@ def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
         else f"Mean score on {passages(summary)}."
     )
     bounded = any(point.bounds for point in points)
-    thin = "95 % interval (bootstrap over items)" if bounded else "two"
+    thin = f"95 % interval ({_interval(summary)})" if bounded else "two"
     return (
         f"{what} Thick bar: one standard error, thin bar: {thin}, dashed: "
         f"{'in context' if few_shot else 'the base model'}.",
@@ -86,6 +86,12 @@ def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
             else fragments.folded("As a table", _scores(ladder))
         ),
     )
+
+
+def _interval(summary: dict[str, Any]) -> str:
+    if summary.get("kind") == run_view.OVER_SEEDS:
+        return "Student's, over seeds"
+    return "bootstrap over items"
 
 
 def _scores(rows: list[dict[str, Any]]) -> Markup:
@@ -153,6 +159,8 @@ def passages(summary: dict[str, Any]) -> str:
     """What the rows of a ladder are scores on."""
     if summary.get("kind") == run_view.POOLED:
         return "the passages that were trained together"
+    if summary.get("kind") == run_view.OVER_SEEDS:
+        return "held-out passages, a mean for each seed"
     return "held-out passages"
 
 

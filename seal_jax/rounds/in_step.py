@@ -1,0 +1,208 @@
+"""Many adapters that march in step, and imitation, inside the round's program.
+
+`adapt` is `jax.vmap` of `inner.adapt`, a chunk of adapters at a time. Those with most
+steps share the first chunk, so that few wait for a longer one.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from seal_jax.models import decoder, lora
+from seal_jax.rounds.token_steps import Lines, Text
+from seal_jax.training import inner, sft_loss
+from seal_jax.training.settings import ImitateConfig
+
+
+class Jobs(NamedTuple):
+    """Adapters to train, leaves `[A, ...]`: keys, lines, and `draws.orders` of each.
+
+    One of no lines takes no step.
+    """
+
+    key: Array
+    lines: Lines
+    orders: Array
+
+
+class Adapted(NamedTuple):
+    """Trained adapters, leaves `[A, ...]`: as applied, scale folded in.
+
+    `loss`: mean of their steps'. `failed`: not finite. `lines`: how many each had.
+    """
+
+    deltas: lora.Tree
+    loss: Array
+    failed: Array
+    lines: Array
+
+
+def in_chunks(
+    fn: Callable[[Any], Any], tree: Any, size: int, mesh: Mesh | None = None
+) -> Any:
+    """`jax.vmap(fn)` of a tree's leaves `[A, ...]`, at most `size` at a time.
+
+    A mesh shares the chunks over `data`.
+    """
+    count = len(jax.tree.leaves(tree)[0])
+    chunks = -(-count // size)
+    size = -(-count // chunks)
+    # What fills the last chunk up repeats its last element.
+    place = jnp.minimum(jnp.arange(chunks * size), count - 1)
+
+    def cut(leaf: Array) -> Array:
+        return leaf[place].reshape(chunks, size, *leaf.shape[1:])
+
+    def chunk(tree: Any) -> Any:
+        if mesh is not None:
+            rows = NamedSharding(mesh, PartitionSpec("data"))
+            tree = jax.lax.with_sharding_constraint(tree, rows)
+        return jax.vmap(fn)(tree)
+
+    out = jax.lax.map(chunk, jax.tree.map(cut, tree))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)
+
+
+def line_rows(lines: Lines, *, eos: int) -> dict[str, Array]:
+    """Lines as `inner.adapt` reads them, `[L, T]`: `plan_arrays.make_row`, masked."""
+    width = lines.ids_LT.shape[1]
+    size_L1 = jnp.minimum(lines.size_L, width)[:, None]
+    # A line that is cut has no end-of-text: its last token predicts nothing.
+    targets_L1 = size_L1 - (lines.size_L > width)[:, None]
+    at_1T = jnp.arange(width)[None]
+    inside_LT = at_1T < size_L1
+    tokens_LT = jnp.where(inside_LT, lines.ids_LT, eos)
+    following_LT = jnp.pad(tokens_LT[:, 1:], ((0, 0), (0, 1)), constant_values=eos)
+    weight_L1 = jnp.float32(1) / jnp.maximum(targets_L1, 1).astype(jnp.float32)
+    return {
+        "tokens": tokens_LT,
+        "targets": following_LT,
+        "positions": jnp.where(inside_LT, at_1T, 0),
+        "weights": jnp.where(at_1T < targets_L1, weight_L1, 0.0),
+        "is_key": inside_LT,
+    }
+
+
+def adapt(
+    params: dict,
+    jobs: Jobs,
+    rates: Array,
+    *,
+    arch: decoder.Arch,
+    cfg: inner.EngineConfig,
+    clip: float,
+    eos: int,
+    chunk: int,
+    mesh: Mesh | None = None,
+) -> Adapted:
+    """Trains all adapters; `rates` are `draws.rates`, by the number of lines."""
+    steps, most = rates.shape[1], rates.shape[0]
+
+    def one(job: Jobs) -> Adapted:
+        count = job.lines.number
+        row = jnp.maximum(count - 1, 0)
+        order = job.orders[row].astype(jnp.int32)
+        rows = line_rows(job.lines, eos=eos)
+        total = count * (steps // most)
+        slot = inner.adapt(
+            params,
+            lora.init(job.key, arch, targets=cfg.targets, rank=cfg.rank),
+            jax.tree.map(lambda leaf: leaf[order][:, None], rows),
+            rates[row],
+            jnp.float32(clip),
+            total,
+            arch,
+            cfg,
+        )
+        finite = jnp.isfinite(slot.loss_sum)
+        for leaf in jax.tree.leaves(slot.adapter):
+            finite &= jnp.isfinite(leaf).all()
+        loss = slot.loss_sum / jnp.maximum(total, 1)
+        return Adapted(inner.applied(slot.adapter, cfg), loss, ~finite, count)
+
+    # Longest first, and back.
+    order_A = jnp.argsort(-jobs.lines.number, stable=True)
+    sorted_jobs = jax.tree.map(lambda x: x[order_A], jobs)
+    done = in_chunks(one, sorted_jobs, chunk, mesh)
+    back_A = jnp.argsort(order_A)
+    return jax.tree.map(lambda x: x[back_A], done)
+
+
+def imitation_rows(prompts: Text, texts: Text, *, eos: int) -> dict[str, Array]:
+    """A row for each prompt and its completion, `[K, T]`; see `sft_rows.lay`."""
+    width = prompts.ids_N.shape[1] + texts.ids_N.shape[1]
+
+    def row(prompt: Text, text: Text) -> dict[str, Array]:
+        at_T = jnp.arange(width + 1)
+        first, end = prompt.size, prompt.size + text.size
+        of_prompt_T = prompt.ids_N[jnp.minimum(at_T, prompt.ids_N.size - 1)]
+        of_text_T = text.ids_N[jnp.clip(at_T - first, 0, text.ids_N.size - 1)]
+        ids_T = jnp.where(at_T < first, of_prompt_T, of_text_T)
+        ids_T = jnp.where(at_T < end, ids_T, eos)
+        at_T = at_T[:-1]
+        inside_T = at_T < end
+        return {
+            "tokens": ids_T[:-1],
+            "targets": ids_T[1:],
+            "positions": jnp.where(inside_T, at_T, 0),
+            "segments": jnp.where(inside_T, 0, -1),
+            "weights": (inside_T & (at_T >= first - 1)).astype(jnp.float32),
+        }
+
+    return jax.vmap(row)(prompts, texts)
+
+
+def imitate(
+    params: dict,
+    rows: dict[str, Array],
+    batches: Array,
+    rates: Array,
+    key: Array,
+    *,
+    arch: decoder.Arch,
+    cfg: ImitateConfig,
+) -> tuple[lora.Tree, Array]:
+    """`imitate.train` on rows `[K, T]`; the delta as applied, and losses `[steps]`.
+
+    Args:
+      params: the policy's parameters.
+      rows: of the kept edits, the first of them those that count.
+      batches: int32 `[steps, batch]`, of `draws.batches`.
+      rates: learning rate of each step.
+      key: typed PRNG key of the adapter's init.
+      arch: the decoder.
+      cfg: hyper-parameters.
+    """
+    optimizer = optax.chain(optax.clip_by_global_norm(cfg.clip), optax.scale_by_adam())
+    delta = lora.init(key, arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
+    total = jnp.sum(batches[:, 0] >= 0)
+    scale = cfg.lora.alpha / cfg.lora.rank
+
+    def step(i: Array, carry: tuple) -> tuple:
+        delta, state, losses = carry
+        taken = batches[i]
+        batch = jax.tree.map(lambda leaf: leaf[taken], rows)
+        there = (taken >= 0)[:, None]
+        batch["weights"] = jnp.where(there, batch["weights"], 0.0)
+        batch["segments"] = jnp.where(there, batch["segments"], -1)
+
+        def loss_fn(delta: lora.Tree) -> Array:
+            summed = sft_loss.sum_loss(
+                params, lora.scaled(delta, scale), batch, arch, frozen_head=True
+            )
+            return summed / jnp.sum(batch["weights"])
+
+        loss, grads = jax.value_and_grad(loss_fn)(delta)
+        updates, state = optimizer.update(grads, state, delta)
+        delta = jax.tree.map(lambda p, u: p - rates[i] * u, delta, updates)
+        return delta, state, losses.at[i].set(loss)
+
+    losses = jnp.full(len(batches), jnp.nan)
+    carry = (delta, optimizer.init(delta), losses)
+    delta, _, losses = jax.lax.fori_loop(0, total, step, carry)
+    return lora.scaled(delta, scale), losses
