@@ -103,8 +103,9 @@ _PLACES = {
     ATTENTION: r"\battention\b|:attend|\battend_cached\b|:decode_attention",
 }
 _PROJECTION = r"\b(q|k|v|o|gate|up|down)_proj\b"
-# The product with the base's weights, forward or for the slope of its input.
-_BASE_PRODUCT = r"_proj/(mf,df->md/)?dot_general"
+# The product with the base's weights, forward or for the slope of its input. XLA may
+# have joined others of the same rows to it.
+_BASE_PRODUCT = r"_proj/(cond/branch_\d+_fun/)?(mf,df->md/)?dot_general"
 _LORA = r":lora_matmul|:_?(gather|scatter)_adapters|\blow_rank\b"
 _DECODER = r"decoder\.py:"
 
