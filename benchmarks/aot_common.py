@@ -23,7 +23,7 @@ class Program:
       per: what one run of it is: its loops run once, or as `told` says.
       flop: the matmul FLOP of that.
       arch: the decoder.
-      tokens: positions of the rows, of which each has `width`.
+      tokens: positions of the rows.
       told: loops and kernels whose cost the text does not hold.
     """
 
@@ -34,7 +34,6 @@ class Program:
     flop: float
     arch: decoder.Arch
     tokens: int
-    width: int
     told: hlo_cost.Told = hlo_cost.NOTHING
 
 

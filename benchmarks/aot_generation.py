@@ -98,7 +98,6 @@ def prefill(queue: Queue) -> Program:
         ),
         arch=queue.arch,
         tokens=rows * queue.width,
-        width=queue.width,
         told=attending(queue.arch, rows, queue.width, queue.width / 2),
     )
 
@@ -136,7 +135,6 @@ def decode(queue: Queue) -> Program:
         ),
         arch=queue.arch,
         tokens=rows,
-        width=queue.slots,
         told=hlo_cost.Told(
             loops={r"decode\)/while$": 1},
             # Of its cache a row's filled part is read.

@@ -40,7 +40,6 @@ from seal_jax.models import decoder
 
 AOT = common.ROOT / "tests" / "aot"
 sys.path.append(str(AOT))
-import hlo_scores  # noqa: E402
 import pretend_h200  # noqa: E402
 
 TARGET = AOT / "h200.txtpb"
@@ -205,11 +204,9 @@ def _of_layers(name: str, arch: decoder.Arch, text_to: Path | None) -> dict[str,
         "output_bytes": used.output_size_in_bytes,
         "donated_bytes": used.alias_size_in_bytes,
         "total_bytes": whole,
-        # What nothing should make: frozen weights in float32, all logits at once, and
-        # scores of whole rows.
+        # What nothing should make: frozen weights in float32, all logits at once.
         "wide_weights": sum(f"f32[{d},{f}]" in text for d, f in widths),
         "all_logits": f"f32[{program.tokens},{arch.vocab}]" in text,
-        "scores": hlo_scores.shapes(text, program.width),
         "unordered_scatters": roofline.unordered_scatters(text),
         "compile_seconds": seconds,
         "jax": jax.__version__,

@@ -64,7 +64,6 @@ def packed_step(
         ),
         arch=arch,
         tokens=sizes.step_tokens,
-        width=sizes.row_tokens,
         told=dataclasses.replace(
             attending(arch, rows, sizes.row_tokens, span),
             loops={TURNOVER: turnover, STEPS: 1, HEAD_CHUNKS: head_chunks},
@@ -152,7 +151,6 @@ def imitation(
         ),
         arch=arch,
         tokens=tokens,
-        width=width,
         told=dataclasses.replace(
             attending(arch, cfg.micro_batch, width, span),
             loops={MICRO_BATCHES: micro_batches},
