@@ -52,6 +52,8 @@ def test_by_hand(flop, arch):
     assert flop.low_rank(arch, 3, 4, ("q_proj", "down_proj")) == (
         2 * 3 * 2 * 4 * (32 + 32 + 64 + 32)
     )
+    # Five tiles' gradients into those of three adapters.
+    assert flop.tile_sums(arch, 5, 3, 4, ("q_proj",)) == 2 * 5 * 2 * 4 * (32 + 32) * 3
     assert flop.attention(arch, 10, 2) == 2 * 2 * 10 * 2 * 2 * 16
     # Of the first layer: q, k, v and q's adapter; k and v have none, so that their own
     # slopes from ten pairs are not wanted either.
@@ -86,8 +88,6 @@ def test_a_packed_step_does_what_it_must(flop, arch, count):
         targets=TARGETS,
         # XLA finds the scores of the forward pass again.
         recomputed=False,
-        # Tiles of 16 positions, 4 adapters at a time.
-        sums=flop.tile_sums(arch, 128 // 16, 4, 4, TARGETS),
     )
     assert counted == 2 * want
 
