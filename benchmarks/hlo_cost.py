@@ -58,12 +58,21 @@ class Told:
       loops: trips of the loops whose count is not known.
       branches: of a conditional, how often each branch is taken, from 0 to 1; else
         the one that moves most bytes always is.
-      flop: of one launch of a kernel that is not XLA's, by what it calls or is named.
+      foreign: of a kernel that is not XLA's, what one launch does; searched in
+        "TARGET OP_NAME -> SHAPES".
     """
 
     loops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     branches: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
-    flop: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    foreign: Mapping[str, "Foreign"] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    """A kernel's FLOP, and the share of its operands that it reads."""
+
+    flop: float
+    share: float = 1.0
 
 
 NOTHING = Told()
@@ -75,7 +84,8 @@ class Kernel:
 
     `dtype` is the narrowest type that its products multiply, and `product` the place
     (`Program.place`) of the largest, "" without any. `places` are those of all that is
-    fused in it, its own first; `moves` says that it computes nothing.
+    fused in it, its own first; `moves` says that it computes nothing, and
+    `foreign` that what it does was told.
     """
 
     name: str
@@ -89,6 +99,7 @@ class Kernel:
     product: str
     places: tuple[str, ...]
     moves: bool
+    foreign: bool = False
 
 
 def kernels(program: Program, told: Told = NOTHING) -> list[Kernel]:
@@ -151,22 +162,28 @@ def _kernel(
 ) -> Kernel:
     inside = list(_inside(program, where, one))
     flop = sum(matmul_flop(*each) for each in inside)
-    called = f"{one.target} {one.op_name}"
-    for pattern, known in told.flop.items():
+    moved = moved_bytes(program, where, one)
+    shape = " ".join(map(str, one.shapes))
+    called, foreign = f"{one.target} {one.op_name} -> {shape}", False
+    for pattern, known in told.foreign.items():
         if one.op == "custom-call" and re.search(pattern, called):
-            flop = known
+            flop, foreign = known.flop, True
+            read = sum(x.bytes for x in where.operands(one))
+            moved -= (1 - known.share) * read
+            break
     places = [program.place(inner) for _, inner in inside]
     return Kernel(
         name=one.name,
         op=one.op,
-        shape=" ".join(map(str, one.shapes)),
+        shape=shape,
         times=times,
         flop=flop,
         vector=sum(vector_flop(*each) for each in inside),
-        bytes=moved_bytes(program, where, one),
+        bytes=moved,
         dtype=_narrowest(inside),
         product=_product(program, inside),
         places=tuple(dict.fromkeys(filter(None, places))),
+        foreign=foreign,
         moves=all(inner.op in MOVES for _, inner in inside),
     )
 

@@ -81,6 +81,13 @@ FIRST = (
         f"--shape tiny {TINY_STEP} --text={{out}}/packed_step.txt",
     ),
     Step(
+        "attention",
+        60,
+        "attention.py",
+        "--cases squad arc --implementations tokamax xla --dtype bfloat16 --repeats 3",
+        "--cases tiny --implementations xla --repeats 1",
+    ),
+    Step(
         "lora_ops",
         80,
         "lora_ops.py",

@@ -98,13 +98,14 @@ CATEGORIES = (
 _PLACES = {
     GENERATION: r"sample\w*\.py:_?(draw|admit|new_rows|nucleus|enter)|draw\w*\.py:",
     HEAD: r"cross_entropy\.py:|:(logits|head)\b|\bunembed\b",
-    OPTIMIZER: r"inner\.py:update|:step_all\.<locals>|packed\.py:_put|imitate\.py:_opt"
-    r"|optax|transform\.py:|_update\.py:",
+    OPTIMIZER: r"inner\.py:(update|clipped|moved|init_slot)|:step_all\.<locals>"
+    r"|packed\.py:(_put|_updated|_rows_at)|imitate\.py:_opt|optax|transform\.py:",
     ATTENTION: r"\battention\b|:attend|\battend_cached\b|:decode_attention",
 }
 _PROJECTION = r"\b(q|k|v|o|gate|up|down)_proj\b"
-# The product with the base's weights, forward or for the slope of its input.
-_BASE_PRODUCT = r"_proj/(mf,df->md/)?dot_general"
+# The product with the base's weights, forward or for the slope of its input. XLA may
+# have joined others of the same rows to it.
+_BASE_PRODUCT = r"_proj/(cond/branch_\d+_fun/)?(mf,df->md/)?dot_general"
 _LORA = r":lora_matmul|:_?(gather|scatter)_adapters|\blow_rank\b"
 _DECODER = r"decoder\.py:"
 

@@ -196,7 +196,9 @@ trained_rows.defvjp(_trained_forward, _trained_backward)
 def _width(targets_BT: Array, head_DV: Array) -> int:
     """Columns of a chunk of rows."""
     b, t = targets_BT.shape
-    return min(t, max(1, CHUNK // (b * head_DV.shape[1])))
+    chunks = -(-t // max(1, CHUNK // (b * head_DV.shape[1])))
+    # As even as they can be: what a last one falls short of is computed all the same.
+    return -(-t // chunks)
 
 
 def _chunked[T: tuple[Array, ...]](rows: T, width: int) -> T:

@@ -225,9 +225,16 @@ def test_a_foreign_kernel_does_what_is_told_of_it(charged, cost):
         "ROOT %d = f32[8,32]{1,0} custom-call(%x, %w), "
         'custom_call_target="mosaic_gpu_v2", metadata={op_name="f/attention/fwd"}'
     )
-    assert charged([X, W, call])[0].flop == 0
-    told = cost.Told(flop={"mosaic.*attention/fwd": 123.0})
-    assert charged([X, W, call], told=told)[0].flop == 123.0
+    (one,) = charged([X, W, call])
+    assert one.flop == 0
+    known = cost.Foreign(flop=123.0, share=0.25)
+    told = cost.Told(foreign={r"mosaic.*attention/fwd -> f32\[8,32\]$": known})
+    (other,) = charged([X, W, call], told=told)
+    assert (other.flop, other.foreign, one.foreign) == (123.0, True, False)
+    read = 2 * 8 * 16 + 2 * 16 * 32
+    assert one.bytes - other.bytes == 0.75 * read
+    not_it = cost.Told(foreign={"attention/fwd -> bf16": known})
+    assert charged([X, W, call], told=not_it)[0].flop == 0
 
 
 def test_what_needs_no_kernel_is_free(charged):

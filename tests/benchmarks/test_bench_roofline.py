@@ -86,6 +86,12 @@ LOSS = f"{STEP} > packed.py:loss > cross_entropy.py:_forward > cross_entropy.py:
         ("jvp(Decoder)/layers_3/o_proj/dot_general", LINEAR, "base matmuls"),
         ("jvp(Decoder)/layers_3/q_proj/dot_general", UNDER_LORA, "base matmuls"),
         ("layers_0/q_proj/mf,df->md/dot_general", UNDER_LORA, "base matmuls"),
+        (
+            "layers_0/up_proj/cond/branch_0_fun/mf,df->md/dot_general",
+            UNDER_LORA,
+            "base matmuls",
+        ),
+        ("layers_0/up_proj/cond/branch_0_fun/mk,kx->mx/dot", UNDER_LORA, "LoRA"),
         ("layers_3/q_proj/gtd,grd->gtr/dot_general", UNDER_LORA, "LoRA"),
         ("layers_3/vmap(BTNH,BSNH->BNTS)/dot", f"{DECODER} > a.py:attend", "attention"),
         ("jvp()/while/body/vmap(d,dv->v)/dot_general", LOSS, "head and loss"),

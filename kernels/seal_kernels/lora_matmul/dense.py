@@ -40,7 +40,7 @@ def forward(
     a_SRD, b_SRF = a_SRD.astype(x_MD.dtype), b_SRF.astype(x_MD.dtype)
     u_MR = _pick(jnp.einsum("md,srd->msr", x_MD, a_SRD), own_MS)
     marked_MR = _mark(u_MR, own_MS, _sound(b_SRF))
-    low_MF = _spread(marked_MR, own_MS) @ _flat(_finite(b_SRF))
+    low_MF = _of_own(marked_MR, own_MS, b_SRF)
     return x_MD @ w_DF + low_MF, u_MR
 
 
@@ -59,7 +59,7 @@ def backward(
     wide = jnp.promote_types(x_MD.dtype, jnp.float32)
     a_SRD, b_SRF = a_SRD.astype(x_MD.dtype), b_SRF.astype(x_MD.dtype)
     v_MR = _pick(jnp.einsum("mf,srf->msr", dy_MF, b_SRF), own_MS)
-    low_MD = _spread(_mark(v_MR, own_MS, _sound(a_SRD)), own_MS) @ _flat(_finite(a_SRD))
+    low_MD = _of_own(_mark(v_MR, own_MS, _sound(a_SRD)), own_MS, a_SRD)
     dx_MD = jnp.einsum("mf,df->md", dy_MF, w_DF) + low_MD
 
     # A row of `x` or `dy` that is not finite has made its row of `u` or `v` so.
@@ -87,6 +87,12 @@ def _own(slots_G: Array | np.ndarray, slots: int, rows: int) -> Array:
 def _pick(of_all_MSR: Array, own_MS: Array) -> Array:
     """The row's own low-rank row; zeros where there is no adapter."""
     return jnp.where(own_MS[:, :, None], of_all_MSR, 0).sum(1, dtype=of_all_MSR.dtype)
+
+
+def _of_own(small_MR: Array, own_MS: Array, stack_SRX: Array) -> Array:
+    """The row's low-rank row times its adapter's numbers, `[M, X]`."""
+    # By einsum, whose label tells this product from the base's in a compiled program.
+    return jnp.einsum("mk,kx->mx", _spread(small_MR, own_MS), _flat(_finite(stack_SRX)))
 
 
 def _spread(small_MR: Array, own_MS: Array) -> Array:

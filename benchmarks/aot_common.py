@@ -1,0 +1,73 @@
+"""What programs that are compiled ahead of time have in common."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import common
+import hlo_cost
+import jax
+
+from seal_jax.models import decoder, hf_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A program to compile, and what is known of it beforehand.
+
+    Attributes:
+      run: the function, before it is jitted.
+      args: shapes and dtypes of what it takes.
+      donated: places of the arguments that it may overwrite.
+      per: what one run of it is: its loops run once, or as `told` says.
+      flop: the matmul FLOP of that.
+      arch: the decoder.
+      tokens: positions of the rows.
+      told: loops and kernels whose cost the text does not hold.
+    """
+
+    run: Callable[..., Any]
+    args: tuple[Any, ...]
+    donated: tuple[int, ...]
+    per: str
+    flop: float
+    arch: decoder.Arch
+    tokens: int
+    told: hlo_cost.Told = hlo_cost.NOTHING
+
+
+@functools.cache
+def arch_of(name: str) -> decoder.Arch:
+    """A shape of `common.SHAPES` in bfloat16."""
+    return hf_config.parse(common.SHAPES[name].config(), dtype="bfloat16")
+
+
+def like(make: Callable[[], Any]) -> Any:
+    """Shapes and dtypes of what `make` returns."""
+    return jax.eval_shape(make)
+
+
+# Attention is tokamax's on an H200, whose FLOP a text does not hold. Keys and queries
+# meet in tiles of this size.
+ATTENTION_TILE = 128
+
+
+def attending(arch: decoder.Arch, rows: int, width: int, span: float) -> hlo_cost.Told:
+    """What attention's kernels do in a layer, `span` keys before a query on the mean.
+
+    Forward two products; for the slope of the queries three, both past the tiles that
+    no query sees; for those of keys and values four, past none.
+    """
+    seen = rows * width * min(span + ATTENTION_TILE, width)
+
+    def flop(pairs: float, products: int) -> hlo_cost.Foreign:
+        return hlo_cost.Foreign(2.0 * products * pairs * arch.heads * arch.head_dim)
+
+    return hlo_cost.Told(
+        foreign={
+            r"flash_attention": flop(seen, 2),
+            r"batched_body.* -> \S+$": flop(seen, 3),
+            r"batched_body.* -> \S+ \S+$": flop(rows * width * width, 4),
+        }
+    )

@@ -1,0 +1,169 @@
+"""The programs that train, at real sizes: a global step, and a step of imitation."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import arc_task
+import jax
+import jax.numpy as jnp
+import matmul_flop
+import round_task
+from aot_common import Program, attending, like
+
+from seal_jax.models import cross_entropy, decoder
+from seal_jax.training import capacity, imitate, inner, packed
+from seal_jax.training.settings import ImitateConfig
+from seal_kernels.lora_matmul import dense
+
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+# Loops of `packed.run_block`: its steps, the adapters that begin or end in one, and the
+# chunks of tokens that need the head.
+STEPS, TURNOVER = r"run_block\)/while$", r"run_block\)/while/body/while$"
+HEAD_CHUNKS = r"run_block\)/while/body/jvp\(\)/while$"
+
+
+def packed_step(
+    arch: decoder.Arch,
+    cfg: inner.EngineConfig,
+    *,
+    turnover: float,
+    head_chunks: float,
+    span: float,
+) -> Program:
+    """A global step.
+
+    Args:
+      arch: the decoder.
+      cfg: the inner loop.
+      turnover: adapters that begin in a step and end, on the mean.
+      head_chunks: chunks of `head_chunk` tokens that carry loss.
+      span: keys before a query in its line, on the mean.
+    """
+    sizes, rank = cfg.plan, cfg.rank + cfg.frozen_rank
+    rows = sizes.step_tokens // sizes.row_tokens
+    at_once = dense.pays(sizes.active, sizes.tile)
+    tiles = sizes.step_tokens // sizes.tile
+    return Program(
+        run=functools.partial(packed.run_block, arch=arch, cfg=cfg),
+        args=packed.arguments(arch, cfg),
+        donated=(1,),
+        per="global step",
+        flop=matmul_flop.training(
+            arch,
+            tokens=sizes.step_tokens,
+            head_tokens=head_chunks * head_chunk(arch, cfg),
+            pairs=0,
+            rank=rank * (sizes.active if at_once else 1),
+            targets=cfg.targets,
+            sums=0.0
+            if at_once
+            else matmul_flop.tile_sums(arch, tiles, sizes.active, rank, cfg.targets),
+        ),
+        arch=arch,
+        tokens=sizes.step_tokens,
+        told=dataclasses.replace(
+            attending(arch, rows, sizes.row_tokens, span),
+            loops={TURNOVER: turnover, STEPS: 1, HEAD_CHUNKS: head_chunks},
+        ),
+    )
+
+
+def head_chunk(arch: decoder.Arch, cfg: inner.EngineConfig) -> int:
+    """Tokens whose logits are formed at a time."""
+    most = min(cross_entropy.SKIPPED, cross_entropy.CHUNK // arch.vocab)
+    return cross_entropy._chunk(cfg.plan.step_tokens, most)
+
+
+# What adapters on all seven projections change in configs/squad.py.
+ALL_SEVEN = {
+    "inner.lora.targets": ALL,
+    "inner.step_tokens": 1024,
+    "inner.slots": 24,
+    "inner.active": 16,
+    "inner.pool": 24,
+}
+
+
+def squad_engine(changes: Mapping[str, Any]) -> inner.EngineConfig:
+    """The inner loop of configs/squad.py, with some of its values changed."""
+    exp = round_task.settings(changes)
+    adapters = exp.scale.passages * exp.scale.edits * exp.scale.seeds
+    tokens = exp.inner.step_tokens or capacity.STEP_TOKENS
+    return capacity.build(exp.inner, step_tokens=tokens, adapters=adapters)
+
+
+def continual_engine() -> inner.EngineConfig:
+    """That of configs/continual.py, at the last of 8 edits of 64 sequences."""
+    cfg = squad_engine({})
+    return dataclasses.replace(cfg, frozen_rank=7 * cfg.rank, frozen_rows=64, pool=64)
+
+
+def arc_engine() -> inner.EngineConfig:
+    """The inner loop of configs/arc.py."""
+    exp = arc_task.settings({})
+    tokens = exp.inner.step_tokens or exp.lines_per_step * exp.inner.row_tokens
+    return capacity.build(exp.inner, step_tokens=tokens, adapters=exp.scale.adapters)
+
+
+# The loop of `imitate.train_step`.
+MICRO_BATCHES = r"train_step\)/while$"
+
+
+def imitation(
+    arch: decoder.Arch,
+    cfg: ImitateConfig,
+    *,
+    width: int,
+    micro_batches: float,
+    span: float,
+) -> Program:
+    """An optimizer step on so many micro-batches of rows `width` wide.
+
+    `span` keys are before a query in its line, on the mean.
+    """
+    shape = (-(-cfg.batch // cfg.micro_batch), cfg.micro_batch, width)
+
+    def args():
+        state = imitate.begin(jax.random.key(0), arch=arch, cfg=cfg)
+        integers = ("tokens", "targets", "positions", "segments")
+        rows = {name: jnp.zeros(shape, jnp.int32) for name in integers}
+        rows["weights"] = jnp.zeros(shape)
+        params = decoder.init_params(jax.random.key(0), arch)
+        return params, state, rows, jnp.int32(0), jnp.float32(0)
+
+    tokens = cfg.micro_batch * width
+    return Program(
+        run=functools.partial(imitate.train_step.__wrapped__, arch=arch, cfg=cfg),
+        args=like(args),
+        donated=(1,),
+        per="optimizer step",
+        flop=micro_batches
+        * matmul_flop.training(
+            arch,
+            tokens=tokens,
+            head_tokens=tokens,
+            pairs=0,
+            rank=cfg.lora.rank,
+            targets=cfg.lora.targets,
+        ),
+        arch=arch,
+        tokens=tokens,
+        told=dataclasses.replace(
+            attending(arch, cfg.micro_batch, width, span),
+            loops={MICRO_BATCHES: micro_batches},
+        ),
+    )
+
+
+def squad_imitation(arch: decoder.Arch) -> Program:
+    """The published round's pairs have up to 1,921 tokens; a step has 2.8 rows."""
+    cfg = round_task.settings({}).imitate
+    return imitation(arch, cfg, width=2048, micro_batches=2.8, span=343)
+
+
+def arc_imitation(arch: decoder.Arch) -> Program:
+    cfg = arc_task.settings({}).imitate
+    return imitation(arch, cfg, width=2048, micro_batches=1, span=355)
