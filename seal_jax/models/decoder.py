@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from seal_jax.models import row_pages
+from seal_jax.models import embedding, row_pages
 from seal_jax.models.key_ranges import KeyRanges
 from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
@@ -301,7 +301,8 @@ class Decoder(nn.Module):
 
     def embedded(self, tokens_BT, positions_BT):
         """What the first layer takes: `x_BTD`, and the rotary cosines and sines."""
-        x_BTD = jnp.take(self.embed, tokens_BT, axis=0)
+        flat_MD = embedding.lookup(self.embed, tokens_BT.reshape(-1))
+        x_BTD = flat_MD.reshape(*tokens_BT.shape, -1)
         angles = positions_BT[..., None].astype(jnp.float32) * rope_frequencies(
             self.cfg
         ).reshape(1, 1, -1)

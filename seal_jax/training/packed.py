@@ -95,7 +95,8 @@ def loss(
     owner_M = jnp.repeat(step.tiles, cfg.plan.tile, total_repeat_length=len(ce_M))
     own_KM = jnp.arange(cfg.plan.active)[:, None] == owner_M[None, :]
     # Sums have a fixed order; a scatter-add has none on a GPU.
-    loss_K = jnp.where(own_KM, (ce_M * step.weights)[None, :], 0).sum(1)
+    weighted_1M = jnp.expand_dims(ce_M * step.weights, 0)
+    loss_K = jnp.where(own_KM, weighted_1M, 0).sum(1)
     whole = loss_K.sum()
     if cfg.divergence:
         base_MD = jax.lax.stop_gradient(hidden(None))

@@ -1,0 +1,93 @@
+"""Compiles what trains and scores for a device that is not here; prints its scatters.
+
+    python tests/aot/compile_order.py h200      or v5e
+
+One target per process. The last line is JSON: for each program the floating-point
+scatters whose result depends on the order in which threads arrive. The model is small:
+what is looked at does not depend on sizes.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+os.environ["TPU_ACCELERATOR_TYPE"] = "v5litepod-4"
+HERE = pathlib.Path(__file__).parent
+sys.path.append(str(HERE.parents[1] / "benchmarks"))
+
+import jax
+import jax.numpy as jnp
+from hlo_order import unordered_scatters
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
+
+from seal_jax.models import decoder, lora
+from seal_jax.training import finetune, inner, packed, sft_rows
+from seal_jax.training.settings import PlanConfig
+
+ARCH = decoder.Arch("llama", 512, 128, 2, 4, 2, 32, 256, 256, dtype="bfloat16")
+TARGETS = ("q_proj", "down_proj")
+SIZES = PlanConfig(tile=8, row_tokens=128, step_tokens=256, slots=6, active=4)
+
+
+def programs() -> Iterator[tuple[str, Callable, tuple]]:
+    """Name, function and arguments of each."""
+    plain = inner.EngineConfig(TARGETS, 8, 16.0, SIZES, pool=6)
+    for name, arch, cfg in (
+        ("packed", ARCH, plain),
+        ("packed_tiles", dataclasses.replace(ARCH, kernel="xla"), plain),
+        (
+            "packed_extended",
+            ARCH,
+            dataclasses.replace(
+                plain, frozen_rank=8, frozen_rows=3, orthogonal=1.0, divergence=True
+            ),
+        ),
+    ):
+        run = functools.partial(packed.run_block, arch=arch, cfg=cfg)
+        yield name, run, packed.arguments(arch, cfg)
+    params = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), ARCH))
+    rows = sft_rows.lay([], [], shape=(2, 128), eos=0)
+    rows = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, rows))
+    total = jax.eval_shape(lambda: (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
+    accumulate = functools.partial(finetune._accumulate, arch=ARCH, mesh=None)
+    yield "full", accumulate, (params, total, rows)
+    delta = jax.eval_shape(
+        lambda: lora.init(jax.random.key(0), ARCH, targets=TARGETS, rank=8)
+    )
+    yield "merge", lora.merge, (params, delta)
+
+
+def main(target: str) -> dict[str, list[str]]:
+    if target == "h200":
+        topology = topologies.get_topology_desc(
+            platform="cuda",
+            target_config=(HERE / "h200.txtpb").read_text(),
+            topology="1x1x1",
+        )
+        mesh = topologies.make_mesh(topology, (1,), ("d",))
+    else:
+        topology = topologies.get_topology_desc(
+            platform="tpu", topology_name=f"{target}:2x2"
+        )
+        mesh = jax.sharding.Mesh(topology.devices[:1], ("d",))
+    placed = NamedSharding(mesh, PartitionSpec())
+    found = {}
+    for name, run, args in programs():
+        args = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), args
+        )
+        compiled = jax.jit(run, out_shardings=placed).lower(*args).compile()
+        found[name] = unordered_scatters(compiled.as_text())
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))
