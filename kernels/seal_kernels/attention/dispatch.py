@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 from jax import Array, lax
+from jax.extend import backend
 
 from seal_kernels.attention import reference, xla
 from seal_kernels.refusal import refuse
@@ -68,10 +69,11 @@ def _expects(platform: str) -> bool:
     """Whether programs traced here are, in all likelihood, for that platform.
 
     Else `auto` need not import and trace its kernel. Ahead of time, for a machine that
-    this one is not, the mesh knows the device.
+    this one is not, the mesh knows the device. Without one it is the device that
+    tokamax asks about, too.
     """
     described = jax.sharding.get_abstract_mesh().abstract_device
-    here = described.platform if described else jax.default_backend()
+    here = described.platform if described else backend.get_default_device().platform
     return here in (platform, {"cuda": "gpu"}.get(platform))
 
 
