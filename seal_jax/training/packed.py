@@ -141,7 +141,7 @@ def step_all(
         finite = jnp.isfinite(slots.loss_sum[slot])
         for leaf in jax.tree.leaves(adapter):
             finite &= jnp.all(jnp.isfinite(leaf))
-        mean = slots.loss_sum[slot] / slots.adam.count[slot]
+        mean = slots.loss_sum[slot] / jnp.asarray(slots.adam.count)[slot]
         one = FinishedPool(lora.scaled(adapter, cfg.alpha / cfg.rank), mean, finite)
         return _put(results, one, job)
 
