@@ -108,9 +108,7 @@ def begin(
     stack = None
     if adapters:
         fresh = functools.partial(lora.init, targets=TARGETS, rank=work.rank)
-        stack = jax.vmap(lambda key: fresh(key, arch), out_axes=1)(
-            jax.random.split(key, adapters)
-        )
+        stack = jax.vmap(lambda key: fresh(key, arch))(jax.random.split(key, adapters))
     rows = sample.empty_rows(
         stack,
         arch=arch,
