@@ -1,4 +1,7 @@
-"""The programs that write, at real sizes: reading prompts, and a step of decoding."""
+"""The programs that write, at real sizes: reading prompts, and a step of decoding.
+
+Their sizes are those that the queue gives itself on the published work (`occupancy`).
+"""
 
 import dataclasses
 import functools
@@ -9,10 +12,11 @@ import hlo_cost
 import jax
 import jax.numpy as jnp
 import matmul_flop
+import occupancy
 import round_task
 from aot_common import Program, attending, like
 
-from seal_jax.generation import generate, policies, sample
+from seal_jax.generation import policies, sample, schedule, side_by_side
 from seal_jax.generation.settings import Decoding
 from seal_jax.models import decoder, lora
 from seal_jax.training.settings import LoraConfig
@@ -22,46 +26,27 @@ from seal_jax.training.settings import LoraConfig
 class Queue:
     """What decodes: `adapters` are held beside the base, 0: there are none.
 
-    Prompts are padded to `width`; `filled` is the share of its cache that a row has
-    filled, on the mean.
+    `filled` is the share of its cache that a row has filled, on the mean.
     """
 
     arch: decoder.Arch
     decoding: Decoding
-    width: int
+    sizes: schedule.Sizes
     filled: float
     adapters: int = 0
     adapter: LoraConfig | None = None
 
-    @property
-    def per_page(self) -> int:
-        return policies.PER_PAGE if self.adapters else 1
-
-    @property
-    def pages(self) -> int:
-        return max(1, self.decoding.batch // self.per_page)
-
-    @property
-    def some(self) -> int:
-        """Pages that are read, and enter, at a time."""
-        return max(1, -(-self.pages // generate.READ_SHARE))
-
-    @property
-    def slots(self) -> int:
-        return self.width + self.decoding.max_tokens
-
-    @property
-    def shape(self) -> dict[str, Any]:
+    def shape(self, copies: int = 1) -> dict[str, Any]:
         """Rank and targets of the adapters, for `matmul_flop`."""
         if self.adapter is None:
             return {}
-        return {"rank": self.adapter.rank, "targets": self.adapter.targets}
+        return {"rank": copies * self.adapter.rank, "targets": self.adapter.targets}
 
     def stack(self) -> lora.Tree | None:
         if not self.adapters:
             return None
         return lora.empty(
-            self.arch, adapters=self.adapters, dtype=self.arch.dtype, **self.shape
+            self.arch, adapters=self.adapters, dtype=self.arch.dtype, **self.shape()
         )
 
     def params(self) -> dict:
@@ -75,49 +60,57 @@ class Queue:
 
 
 def prefill(queue: Queue) -> Program:
-    """Reading the prompts of the pages that enter together."""
-    shape = (queue.some, queue.per_page)
+    """A reading of prompts that lie side by side in rows."""
+    sizes = queue.sizes
+    tokens = sizes.reading * sizes.width
 
     def args():
-        tokens = jnp.zeros((*shape, queue.width), jnp.int32)
-        slots = jnp.zeros(shape[0], jnp.int32)
-        return queue.params(), queue.stack(), slots, tokens, jnp.zeros(shape, jnp.int32)
+        rows = jnp.zeros((sizes.reading, sizes.width), jnp.int32)
+        slots = jnp.zeros(tokens // sizes.tile, jnp.int32)
+        spans = (jnp.zeros(sizes.prompts, jnp.int32),) * 3
+        return queue.params(), queue.stack(), slots, rows, rows, spans
 
-    rows = queue.some * queue.per_page
     return Program(
         run=functools.partial(sample.prefill.__wrapped__, arch=queue.arch),
         args=like(args),
         donated=(),
-        per="prompts of an eighth of the pages",
+        per="reading",
         flop=matmul_flop.reading(
             queue.arch,
-            tokens=rows * queue.width,
-            head_tokens=rows,
+            tokens=tokens,
+            head_tokens=sizes.prompts,
             pairs=0,
-            **queue.shape,
+            **queue.shape(),
         ),
         arch=queue.arch,
-        tokens=rows * queue.width,
-        told=attending(queue.arch, rows, queue.width, queue.width / 2),
+        tokens=tokens,
+        told=attending(queue.arch, sizes.reading, sizes.width, sizes.longest / 2),
     )
 
 
 def decode(queue: Queue) -> Program:
     """One more token in every row."""
+    sizes = queue.sizes
 
     def args():
         rows = sample.empty_rows(
             queue.stack(),
-            jax.random.key(0),
             arch=queue.arch,
             cfg=queue.sampling(),
-            pages=queue.pages,
-            per_page=queue.per_page,
-            slots=queue.slots,
+            rows=sizes.rows,
+            slots=sizes.longest + queue.decoding.max_tokens,
+            pages=(1, sizes.pages, sizes.per_page) if queue.adapters else (1, 0, 1),
         )
         return queue.params(), rows, jnp.int32(0), jnp.int32(0)
 
-    rows = queue.pages * queue.per_page
+    base = matmul_flop.reading(
+        queue.arch, tokens=sizes.rows, head_tokens=sizes.rows, pairs=0
+    )
+    under = 0.0
+    if queue.adapters:
+        under = matmul_flop.low_rank(
+            queue.arch, sizes.pages * sizes.per_page, **queue.shape()
+        )
     run = functools.partial(
         sample.decode.__wrapped__, arch=queue.arch, cfg=queue.sampling()
     )
@@ -126,33 +119,43 @@ def decode(queue: Queue) -> Program:
         args=like(args),
         donated=(1,),
         per="token of each row",
-        flop=matmul_flop.reading(
-            queue.arch,
-            tokens=rows,
-            head_tokens=rows,
-            pairs=0,
-            **queue.shape,
-        ),
+        flop=base + under,
         arch=queue.arch,
-        tokens=rows,
+        tokens=sizes.rows,
         told=hlo_cost.Told(
-            loops={r"decode\)/while$": 1},
+            # A step, and the looks at a nucleus that its draws take.
+            loops={r"decode\)/while$": 1, r"while/body/.*while$": 2},
             # Of its cache a row's filled part is read.
             foreign={"flash_attention": hlo_cost.Foreign(0.0, queue.filled)},
         ),
     )
 
 
+def _sizes(wanted: occupancy.Wanted, decoding: Decoding, adapters: int):
+    requests = [request for request, _ in wanted]
+    return schedule.sizes(
+        side_by_side.distinct(requests, adapters),
+        adapters=adapters,
+        batch=decoding.batch,
+        per_page=policies.PER_PAGE,
+        prompt_multiple=decoding.prompt_multiple,
+    )
+
+
 def squad_proposals(arch: decoder.Arch) -> Queue:
-    return Queue(arch, round_task.settings({}).propose, 384, 0.25)
+    wanted, decoding, _ = occupancy.squad()["squad propose"]
+    return Queue(arch, decoding, _sizes(wanted, decoding, 0), 0.25)
 
 
 def squad_answers(arch: decoder.Arch) -> Queue:
-    exp = round_task.settings({})
-    adapters = exp.scale.passages * exp.scale.edits * exp.scale.seeds
-    return Queue(arch, exp.answer, 64, 0.6, adapters, exp.inner.lora)
+    wanted, decoding, adapters = occupancy.squad()["squad evaluate"]
+    own = round_task.settings({}).inner.lora
+    sizes = _sizes(wanted, decoding, adapters)
+    return Queue(arch, decoding, sizes, 0.6, adapters, own)
 
 
 def arc_answers(arch: decoder.Arch) -> Queue:
-    exp = arc_task.settings({})
-    return Queue(arch, exp.answer, 5120, 0.4, exp.scale.adapters, exp.inner.lora)
+    wanted, decoding, adapters = occupancy.arc()["arc evaluate train"]
+    own = arc_task.settings({}).inner.lora
+    sizes = _sizes(wanted, decoding, adapters)
+    return Queue(arch, decoding, sizes, 0.4, adapters, own)

@@ -5,7 +5,8 @@ of a long row against the one that holds them all.
 
 Lines are of one length, side by side in rows, and see themselves alone. Milliseconds
 are medians; `scores` is `attention.reference` but in the dtype of the model: every
-query against every key, and the mask.
+query against every key, and the mask. `errors` are relative distances of results and
+gradients from its own, the largest of all.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from lora_ops import worst_error
 
 from seal_jax.runtime import command_line
 from seal_kernels.attention import api
@@ -99,7 +101,14 @@ def measure(case: Case, names: Sequence[str], args: argparse.Namespace) -> dict:
     found = {name: 1e3 * statistics.median(taken) for name, taken in seconds.items()}
     pairs = case.rows * (case.positions // case.line) * math.comb(case.line + 1, 2)
     used = pairs / (case.rows * case.positions**2)
-    return {**dataclasses.asdict(case), "milliseconds": found, "scores_used": used}
+    made = {name: run(*given) for name, run in runs.items()}
+    errors = {name: worst_error(made[name], made[WHOLE]) for name in names}
+    return {
+        **dataclasses.asdict(case),
+        "milliseconds": found,
+        "errors": errors,
+        "scores_used": used,
+    }
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

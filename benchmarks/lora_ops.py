@@ -15,6 +15,8 @@ its reason.
 whether one of them adds to the other (beta = 1) or another kernel has to. Read off the
 compiled program of a GPU; empty on others.
 
+`errors` are relative distances of results and gradients from XLA's, the largest of all.
+
 `--write-tuned` writes the table that `auto` reads, benchmarked cases only: the fastest
 kernel where each of its repeats was faster than each of XLA's, else `xla`.
 """
@@ -175,7 +177,21 @@ def measure(
             name: figures(taken, name, work=flops(case, name, direction), peak=peak)
             for name in runs
         }
-    return {"timings": timings, "skipped": skipped}
+    ran = [name for name in names if name not in {GEMM, *skipped}]
+    made = {name: jax.jit(op(name, "both"))(*args) for name in ran}
+    errors = {name: worst_error(made[name], made[XLA]) for name in ran}
+    return {"timings": timings, "skipped": skipped, "errors": errors}
+
+
+def worst_error(got: Any, want: Any) -> float:
+    """The largest relative distance between two trees' arrays, in the 2-norm."""
+
+    def apart(x: Array, y: Array) -> Array:
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+        return jnp.linalg.norm(x - y) / jnp.maximum(jnp.linalg.norm(y), 1e-30)
+
+    distances = jax.tree.leaves(jax.tree.map(apart, got, want))
+    return max(map(float, distances))
 
 
 def figures(
@@ -361,6 +377,8 @@ def lines(name: str, result: Mapping[str, Any]) -> str:
                 f"{one['seconds'] * 1e6:>10.1f} us {one['share_of_peak']:>7.1%} of peak"
                 f"{one['ratio_vs_xla']:>7.2f} x xla{one['ratio_vs_gemm']:>7.2f} x gemm"
             )
+    for implementation, error in result["errors"].items():
+        made.append(f"{name:<28}{implementation}: {error:.2g} from xla")
     made += [f"{name:<28}XLA: {gemm}" for gemm in result["xla_gemm"]]
     made += [f"{name:<28}no {n}: {why}" for n, why in result["skipped"].items()]
     return "\n".join(made)

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import aot_common
 import aot_training
 import arc_plan
-import decode_steps
+import occupancy
 import workload
 
-from seal_jax.generation import generate
+from seal_jax.generation import side_by_side
 from seal_jax.generation.settings import Decoding
 from seal_jax.training import imitate, plan, sft_rows
 from seal_jax.training.inner import EngineConfig
 from seal_jax.training.settings import ImitateConfig
 
 # A request and how many tokens become of it.
-type Asked = Sequence[tuple[generate.Request, int]]
+type Asked = Sequence[tuple[side_by_side.Request, int]]
 type Pairs = Sequence[tuple[int, int]]
 
 
@@ -108,10 +108,11 @@ def writing(
     programs: Programs, asked: Asked, decoding: Decoding, name: str, *, adapters: int
 ) -> tuple[float, dict[str, Any]]:
     """Seconds of continuing all requests, by the programs `prefill_` and `decode_`."""
-    taken = decode_steps.drained(asked, decoding, adapters=adapters)
+    taken = occupancy.simulate(asked, decoding, adapters=adapters)
     read, step = (programs.seconds(f"{kind}_{name}") for kind in ("prefill", "decode"))
-    return taken.readings * read + taken.steps * step, {
-        **taken._asdict(),
+    kept = ("rows", "readings", "steps", "occupancy")
+    return taken["readings"] * read + taken["steps"] * step, {
+        **{key: taken[key] for key in kept},
         "reading_ms": 1e3 * read,
         "step_ms": 1e3 * step,
     }

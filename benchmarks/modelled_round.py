@@ -34,12 +34,12 @@ import common
 import floor
 import jax
 import modelled_tables
+import occupancy
 import roofline
 import round_phases
 import round_task
 import workload
 from modelled_phases import (
-    Asked,
     Programs,
     adapting,
     imitating,
@@ -47,7 +47,7 @@ from modelled_phases import (
     writing,
 )
 
-from seal_jax.generation import generate
+from seal_jax.generation import side_by_side
 
 DEVICE = "h200-aot"
 BOUNDS = common.ROOT / "tests" / "aot" / "bounds.json"
@@ -105,7 +105,7 @@ def squad(
         imitate_steps=len(micro_batches(pairs, exp.imitate)),
     )
     merge = 2 * floor.WEIGHT_BYTES * shape.matmul_parameters() / machine.bytes_per_s
-    propose, evaluate, base = _squad_asked(task)
+    propose, evaluate, base = (wanted for wanted, *_ in occupancy.squad().values())
     answers = [
         writing(programs, asked, exp.answer, "7b_adapters", adapters=count)
         for asked, count in ((evaluate, len(jobs)), (base, 0))
@@ -120,28 +120,6 @@ def squad(
         "imitate": imitating(programs, "imitate_7b", pairs, exp.imitate, merge),
     }
     return compared(phases, floor.by_phase(shape, work, machine))
-
-
-def _squad_asked(task: round_task.Task) -> tuple[Asked, Asked, Asked]:
-    """What proposes, answers under adapters, and answers without."""
-    propose = [
-        (generate.Request(prompt), edit.tokens)
-        for prompt, article in zip(task.prompts, task.articles, strict=True)
-        for edit in article.edits
-    ]
-    evaluate = [
-        (generate.Request(prompt, number), tokens)
-        for number, (p, e, s) in enumerate(task.trials)
-        for prompt, tokens in zip(
-            task.questions[p], task.articles[p].edits[e].answers[s], strict=True
-        )
-    ]
-    base = [
-        (generate.Request(prompt), tokens)
-        for prompts, article in zip(task.questions, task.articles, strict=True)
-        for prompt, tokens in zip(prompts, article.base_answers, strict=True)
-    ]
-    return propose, evaluate, base
 
 
 def arc(programs: Programs) -> dict[str, Any]:
@@ -159,7 +137,7 @@ def arc(programs: Programs) -> dict[str, Any]:
     for which in arc_phases.SETS:
         part: arc_task.Part = getattr(whole, which)
         texts = [
-            (generate.Request(prompt), tokens)
+            (side_by_side.Request(prompt), tokens)
             for prompt, own in zip(part.prompts, part.texts, strict=True)
             for tokens in own
         ]

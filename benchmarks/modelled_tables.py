@@ -11,6 +11,10 @@ from seal_jax.runtime import formatting
 
 PAGE = common.ROOT / "docs" / "engine.md"
 BEGIN, END = "<!-- modelled:begin -->\n", "<!-- modelled:end -->\n"
+PHASES = (
+    *("propose", "adapt", "evaluate", "imitate"),
+    *("heldout_propose", "heldout_adapt", "heldout_evaluate"),
+)
 TITLES = {"7b_qv": "7B, q and v", "7b_all": "7B, all seven", "1b_arc": "1B, few-shot"}
 
 
@@ -44,15 +48,22 @@ def markdown(result: Mapping[str, Any]) -> str:
         "| round | phase | modelled, s | floor, s | ratio |",
         "|---|---|---|---|---|",
     ]
-    for name, made in result["rounds"].items():
-        for phase, one in [*made["phases"].items(), ("**all**", made)]:
+    # A result that was written has its keys in alphabetical order.
+    for name in (name for name in TITLES if name in result["rounds"]):
+        made = result["rounds"][name]
+        rows = [
+            (phase, made["phases"][phase])
+            for phase in PHASES
+            if phase in made["phases"]
+        ]
+        for phase, one in [*rows, ("**all**", made)]:
             lines.append(
                 f"| {TITLES[name]} | {phase} | {one['modelled_seconds']:.1f} | "
                 f"{one['floor']:.1f} | {one['ratio']:.2f} |"
             )
     lines += ["", f"| ms | {' | '.join(roofline.CATEGORIES)} | all |"]
     lines.append("|---" * (2 + len(roofline.CATEGORIES)) + "|")
-    for name, made in result["programs"].items():
+    for name, made in sorted(result["programs"].items()):
         parts = [made["by_category"][part]["seconds"] for part in roofline.CATEGORIES]
         cells = " | ".join(f"{1e3 * part:.1f}" for part in (*parts, made["seconds"]))
         lines.append(f"| `{name}`, {made['per']} | {cells} |")

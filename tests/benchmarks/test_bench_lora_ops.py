@@ -5,6 +5,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -80,6 +81,13 @@ def test_ratios_above_one_are_in_favour(lora_ops):
     assert made["share_of_peak"] == 0.25
 
 
+def test_an_error_is_the_worst_of_all_arrays(lora_ops):
+    want = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([1.0, 0.0])}
+    got = {"a": jnp.array([3.0, 4.5]), "b": jnp.array([1.0, -0.3])}
+    assert lora_ops.worst_error(got, want) == pytest.approx(0.3)
+    assert lora_ops.worst_error(want, want) == 0.0
+
+
 def timings(lora_ops, **taken) -> dict:
     one = {name: lora_ops.figures(taken, name, work=1, peak=1.0) for name in taken}
     return {"timings": {"forward": one, "backward": one, "both": one}}
@@ -106,7 +114,7 @@ def test_what_is_written_is_what_auto_reads(lora_ops, tmp_path):
     fast = timings(lora_ops, gemm=[1.0], xla=[2.0], mosaic_gpu=[1.5])
     other = cases.Case("other", 64, 16, 24, 2, 3, 2, "float32")
     lora_ops.write_tuned(lora_ops.entries(SMALL, slow), path)
-    assert dispatch.choose(shape, "Some GPU", tmp_path)[0] == "xla"
+    assert dispatch.choose(shape, "Some GPU", tmp_path)[0] == "auto"
     # Measured again: the shape's rows are replaced, the other's are added.
     table._load.cache_clear()
     lora_ops.write_tuned(lora_ops.entries(SMALL, fast), path)
@@ -167,6 +175,7 @@ def test_a_real_run(lora_ops, capsys):
         assert set(timed) == {"gemm", "xla"}
         assert timed["xla"]["ratio_vs_xla"] == 1.0
         assert all(one["seconds"] > 0 for one in timed.values())
+    assert case["errors"] == {"xla": 0.0}
     # Named, it does not run here, and is never replaced by another.
     assert "it is for cuda only" in case["skipped"]["mosaic_gpu"]
     assert result["peak_flops_per_s"] > 0
@@ -177,7 +186,7 @@ def test_a_real_run(lora_ops, capsys):
     ("flags", "message"),
     [
         ("--cases=gpt", "--cases=gpt must be in one of qwen2.5-7b/q/packed"),
-        ("--quick --implementations=auto", "must be of reference, xla, mosaic_gpu"),
+        ("--quick --implementations=auto", "must be of reference, xla, dense, mosaic"),
     ],
 )
 def test_flags_that_cannot_be_are_refused(lora_ops, capsys, flags, message):
