@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seal_jax.models import decoder, lora
 from seal_jax.rounds.token_steps import Lines, Text
-from seal_jax.training import inner, sft_loss
+from seal_jax.training import imitate as imitation
+from seal_jax.training import inner
 from seal_jax.training.settings import ImitateConfig
 
 
@@ -161,7 +161,6 @@ def imitate(
     params: dict,
     rows: dict[str, Array],
     batches: Array,
-    rates: Array,
     key: Array,
     *,
     arch: decoder.Arch,
@@ -173,36 +172,27 @@ def imitate(
       params: the policy's parameters.
       rows: of the kept edits, the first of them those that count.
       batches: int32 `[steps, batch]`, of `draws.batches`.
-      rates: learning rate of each step.
       key: typed PRNG key of the adapter's init.
       arch: the decoder.
       cfg: hyper-parameters.
     """
-    optimizer = optax.chain(optax.clip_by_global_norm(cfg.clip), optax.scale_by_adam())
-    delta = lora.init(key, arch, targets=cfg.lora.targets, rank=cfg.lora.rank)
     total = jnp.sum(batches[:, 0] >= 0)
-    scale = cfg.lora.alpha / cfg.lora.rank
+    each = 1.0 / jnp.maximum(total, 1).astype(jnp.float32)
 
     def step(i: Array, carry: tuple) -> tuple:
-        delta, state, losses = carry
+        state, losses = carry
         taken = batches[i]
-        batch = jax.tree.map(lambda leaf: leaf[taken], rows)
+        micro = jax.tree.map(lambda leaf: leaf[taken], rows)
         there = (taken >= 0)[:, None]
-        batch["weights"] = jnp.where(there, batch["weights"], 0.0)
-        batch["segments"] = jnp.where(there, batch["segments"], -1)
+        micro["weights"] = jnp.where(there, micro["weights"], 0.0)
+        micro["segments"] = jnp.where(there, micro["segments"], -1)
+        batch = jax.tree.map(lambda leaf: leaf[None], micro)
+        state, loss = imitation.train_step(
+            params, state, batch, jnp.int32(1), each, arch=arch, cfg=cfg
+        )
+        return state, losses.at[i].set(loss)
 
-        def loss_fn(delta: lora.Tree) -> Array:
-            summed = sft_loss.sum_loss(
-                params, lora.scaled(delta, scale), batch, arch, frozen_head=True
-            )
-            return summed / jnp.sum(batch["weights"])
-
-        loss, grads = jax.value_and_grad(loss_fn)(delta)
-        updates, state = optimizer.update(grads, state, delta)
-        delta = jax.tree.map(lambda p, u: p - rates[i] * u, delta, updates)
-        return delta, state, losses.at[i].set(loss)
-
+    state = imitation.begin(key, arch=arch, cfg=cfg)
     losses = jnp.full(len(batches), jnp.nan)
-    carry = (delta, optimizer.init(delta), losses)
-    delta, _, losses = jax.lax.fori_loop(0, total, step, carry)
-    return lora.scaled(delta, scale), losses
+    (delta, _), losses = jax.lax.fori_loop(0, total, step, (state, losses))
+    return lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank), losses

@@ -60,9 +60,8 @@ class Inputs(NamedTuple):
     """What a round reads besides the policy; a leading axis more for many rounds.
 
     `seed` is the run's and `index` the round's, uint32 `[]`. `least_P`: right answers
-    over all seeds that an edit needs to be kept. `rates` and `imitate_rates`,
-    `[., steps]`: learning rates of adapters by their lines, and of imitation by the
-    number of edits kept.
+    over all seeds that an edit needs to be kept. `rates`, `[L, steps]`:
+    learning rates of adapters by the number of their lines.
     """
 
     seed: Any
@@ -71,7 +70,6 @@ class Inputs(NamedTuple):
     draws: Draws
     least_P: Any
     rates: Any
-    imitate_rates: Any
     words: Words
 
     @property
@@ -340,7 +338,6 @@ def imitate(
         state.params,
         jax.tree.map(lambda x: x[first], lines),
         inputs.draws.batches[count],
-        inputs.imitate_rates[count],
         folded(inputs.key, stage, inputs.index),
         arch=cfg.arch,
         cfg=cfg.imitate,

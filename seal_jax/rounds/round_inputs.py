@@ -15,10 +15,11 @@ from seal_jax.rounds import draws, token_forms, trials
 from seal_jax.rounds.on_device import Inputs, RoundConfig
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.token_forms import Sizes, Words
+from seal_jax.runtime import prng
 from seal_jax.tasks import knowledge
 from seal_jax.tasks.knowledge import Knowledge
 from seal_jax.tasks.passage import Passage
-from seal_jax.training import capacity, imitate
+from seal_jax.training import capacity
 
 
 def words(policy: policies.Policy) -> Words:
@@ -110,7 +111,7 @@ def inputs(
         for e in range(cfg.edits)
         for s in range(cfg.seeds)
     ]
-    key = policies.fold(jax.random.key(exp.seed), [stage], [index])[0]
+    key = prng.fold(jax.random.key(exp.seed), [stage], [index])[0]
     most = count * cfg.rule.k_best
     orders = draws.orders(exp.inner, seeds, lines=lines)
     batches = draws.batches(exp.imitate, jax.random.key_data(key).tolist(), most=most)
@@ -137,7 +138,6 @@ def inputs(
         draws=drawn,
         least_P=_least(exp, passages),
         rates=draws.rates(exp.inner, lines=lines),
-        imitate_rates=_imitate_rates(exp, batches),
         words=tables,
     )
 
@@ -151,16 +151,3 @@ def _least(exp: OverSeeds, passages: Sequence[Passage]) -> np.ndarray:
     # One more than there are: no edit is good enough.
     counts = [token_forms.needed(n, bound) if bound <= 1 else n + 1 for n in asked]
     return np.array(counts, np.int32)
-
-
-def _imitate_rates(exp: OverSeeds, batches: np.ndarray) -> np.ndarray:
-    """Learning rates of `imitate.train` for each number of edits, `[K + 1, steps]`."""
-    out = np.zeros(batches.shape[:2], np.float32)
-    for row, taken in zip(out, batches, strict=True):
-        steps = int((taken[:, 0] >= 0).sum())
-        if steps:
-            schedule = imitate.SCHEDULES[exp.imitate.schedule](
-                exp.imitate.learning_rate, steps
-            )
-            row[:steps] = schedule(np.arange(steps))
-    return out

@@ -1,5 +1,6 @@
 """Whole experiments: many seeds over a mesh, and a seed's ladder as the host has it."""
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -13,20 +14,20 @@ import pytest
 import tiny_model
 
 from seal_jax.generation import policies
-from seal_jax.rounds import loop, on_device, over_seeds
+from seal_jax.rounds import loop, over_seeds
 from seal_jax.tasks import knowledge
 
 pytestmark = pytest.mark.slow
 
 CHILD = """
-import dataclasses, json, sys
+import dataclasses, itertools, json, sys
 import jax, numpy as np
 import test_experiments as t
 from seal_jax.rounds import on_device, over_seeds
 from seal_jax.runtime import meshes
 
 exp, policy, task, train, heldout = t.opened(sys.argv[1], count=4)
-tables, cfg = over_seeds.prepare(exp, task, policy, [*sum(train, []), *heldout])
+tables, cfg = over_seeds.prepare(exp, task, policy, [*itertools.chain(*train), *heldout])
 plans = [
     over_seeds.plan_of(exp, i, train, heldout, task, tables, cfg) for i in range(4)
 ]
@@ -99,13 +100,15 @@ def test_a_seeds_ladder_is_that_of_the_host(path, tmp_path):
     exp, policy, task, train, heldout = opened(path, count=2)
     own, rounds = exp.at(1), exp.scale.rounds
     items, held = train[rounds:], heldout[exp.scale.heldout_passages :]
-    tables, cfg = over_seeds.prepare(exp, task, policy, [*sum(train, []), *heldout])
+    tables, cfg = over_seeds.prepare(
+        exp, task, policy, [*itertools.chain(*train), *heldout]
+    )
     plan = over_seeds.plan_of(exp, 1, train, heldout, task, tables, cfg)
     outcome = over_seeds.call(exp, policy, [plan], cfg, mesh=None)
     told = over_seeds.one_seed(own, plan, outcome, 0)
 
-        **(vars(policy) | {"params": jax.tree.map(jnp.copy, policy.params)})
-    )
+    copied = jax.tree.map(jnp.copy, policy.params)
+    base = dataclasses.replace(policy, params=copied)
     passages = [*itertools.chain(*items), *held]
     with device_round.hosted(own, policy, passages, tmp_path) as run:
         summary = loop.walk(run, base, items, held, tmp_path)
