@@ -3,6 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from seal_jax.analysis import stats
 
@@ -100,3 +101,14 @@ def test_an_interval_of_many_items_takes_little_memory():
     tracemalloc.stop()
     # All places at once are 64 MB, and as many bytes of what is there.
     assert peak < 32e6
+
+
+def test_students_interval_is_scipys():
+    values = [0.1, 0.3, None, 0.2, -0.1]
+    measured = [v for v in values if v is not None]
+    want = scipy_stats.t.interval(
+        0.95, 3, loc=np.mean(measured), scale=scipy_stats.sem(measured)
+    )
+    assert stats.student(values) == pytest.approx(want)
+    assert stats.student([0.1, None]) == (None, None)
+    assert stats.student([0.5, 0.5]) == (0.5, 0.5)
