@@ -95,18 +95,16 @@ def test_a_packed_step_does_what_it_must(flop, arch, count):
 def test_reading_prompts_does_what_it_must(flop, arch, count):
     rows, width = 3, 8
 
-    def read(params, delta, tokens_BT, length_B):
-        hidden_BD, cache = kv_cache.read(params, delta, arch, tokens_BT, length_B)
-        return decoder.logits(params, arch, hidden_BD), cache
+    def read(params, delta, tokens_PT, start_PT):
+        hidden_PTD, cache = kv_cache.read(params, delta, arch, tokens_PT, start_PT)
+        return decoder.logits(params, arch, hidden_PTD[:, -1]), cache
 
     params = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), arch))
     delta = jax.eval_shape(
         lambda: lora.init(jax.random.key(0), arch, targets=TARGETS, rank=4)
     )
     tokens = jax.ShapeDtypeStruct((rows, width), jnp.int32)
-    counted = count(
-        read, params, delta, tokens, jax.ShapeDtypeStruct((rows,), jnp.int32)
-    )
+    counted = count(read, params, delta, tokens, tokens)
     want = flop.reading(
         arch,
         tokens=rows * width,
