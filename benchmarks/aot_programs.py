@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ import aot_training
 import common
 import hlo_cost
 import jax
+import pretend_h200
 import roofline
 from aot_common import Program, arch_of
 from jax.experimental import topologies
@@ -39,9 +39,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from seal_jax.models import decoder
 
 AOT = common.ROOT / "tests" / "aot"
-sys.path.append(str(AOT))
-import pretend_h200  # noqa: E402
-
 TARGET = AOT / "h200.txtpb"
 # Layers of what is compiled. Every layer adds the same: of the packed step at 7B what
 # follows from 2 and 4 layers is, of 28, the FLOP, the temporaries and the memory to the

@@ -217,7 +217,8 @@ def make_optimizer(cfg: PretrainConfig) -> optax.GradientTransformation:
     """
     matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=0, output_axis=1)
 
-    def of_layers(params: dict) -> dict:
+    # Any: optax's type of this argument has no room for a function of trees.
+    def of_layers(params: Any) -> Any:
         def kind(path: tuple, leaf: Any) -> Any:
             in_a_layer = path[0].key.startswith("layers_")
             return matrix if in_a_layer and leaf.ndim == 2 else None

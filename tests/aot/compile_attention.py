@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path.append(os.path.join(os.path.dirname(__file__), "../../benchmarks"))
 
 import hlo_scores
 import jax

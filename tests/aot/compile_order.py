@@ -19,8 +19,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
 os.environ["TPU_ACCELERATOR_TYPE"] = "v5litepod-4"
-HERE = pathlib.Path(__file__).parent
-sys.path.append(str(HERE.parents[1] / "benchmarks"))
+sys.path.append(os.path.join(os.path.dirname(__file__), "../../benchmarks"))
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +31,7 @@ from seal_jax.models import decoder, lora
 from seal_jax.training import finetune, inner, packed, sft_rows
 from seal_jax.training.settings import PlanConfig
 
+HERE = pathlib.Path(__file__).parent
 ARCH = decoder.Arch("llama", 512, 128, 2, 4, 2, 32, 256, 256, dtype="bfloat16")
 TARGETS = ("q_proj", "down_proj")
 SIZES = PlanConfig(tile=8, row_tokens=128, step_tokens=256, slots=6, active=4)
@@ -56,7 +56,8 @@ def programs() -> Iterator[tuple[str, Callable, tuple]]:
     params = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), ARCH))
     rows = sft_rows.lay([], [], shape=(2, 128), eos=0)
     rows = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, rows))
-    total = jax.eval_shape(lambda: (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
+    zeros = jax.eval_shape(lambda: jax.tree.map(jnp.zeros_like, params))
+    total = jax.ShapeDtypeStruct((), jnp.float32), zeros
     accumulate = functools.partial(finetune._accumulate, arch=ARCH, mesh=None)
     yield "full", accumulate, (params, total, rows)
     delta = jax.eval_shape(

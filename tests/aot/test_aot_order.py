@@ -23,4 +23,4 @@ def test_no_program_has_a_scatter_without_an_order(target, root):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert found == dict.fromkeys(PROGRAMS, [])
+    assert found == {name: [] for name in PROGRAMS}

@@ -1,5 +1,7 @@
 """The low-rank matmul against autodiff of the plain formula, in float64."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import lora_oracle as oracle
@@ -266,3 +268,21 @@ def test_a_sum_of_tiles_is_the_same_on_every_platform(broken):
     sound = [s for s in range(S) if not (broken and s == 2)]
     np.testing.assert_allclose(got[sound], want[sound], rtol=1e-6, atol=1e-6)
     assert np.isnan(got[2]).all() == np.isnan(want[2]).any() == broken
+
+
+@pytest.mark.parametrize("held", [1, 300, 2**28])
+def test_adapters_are_gathered_for_a_part_of_the_tiles_at_a_time(held, monkeypatch):
+    x, w, a, b, weights = oracle.drawn(
+        4, (48, D), (D, F), (S, R, D), (S, R, F), (48, F)
+    )
+    slots = jnp.array([0, 2, -1, 1, S, 4, 2, 0, 3, 4, 1, 1], jnp.int32)
+    run = oracle.value_and_grads(api.lora_matmul_packed, weights)
+    want = run(x, w, a, b, slots)
+    monkeypatch.setattr(xla, "HELD", held)
+    each = 4 * R * (D + F)
+    parts = xla._parts(a, b, slots, x.dtype)
+    assert 12 % parts == 0 and (parts == 12 or 12 // parts * each <= held)
+    oracle.assert_near(run(x, w, a, b, slots), want)
+    program = jax.jit(lambda *args: xla.forward(*args)[0]).lower(x, w, a, b, slots)
+    shapes = re.findall(r"f32\[(\d+),\d+,\d+\]", program.compile().as_text())
+    assert max(map(int, shapes)) <= max(12 // parts, S) or parts == 1

@@ -64,6 +64,7 @@ JAX_FREE = (
     "rounds.settings",
     "rounds.token_forms",
     "rounds.unit_key",
+    "runtime.ahead",
     "runtime.command_line",
     "runtime.config_file",
     "runtime.config_rules",
