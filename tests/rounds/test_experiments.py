@@ -27,8 +27,8 @@ from seal_jax.rounds import on_device, over_seeds
 from seal_jax.runtime import meshes
 
 exp, policy, task, train, heldout = t.opened(sys.argv[1], count=4)
-items = [*itertools.chain(*train), *heldout]
-tables, cfg = over_seeds.prepare(exp, task, policy, items)
+passages = [*itertools.chain(*train), *heldout]
+tables, cfg = over_seeds.prepare(exp, task, policy, passages)
 plans = [
     over_seeds.plan_of(exp, i, train, heldout, task, tables, cfg) for i in range(4)
 ]
