@@ -119,7 +119,8 @@ def choose(
         memory = measure(arch, cfg, mesh)
         if max(memory.total, answering(memory, shards)) <= limit:
             return cfg, memory
-        smaller = _shrunk(cfg, wanted, memory, limit, shards)
+        costs = _costs(arch, cfg, wanted, memory, mesh)
+        smaller = _shrunk(cfg, wanted, memory, costs, limit, shards)
         if smaller is not None:
             memory = measure(arch, smaller, mesh)
             if max(memory.total, answering(memory, shards)) <= limit:
@@ -134,7 +135,7 @@ def choose(
                     f"{formatting.size(limit)} can be used; lower inner.pool, or "
                     "spread the base over devices with mesh.model"
                 )
-            raise ValueError(_advice(cfg, wanted, memory, limit, least))
+            raise ValueError(_advice(cfg, wanted, memory, costs, limit, least))
         first = max(least, first // 2 // row * row)
 
 
@@ -180,20 +181,51 @@ def build(wanted: InnerSizes, *, step_tokens: int, adapters: int) -> inner.Engin
     )
 
 
-def _per_adapter(cfg: inner.EngineConfig, memory: Memory) -> tuple[float, float]:
-    return memory.slots / cfg.plan.slots, memory.pool / cfg.pool
+class _Costs(NamedTuple):
+    """Bytes that do not depend on slots and results, and those of one of each."""
+
+    fixed: float
+    slot: float
+    result: float
+
+
+def _costs(
+    arch: decoder.Arch,
+    cfg: inner.EngineConfig,
+    wanted: InnerSizes,
+    memory: Memory,
+    mesh: Mesh | None,
+) -> _Costs:
+    """What the program costs by its sizes, from it and one of about half its slots.
+
+    Temporaries grow with the slots too: the optimizer passes over all of them.
+    """
+    sizes, slots = cfg.plan, max(1, cfg.plan.slots // 2)
+    if wanted.active:
+        slots = max(slots, sizes.active)
+    growth = 0.0
+    if slots < sizes.slots:
+        half = dataclasses.replace(sizes, slots=slots, active=min(sizes.active, slots))
+        other = measure(arch, dataclasses.replace(cfg, plan=half), mesh).other
+        growth = max(0.0, (memory.other - other) / (sizes.slots - slots))
+    return _Costs(
+        fixed=memory.base + memory.frozen + memory.other - growth * sizes.slots,
+        slot=memory.slots / sizes.slots + growth,
+        result=memory.pool / cfg.pool,
+    )
 
 
 def _shrunk(
     cfg: inner.EngineConfig,
     wanted: InnerSizes,
     memory: Memory,
+    costs: _Costs,
     limit: int,
     shards: int,
 ) -> inner.EngineConfig | None:
     """`cfg` with a smaller pool, then fewer slots, as far as the config leaves open."""
-    per_slot, per_result = _per_adapter(cfg, memory)
-    room = limit - memory.base - memory.other - memory.frozen
+    fixed, per_slot, per_result = costs
+    room = limit - fixed
     sizes = cfg.plan
     slots, pool = sizes.slots, cfg.pool
     pool_most = pool
@@ -216,11 +248,12 @@ def _advice(
     cfg: inner.EngineConfig,
     wanted: InnerSizes,
     memory: Memory,
+    costs: _Costs,
     limit: int,
     least: int,
 ) -> str:
-    per_slot, per_result = _per_adapter(cfg, memory)
-    room = limit - memory.base - memory.other - memory.frozen
+    fixed, per_slot, per_result = costs
+    room = limit - fixed
     fits = int((room - cfg.pool * per_result) // per_slot)
     together = int(room // (per_slot + per_result))
     have = (

@@ -362,8 +362,8 @@ def test_the_stacks_are_a_part_of_the_memory():
     assert memory.other > 0
     assert "frozen stacks" in memory.line()
     assert "frozen" not in memory._replace(frozen=0).line()
-    twice = 2 * (memory.base + memory.frozen)
-    assert capacity.answering(memory, 1) == twice + memory.pool
+    held = memory.base + 2 * memory.frozen
+    assert capacity.answering(memory, 1) == held + memory.pool
 
 
 def test_sizes_are_chosen_for_what_is_asked(monkeypatch):
@@ -374,14 +374,14 @@ def test_sizes_are_chosen_for_what_is_asked(monkeypatch):
     wanted = config_rules.build(PassageRounds, values).inner
     options = EngineOptions(6, 9, orthogonal=0.5, divergence=True)
     pick = functools.partial(capacity.choose, ARCH, wanted, adapters=4)
-    plain, _ = pick(limit=310)
-    cfg, _ = pick(limit=310, options=options)
+    plain, _ = pick(limit=210)
+    cfg, _ = pick(limit=210, options=options)
     # A row for the line, and one for the text beside it.
     assert (plain.plan.step_tokens, cfg.plan.step_tokens) == (4096, 8192)
     changes = dataclasses.asdict(options)
     assert dataclasses.replace(plain, **changes, plan=cfg.plan) == cfg
-    with pytest.raises(ValueError, match="base and the frozen stacks twice"):
-        pick(limit=309, options=options)
+    with pytest.raises(ValueError, match="the base, the frozen stacks twice and the"):
+        pick(limit=209, options=options)
 
 
 # A mesh
@@ -412,4 +412,5 @@ def test_devices_that_share_the_jobs_train_what_one_does(root, child_env, tmp_pa
     found, (_, _, trained) = np.load(file), whole_run()
     assert found["tokens"] == trained.tokens
     for i, leaf in enumerate(jax.tree.leaves(trained.adapters)):
-        np.testing.assert_allclose(found[f"arr_{i}"], leaf, atol=2e-4)
+        # Both shards' pools, of which the first rows are the jobs'.
+        np.testing.assert_allclose(found[f"arr_{i}"][: len(leaf)], leaf, atol=2e-4)

@@ -81,7 +81,7 @@ def backward(
 
 
 # Bytes of gathered adapters held at a time in a forward pass. To read 10,000 tokens of
-# prompts in tiles of 8, each with an adapter of rank 128 and 8192 wide, would take 20 GB.
+# prompts in tiles of 8, each with an adapter of rank 128 and 8192 wide, takes 20 GB.
 HELD = 2**28
 
 
