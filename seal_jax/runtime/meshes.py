@@ -98,11 +98,11 @@ def put_shards(parts: Mapping[int, Any], mesh: Mesh | None) -> Any:
     def place(*leaves: np.ndarray) -> jax.Array:
         of_shard, length = dict(zip(parts, leaves, strict=True)), len(leaves[0])
         shape = (length * shards(mesh), *leaves[0].shape[1:])
-        return jax.make_array_from_callback(
-            shape,
-            batch_sharding(mesh),
-            lambda at: of_shard[(at[0].start or 0) // length],
-        )
+
+        def piece(at: Any) -> np.ndarray:
+            return of_shard[(at[0].start or 0) // length]
+
+        return jax.make_array_from_callback(shape, batch_sharding(mesh), piece)
 
     return jax.tree.map(place, *parts.values())
 
