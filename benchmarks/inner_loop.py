@@ -27,6 +27,8 @@ distances. What takes long is measured in part:
 
 Every program is compiled before the clock starts, by the same engine on one line of
 each class. Engines take turns (PEFT comes last), and medians over `--repeats` count.
+With `--against REV` the packed engine also takes turns with that of another revision
+(`against.py`).
 """
 
 import argparse
@@ -36,10 +38,12 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import against
 import common
 import engines
 import jax
@@ -312,6 +316,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of those that go one by one",
     )
     add("--engines", default=",".join(BASELINES), help="beside packed")
+    add("--against", help="a revision whose packed engine takes turns with this one")
     add("--torch-python", help="runs PEFT; default $SEAL_TORCH_PYTHON, else none")
     add("--peft", default=",".join(PEFT), help="which of them, with --torch-python")
     add(
@@ -349,7 +354,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="rectangular waves measured, at most",
     )
     common.add_out(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.flags = sys.argv[1:] if argv is None else list(argv)
+    return args
 
 
 def check(args: argparse.Namespace) -> None:
@@ -362,6 +369,8 @@ def check(args: argparse.Namespace) -> None:
         listed = getattr(args, flag)
         if not set(filter(None, listed.split(","))) <= set(known):
             raise ValueError(f"--{flag}={listed} must be of {', '.join(known)}")
+    if args.against:
+        against.check(args.against)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -382,12 +391,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     python = args.torch_python or os.environ.get("SEAL_TORCH_PYTHON")
     for name in filter(None, args.peft.split(",")) if python else ():
         measured[name] = peft(str(python), PEFT[name], sizes, args)
+    other = {}
+    if args.against:
+        turns = against.compare(args.flags, args.against, repeats=args.repeats)
+        other = {"ratio_vs_revision": turns["ratio"], "against": turns}
     device = jax.devices()[0]
     given = ("shape", "dtype", "kernel", "wave", "scale", "longest", "repeats")
     return {
         "benchmark": "inner_loop",
         **measured[PACKED],
         **ratios(measured),
+        **other,
         "compared_by": {n: compared_by(n) for n in measured if n != PACKED},
         "engines": measured,
         **dataclasses.asdict(sizes),
@@ -411,6 +425,11 @@ def table(result: Mapping[str, Any]) -> str:
         cells += ["" if mfu is None else f"{mfu:.1%}"]
         cells += ["" if ratio is None else f"{ratio:.2f}"]
         lines.append(form.format(*cells))
+    if turns := result.get("against"):
+        lines.append(
+            f"{turns['ratio']:.2f} times as fast as {turns['revision'][:12]} "
+            f"({turns['least']:.2f} to {turns['most']:.2f}, {len(turns['ours'])} turns)"
+        )
     return "\n".join(lines)
 
 

@@ -354,3 +354,63 @@ def test_bad_flags_of_scaling(scaling, capsys):
     argv = ["--shape=tiny", "--lines=0"]
     assert command_ends.status(scaling.main, argv) == 2
     assert "--lines=0 must be at least 1" in capsys.readouterr().err
+
+
+# Against another revision
+
+
+@pytest.fixture(scope="module")
+def against(load):
+    return load("against")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("--shape tiny --against HEAD", "--shape tiny"),
+        ("--against=HEAD --rank=4 --out", "--rank=4"),
+        ("--out x.json --epochs 1 --repeats 2", "--epochs 1"),
+        ("--engines= --peft= --torch-python p --tile 8", "--tile 8"),
+    ],
+)
+def test_both_revisions_get_the_flags_of_the_work(against, given, kept):
+    assert against.shared_flags(given.split()) == kept.split()
+
+
+def test_a_revision_takes_turns_with_this_tree(against, monkeypatch):
+    seen, rates = [], iter([9, 9, 30, 10, 20, 10, 40, 16])
+
+    def once(tree, flags, cache):
+        seen.append((tree, (tree / "benchmarks" / "inner_loop.py").is_file(), flags))
+        return {"tokens_per_s": next(rates)}
+
+    monkeypatch.setattr(against, "once", once)
+    got = against.compare(["--rank=4", "--against", "HEAD"], "HEAD", repeats=3)
+    assert (got["ours"], got["theirs"]) == ([30, 20, 40], [10, 10, 16])
+    assert (got["ratio"], got["least"], got["most"]) == (2.5, 2.0, 3.0)
+    assert len(got["revision"]) == 40
+    trees = [tree for tree, _, _ in seen]
+    assert trees[::2] == [against.common.ROOT] * 4 and len({*trees}) == 2
+    assert all(found and flags == ["--rank=4"] for _, found, flags in seen)
+    assert not trees[1].exists()
+
+
+def test_a_revision_that_is_none_is_refused_in_one_line(inner_loop, capsys):
+    flags = [*TINY.split(), "--adapters=1", "--engines=", "--against=no-such-revision"]
+    assert command_ends.status(inner_loop.main, flags) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: --against=no-such-revision must be a revision")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_this_tree_is_as_fast_as_itself(against):
+    flags = [
+        "--shape=tiny",
+        "--rank=4",
+        "--epochs=1",
+        "--row-tokens=32",
+        "--adapters=2",
+    ]
+    got = against.compare([*flags, "--longest=20"], "HEAD", repeats=1)
+    assert got["ratio"] > 0 and min(got["ours"] + got["theirs"]) > 0
