@@ -112,7 +112,7 @@ def _finish(slots: inner.Slot, arch: decoder.Arch, cfg: inner.EngineConfig):
     for leaf in jax.tree.leaves(adapters):
         finite_A &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
     loss_A = slots.loss_sum / jnp.maximum(slots.adam.count, 1)
-    adapters = jax.tree.map(lambda x: x.swapaxes(0, 1).astype(arch.dtype), adapters)
+    adapters = jax.tree.map(lambda x: x.astype(arch.dtype), adapters)
     return adapters, loss_A, finite_A
 
 

@@ -60,10 +60,14 @@ def run_round(
     *,
     warm_up: bool = False,
 ) -> Outcome:
-    """Runs a round; to warm up, with empty texts and one step of each adapter."""
+    """Runs a round; to warm up, with empty answers and one step of each adapter.
+
+    Proposals are whole then too: the last of them move to fewer rows, and when they do
+    decides which programs there are.
+    """
     clock, trained, answered = Clock(), [], []
     with clock("propose"):
-        proposed = propose(policy, task, warm_up=warm_up)
+        proposed = propose(policy, task)
     for first in range(0, len(task.trials), cfg.pool):
         chunk = task.trials[first : first + cfg.pool]
         with clock("adapt"):
@@ -124,16 +128,14 @@ def write(
     )
 
 
-def propose(
-    policy: policies.Policy, task: round_task.Task, *, warm_up: bool
-) -> generate.Generated:
+def propose(policy: policies.Policy, task: round_task.Task) -> generate.Generated:
     """A text for every edit, by article."""
     asked = [
         (generate.Request(prompt), edit.tokens)
         for prompt, article in zip(task.prompts, task.articles, strict=True)
         for edit in article.edits
     ]
-    return write(policy, None, asked, task.exp.propose, warm_up=warm_up)
+    return write(policy, None, asked, task.exp.propose, warm_up=False)
 
 
 def adapt(

@@ -43,7 +43,12 @@ def continued(
       cfg: how to decode.
     """
     each = keys_BE.shape[1]
-    hidden_BD, cache = kv_cache.read(params, delta, arch, prompts_BT, size_B)
+    # One prompt to a row; behind it there is none.
+    is_token_BT = jnp.arange(prompts_BT.shape[1])[None, :] < size_B[:, None]
+    start_BT = jnp.where(is_token_BT, 0, -1)
+    hidden_BTD, cache = kv_cache.read(params, delta, arch, prompts_BT, start_BT)
+    last_B = jnp.maximum(size_B - 1, 0)
+    hidden_BD = hidden_BTD[jnp.arange(len(last_B)), last_B]
     logits_BV = decoder.logits(params, arch, hidden_BD)
 
     def room(leaf: Array) -> Array:

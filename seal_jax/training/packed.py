@@ -93,10 +93,7 @@ def loss(
     needed_M = step.weights != 0
     ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, step.targets, needed_M)
     owner_M = jnp.repeat(step.tiles, cfg.plan.tile, total_repeat_length=len(ce_M))
-    own_KM = jnp.arange(cfg.plan.active)[:, None] == owner_M[None, :]
-    # Sums have a fixed order; a scatter-add has none on a GPU.
-    weighted_1M = jnp.expand_dims(ce_M * step.weights, 0)
-    loss_K = jnp.where(own_KM, weighted_1M, 0).sum(1)
+    loss_K = _sums(ce_M * step.weights, owner_M, cfg.plan.active)
     whole = loss_K.sum()
     if cfg.divergence:
         base_MD = jax.lax.stop_gradient(hidden(None))
@@ -105,6 +102,23 @@ def loss(
     if cfg.orthogonal and frozen is not None:
         whole += cfg.orthogonal * inner.overlap(frozen, adapters)
     return whole, loss_K
+
+
+def _sums(values_M: Array, owner_M: Array, count: int) -> Array:
+    """The sum of each owner's values, `[K]`; what belongs to none is left out.
+
+    One after the other on a CPU, so that no sum depends on where its values lie. A
+    GPU's scatter would add them as they come: there the order is that of all positions.
+    """
+
+    def scattered(values_M: Array, owner_M: Array) -> Array:
+        return jax.ops.segment_sum(values_M, owner_M, count + 1)[:-1]
+
+    def masked(values_M: Array, owner_M: Array) -> Array:
+        own_KM = jnp.arange(count)[:, None] == owner_M[None, :]
+        return jnp.where(own_KM, values_M[None, :], 0).sum(1)
+
+    return jax.lax.platform_dependent(values_M, owner_M, cpu=scattered, default=masked)
 
 
 def step_all(

@@ -172,14 +172,14 @@ def test_a_weakened_block_shrinks_with_its_scale_and_a_rejected_one_is_gone():
     got = continual_stack.weakened(ones, jnp.array([1.0, 0.25, 0.0]))["layers_0"][
         "q_proj"
     ]
-    assert got["a"][0, :, 0, 0].tolist() == [1.0, 1.0, 0.0]
-    assert got["b"][0, :, 0, 0].tolist() == [1.0, 0.25, 0.0]
+    assert got["a"][:, 0, 0].tolist() == [1.0, 1.0, 0.0]
+    assert got["b"][:, 0, 0].tolist() == [1.0, 0.25, 0.0]
 
 
 def test_kept_blocks_become_adapters_in_order_and_the_base_is_last():
     stack = {"layers_0": {"q_proj": {"a": jnp.arange(2.0 * 6 * 3).reshape(2, 6, 3)}}}
     got = continual_stack.kept_apart(stack, rank=2)["layers_0"]["q_proj"]["a"]
-    assert got.shape == (1, 2 * 3 + 1, 2, 3)
+    assert got.shape == (2 * 3 + 1, 2, 3)
     for s in range(2):
         for j in range(3):
             block = stack["layers_0"]["q_proj"]["a"][s, 2 * j : 2 * j + 2]

@@ -61,7 +61,7 @@ def _sharded(folder: pathlib.Path) -> None:
 
 
 def _open_model(folder: pathlib.Path) -> None:
-    source = ModelSource(str(folder), False, "float32", "auto")
+    source = ModelSource(str(folder), False, "float32", "auto", "auto")
     policy = policies.load(source, policies.describe(source), seed=0)
     assert all(0 <= i < policy.arch.vocab for i in policy.encode("Orsel mill."))
 

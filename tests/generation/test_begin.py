@@ -263,7 +263,7 @@ def test_a_whole_model_that_begins_its_texts(tmp_path):
     params = decoder.init_params(jax.random.key(0), arch)
     params = jax.tree.map(lambda leaf: leaf * 12 if leaf.ndim > 1 else leaf, params)
     pretrain.export(tmp_path / "model", arch, params, tokenizer)
-    source = ModelSource(str(tmp_path / "model"), False, "float32", "auto")
+    source = ModelSource(str(tmp_path / "model"), False, "float32", "auto", "auto")
     policy = policies.load(source, policies.describe(source), seed=0)
     assert policy.begin == (bos,)
     decoding = Decoding("plain", 0.0, 1.0, 0, 1, 6, 32, 4)

@@ -1,6 +1,7 @@
 """What the low-rank matmul may cost, read off its jaxpr, and the cases it is for."""
 
 import collections
+import functools
 import math
 
 import jax
@@ -121,9 +122,9 @@ def test_vmap_leaves_the_base_alone():
     assert dense_findings(api.lora_matmul) == set()
 
 
-@pytest.mark.parametrize("implementation", ["auto", "xla"])
-def test_packed_costs_its_tiles(implementation):
-    op = lambda *args: api.lora_matmul_packed(*args, implementation=implementation)
+def test_packed_costs_its_tiles():
+    # "auto" holds what each platform would run, and so more than one of them.
+    op = lambda *args: api.lora_matmul_packed(*args, implementation="xla")
     assert packed_findings(op) == set()
 
 
@@ -185,11 +186,15 @@ def test_matmuls_are_those_of_the_case_and_no_more(dtype):
     # Forward and backward: nothing is computed twice, no dW, no product of all pairs.
     case = cases.Case("small", M=G * TILE, D=D, F=F, R=R, S=S, tile=TILE, dtype=dtype)
     operands = jax.eval_shape(lambda: cases.operands(case, jax.random.key(0)))
-    forward = jax.make_jaxpr(api.lora_matmul_packed)(*operands)
+    op = functools.partial(api.lora_matmul_packed, implementation="xla")
+    forward = jax.make_jaxpr(op)(*operands)
     assert sum(cost for *_, cost in dots(forward.jaxpr)) == case.forward_flops()
-    both = jax.make_jaxpr(passes(api.lora_matmul_packed))(*operands)
+    both = jax.make_jaxpr(passes(op))(*operands)
     want = case.forward_flops() + case.backward_flops()
-    assert sum(cost for *_, cost in dots(both.jaxpr)) == want
+    # But for the tiles' sum, a matmul with zeros and ones where a scatter has no order.
+    sums = [cost for lhs, _, _, cost in dots(both.jaxpr) if lhs.shape == (S, G)]
+    assert len(sums) == 2
+    assert sum(cost for *_, cost in dots(both.jaxpr)) - sum(sums) == want
 
 
 @pytest.mark.parametrize("name", cases.CASES)

@@ -125,13 +125,13 @@ def test_a_file_of_self_edits_must_stay_as_it_was(model_path, tmp_path):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("", ModelSource("m", True, "float32", "xla")),
-        ("w", ModelSource("w", False, "float32", "xla")),
+        ("", ModelSource("m", True, "float32", "xla", "auto")),
+        ("w", ModelSource("w", False, "float32", "xla", "auto")),
     ],
 )
 def test_the_writer_is_the_model_or_another(path, source):
     exp = test_pooled.experiment("m", writer__path=path)
-    model = ModelSource("m", True, "float32", "xla")
+    model = ModelSource("m", True, "float32", "xla", "auto")
     exp = dataclasses.replace(exp, model=model)
     assert pooled_steps.writer_source(exp) == source
 

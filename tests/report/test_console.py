@@ -220,7 +220,7 @@ def test_the_text_of_a_continual_run(tmp_path, capsys):
     for row in (
         scores,
         "replay 2 6 12,345 77 1.5 75.0 % 0.812",
-        "replay - merge final 2 +0.125 0.050 -",
+        "replay - merge final 2 +0.125 0.050 - +0.030 to +0.220",
         # 0.75 of 0.6; 0.525 of 0.45; 0.375 of 0.45.
         "merge +0.150 +0.075 -0.075",
     ):

@@ -39,7 +39,7 @@ def calls(monkeypatch):
     def train(params, jobs, keys_A, **kwargs):
         calls.append((jobs, keys_A, kwargs))
         totals = np.array([job.total for job in jobs] + [0])
-        tree = {"x": jnp.asarray(totals[None])}
+        tree = {"x": jnp.asarray(totals)}
         return packed.TrainedAdapters(tree, totals * 1.0, totals > 0, 10, 20, 5, 5)
 
     monkeypatch.setattr(packed, "train", train)
@@ -72,7 +72,7 @@ def test_jobs_are_cut_in_their_order_and_draw_with_their_own_keys(calls):
     drawn = [key for _, keys_A, _ in calls for key in keys_A]
     assert all(a == b for a, b in zip(alone, drawn, strict=True))
     # No rows to spare.
-    assert [pool.adapters["x"].tolist() for pool in held] == [[[1, 2]], [[3, 4]], [[5]]]
+    assert [pool.adapters["x"].tolist() for pool in held] == [[1, 2], [3, 4], [5]]
     assert said == ["p: 2 adapters", "p: 2 adapters", "p: 1 adapters"]
     assert logged == [{"mfu": 1.0}] * 3
 

@@ -21,7 +21,8 @@ N, WIDTH = 16, 14
 
 @pytest.fixture(scope="module")
 def policy():
-    return policies.describe(ModelSource("embedded:tiny", False, "float32", "auto"))
+    source = ModelSource("embedded:tiny", False, "float32", "auto", "auto")
+    return policies.describe(source)
 
 
 @pytest.fixture(scope="module")

@@ -129,29 +129,33 @@ def test_the_cuts_of_a_real_model():
         return {"/".join(k.key for k in path): s.spec for path, s in flat}
 
     cut = specs(2, 4)
+    layer = {
+        "input_norm/scale": P(None),
+        "post_norm/scale": P(None),
+        "q_proj/kernel": P(None, "model"),
+        "q_proj/bias": P("model"),
+        "k_proj/kernel": P(None, "model"),
+        "k_proj/bias": P("model"),
+        "v_proj/kernel": P(None, "model"),
+        "v_proj/bias": P("model"),
+        "o_proj/kernel": P("model", None),
+        "gate_proj/kernel": P(None, "model"),
+        "up_proj/kernel": P(None, "model"),
+        "down_proj/kernel": P("model", None),
+    }
+    layers = [f"layers_{i}" for i in range(cfg.layers)]
     assert cut == {
         "embed": P("model", None),
         "lm_head": P(None, "model"),
         "final_norm/scale": P(None),
-        "layers/input_norm/scale": P(None, None),
-        "layers/post_norm/scale": P(None, None),
-        "layers/q_proj/kernel": P(None, None, "model"),
-        "layers/q_proj/bias": P(None, "model"),
-        "layers/k_proj/kernel": P(None, None, "model"),
-        "layers/k_proj/bias": P(None, "model"),
-        "layers/v_proj/kernel": P(None, None, "model"),
-        "layers/v_proj/bias": P(None, "model"),
-        "layers/o_proj/kernel": P(None, "model", None),
-        "layers/gate_proj/kernel": P(None, None, "model"),
-        "layers/up_proj/kernel": P(None, None, "model"),
-        "layers/down_proj/kernel": P(None, "model", None),
+        **{f"{name}/{stem}": spec for name in layers for stem, spec in layer.items()},
     }
     # 28 heads and 4 key/value heads do not divide by 8: those linears stay whole.
     eight = specs(1, 8)
     whole = {k for k in cut if cut[k] != eight[k]}
     stems = ("q_proj/kernel", "q_proj/bias", "k_proj/kernel", "k_proj/bias")
     stems += ("v_proj/kernel", "v_proj/bias", "o_proj/kernel")
-    assert whole == {f"layers/{stem}" for stem in stems}
+    assert whole == {f"{name}/{stem}" for name in layers for stem in stems}
     assert all(set(eight[k]) == {None} for k in whole)
 
 
