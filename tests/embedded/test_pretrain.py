@@ -202,17 +202,23 @@ def test_a_stopped_run_continues_to_the_same_bits(tmp_path, monkeypatch):
 
 def test_the_initial_heads_look_one_and_two_tokens_back_and_match(tokenizer):
     arch = pretrain.architecture(SMALL, len(tokenizer))
-    params = pretrain.init_params(0, arch)
     # A value that followed a name's verb is favoured when the name and verb return.
     text = "Ada Quill plays violin. Boris Fenn plays cello. Ada Quill plays"
     ids = jnp.array([hf.encode(tokenizer, text)])
     positions = jnp.arange(ids.shape[1])[None]
     ranges = key_ranges.causal(jnp.ones(ids.shape, bool))
-    flax_model = decoder.Decoder(arch)
-    hidden, _ = flax_model.apply({"params": params}, ids, positions, ranges)
-    logits = flax_model.apply({"params": params}, hidden, method="unembed")[0, -1]
     vocab = tokenizer.get_vocab()
-    assert logits[vocab["violin"]] > logits[vocab["cello"]]
+
+    @jax.jit
+    def margin(params):
+        hidden, _ = decoder.hidden(params, None, arch, ids, positions, ranges)
+        logits_V = decoder.logits(params, arch, hidden)[0, -1]
+        return logits_V[vocab["violin"]] - logits_V[vocab["cello"]]
+
+    # The rest is drawn and speaks as well: one draw's margin is by chance.
+    margins = [float(margin(pretrain.init_params(seed, arch))) for seed in range(20)]
+    error = np.std(margins, ddof=1) / len(margins) ** 0.5
+    assert np.mean(margins) > 2 * error
 
 
 @pytest.mark.parametrize(
