@@ -19,8 +19,9 @@ CONFIG_NAME = "config.json"
 LAYOUT_NAME = "layout.json"
 # Of a workdir's files; another number where a run cannot go on with those of before.
 # 1, which had no such mark: journals of the flat package. 2: checkpoints without
-# checksums, journals that count no refused texts and no cut lines.
-LAYOUT = 3
+# checksums, journals that count no refused texts and no cut lines. 3: checkpoints whose
+# layers are stacked.
+LAYOUT = 4
 _LOCK_NAME = ".lock"
 _SHOWN_DIFFERENCES = 8
 _RESTORE = "restore it, or give another --workdir"
