@@ -63,9 +63,9 @@ def test_every_program_compiles_to_the_kernels_alone(target, root, child_env):
     assert calls == PROGRAMS
     for name, program in programs.items():
         # No product is XLA's; nothing as large as 3584 wide rows (14 MiB) is set aside,
-        # nor scores of all heads (112 MiB).
+        # nor scores of all heads (112 MiB). A v6e keeps q, k and v in both layouts.
         assert program["dots"] == 0, name
-        most = 8 if "attention" in name else 4
+        most = 16 if "attention" in name else 4
         assert program["temp_bytes"] < most * blocks.MIB, name
         for used in program["kernels"].values():
             assert max(used) <= blocks.VMEM_LIMIT, name
