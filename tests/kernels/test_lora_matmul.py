@@ -42,6 +42,68 @@ def test_packed_is_the_formula_of_each_row(implementation, tile, slots):
 
 
 @pytest.mark.parametrize("implementation", RUNS_ANYWHERE)
+@pytest.mark.parametrize(
+    ("chunks", "slots"),
+    [(1, [2, 0, 5, 4, 3, -1]), (2, [2, 0, 2, 4, 9, 3]), (3, [1, -1, 2, 3, 5, 5])],
+)
+def test_chunks_of_rows_are_under_their_own_adapters(implementation, chunks, slots):
+    count, tile = 6, 2
+    rows = tile * len(slots)
+    x, w, a, b, weights = oracle.drawn(
+        chunks, (rows, D), (D, F), (count, R, D), (count, R, F), (rows, F)
+    )
+    slots = np.array(slots, np.int32)
+
+    def op(*args):
+        return api.lora_matmul_packed(
+            *args, chunks=chunks, implementation=implementation
+        )
+
+    want = oracle.in_float64(
+        lambda *args: oracle.value_and_grads(oracle.plain_packed, args[-1])(*args[:-1]),
+        *(x, w, a, b, slots, weights),
+    )
+    got = jax.jit(oracle.value_and_grads(op, weights))(x, w, a, b, slots)
+    oracle.assert_near(got, want)
+    # What belongs to another chunk is none, and so is what is no adapter at all.
+    foreign = np.array([(c + 1) * count // chunks % count for c in range(chunks)])
+    foreign = np.repeat(foreign if chunks > 1 else [-1], len(slots) // chunks)
+    y = op(x, w, a, b, foreign.astype(np.int32))
+    oracle.assert_near([y], [np.float64(x) @ np.float64(w)])
+
+
+@pytest.mark.parametrize("implementation", RUNS_ANYWHERE)
+@pytest.mark.parametrize("broken", [0, 3, 5])
+def test_nan_in_one_adapter_stays_in_its_rows_of_its_chunk(implementation, broken):
+    slots = np.array([0, 2, 1, 0, 3, 5, 5, 4], np.int32)
+    x, w, a, b, weights = oracle.drawn(
+        6, (16, D), (D, F), (6, R, D), (6, R, F), (16, F)
+    )
+
+    def op(*args):
+        return api.lora_matmul_packed(*args, chunks=2, implementation=implementation)
+
+    run = jax.jit(oracle.value_and_grads(op, weights))
+    sound = run(x, w, a, b, slots)
+    theirs, keep = np.repeat(slots == broken, 2), np.arange(6) != broken
+    nan_in_stack = run(x, w, a.at[broken].set(np.nan), b.at[broken].set(np.inf), slots)
+    nan_in_rows = run(jnp.where(theirs[:, None], np.nan, x), w, a, b, slots)
+    for got in (nan_in_stack, nan_in_rows):
+        for one, other in zip(got[:2], sound[:2], strict=True):
+            np.testing.assert_array_equal(one[~theirs], other[~theirs])
+        for one, other in zip(got[2:], sound[2:], strict=True):
+            np.testing.assert_array_equal(one[keep], other[keep])
+        assert not np.isfinite(np.asarray(got[0])[theirs]).any()
+
+
+@pytest.mark.parametrize(("chunks", "what"), [(0, "1"), (2, "5 adapters"), (4, "6")])
+def test_chunks_that_divide_nothing_are_refused(chunks, what):
+    x, w, a, b = oracle.drawn(0, (6, D), (D, F), (S, R, D), (S, R, F))
+    with pytest.raises(ValueError, match=f"chunks={chunks} must divide the .*{what}"):
+        api.lora_matmul_packed(x, w, a, b, jnp.zeros(6, jnp.int32), chunks=chunks)
+
+
+@pytest.mark.parametrize("implementation", RUNS_ANYWHERE)
 def test_rows_without_adapter_are_the_base(implementation):
     x, w, a, b = oracle.drawn(2, (8, D), (D, F), (S, R, D), (S, R, F))
     slots = jnp.array([-1, S])

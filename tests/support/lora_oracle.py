@@ -22,7 +22,7 @@ def plain_packed(x, w, a, b, slots):
     tile = x.shape[0] // len(slots)
 
     def row(x_D, slot):
-        a_RD, b_RF = a[jnp.clip(slot, 0, S - 1)], b[jnp.clip(slot, 0, S - 1)]
+        a_RD, b_RF = a[jnp.clip(slot, 0, len(a) - 1)], b[jnp.clip(slot, 0, len(a) - 1)]
         low_F = (x_D @ a_RD.T) @ b_RF
         return x_D @ w + jnp.where((slot >= 0) & (slot < len(a)), low_F, 0)
 

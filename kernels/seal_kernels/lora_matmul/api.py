@@ -60,11 +60,16 @@ def lora_matmul_packed(
     b: Array,
     slots: Array,
     *,
+    chunks: int = 1,
     implementation: str = "auto",
 ) -> Array:
     """A frozen linear layer for packed rows of many adapters.
 
     Row m belongs to tile `m // (M / G)`, and so to adapter `slots[m // (M / G)]`.
+
+    Where rows of many adapters are multiplied with all of them at once (`dense`), the
+    cost grows with the adapters. So rows and adapters may come in `chunks` equal parts,
+    of which the rows of one are under the adapters of the same alone.
 
     Args:
       x: activations, `[M, D]`, any float dtype.
@@ -73,6 +78,8 @@ def lora_matmul_packed(
       b: up projections, `[S, R, F]`, with each adapter's alpha / R folded in.
       slots: the adapter of each tile, integers `[G]` where G divides M. A slot outside
         0..S-1 means none: those rows are `x w`, and count in no adapter's gradient.
+      chunks: the parts, a divisor of G and of S. A tile of part c has its adapter among
+        `c S / chunks .. (c + 1) S / chunks - 1`; any other slot means none as well.
       implementation: as in `lora_matmul`.
 
     Returns:
@@ -96,7 +103,21 @@ def lora_matmul_packed(
             f"lora_matmul_packed: the {x.shape[0]} rows of x must be a multiple of the "
             f"{slots.shape[0]} slots (one for each tile of rows); pad x to whole tiles"
         )
-    return _packed(implementation, x, w, a, b, slots.astype(jnp.int32))
+    if chunks < 1 or len(slots) % chunks or len(a) % chunks:
+        raise ValueError(
+            f"lora_matmul_packed: chunks={chunks} must divide the {len(slots)} slots "
+            f"(one for each tile of rows) and the {len(a)} adapters; use 1"
+        )
+    slots = _of_own_chunk(slots.astype(jnp.int32), len(a), chunks)
+    return _packed(implementation, chunks, x, w, a, b, slots)
+
+
+def _of_own_chunk(slots_G: Array, adapters: int, chunks: int) -> Array:
+    """The slots, those of another chunk's adapters none."""
+    if chunks == 1:
+        return slots_G
+    chunk_G = np.repeat(np.arange(chunks), len(slots_G) // chunks)
+    return jnp.where(slots_G // (adapters // chunks) == chunk_G, slots_G, -1)
 
 
 def _check(
@@ -133,22 +154,23 @@ def _check(
         )
 
 
-def _packed_only(implementation, x_MD, w_DF, a_SRD, b_SRF, slots_G) -> Array:
-    return dispatch.forward(implementation, x_MD, w_DF, a_SRD, b_SRF, slots_G)[0]
+def _packed_only(implementation, chunks, *operands) -> Array:
+    return dispatch.forward(implementation, *operands, chunks)[0]
 
 
-def _packed_forward(implementation, x_MD, w_DF, a_SRD, b_SRF, slots_G):
-    y_MF, u_MR = dispatch.forward(implementation, x_MD, w_DF, a_SRD, b_SRF, slots_G)
-    return y_MF, (x_MD, u_MR, w_DF, a_SRD, b_SRF, slots_G)
+def _packed_forward(implementation, chunks, x_MD, w_DF, a_SRD, b_SRF, slots_G):
+    operands = w_DF, a_SRD, b_SRF, slots_G
+    y_MF, u_MR = dispatch.forward(implementation, x_MD, *operands, chunks)
+    return y_MF, (x_MD, u_MR, *operands)
 
 
-def _packed_backward(implementation, kept, dy_MF):
+def _packed_backward(implementation, chunks, kept, dy_MF):
     _, _, _, a_SRD, b_SRF, _ = kept
-    dx_MD, da_SRD, db_SRF = dispatch.backward(implementation, dy_MF, *kept)
+    dx_MD, da_SRD, db_SRF = dispatch.backward(implementation, dy_MF, *kept, chunks)
     return dx_MD, None, da_SRD.astype(a_SRD.dtype), db_SRF.astype(b_SRF.dtype), None
 
 
-_packed = jax.custom_vjp(_packed_only, nondiff_argnums=(0,))
+_packed = jax.custom_vjp(_packed_only, nondiff_argnums=(0, 1))
 _packed.defvjp(_packed_forward, _packed_backward)
 
 

@@ -1,29 +1,34 @@
-"""The low-rank matmul as plain matmuls with all adapters at once, for accelerators.
+"""The low-rank matmul as plain matmuls with many adapters at once, for accelerators.
 
-    u = x [a_0 .. a_S]^T        of every adapter, and then zero but for the row's own
-    y = x w + u [b_0 .. b_S]
+    u = x [a_0 .. a_P]^T        of every adapter, and then zero but for the row's own
+    y = x w + u [b_0 .. b_P]
 
-No adapter is gathered and no gradient scattered, whatever the tile, and every sum has a
-fixed order. It costs `S R` low-rank columns instead of `R`, at the speed of a matmul.
-With a gather, each tile moves its adapter's `R (D + F)` numbers some six times through
-memory; so this form is ahead where a tile's rows times the adapters are fewer than the
-FLOP that a device computes for each byte (`pays`).
+for each chunk of rows, with the P adapters that rows of it may be under. No adapter is
+gathered and no gradient scattered, whatever the tile, and every sum has a fixed order.
+It costs `P R` low-rank columns instead of `R`, at the speed of a matmul. With a gather,
+each tile moves its adapter's `R (D + F)` numbers some six times through memory; so this
+form is ahead where a tile's rows times the adapters of a chunk are fewer than the FLOP
+that a device computes for each byte (`pays`).
 
 A row's zeros meet the other adapters' numbers in these products, and zero times NaN is
 NaN. So what is not finite is taken as zero in them, and marked in the row's own `u`, or
 `v`: the row, and with it its adapter's gradients, come out as NaN and no others.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+# Beside the project's letters: C chunks of rows, M rows of a chunk, P adapters of one.
 
 
 def pays(adapters: int, tile: int) -> bool:
     """Whether an accelerator is likely to be faster with this form than with tiles.
 
-    Both work on `R (D + F)` numbers: `2 M S` FLOP for each here, some 12 bytes a tile
-    there. An H200 computes 170 FLOP in the time of a byte, a TPU v5e 240.
+    Both work on `R (D + F)` numbers: `2 M P` FLOP for each here, `P` the adapters of a
+    chunk, some 12 bytes a tile there. An H200 computes 170 FLOP in the time of a byte,
+    a TPU v5e 240.
     """
     return adapters * tile <= 6 * 128
 
@@ -34,14 +39,19 @@ def forward(
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
+    chunks: int = 1,
 ) -> tuple[Array, Array]:
-    """`y = x w + (x a^T) b`; arguments and results as in `reference.forward`."""
-    own_MS = _own(slots_G, len(a_SRD), len(x_MD))
-    a_SRD, b_SRF = a_SRD.astype(x_MD.dtype), b_SRF.astype(x_MD.dtype)
-    u_MR = _pick(jnp.einsum("md,srd->msr", x_MD, a_SRD), own_MS)
-    marked_MR = _mark(u_MR, own_MS, _sound(b_SRF))
-    low_MF = _of_own(marked_MR, own_MS, b_SRF)
-    return x_MD @ w_DF + low_MF, u_MR
+    """`y = x w + (x a^T) b`; arguments and results as in `reference.forward`.
+
+    Rows and adapters come in `chunks` equal parts, and a row of a part is under none
+    but the part's own adapters.
+    """
+    own_CMP = _own(slots_G, len(a_SRD), len(x_MD), chunks)
+    a_CPRD, b_CPRF = (_cut(z.astype(x_MD.dtype), chunks) for z in (a_SRD, b_SRF))
+    u_CMR = _pick(jnp.einsum("cmd,cprd->cmpr", _cut(x_MD, chunks), a_CPRD), own_CMP)
+    marked_CMR = _mark(u_CMR, own_CMP, _sound(b_CPRF))
+    low_CMF = _of_own(marked_CMR, own_CMP, b_CPRF)
+    return _alone(x_MD) @ w_DF + _joined(low_CMF), _joined(u_CMR)
 
 
 def backward(
@@ -52,68 +62,88 @@ def backward(
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
+    chunks: int = 1,
 ) -> tuple[Array, Array, Array]:
     """The gradients of `forward` by x, a and b, as in `reference.backward`."""
-    slots, rank, _ = a_SRD.shape
-    own_MS = _own(slots_G, slots, len(x_MD))
+    own_CMP = _own(slots_G, len(a_SRD), len(x_MD), chunks)
     wide = jnp.promote_types(x_MD.dtype, jnp.float32)
-    a_SRD, b_SRF = a_SRD.astype(x_MD.dtype), b_SRF.astype(x_MD.dtype)
-    v_MR = _pick(jnp.einsum("mf,srf->msr", dy_MF, b_SRF), own_MS)
-    low_MD = _of_own(_mark(v_MR, own_MS, _sound(a_SRD)), own_MS, a_SRD)
-    dx_MD = jnp.einsum("mf,df->md", dy_MF, w_DF) + low_MD
+    a_CPRD, b_CPRF = (_cut(z.astype(x_MD.dtype), chunks) for z in (a_SRD, b_SRF))
+    dy_CMF, x_CMD, u_CMR = (_cut(z, chunks) for z in (dy_MF, x_MD, u_MR))
+    v_CMR = _pick(jnp.einsum("cmf,cprf->cmpr", dy_CMF, b_CPRF), own_CMP)
+    low_CMD = _of_own(_mark(v_CMR, own_CMP, _sound(a_CPRD)), own_CMP, a_CPRD)
+    dx_MD = jnp.einsum("mf,df->md", _alone(dy_MF), w_DF) + _joined(low_CMD)
 
     # A row of `x` or `dy` that is not finite has made its row of `u` or `v` so.
-    sound_M1 = (jnp.isfinite(u_MR) & jnp.isfinite(v_MR)).all(-1, keepdims=True)
-    spoilt_S11 = jnp.any(own_MS & ~sound_M1, axis=0)[:, None, None]
+    sound_CM1 = (jnp.isfinite(u_CMR) & jnp.isfinite(v_CMR)).all(-1, keepdims=True)
+    spoilt_CP11 = jnp.any(own_CMP & ~sound_CM1, axis=1)[:, :, None, None]
 
-    def gradient(small_MR: Array, rows_MX: Array) -> Array:
-        sum_KX = jnp.einsum(
-            "mk,mx->kx",
-            _spread(jnp.where(sound_M1, small_MR, 0), own_MS),
-            _finite(rows_MX),
+    def gradient(small_CMR: Array, rows_CMX: Array, like_SRX: Array) -> Array:
+        sum_CKX = jnp.einsum(
+            "cmk,cmx->ckx",
+            _spread(jnp.where(sound_CM1, small_CMR, 0), own_CMP),
+            _finite(rows_CMX),
             preferred_element_type=wide,
         )
-        return jnp.where(spoilt_S11, jnp.nan, sum_KX.reshape(slots, rank, -1))
+        sum_CPRX = sum_CKX.reshape(*own_CMP.shape[::2], *like_SRX.shape[1:])
+        return jnp.where(spoilt_CP11, jnp.nan, sum_CPRX).reshape(like_SRX.shape)
 
-    return dx_MD, gradient(v_MR, x_MD), gradient(u_MR, dy_MF)
-
-
-def _own(slots_G: Array | np.ndarray, slots: int, rows: int) -> Array:
-    """Which adapter is each row's, bool `[M, S]`; no row has two, some have none."""
-    own_GS = jnp.asarray(slots_G)[:, None] == jnp.arange(slots)[None, :]
-    return jnp.repeat(own_GS, rows // len(slots_G), axis=0, total_repeat_length=rows)
+    return dx_MD, gradient(v_CMR, x_CMD, a_SRD), gradient(u_CMR, dy_CMF, b_SRF)
 
 
-def _pick(of_all_MSR: Array, own_MS: Array) -> Array:
+def _alone(rows_MX: Array) -> Array:
+    """Rows that XLA does not know to be those of another product.
+
+    Else it makes one product of several, such as those of q, k and v, for which it
+    copies the base's weights side by side in every step.
+    """
+    return jax.lax.optimization_barrier(rows_MX)
+
+
+def _own(slots_G: Array | np.ndarray, slots: int, rows: int, chunks: int) -> Array:
+    """Which of its chunk's adapters is each row's, bool; at most one of them."""
+    slots_CG1 = jnp.asarray(slots_G).reshape(chunks, -1, 1)
+    own_CGP = slots_CG1 == jnp.arange(slots).reshape(chunks, 1, -1)
+    tile = rows // len(slots_G)
+    return jnp.repeat(own_CGP, tile, axis=1, total_repeat_length=rows // chunks)
+
+
+def _cut(rows: Array, chunks: int) -> Array:
+    return rows.reshape(chunks, -1, *rows.shape[1:])
+
+
+def _joined(rows_CM: Array) -> Array:
+    return rows_CM.reshape(-1, rows_CM.shape[-1])
+
+
+def _pick(of_all_CMPR: Array, own_CMP: Array) -> Array:
     """The row's own low-rank row; zeros where there is no adapter."""
-    return jnp.where(own_MS[:, :, None], of_all_MSR, 0).sum(1, dtype=of_all_MSR.dtype)
+    own = jnp.where(own_CMP[..., None], of_all_CMPR, 0)
+    return own.sum(2, dtype=of_all_CMPR.dtype)
 
 
-def _of_own(small_MR: Array, own_MS: Array, stack_SRX: Array) -> Array:
-    """The row's low-rank row times its adapter's numbers, `[M, X]`."""
+def _of_own(small_CMR: Array, own_CMP: Array, stack_CPRX: Array) -> Array:
+    """The row's low-rank row times its adapter's numbers, `[C, M, X]`."""
+    chunks, _, _, width = stack_CPRX.shape
+    flat_CKX = _finite(stack_CPRX).reshape(chunks, -1, width)
     # By einsum, whose label tells this product from the base's in a compiled program.
-    return jnp.einsum("mk,kx->mx", _spread(small_MR, own_MS), _flat(_finite(stack_SRX)))
+    return jnp.einsum("cmk,ckx->cmx", _spread(small_CMR, own_CMP), flat_CKX)
 
 
-def _spread(small_MR: Array, own_MS: Array) -> Array:
-    """The row's low-rank row in its adapter's columns, `[M, S R]`; else zeros."""
-    spread_MSR = jnp.where(own_MS[:, :, None], small_MR[:, None, :], 0)
-    return spread_MSR.reshape(len(small_MR), -1)
+def _spread(small_CMR: Array, own_CMP: Array) -> Array:
+    """The row's low-rank row in its adapter's columns, `[C, M, P R]`; else zeros."""
+    spread_CMPR = jnp.where(own_CMP[..., None], small_CMR[:, :, None, :], 0)
+    return spread_CMPR.reshape(*spread_CMPR.shape[:2], -1)
 
 
-def _mark(small_MR: Array, own_MS: Array, sound_S: Array) -> Array:
+def _mark(small_CMR: Array, own_CMP: Array, sound_CP: Array) -> Array:
     """NaN for rows whose adapter is not finite."""
-    spoilt_M1 = jnp.any(own_MS & ~sound_S[None, :], axis=1, keepdims=True)
-    return jnp.where(spoilt_M1, jnp.nan, small_MR)
+    spoilt_CM1 = jnp.any(own_CMP & ~sound_CP[:, None, :], axis=2, keepdims=True)
+    return jnp.where(spoilt_CM1, jnp.nan, small_CMR)
 
 
-def _sound(stack_S: Array) -> Array:
-    return jnp.isfinite(stack_S).all((1, 2))
+def _sound(stack_CP: Array) -> Array:
+    return jnp.isfinite(stack_CP).all((2, 3))
 
 
 def _finite(x: Array) -> Array:
     return jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype))
-
-
-def _flat(stack_SRX: Array) -> Array:
-    return stack_SRX.reshape(-1, stack_SRX.shape[-1])

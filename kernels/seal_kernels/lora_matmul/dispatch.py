@@ -34,10 +34,14 @@ def forward(
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
+    chunks: int = 1,
 ) -> tuple[Array, Array]:
-    """`reference.forward` by the named implementation; see `api.lora_matmul`."""
+    """`reference.forward` by the named implementation; see `api.lora_matmul`.
+
+    Of `chunks` only `dense` makes use: no tile names a slot of another chunk.
+    """
     shape = _shape("forward", x_MD, b_SRF, slots_G)
-    return _run(implementation, shape, (x_MD, w_DF, a_SRD, b_SRF, slots_G))
+    return _run(implementation, shape, (x_MD, w_DF, a_SRD, b_SRF, slots_G), chunks)
 
 
 def backward(
@@ -49,11 +53,12 @@ def backward(
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
+    chunks: int = 1,
 ) -> tuple[Array, Array, Array]:
-    """`reference.backward` by the named implementation; see `api.lora_matmul`."""
+    """`reference.backward` by the named implementation; see `forward`."""
     shape = _shape("backward", x_MD, b_SRF, slots_G)
     operands = (dy_MF, x_MD, u_MR, w_DF, a_SRD, b_SRF, slots_G)
-    return _run(implementation, shape, operands)
+    return _run(implementation, shape, operands, chunks)
 
 
 def choose(
@@ -94,15 +99,17 @@ def _shape(
     )
 
 
-def _run(implementation: str, shape: table.Shape, operands: tuple[Any, ...]) -> Any:
+def _run(
+    implementation: str, shape: table.Shape, operands: tuple[Any, ...], chunks: int
+) -> Any:
     tiled = functools.partial(getattr(xla, shape.direction), *operands)
-    whole = functools.partial(getattr(dense, shape.direction), *operands)
+    whole = functools.partial(getattr(dense, shape.direction), *operands, chunks)
 
     def plain() -> Any:
         """XLA's own operations, as the platform likes them."""
         *_, b_SRF, slots_G = operands
         known = isinstance(slots_G, np.ndarray)  # A tile each: nothing to gather.
-        if known or not dense.pays(len(b_SRF), shape.tile):
+        if known or not dense.pays(len(b_SRF) // chunks, shape.tile):
             return tiled()
         return lax.platform_dependent(cpu=tiled, default=whole)
 
