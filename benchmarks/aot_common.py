@@ -56,10 +56,11 @@ ATTENTION_TILE = 128
 def attending(arch: decoder.Arch, rows: int, width: int, span: float) -> hlo_cost.Told:
     """What attention's kernels do in a layer, `span` keys before a query on the mean.
 
-    Forward two products; for the slope of the queries three, both past the tiles that
-    no query sees; for those of keys and values four, past none.
+    Forward two products, past the tiles that no query sees; for the slope of the
+    queries three, and for those of keys and values four, past those of later keys.
     """
     seen = rows * width * min(span + ATTENTION_TILE, width)
+    before = rows * width * (width + ATTENTION_TILE) / 2
 
     def flop(pairs: float, products: int) -> hlo_cost.Foreign:
         return hlo_cost.Foreign(2.0 * products * pairs * arch.heads * arch.head_dim)
@@ -67,7 +68,7 @@ def attending(arch: decoder.Arch, rows: int, width: int, span: float) -> hlo_cos
     return hlo_cost.Told(
         foreign={
             r"flash_attention": flop(seen, 2),
-            r"batched_body.* -> \S+$": flop(seen, 3),
-            r"batched_body.* -> \S+ \S+$": flop(rows * width * width, 4),
+            r"batched_body.* -> \S+$": flop(before, 3),
+            r"batched_body.* -> \S+ \S+$": flop(before, 4),
         }
     )

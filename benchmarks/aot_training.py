@@ -22,6 +22,8 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 # Loops of `packed.run_block`: its steps, the adapters that begin or end in one, and the
 # chunks of tokens that need the head.
 STEPS, TURNOVER = r"run_block\)/while$", r"run_block\)/while/body/while$"
+# Places of adapters that have several, but for the first of each.
+FOLDS = r"run_block\)/while/body/fold/while$"
 HEAD_CHUNKS = r"run_block\)/while/body/jvp\(\)/while$"
 
 
@@ -32,6 +34,7 @@ def packed_step(
     turnover: float,
     head_chunks: float,
     span: float,
+    folds: float = 0.0,
 ) -> Program:
     """A global step.
 
@@ -41,6 +44,7 @@ def packed_step(
       turnover: adapters that begin in a step and end, on the mean.
       head_chunks: chunks of `head_chunk` tokens that carry loss.
       span: keys before a query in its line, on the mean.
+      folds: places that adapters have in further chunks.
     """
     sizes, rank = cfg.plan, cfg.rank + cfg.frozen_rank
     rows = sizes.step_tokens // sizes.row_tokens
@@ -66,7 +70,12 @@ def packed_step(
         tokens=sizes.step_tokens,
         told=dataclasses.replace(
             attending(arch, rows, sizes.row_tokens, span),
-            loops={TURNOVER: turnover, STEPS: 1, HEAD_CHUNKS: head_chunks},
+            loops={
+                TURNOVER: turnover,
+                STEPS: 1,
+                HEAD_CHUNKS: head_chunks,
+                FOLDS: folds,
+            },
         ),
     )
 

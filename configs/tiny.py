@@ -65,7 +65,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
             lora=dict(targets=ALL, rank=4, alpha=8.0),
             learning_rate=1e-2, epochs=10, clip=1.0,
             loss=dict(mode="masked", pad_to=128, pad_samples=0),
-            tile=4, row_tokens=64, step_tokens=640, slots=120, active=64, pool=120,
+            tile=4, row_tokens=64, step_tokens=640, slots=120, active=64,
+            chunk_tokens=0, pool=120,
         ),
         answer=dict(
             prompt="plain", temperature=0.0, top_p=1.0, top_k=0,

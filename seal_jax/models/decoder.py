@@ -134,9 +134,12 @@ class Linear(nn.Module):
         elif delta[2] is None:
             y = lora_op.lora_matmul(x, w_DF, *delta[:2], implementation=self.kernel)
         else:
-            x_MD = x.reshape(-1, x.shape[-1])
+            a, b, slots_CG = delta
             y = lora_op.lora_matmul_packed(
-                x_MD, w_DF, *delta, implementation=self.kernel
+                x.reshape(-1, x.shape[-1]),
+                *(w_DF, a, b, slots_CG.reshape(-1)),
+                chunks=len(slots_CG),
+                implementation=self.kernel,
             ).reshape(*x.shape[:-1], self.features)
         if self.bias:
             zeros = nn.initializers.zeros
@@ -197,7 +200,12 @@ def rotate(x_BTNH: Array, cos_BTH: Array, sin_BTH: Array) -> Array:
 
 
 # A function that is compiled is traced once for all layers.
-attend = functools.partial(jax.jit, static_argnums=5)(attention_op.attention)
+@functools.partial(jax.jit, static_argnums=5)
+def attend(q, k, v, first_BT, end_BT, implementation: str) -> Array:
+    """`attention` of the keys up to each query's own."""
+    return attention_op.attention(
+        q, k, v, first_BT, end_BT, implementation, causal=True
+    )
 
 
 def attend_cached(

@@ -197,13 +197,15 @@ def select(adapters: Tree, index: int | Array) -> Tree:
     return jax.tree.map(lambda leaf: leaf[index], adapters)
 
 
-def assign(adapters: Tree, slots_G: Array) -> Tree:
+def assign(adapters: Tree, slots_G: Array, *, chunks: int = 1) -> Tree:
     """A stack as a delta of packed tokens: run g of them is under `slots_G[g]`.
 
     The tokens of a batch `[B, T]`, row by row, are cut into G runs of equal length. A
-    slot outside the stack is no adapter at all.
+    slot outside the stack is no adapter at all. `chunks` equal parts of the tokens may
+    be under the adapters of the same part of the stack alone (`lora_matmul_packed`).
     """
-    return per_linear(adapters, lambda ab: {**ab, "slots": slots_G})
+    slots_CG = slots_G.reshape(chunks, -1)
+    return per_linear(adapters, lambda ab: {**ab, "slots": slots_CG})
 
 
 def shared(delta: Tree, pages: Pages) -> Tree:

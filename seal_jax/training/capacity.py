@@ -165,7 +165,7 @@ def base_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
 def build(wanted: InnerSizes, *, step_tokens: int, adapters: int) -> inner.EngineConfig:
     """The config's inner loop, its open sizes as for a device with memory enough."""
     slots = wanted.slots or max(1, step_tokens // POSITIONS_PER_SLOT)
-    active = wanted.active or slots
+    active = wanted.active or _active(slots, step_tokens, wanted.chunk_tokens)
     return inner.EngineConfig(
         targets=wanted.lora.targets,
         rank=wanted.lora.rank,
@@ -176,9 +176,20 @@ def build(wanted: InnerSizes, *, step_tokens: int, adapters: int) -> inner.Engin
             step_tokens=step_tokens,
             slots=slots,
             active=min(active, slots),
+            chunk_tokens=wanted.chunk_tokens,
         ),
         pool=wanted.pool or max(adapters, 1),
     )
+
+
+def _active(slots: int, step_tokens: int, chunk_tokens: int) -> int:
+    """Places of a chunk: its share of the slots and a fifth more; all, without chunks.
+
+    Lines of a chunk are shorter than all lines here, and longer there.
+    """
+    if not chunk_tokens:
+        return slots
+    return -(-slots * chunk_tokens * 6 // (step_tokens * 5))
 
 
 class _Costs(NamedTuple):

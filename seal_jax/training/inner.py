@@ -61,7 +61,7 @@ class EngineConfig:
     @property
     def extended(self) -> bool:
         """Whether the packed program takes more than its steps (`plan_arrays`)."""
-        return self.frozen_rank > 0 or self.divergence
+        return self.frozen_rank > 0 or self.divergence or self.plan.chunks > 1
 
 
 class Slot(NamedTuple):

@@ -70,9 +70,10 @@ def loss(
     extras: Extras = _NONE,
     frozen: lora.Tree | None = None,
 ) -> tuple[Array, Array]:
-    """The sum of what the active adapters minimise; each one's cross-entropy, `[K]`.
+    """The sum of what the adapters minimise; the cross-entropy of each place, `[K]`.
 
-    No adapter occurs in another's loss, so the sum's gradient holds each one's own.
+    No adapter occurs in another's loss, so the sum's gradient holds each one's own: in
+    parts, where it has places in several chunks.
     """
 
     def rows(leaf_M: Any) -> Array:
@@ -80,7 +81,8 @@ def loss(
 
     if frozen is not None:
         frozen = lora.select(frozen, extras.frozen)
-    delta = lora.assign(inner.applied(adapters, cfg, frozen), step.tiles)
+    delta = inner.applied(adapters, cfg, frozen)
+    delta = lora.assign(delta, step.tiles, chunks=cfg.plan.chunks)
     ranges = key_ranges.of_lines(rows(step.segments), rows(step.is_key))
 
     def hidden(delta: lora.Tree | None) -> Array:
@@ -93,15 +95,28 @@ def loss(
     needed_M = step.weights != 0
     ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, step.targets, needed_M)
     owner_M = jnp.repeat(step.tiles, cfg.plan.tile, total_repeat_length=len(ce_M))
-    loss_K = _sums(ce_M * step.weights, owner_M, cfg.plan.active)
+    loss_K = _sums(ce_M * step.weights, owner_M, cfg.plan.places)
     whole = loss_K.sum()
     if cfg.divergence:
         base_MD = jax.lax.stop_gradient(hidden(None))
         kl_M = cross_entropy.divergence(hidden_MD, base_MD, head_DV)
         whole += jnp.sum(kl_M * extras.anchors)
     if cfg.orthogonal and frozen is not None:
-        whole += cfg.orthogonal * inner.overlap(frozen, adapters)
+        whole += cfg.orthogonal * inner.overlap(frozen, _once(adapters, extras))
     return whole, loss_K
+
+
+def _once(adapters: lora.Tree, extras: Extras) -> lora.Tree:
+    """The adapters of all places, zeros where an adapter's place is not its first."""
+    if extras.folds is None:
+        return adapters
+
+    def once(leaf_K: Array) -> Array:
+        first_K = jnp.ones(len(leaf_K), bool)
+        first_K = first_K.at[extras.folds[:, 1]].set(False, mode="drop")
+        return jnp.where(first_K[:, None, None], leaf_K, 0)
+
+    return jax.tree.map(once, adapters)
 
 
 def _sums(values_M: Array, owner_M: Array, count: int) -> Array:
@@ -147,6 +162,8 @@ def step_all(
     active = _rows_at(slots.adapter, step.slots)
     gradient = jax.value_and_grad(loss, has_aux=True)
     (_, loss_K), grads = gradient(active, params, step, arch, cfg, extras, frozen)
+    if extras.folds is not None:
+        step, grads, loss_K = _folded(step, grads, loss_K, extras)
     slots = _updated(slots, step, grads, loss_K)
 
     def leave(i: Array, results: FinishedPool) -> FinishedPool:
@@ -165,6 +182,32 @@ def step_all(
 def _rows_at[T](many: T, at: Array) -> T:
     """Rows of stacked trees; the last row for an index past it."""
     return jax.tree.map(lambda leaf: jnp.take(leaf, at, axis=0, mode="clip"), many)
+
+
+@jax.named_scope("fold")
+def _folded(
+    step: plan_arrays.Steps, grads: lora.Tree, loss_K: Array, extras: Extras
+) -> tuple[plan_arrays.Steps, lora.Tree, Array]:
+    """All of a slot's gradient and loss at the first of its places, alone.
+
+    Few slots have several, and those are added one after the other.
+    """
+
+    def fold(i: Array, sums: tuple[lora.Tree, Array]) -> tuple[lora.Tree, Array]:
+        first, other = extras.folds[i]
+
+        def add(leaf_K: Array) -> Array:
+            # By slices: as a scatter of floats it would need an order.
+            at = functools.partial(jax.lax.dynamic_index_in_dim, leaf_K)
+            both = at(first, keepdims=False) + at(other, keepdims=False)
+            return jax.lax.dynamic_update_index_in_dim(leaf_K, both, first, 0)
+
+        return jax.tree.map(add, sums)
+
+    grads, loss_K = jax.lax.fori_loop(0, extras.fold_count, fold, (grads, loss_K))
+    none = jnp.iinfo(jnp.int32).max
+    alone_K = step.slots.at[extras.folds[:, 1]].set(none, mode="drop")
+    return step._replace(slots=alone_K), grads, loss_K
 
 
 def _updated(

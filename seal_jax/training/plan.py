@@ -228,7 +228,38 @@ def needs(job: Job, cfg: PlanConfig) -> list[tuple[int, ...]]:
     return step_tiles
 
 
-def fit(need: Sequence[int], room: list[int], per_row: int) -> tuple[int, ...] | None:
+@dataclasses.dataclass
+class Chunks:
+    """How many adapters each chunk of a global step has, at most `most`.
+
+    A chunk has so many `tiles`, and all chunks of a row are in it.
+    """
+
+    tiles: int
+    most: int
+    adapters: list[int]
+
+    def room(self, row: int, left: int, per_row: int, own: set[int]) -> int:
+        """Of the tiles left in a row, those from the first chunk with a place left.
+
+        `own` are the chunks in which the adapter that asks has one.
+        """
+        chunk, inside = divmod((row + 1) * per_row - left, self.tiles)
+        if left and chunk not in own and self.adapters[chunk] == self.most:
+            left -= self.tiles - inside
+        return left
+
+    def of(self, first: int, tiles: int) -> range:
+        """The chunks in which a line lies."""
+        return range(first // self.tiles, (first + tiles - 1) // self.tiles + 1)
+
+
+def fit(
+    need: Sequence[int],
+    room: list[int],
+    per_row: int,
+    chunks: Chunks | None = None,
+) -> tuple[int, ...] | None:
     """The first tile of each of a step's lines, or None if they do not all fit.
 
     The widest first, each in the fullest row that still takes it. For up to three lines
@@ -238,18 +269,28 @@ def fit(need: Sequence[int], room: list[int], per_row: int) -> tuple[int, ...] |
       need: tiles of each line.
       room: tiles left in each row; those that are taken here leave it.
       per_row: tiles of a row.
+      chunks: of the step, or None where any adapter may lie anywhere; this one is
+        counted in those in which its lines lie. A line begins past a full chunk.
     """
     if max(need) > max(room):
         return None
-    left, first = room.copy(), [0] * len(need)
+    left, first, own = room.copy(), [0] * len(need), set[int]()
     for line in sorted(range(len(need)), key=lambda line: -need[line]):
-        fitting = [row for row, tiles in enumerate(left) if tiles >= need[line]]
+        usable = left
+        if chunks is not None:
+            usable = [chunks.room(row, n, per_row, own) for row, n in enumerate(left)]
+        fitting = [row for row, tiles in enumerate(usable) if tiles >= need[line]]
         if not fitting:
             return None
-        row = min(fitting, key=left.__getitem__)
-        first[line] = row * per_row + per_row - left[row]
-        left[row] -= need[line]
+        row = min(fitting, key=usable.__getitem__)
+        first[line] = row * per_row + per_row - usable[row]
+        left[row] = usable[row] - need[line]
+        if chunks is not None:
+            own.update(chunks.of(first[line], need[line]))
     room[:] = left
+    for chunk in own:
+        assert chunks is not None
+        chunks.adapters[chunk] += 1
     return tuple(first)
 
 
@@ -260,7 +301,8 @@ def schedule(
 
     Longest first: of the adapters in slots, those with the most steps left place the
     lines of their next step (see `fit`), until nothing fits. Ties go to the earlier
-    job, so the layout is a function of its arguments.
+    job, so the layout is a function of its arguments. No more than `active` adapters
+    have a line in a chunk.
 
     Args:
       needs: for each job, the tiles of each of its steps' lines, in order; at least one
@@ -276,13 +318,16 @@ def schedule(
     while waiting or slot_of:
         while waiting and free:
             slot_of[waiting.pop()] = free.pop()
-        room, placed = [per_row] * rows, []
+        room, placed, chunks = [per_row] * rows, [], None
+        if cfg.chunks > 1:
+            sizes = cfg.chunk_tokens // cfg.tile, cfg.active
+            chunks = Chunks(*sizes, [0] * cfg.chunks)
         for job in sorted(slot_of, key=lambda j: (at[j] - len(needs[j]), j)):
-            first = fit(needs[job][at[job]], room, per_row)
+            first = fit(needs[job][at[job]], room, per_row, chunks)
             if first is None:
                 continue
             placed.append(Placement(job, slot_of[job], at[job], first))
-            if len(placed) == cfg.active:
+            if chunks is None and len(placed) == cfg.active:
                 break
         for place in placed:
             at[place.job] += 1

@@ -140,9 +140,10 @@ class Steps(NamedTuple):
     The leaves are numpy arrays here and jax arrays there.
 
     Positions `[M]`: `segments` tells the lines of a global step apart (-1: none). Tiles
-    `[G]`: index into the active adapters (K: none). Active adapters `[K]`: slot (S or
-    more: none; no slot occurs twice), learning rate, clip. `starts` and `ends`,
-    `[K, 2]`: the first `start_count` (`end_count`) are the (slot, job) pairs of
+    `[G]`: the place of the adapter (K: none). Places `[K]`, those of one chunk after
+    those of another: the adapter's slot (S or more: none), learning rate, clip. A slot
+    has a place in each chunk that it has a line in (`Extras.folds`). `starts` and
+    `ends`, `[K, 2]`: the first `start_count` (`end_count`) are the (slot, job) pairs of
     adapters that take their first (last) step here.
     """
 
@@ -164,7 +165,7 @@ class Steps(NamedTuple):
 
 def empty_steps(cfg: PlanConfig, *, eos: int, count: int = BLOCK) -> Steps:
     """Steps in which nobody trains anything."""
-    m, g, k = cfg.step_tokens, cfg.step_tokens // cfg.tile, cfg.active
+    m, g, k = cfg.step_tokens, cfg.step_tokens // cfg.tile, cfg.places
 
     def full(width: tuple[int, ...], value: float, dtype: type = np.int32):
         return np.full((count, *width), value, dtype)
@@ -190,21 +191,29 @@ def empty_steps(cfg: PlanConfig, *, eos: int, count: int = BLOCK) -> Steps:
 class Extras(NamedTuple):
     """What `Steps` holds besides where an inner loop asks for it, else None.
 
-    Positions `[M]`: `anchors`, float32, weigh the divergence from the base. Active
-    adapters `[K]`: `frozen`, int32, is each one's row of the stacks it trains on.
+    Positions `[M]`: `anchors`, float32, weigh the divergence from the base. Places
+    `[K]`: `frozen`, int32, is the adapter's row of the stacks it trains on. `folds`,
+    `[K, 2]`, where there are several chunks: the first `fold_count` are the (first,
+    other) places of slots that have several.
     """
 
     anchors: Any = None
     frozen: Any = None
+    folds: Any = None
+    fold_count: Any = None
 
 
 def empty_extras(
     cfg: PlanConfig, *, anchored: bool, frozen: bool, count: int = BLOCK
 ) -> Extras:
     """Those of steps in which nobody trains anything."""
+    several = cfg.chunks > 1
     return Extras(
         np.zeros((count, cfg.step_tokens), np.float32) if anchored else None,
-        np.zeros((count, cfg.active), np.int32) if frozen else None,
+        np.zeros((count, cfg.places), np.int32) if frozen else None,
+        # What is not counted is past the places.
+        np.full((count, cfg.places, 2), cfg.places, np.int32) if several else None,
+        np.zeros(count, np.int32) if several else None,
     )
 
 
@@ -264,16 +273,23 @@ def blocks(
     laid = {j: rows(job, eos=eos, multiple=cfg.tile) for j, job in enumerate(jobs)}
     (steps, extras), i, updates, tokens = empty(), 0, 0, 0
     for placed in plan.schedule(needs, cfg):
-        segment = 0
-        for k, place in enumerate(placed):
+        segment, taken = 0, [0] * cfg.chunks
+        for place in placed:
+            places: dict[int, int] = {}  # of its chunks
             for tile, row in zip(place.tiles, next(laid[place.job]), strict=True):
-                tokens += _put((steps, extras), i, k, segment, tile, row, cfg)
+                width = len(row["tokens"]) // cfg.tile
+                _assign(steps.tiles[i, tile : tile + width], tile, places, taken, cfg)
+                tokens += _put((steps, extras), i, segment, tile, row, cfg)
                 segment += 1
-            steps.slots[i, k] = place.slot
-            steps.rates[i, k] = rates[place.job][place.step]
-            steps.clips[i, k] = jobs[place.job].clip
+            at = list(places.values())
+            steps.slots[i, at] = place.slot
+            steps.rates[i, at] = rates[place.job][place.step]
+            steps.clips[i, at] = jobs[place.job].clip
             if frozen_of is not None:
-                extras.frozen[i, k] = frozen_of[place.job]
+                extras.frozen[i, at] = frozen_of[place.job]
+            for other in at[1:]:
+                extras.folds[i, extras.fold_count[i]] = at[0], other
+                extras.fold_count[i] += 1
             if place.step == 0:
                 steps.starts[i, steps.start_count[i]] = place.slot, place.job
                 steps.start_count[i] += 1
@@ -291,22 +307,47 @@ def blocks(
         yield Block(steps, i, updates, tokens, extras)
 
 
+def _assign(
+    tiles: np.ndarray,
+    first: int,
+    places: dict[int, int],
+    taken: list[int],
+    cfg: PlanConfig,
+) -> None:
+    """Writes an adapter's places to the tiles of a line that begins at tile `first`.
+
+    Args:
+      tiles: the line's, of `Steps.tiles`.
+      first: the line's first tile.
+      places: the adapter's place in each of its chunks; grows.
+      taken: how many places of each chunk are taken; grows.
+      cfg: sizes.
+    """
+    per_chunk, at = cfg.step_tokens // cfg.chunks // cfg.tile, 0
+    while at < len(tiles):
+        chunk, inside = divmod(first + at, per_chunk)
+        if chunk not in places:
+            places[chunk] = chunk * cfg.active + taken[chunk]
+            taken[chunk] += 1
+        end = at + per_chunk - inside
+        tiles[at:end] = places[chunk]
+        at = end
+
+
 def _put(
     arrays: tuple[Steps, Extras],
     i: int,
-    k: int,
     segment: int,
     tile: int,
     row: dict,
     cfg: PlanConfig,
 ) -> int:
-    """Writes a line of active adapter k into step i; returns its positions' number."""
+    """Writes a line into step i; returns its positions' number."""
     steps, extras = arrays
     width = len(row["tokens"])
     span = slice(tile * cfg.tile, tile * cfg.tile + width)
     for name, leaf in row.items():
         getattr(extras if name == "anchors" else steps, name)[i, span] = leaf
     steps.segments[i, span] = segment
-    steps.tiles[i, tile : tile + width // cfg.tile] = k
     carries = row["weights"] + row["anchors"] if "anchors" in row else row["weights"]
     return int(carries.nonzero()[0][-1]) + 1

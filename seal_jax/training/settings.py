@@ -103,7 +103,11 @@ class PlanConfig:
 
     A step has `step_tokens` positions in rows of `row_tokens`, within which attention
     works; a line lies in one row. A `tile` of positions belongs to one adapter. `slots`
-    adapters are in training at a time; at most `active` of them step at once.
+    adapters are in training at a time.
+
+    A step comes in chunks of `chunk_tokens` positions (0: one), and at most `active`
+    adapters have lines, or parts of lines, in a chunk: each has a place there. Where
+    all positions are multiplied with all adapters that may be theirs, fewer are wanted.
     """
 
     tile: Tile
@@ -111,11 +115,25 @@ class PlanConfig:
     step_tokens: Annotated[int, Bound(1, 2**20)]
     slots: Annotated[int, Bound(1, MOST_SLOTS)]
     active: Annotated[int, Bound(1, MOST_SLOTS)]
+    chunk_tokens: AnySize = 0
 
     def __post_init__(self):
         config_rules.check(self, "inner")
         _multiple("row_tokens", self.row_tokens, "tile", self.tile)
         _multiple("step_tokens", self.step_tokens, "row_tokens", self.row_tokens)
+        if self.chunk_tokens:
+            _multiple("chunk_tokens", self.chunk_tokens, "tile", self.tile)
+            _multiple("row_tokens", self.row_tokens, "chunk_tokens", self.chunk_tokens)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of a step."""
+        return self.step_tokens // (self.chunk_tokens or self.step_tokens)
+
+    @property
+    def places(self) -> int:
+        """Places for adapters in a step, chunk by chunk."""
+        return self.chunks * self.active
 
     def tiles(self, positions: int) -> int:
         """Tiles that a line of so many positions takes."""
@@ -147,7 +165,8 @@ class LoraConfig:
 class InnerSizes:
     """What every inner loop has; sizes of `PlanConfig` and `inner.EngineConfig`.
 
-    A size of 0 is chosen to fit the device (`capacity.choose`). No size changes what an
+    A size of 0 is chosen to fit the device (`capacity.choose`), but for `chunk_tokens`.
+    No size changes what an
     adapter learns, but for `row_tokens`: where a self-edit is text, longer lines are
     cut there, are counted, and have no end-of-text.
     """
@@ -159,6 +178,7 @@ class InnerSizes:
     step_tokens: AnySize
     slots: Annotated[int, Bound(0, MOST_SLOTS)]
     active: Annotated[int, Bound(0, MOST_SLOTS)]
+    chunk_tokens: AnySize
     pool: Annotated[int, Bound(0, MOST_SLOTS)]
 
     def __post_init__(self):
@@ -170,6 +190,7 @@ class InnerSizes:
             self.step_tokens or self.row_tokens,
             self.slots or 1,
             self.active or 1,
+            self.chunk_tokens,
         )
 
 

@@ -45,7 +45,7 @@ def through(monkeypatch):
     """The door, with the implementation of that name behind it."""
 
     def choose(name):
-        def run(implementation, what, operands):
+        def run(implementation, what, operands, *, causal):
             return getattr(IMPLEMENTATIONS[name], what)(*operands)
 
         monkeypatch.setattr(dispatch, "run", run)
@@ -113,6 +113,17 @@ def test_float64(name, through):
     got = oracle.in_float64(oracle.value_and_grads(through(name)), *args)
     assert [z.dtype for z in got] == [np.float64] * 4
     oracle.assert_near(got, wanted(*args), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_causal_is_a_range_that_ends_at_its_query(name, through):
+    q, k, v, first, end, weights = operands()
+    later = np.minimum(end + 5, WIDTH)
+    own = np.broadcast_to(np.arange(WIDTH), first.shape)
+    causal = functools.partial(through(name), causal=True)
+    got = jax.jit(oracle.value_and_grads(causal))(q, k, v, first, later, weights)
+    want = wanted(q, k, v, first, np.minimum(later, own + 1), weights)
+    oracle.assert_near(got, want)
 
 
 def test_ranges_need_not_be_lines(through):

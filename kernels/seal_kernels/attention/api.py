@@ -28,6 +28,7 @@ def attention(
     first: Array,
     end: Array,
     implementation: str = "auto",
+    causal: bool = False,
 ) -> Array:
     """Attention over rows that several lines share (Vaswani et al. 2017, eq. 1).
 
@@ -44,6 +45,8 @@ def attention(
         its row. An empty range is one of nothing.
       implementation: one of `IMPLEMENTATIONS`. `auto` takes the kernel made for the
         platform, if it is installed and does this shape, else `xla`.
+      causal: no query sees a key after itself, whatever its range says. Where all
+        ranges end there anyway, it spares a kernel half of a row.
 
     Returns:
       `[B, T, N, H]` in the dtype of `q`; zero, without gradient, where a range is
@@ -56,8 +59,8 @@ def attention(
         the platform that the program is compiled for (raised when it is compiled).
     """
     _check(q, k, v, first, end, implementation)
-    ranges = guard.ranges(first, end)
-    return _attention(implementation, q, k, v, *ranges)
+    ranges = guard.ranges(first, end, causal=causal)
+    return _attention(implementation, causal, q, k, v, *ranges)
 
 
 def decode(
@@ -152,25 +155,25 @@ def _check_dtypes(op: str, q: Array, k: Array, v: Array) -> None:
 
 
 @jax.named_scope("attention")
-def _only(implementation: str, q, k, v, first_BT, end_BT) -> Array:
-    return _forward(implementation, q, k, v, first_BT, end_BT)[0]
+def _only(implementation: str, causal: bool, q, k, v, first_BT, end_BT) -> Array:
+    return _forward(implementation, causal, q, k, v, first_BT, end_BT)[0]
 
 
 @jax.named_scope("attention")
-def _forward(implementation: str, q, k, v, first_BT, end_BT):
+def _forward(implementation: str, causal: bool, q, k, v, first_BT, end_BT):
     sound = map(guard.sound, (q, k, v))
-    run = functools.partial(dispatch.forward, implementation)
+    run = functools.partial(dispatch.forward, implementation, causal=causal)
     y_BTNH, lse_BNT = _on_rows(run)(*sound, first_BT, end_BT)
     marked_BTNH = guard.marked(y_BTNH, q, k, v)
     return marked_BTNH, (q, k, v, y_BTNH, lse_BNT, first_BT, end_BT)
 
 
 @jax.named_scope("attention")
-def _backward(implementation: str, kept, dy_BTNH):
+def _backward(implementation: str, causal: bool, kept, dy_BTNH):
     q, k, v, y_BTNH, lse_BNT, first_BT, end_BT = kept
     # What comes back to a position that is marked is of no use to anyone.
     dy_BTNH = guard.sound(guard.marked(dy_BTNH, q, k, v))
-    run = functools.partial(dispatch.backward, implementation)
+    run = functools.partial(dispatch.backward, implementation, causal=causal)
     sound = map(guard.sound, (q, k, v))
     grads = _on_rows(run)(dy_BTNH, *sound, y_BTNH, lse_BNT, first_BT, end_BT)
     # What was taken as zero does not move the result.
@@ -179,7 +182,7 @@ def _backward(implementation: str, kept, dy_BTNH):
     return dq, dk, dv, None, None
 
 
-_attention = jax.custom_vjp(_only, nondiff_argnums=(0,))
+_attention = jax.custom_vjp(_only, nondiff_argnums=(0, 1))
 _attention.defvjp(_forward, _backward)
 
 

@@ -26,15 +26,17 @@ _MODULES = {"tokamax": "tokamax_gpu", "splash": "splash_tpu"}
 
 
 def forward(
-    implementation: str, q_BTNH: Array, k: Array, v: Array, first: Array, end: Array
+    implementation: str, *operands: Array, causal: bool = False
 ) -> tuple[Array, Array]:
     """`reference.forward` by the named implementation; see `api.attention`."""
-    return run(implementation, "forward", (q_BTNH, k, v, first, end))
+    return run(implementation, "forward", operands, causal=causal)
 
 
-def backward(implementation: str, *operands: Array) -> tuple[Array, Array, Array]:
+def backward(
+    implementation: str, *operands: Array, causal: bool = False
+) -> tuple[Array, Array, Array]:
     """`reference.backward` by the named implementation; see `api.attention`."""
-    return run(implementation, "backward", operands)
+    return run(implementation, "backward", operands, causal=causal)
 
 
 def decode(implementation: str, *operands: Array) -> Array:
@@ -42,10 +44,12 @@ def decode(implementation: str, *operands: Array) -> Array:
     return run(implementation, "decode", operands)
 
 
-def run(implementation: str, what: str, operands: tuple[Array, ...]) -> Any:
+def run(
+    implementation: str, what: str, operands: tuple[Array, ...], *, causal: bool = False
+) -> Any:
     """The function `what` of the implementation's module.
 
-    `auto` is the kernel made for the platform; no measurement says so yet, only a model
+    `causal`, that no range goes past its query, is of use to `tokamax` alone. `auto` is the kernel made for the platform; no measurement says so yet, only a model
     (docs/engine.md).
     """
     if implementation == "reference":
@@ -55,7 +59,7 @@ def run(implementation: str, what: str, operands: tuple[Array, ...]) -> Any:
     for name, platform in PLATFORMS.items():
         if implementation == name or (implementation == "auto" and _expects(platform)):
             branches[platform] = functools.partial(
-                _kernel, implementation, name, what, operands, plain
+                _kernel, implementation, name, what, operands, plain, causal
             )
     if implementation in ("auto", "xla"):
         on_cpu = functools.partial(plain, sizes=xla.ON_CPU)
@@ -83,9 +87,11 @@ def _kernel(
     what: str,
     operands: tuple[Array, ...],
     plain: Callable[[], Any],
+    causal: bool,
 ) -> Any:
+    settings = {"causal": True} if causal and name == "tokamax" else {}
     try:
-        return getattr(_module(name), what)(*operands)
+        return getattr(_module(name), what)(*operands, **settings)
     except NotImplementedError as error:
         if implementation == "auto":
             return plain()

@@ -35,14 +35,18 @@ def marked(y_BTNH: Array, *rows_BTKH: Array) -> Array:
     return jnp.where(sound_BT[:, :, None, None], y_BTNH, nan)
 
 
-def ranges(first_BT: Array, end_BT: Array) -> tuple[Array, Array]:
+def ranges(
+    first_BT: Array, end_BT: Array, *, causal: bool = False
+) -> tuple[Array, Array]:
     """The same ranges within `0..T`; an empty one is where its query is.
 
-    There it widens no block's range of keys.
+    There it widens no block's range of keys. With `causal` none goes past its query.
     """
     t = first_BT.shape[1]
     first_BT = jnp.clip(first_BT.astype(jnp.int32), 0, t)
     end_BT = jnp.clip(end_BT.astype(jnp.int32), 0, t)
     own_BT = jnp.broadcast_to(jnp.arange(t, dtype=jnp.int32)[None], first_BT.shape)
+    if causal:
+        end_BT = jnp.minimum(end_BT, own_BT + 1)
     empty_BT = end_BT <= first_BT
     return jnp.where(empty_BT, own_BT, first_BT), jnp.where(empty_BT, own_BT, end_BT)

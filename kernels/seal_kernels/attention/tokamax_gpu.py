@@ -1,8 +1,8 @@
 """Attention over key ranges by tokamax's Mosaic GPU kernels (Hopper and Blackwell).
 
 A range for each query is exactly tokamax's `Mask(k_start, k_end)`; blocks of keys that
-no query of a block sees are skipped in the forward pass and for `dq`. Its operations
-bring a derivative of their own, which is not used: the door's goes around them.
+no query of a block sees are skipped in the forward pass. Its operations bring a
+derivative of their own, which is not used: the door's goes around them.
 """
 
 import dataclasses
@@ -19,9 +19,14 @@ LEAST_BLOCK = 64
 
 
 def forward(
-    q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, first_BT: Array, end_BT: Array
+    q_BTNH: Array,
+    k_BTKH: Array,
+    v_BTKH: Array,
+    first_BT: Array,
+    end_BT: Array,
+    causal: bool = False,
 ) -> tuple[Array, Array]:
-    """Arguments and results as of `reference.forward`.
+    """Arguments and results as of `reference.forward`; `causal` as of the door.
 
     Raises:
       NotImplementedError: tokamax is not installed, or does not do this shape, dtype or
@@ -33,7 +38,7 @@ def forward(
         q_BTNH,
         k_BTKH,
         v_BTKH,
-        mask=_mask(first_BT, end_BT),
+        mask=_mask(first_BT, end_BT, causal),
         return_residuals=True,
     )
     some_BT = end_BT > first_BT
@@ -50,8 +55,12 @@ def backward(
     lse_BNT: Array,
     first_BT: Array,
     end_BT: Array,
+    causal: bool = False,
 ) -> tuple[Array, Array, Array]:
-    """Arguments and results as of `reference.backward`; raises as `forward` does."""
+    """Arguments and results as of `reference.backward`; raises as `forward` does.
+
+    Its kernels skip no block by ranges, but those that `causal` leaves out: half.
+    """
     _check(q_BTNH)
     softmax = lse_BNT, jnp.ones_like(lse_BNT)  # exp(s - lse) / 1: the weights
     default = (jax.lax.Precision.DEFAULT,) * 2
@@ -68,7 +77,7 @@ def backward(
         logits_scale=q_BTNH.shape[-1] ** -0.5,
         bias=None,
         logits_soft_cap=None,
-        mask=_mask(first_BT, end_BT),
+        mask=_mask(first_BT, end_BT, causal),
         dropout_mask=None,
         dropout_rate=0.0,
         paging_info=None,
@@ -98,7 +107,7 @@ def decode(q_BNH: Array, k_BKSH: Array, v_BKSH: Array, length_B: Array) -> Array
         q_BKn1H,
         k_BKSH[:, :, :, None],
         v_BKSH[:, :, :, None],
-        mask=_mask(None, end_BK1),
+        mask=_mask(None, end_BK1, False),
         not_padded=True,
     )
     y_BNH = y_BKn1H.reshape(q_BNH.shape)
@@ -121,9 +130,10 @@ def _module(name: str) -> Any:
         ) from None
 
 
-def _mask(first_BT: Array | None, end_BT: Array) -> Any:
+def _mask(first_BT: Array | None, end_BT: Array, causal: bool) -> Any:
     # The axis that is added is the heads'.
     return _module("base").Mask(
+        is_causal=causal,
         k_start=None if first_BT is None else first_BT[..., None, :],
         k_end=end_BT[..., None, :],
     )

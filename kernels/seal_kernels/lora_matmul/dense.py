@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# Beside the project's letters: C chunks of rows, M rows of a chunk, P adapters of one.
+# Beside the project's letters: C chunks of rows, M rows of a chunk, P adapters of one,
+# K their ranks side by side.
 
 
 def pays(adapters: int, tile: int) -> bool:
@@ -47,10 +48,14 @@ def forward(
     but the part's own adapters.
     """
     own_CMP = _own(slots_G, len(a_SRD), len(x_MD), chunks)
-    a_CPRD, b_CPRF = (_cut(z.astype(x_MD.dtype), chunks) for z in (a_SRD, b_SRF))
-    u_CMR = _pick(jnp.einsum("cmd,cprd->cmpr", _cut(x_MD, chunks), a_CPRD), own_CMP)
-    marked_CMR = _mark(u_CMR, own_CMP, _sound(b_CPRF))
-    low_CMF = _of_own(marked_CMR, own_CMP, b_CPRF)
+    a_CKD, a_sound_CP = _sound(a_SRD, x_MD.dtype, chunks)
+    b_CKF, b_sound_CP = _sound(b_SRF, x_MD.dtype, chunks)
+    u_CMK = jnp.einsum("cmd,ckd->cmk", _cut(x_MD, chunks), a_CKD)
+    spoilt_C1P = ~(a_sound_CP & b_sound_CP)[:, None, :]
+    spoilt_CM1 = jnp.any(own_CMP & spoilt_C1P, axis=2, keepdims=True)
+    u_CMR = jnp.where(spoilt_CM1, jnp.nan, _pick(u_CMK, own_CMP))
+    # By einsum, whose label tells this product from the base's in a compiled program.
+    low_CMF = jnp.einsum("cmk,ckf->cmf", _spread(u_CMR, own_CMP), b_CKF)
     return _alone(x_MD) @ w_DF + _joined(low_CMF), _joined(u_CMR)
 
 
@@ -67,27 +72,26 @@ def backward(
     """The gradients of `forward` by x, a and b, as in `reference.backward`."""
     own_CMP = _own(slots_G, len(a_SRD), len(x_MD), chunks)
     wide = jnp.promote_types(x_MD.dtype, jnp.float32)
-    a_CPRD, b_CPRF = (_cut(z.astype(x_MD.dtype), chunks) for z in (a_SRD, b_SRF))
+    a_CKD, _ = _sound(a_SRD, x_MD.dtype, chunks)
+    b_CKF, _ = _sound(b_SRF, x_MD.dtype, chunks)
     dy_CMF, x_CMD, u_CMR = (_cut(z, chunks) for z in (dy_MF, x_MD, u_MR))
-    v_CMR = _pick(jnp.einsum("cmf,cprf->cmpr", dy_CMF, b_CPRF), own_CMP)
-    low_CMD = _of_own(_mark(v_CMR, own_CMP, _sound(a_CPRD)), own_CMP, a_CPRD)
+    v_CMR = _pick(jnp.einsum("cmf,ckf->cmk", dy_CMF, b_CKF), own_CMP)
+    # A row of `x` or `dy`, or an adapter, that is not finite has made `u` or `v` so.
+    sound_CM1 = (jnp.isfinite(u_CMR) & jnp.isfinite(v_CMR)).all(-1, keepdims=True)
+    u_CMK, v_CMK = (
+        _spread(jnp.where(sound_CM1, small_CMR, jnp.nan), own_CMP)
+        for small_CMR in (u_CMR, v_CMR)
+    )
+    low_CMD = jnp.einsum("cmk,ckd->cmd", v_CMK, a_CKD)
     dx_MD = jnp.einsum("mf,df->md", _alone(dy_MF), w_DF) + _joined(low_CMD)
 
-    # A row of `x` or `dy` that is not finite has made its row of `u` or `v` so.
-    sound_CM1 = (jnp.isfinite(u_CMR) & jnp.isfinite(v_CMR)).all(-1, keepdims=True)
-    spoilt_CP11 = jnp.any(own_CMP & ~sound_CM1, axis=1)[:, :, None, None]
-
-    def gradient(small_CMR: Array, rows_CMX: Array, like_SRX: Array) -> Array:
+    def gradient(small_CMK: Array, rows_CMX: Array, like_SRX: Array) -> Array:
         sum_CKX = jnp.einsum(
-            "cmk,cmx->ckx",
-            _spread(jnp.where(sound_CM1, small_CMR, 0), own_CMP),
-            _finite(rows_CMX),
-            preferred_element_type=wide,
+            "cmk,cmx->ckx", small_CMK, _finite(rows_CMX), preferred_element_type=wide
         )
-        sum_CPRX = sum_CKX.reshape(*own_CMP.shape[::2], *like_SRX.shape[1:])
-        return jnp.where(spoilt_CP11, jnp.nan, sum_CPRX).reshape(like_SRX.shape)
+        return sum_CKX.reshape(like_SRX.shape)
 
-    return dx_MD, gradient(v_CMR, x_CMD, a_SRD), gradient(u_CMR, dy_CMF, b_SRF)
+    return dx_MD, gradient(v_CMK, x_CMD, a_SRD), gradient(u_CMK, dy_CMF, b_SRF)
 
 
 def _alone(rows_MX: Array) -> Array:
@@ -115,34 +119,27 @@ def _joined(rows_CM: Array) -> Array:
     return rows_CM.reshape(-1, rows_CM.shape[-1])
 
 
-def _pick(of_all_CMPR: Array, own_CMP: Array) -> Array:
+def _pick(of_all_CMK: Array, own_CMP: Array) -> Array:
     """The row's own low-rank row; zeros where there is no adapter."""
+    of_all_CMPR = of_all_CMK.reshape(*own_CMP.shape, -1)
     own = jnp.where(own_CMP[..., None], of_all_CMPR, 0)
-    return own.sum(2, dtype=of_all_CMPR.dtype)
-
-
-def _of_own(small_CMR: Array, own_CMP: Array, stack_CPRX: Array) -> Array:
-    """The row's low-rank row times its adapter's numbers, `[C, M, X]`."""
-    chunks, _, _, width = stack_CPRX.shape
-    flat_CKX = _finite(stack_CPRX).reshape(chunks, -1, width)
-    # By einsum, whose label tells this product from the base's in a compiled program.
-    return jnp.einsum("cmk,ckx->cmx", _spread(small_CMR, own_CMP), flat_CKX)
+    return own.sum(2, dtype=of_all_CMK.dtype)
 
 
 def _spread(small_CMR: Array, own_CMP: Array) -> Array:
-    """The row's low-rank row in its adapter's columns, `[C, M, P R]`; else zeros."""
+    """The row's low-rank row in its adapter's columns, `[C, M, K]`; else zeros."""
     spread_CMPR = jnp.where(own_CMP[..., None], small_CMR[:, :, None, :], 0)
     return spread_CMPR.reshape(*spread_CMPR.shape[:2], -1)
 
 
-def _mark(small_CMR: Array, own_CMP: Array, sound_CP: Array) -> Array:
-    """NaN for rows whose adapter is not finite."""
-    spoilt_CM1 = jnp.any(own_CMP & ~sound_CP[:, None, :], axis=2, keepdims=True)
-    return jnp.where(spoilt_CM1, jnp.nan, small_CMR)
+def _sound(stack_SRX: Array, dtype: jnp.dtype, chunks: int) -> tuple[Array, Array]:
+    """Adapters as they are multiplied with, and which of them are finite, `[C, P]`.
 
-
-def _sound(stack_CP: Array) -> Array:
-    return jnp.isfinite(stack_CP).all((2, 3))
+    Forward and backward ask for the same, so that one copy serves both.
+    """
+    stack_CPRX = _cut(stack_SRX.astype(dtype), chunks)
+    flat_CKX = _finite(stack_CPRX).reshape(chunks, -1, stack_SRX.shape[-1])
+    return flat_CKX, jnp.isfinite(stack_CPRX).all((2, 3))
 
 
 def _finite(x: Array) -> Array:
