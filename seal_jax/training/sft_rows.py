@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seal_jax.training import plan
+from seal_jax.training import fitting
 
 
 class Line(NamedTuple):
@@ -86,7 +86,7 @@ def pack(
       ValueError: a line is wider than a row.
     """
     sizes = [line.positions for line in lines]
-    first = plan.fit(sizes, [width] * len(lines), width)
+    first = fitting.fit(sizes, [width] * len(lines), width)
     if first is None:  # A row each always does, if it is wide enough.
         raise ValueError(
             f"a line of {max(sizes)} positions does not fit a row of {width}; use "

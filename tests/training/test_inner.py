@@ -31,6 +31,7 @@ WIDTH = 32
 
 def config(**changes) -> inner.EngineConfig:
     sizes = {"tile": 4, "row_tokens": WIDTH, "step_tokens": 64, "slots": 3, "active": 3}
+    sizes |= {"chunk_tokens": 0}
     sizes |= {name: changes.pop(name) for name in list(changes) if name in sizes}
     base = dict(targets=("q_proj", "v_proj"), rank=4, alpha=8.0, pool=6)
     return inner.EngineConfig(**(base | changes), plan=PlanConfig(**sizes))
@@ -200,6 +201,7 @@ WORKLOADS = [
     (config(tile=1), 4, (SAMPLED, UNSAMPLED)),
     (config(tile=16, step_tokens=128), 6, (MASKED, UNSAMPLED)),
     (config(tile=8, pool=9), 4, (WHOLE,)),
+    (config(tile=1, slots=4, active=2, chunk_tokens=8), 6, (MASKED, SAMPLED)),
 ]
 
 
@@ -230,6 +232,7 @@ FEW_SHOTS = [
     (config(step_tokens=96), 6, (MASKED, PADDED)),
     (config(step_tokens=96, slots=1, active=1), 3, (PADDED,)),
     (config(step_tokens=128, tile=1), 6, (PADDED_UNSAMPLED, MASKED, PADDED_SAMPLED)),
+    (config(step_tokens=96, slots=4, active=2, chunk_tokens=16), 6, (MASKED, PADDED)),
     # Steps of one line beside batches, in one plan.
     (config(step_tokens=160, tile=16, pool=9), 7, (MASKED, PADDED_SAMPLED, SAMPLED)),
 ]
@@ -243,6 +246,21 @@ def test_every_packed_few_shot_adapter_equals_its_solo_run(cfg, count, losses):
         jobs[1:3] = workload(1, 2, losses=(SAMPLED,))
     assert {len(batch) for job in jobs for batch in job.batches()} == {1, 2, 3}
     assert_packed_equals_solo(jobs, cfg)
+
+
+def test_chunks_with_all_their_adapters_at_once_are_the_same():
+    """As on accelerators; lines that lie in two chunks are among them."""
+    params = decoder.init_params(jax.random.key(0), ARCH)
+    jobs, keys = few_shot(5, 6, most=2), jax.random.split(jax.random.key(1), 6)
+    cfg = config(tile=1, slots=4, active=2, chunk_tokens=8)
+    blocks = list(plan_arrays.blocks(jobs, cfg.plan, eos=EOS))
+    assert sum(block.extras.fold_count.sum() for block in blocks) > 20
+    run = functools.partial(packed.train, params, jobs, keys, eos=EOS)
+    dense = dataclasses.replace(ARCH, kernel="dense")
+    got = run(arch=dense, cfg=cfg)
+    want = run(arch=ARCH, cfg=config(tile=1))
+    assert_same(got.adapters, want.adapters)
+    np.testing.assert_allclose(got.loss_A, want.loss_A, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

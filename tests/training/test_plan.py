@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from seal_jax.training import plan, plan_arrays
+from seal_jax.training import fitting, plan, plan_arrays
 from seal_jax.training.settings import LossConfig, PlanConfig
 
 
@@ -152,6 +152,53 @@ def test_a_schedule_keeps_its_rules(needs, rows, slots, active):
     assert max(map(len, needs)) <= len(steps) <= sum(map(len, needs))
 
 
+@hypothesis.settings(max_examples=200)
+@hypothesis.given(
+    needs=st.lists(
+        st.lists(
+            st.lists(st.integers(1, 6), min_size=1, max_size=2).map(tuple),
+            min_size=1,
+            max_size=5,
+        ),
+        min_size=1,
+        max_size=9,
+    ),
+    rows=st.integers(2, 4),
+    chunk=st.sampled_from([1, 2, 3, 6]),
+    active=st.integers(1, 3),
+)
+def test_no_chunk_has_lines_of_more_adapters_than_are_active(
+    needs, rows, chunk, active
+):
+    cfg = tiny(step_tokens=6 * rows, slots=9, active=active, chunk_tokens=chunk)
+    at = [0] * len(needs)
+    for placed in plan.schedule(needs, cfg):
+        taken, adapters = set(), collections.Counter()
+        for place in placed:
+            need = needs[place.job][at[place.job]]
+            assert place.step == at[place.job]
+            at[place.job] += 1
+            chunks = set()
+            for first, width in zip(place.tiles, need, strict=True):
+                tiles = set(range(first, first + width))
+                # In one row, and on nobody.
+                assert first // 6 == max(tiles) // 6 < rows
+                assert not tiles & taken
+                taken |= tiles
+                chunks |= {tile // chunk for tile in tiles}
+            adapters.update(chunks)
+        assert placed and max(adapters.values()) <= active
+    assert at == list(map(len, needs))
+
+
+def test_a_line_begins_past_a_chunk_that_is_full():
+    needs = ones([[1] * 4, [1] * 3, [2] * 2, [4]])
+    sizes = {"slots": 4, "active": 2, "chunk_tokens": 3}
+    (first, *_) = plan.schedule(needs, tiny(**sizes))
+    # Two ones fill the first chunk; the four does not fit behind the two.
+    assert [(p.job, *p.tiles) for p in first] == [(0, 0), (1, 1), (2, 3), (3, 6)]
+
+
 def test_one_adapter_at_a_time_takes_a_step_each():
     steps = walk(ones([[1, 2], [3, 4, 5], [6]]), tiny(slots=1, active=1))
     order = [(p.job, p.step) for placed in steps for p in placed]
@@ -210,7 +257,7 @@ def test_a_step_takes_all_its_lines_or_none():
 )
 def test_up_to_three_lines_find_a_place_where_there_is_one(need, room):
     before = list(room)
-    first = plan.fit(need, room, 9)
+    first = fitting.fit(need, room, 9)
     assert (first is not None) == possible(tuple(need), before)
     if first is None:
         assert room == before
@@ -259,6 +306,14 @@ SIZES = PlanConfig(tile=4, row_tokens=24, step_tokens=48, slots=3, active=3)
         (
             {"step_tokens": 50},
             r"step_tokens=50 .*multiple of inner\.row_tokens=24; use 72",
+        ),
+        (
+            {"chunk_tokens": 10},
+            r"chunk_tokens=10 .*multiple of inner\.tile=4; use 12",
+        ),
+        (
+            {"chunk_tokens": 16},
+            r"row_tokens=24 .*multiple of inner\.chunk_tokens=16; use 32",
         ),
     ],
 )

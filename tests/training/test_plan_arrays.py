@@ -87,13 +87,18 @@ def read(jobs, cfg) -> list[Line]:
             assert int(slot) not in job_in
             job_in[int(slot)] = int(job)
         owners = np.repeat(step.tiles, cfg.tile)
-        assert ((owners == cfg.active) == (step.segments == -1)).all()
+        assert ((owners == cfg.places) == (step.segments == -1)).all()
         for segment in range(step.segments.max() + 1):
             inside = step.segments == segment
             # A line lies in one piece and belongs to one adapter that steps.
-            (where,), (k,) = np.nonzero(inside), set(owners[inside].tolist())
+            (where,), (k, *more) = np.nonzero(inside), sorted({*owners[inside]})
             assert where[-1] - where[0] == len(where) - 1
+            # Its places are of the chunks that it is in.
+            chunk = where // (cfg.step_tokens // cfg.chunks)
+            assert (owners[inside] // cfg.active == chunk).all()
             slot = int(step.slots[k])
+            assert {*step.slots[more]} <= {slot}
+            assert len({*step.rates[[k, *more]]} | {*step.clips[[k, *more]]}) <= 2
             leaves = {name: getattr(step, name)[inside] for name in CONTENT}
             rate, clip = float(step.rates[k]), float(step.clips[k])
             lines.append(Line(job_in[slot], i, slot, rate, clip, leaves))
@@ -282,6 +287,47 @@ def test_given_tokens_count_as_trained_and_a_batch_as_one_update():
     assert block.updates == 2 * 2 + 3 * 1 + 2 * 2
     assert block.tokens == 2 * 24 + 3 * 27 + 2 * 13
     assert np.count_nonzero(block.steps.weights) < block.tokens
+
+
+@hypothesis.settings(max_examples=40)
+@hypothesis.given(
+    lengths=workloads,
+    chunk=st.sampled_from([4, 8, 24]),
+    active=st.integers(1, 3),
+    rows=st.integers(2, 3),
+)
+def test_an_adapter_has_a_place_in_each_chunk_of_its_lines(
+    lengths, chunk, active, rows
+):
+    cfg = PlanConfig(4, 24, 24 * rows, 5, active, chunk)
+    jobs = make_jobs(lengths, most=rows)
+    lines = by_job(read(jobs, cfg))
+    assert [len(lines[j]) for j in range(len(jobs))] == [
+        job.epochs * len(job.lines) for job in jobs
+    ]
+    for block in plan_arrays.blocks(jobs, cfg, eos=EOS):
+        for i in range(block.length):
+            folds = block.extras.folds[i, : block.extras.fold_count[i]].tolist()
+            assert (block.extras.folds[i, len(folds) :] == cfg.places).all()
+            slots = block.steps.slots[i].tolist()
+            by_slot = collections.defaultdict(list)
+            for k, slot in enumerate(slots):
+                by_slot[slot].append(k)
+            used = {k for k in block.steps.tiles[i].tolist() if k < cfg.places}
+            assert used == {k for k, slot in enumerate(slots) if slot < cfg.slots}
+            # All places but one of a slot are added to that one; a filler has one.
+            assert sorted(other for _, other in folds) == sorted(
+                other for first, other in folds if slots[first] == slots[other]
+            )
+            first_of = {slots[first]: first for first, _ in folds}
+            for slot, places in by_slot.items():
+                others = [k for k in places if k != first_of.get(slot, places[0])]
+                assert sorted(o for _, o in folds if slots[o] == slot) == others
+
+
+def test_without_chunks_nothing_is_added():
+    (block,) = plan_arrays.blocks(make_jobs([[3], [4]]), SMALL, eos=EOS)
+    assert block.extras == plan_arrays.Extras()
 
 
 @pytest.mark.parametrize("loss", LOSSES)

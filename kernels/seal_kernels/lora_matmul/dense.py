@@ -87,7 +87,10 @@ def backward(
 
     def gradient(small_CMK: Array, rows_CMX: Array, like_SRX: Array) -> Array:
         sum_CKX = jnp.einsum(
-            "cmk,cmx->ckx", small_CMK, _finite(rows_CMX), preferred_element_type=wide
+            "cmk,cmx->ckx",
+            small_CMK,
+            _alone(_finite(rows_CMX)),
+            preferred_element_type=wide,
         )
         return sum_CKX.reshape(like_SRX.shape)
 
@@ -98,7 +101,7 @@ def _alone(rows_MX: Array) -> Array:
     """Rows that XLA does not know to be those of another product.
 
     Else it makes one product of several, such as those of q, k and v, for which it
-    copies the base's weights side by side in every step.
+    copies the base's weights side by side in every step, and takes gradients apart.
     """
     return jax.lax.optimization_barrier(rows_MX)
 
