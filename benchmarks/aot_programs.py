@@ -58,13 +58,18 @@ class Named(NamedTuple):
 
 
 SEVEN_B, ONE_B = "qwen2.5-7b", "llama-3.2-1b"
-# Of the packed ones, by the published rounds' plans: adapters that begin in a step, and
-# chunks of tokens with loss.
+# Of the packed ones, by the published rounds' plans: adapters that begin in a step,
+# chunks of tokens with loss, and places that adapters have in further chunks.
 PROGRAMS = {
     "packed_7b_qv": Named(
         SEVEN_B,
         lambda arch: aot_training.packed_step(
-            arch, aot_training.squad_engine({}), turnover=0.37, head_chunks=4, span=56
+            arch,
+            aot_training.squad_engine({}),
+            turnover=0.75,
+            head_chunks=8,
+            span=56,
+            folds=3.5,
         ),
     ),
     "packed_7b_all": Named(
@@ -72,21 +77,32 @@ PROGRAMS = {
         lambda arch: aot_training.packed_step(
             arch,
             aot_training.squad_engine(aot_training.ALL_SEVEN),
-            turnover=0.16,
-            head_chunks=2,
+            turnover=0.38,
+            head_chunks=4,
             span=56,
+            folds=1.8,
         ),
     ),
     "packed_7b_frozen": Named(
         SEVEN_B,
         lambda arch: aot_training.packed_step(
-            arch, aot_training.continual_engine(), turnover=0.37, head_chunks=4, span=56
+            arch,
+            aot_training.continual_engine(),
+            turnover=0.75,
+            head_chunks=8,
+            span=56,
+            folds=3.5,
         ),
     ),
     "packed_1b_arc": Named(
         ONE_B,
         lambda arch: aot_training.packed_step(
-            arch, aot_training.arc_engine(), turnover=0.02, head_chunks=5, span=900
+            arch,
+            aot_training.arc_engine(),
+            turnover=0.03,
+            head_chunks=11,
+            span=900,
+            folds=3.2,
         ),
     ),
     "imitate_7b": Named(SEVEN_B, aot_training.squad_imitation),

@@ -89,10 +89,8 @@ def head_chunk(arch: decoder.Arch, cfg: inner.EngineConfig) -> int:
 # What adapters on all seven projections change in configs/squad.py.
 ALL_SEVEN = {
     "inner.lora.targets": ALL,
-    "inner.step_tokens": 1024,
-    "inner.slots": 24,
-    "inner.active": 16,
-    "inner.pool": 24,
+    "inner.step_tokens": 2048,
+    "inner.pool": 375,
 }
 
 

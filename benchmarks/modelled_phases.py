@@ -61,16 +61,21 @@ class Programs:
 
 
 class Planned(NamedTuple):
-    """Training packed: global steps, and chunks of tokens that need the head."""
+    """Training packed: global steps, and what runs in all of them together.
+
+    Chunks of tokens that need the head, and places of adapters in further chunks.
+    """
 
     global_steps: int
     head_chunks: int
+    folds: int
     token_efficiency: float
 
 
 def planned(jobs: Sequence[plan.Job], cfg: EngineConfig, *, chunk: int) -> Planned:
     """The plan of training all jobs, a pool of them at a time."""
-    steps = chunks = 0
+    steps = chunks = folds = 0
+    per_chunk = cfg.plan.step_tokens // cfg.plan.chunks // cfg.plan.tile
     for first in range(0, len(jobs), cfg.pool):
         some = jobs[first : first + cfg.pool]
         # Positions with loss of each of a job's steps.
@@ -79,8 +84,16 @@ def planned(jobs: Sequence[plan.Job], cfg: EngineConfig, *, chunk: int) -> Plann
         for placed in plan.schedule(needs, cfg.plan):
             steps += 1
             chunks += -(-sum(with_loss[one.job][one.step] for one in placed) // chunk)
+            for one in placed:
+                lines = zip(one.tiles, needs[one.job][one.step], strict=True)
+                places = {
+                    tile // per_chunk
+                    for first, count in lines
+                    for tile in range(first, first + count)
+                }
+                folds += len(places) - 1
     tokens = arc_plan.work(jobs).tokens
-    return Planned(steps, chunks, tokens / (steps * cfg.plan.step_tokens))
+    return Planned(steps, chunks, folds, tokens / (steps * cfg.plan.step_tokens))
 
 
 def _by_step(job: plan.Job) -> list[list[int]]:
@@ -99,6 +112,7 @@ def adapting(
     trips = {
         aot_training.TURNOVER: len(jobs) / taken.global_steps,
         aot_training.HEAD_CHUNKS: taken.head_chunks / taken.global_steps,
+        aot_training.FOLDS: taken.folds / taken.global_steps,
     }
     each = programs.seconds(name, trips)
     return taken.global_steps * each, {**taken._asdict(), "step_ms": 1e3 * each}

@@ -59,13 +59,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
         edit=dict(split="lines", quirks="fixed"),
         # Sizes of 0 are chosen from the compiled program and the device's memory.
-        # SQuAD's longest passages take nearly 1000 tokens.
+        # SQuAD's longest passages take nearly 1000 tokens. Tiles of one position and
+        # chunks are for accelerators; on a CPU tile=8 and chunk_tokens=0 are faster.
         inner=dict(
             lora=dict(targets=QV, rank=32, alpha=64.0),
             learning_rate=1e-3, epochs=10, clip=1.0,
             loss=dict(mode="reference", pad_to=2048, pad_samples=8),
-            tile=8, row_tokens=1024, step_tokens=0, slots=0, active=0,
-            chunk_tokens=0, pool=0,
+            tile=1, row_tokens=1024, step_tokens=0, slots=0, active=0,
+            chunk_tokens=512, pool=0,
         ),
         answer=dict(
             prompt="concise", temperature=0.0, top_p=1.0, top_k=0,
@@ -124,7 +125,10 @@ def debug(config: ConfigDict) -> ConfigDict:
         scale=dict(passages=3, edits=2, seeds=2, heldout_passages=3),
         propose=dict(max_tokens=160, prompt_multiple=1024, batch=6),
         label_free=dict(quiz=dict(max_tokens=160, prompt_multiple=1024, batch=3)),
-        inner=dict(lora=lora, epochs=2, row_tokens=2048, step_tokens=4096, slots=4),
+        inner=dict(
+            lora=lora, epochs=2, tile=8, row_tokens=2048, step_tokens=4096, slots=4,
+            chunk_tokens=0,
+        ),
         answer=dict(max_tokens=16, prompt_multiple=128, batch=24),
         imitate=dict(lora=lora, batch=3, length_multiple=1024),
     ))

@@ -221,7 +221,10 @@ def attend_cached(
     donated one in place. `kv` holds the token's `{"k", "v"}`, `[B, 1, K, H]`.
     """
     k_BKSH, v_BKSH = (
-        cache[name].at[jnp.arange(len(slots_B)), :, slots_B].set(kv[name][:, 0])
+        # A slot in each row: in whatever order they are written.
+        cache[name]
+        .at[jnp.arange(len(slots_B)), :, slots_B]
+        .set(kv[name][:, 0], unique_indices=True)
         for name in ("k", "v")
     )
     length_B = slots_B + 1

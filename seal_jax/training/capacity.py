@@ -17,11 +17,11 @@ from seal_jax.runtime import formatting, meshes
 from seal_jax.training import inner, packed
 from seal_jax.training.settings import PLAIN, EngineOptions, InnerSizes, PlanConfig
 
-# Global steps of about two thousand tokens run a 7B model's matmuls near their peak;
-# more only cost memory. A line and its padding to tiles take some 60 positions. On the
-# published edits 40 slots fill such steps as well as 64 do, in which at most 40 train
-# (2,052 and 2,050 steps of the round; 32 slots need 2,180).
-STEP_TOKENS = 2048
+# Global steps of two thousand tokens run a 7B model's matmuls near their peak; of twice
+# as many, a token's share of starting the kernels is half, and more only cost memory.
+# A line takes some 60 positions. On the published edits 40 slots fill steps of 2048 as
+# well as more do (1,986 steps of the round; 36 slots need 2,028, 44 need 1,995).
+STEP_TOKENS = 4096
 POSITIONS_PER_SLOT = 51
 
 
@@ -187,7 +187,7 @@ def _active(slots: int, step_tokens: int, chunk_tokens: int) -> int:
 
     Lines of a chunk are shorter than all lines here, and longer there.
     """
-    if not chunk_tokens:
+    if not chunk_tokens or chunk_tokens >= step_tokens:
         return slots
     return -(-slots * chunk_tokens * 6 // (step_tokens * 5))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 class Chunks:
     """How many adapters each chunk of a global step has, at most `most`.
 
-    A chunk has so many `tiles`, and all chunks of a row are in it.
+    A chunk has so many `tiles`. Rows and chunks need not begin together.
     """
 
     tiles: int

@@ -121,14 +121,16 @@ class PlanConfig:
         config_rules.check(self, "inner")
         _multiple("row_tokens", self.row_tokens, "tile", self.tile)
         _multiple("step_tokens", self.step_tokens, "row_tokens", self.row_tokens)
-        if self.chunk_tokens:
+        if self.chunks > 1:
             _multiple("chunk_tokens", self.chunk_tokens, "tile", self.tile)
-            _multiple("row_tokens", self.row_tokens, "chunk_tokens", self.chunk_tokens)
+            _multiple(
+                "step_tokens", self.step_tokens, "chunk_tokens", self.chunk_tokens
+            )
 
     @property
     def chunks(self) -> int:
-        """Chunks of a step."""
-        return self.step_tokens // (self.chunk_tokens or self.step_tokens)
+        """Chunks of a step; one if it is no longer than a chunk."""
+        return max(1, self.step_tokens // (self.chunk_tokens or self.step_tokens))
 
     @property
     def places(self) -> int:

@@ -40,8 +40,10 @@ SIZES = PlanConfig(tile=8, row_tokens=128, step_tokens=256, slots=6, active=4)
 def programs() -> Iterator[tuple[str, Callable, tuple]]:
     """Name, function and arguments of each."""
     plain = inner.EngineConfig(TARGETS, 8, 16.0, SIZES, pool=6)
+    chunks = dataclasses.replace(SIZES, active=2, chunk_tokens=64)
     for name, arch, cfg in (
         ("packed", ARCH, plain),
+        ("packed_chunks", ARCH, dataclasses.replace(plain, plan=chunks)),
         ("packed_tiles", dataclasses.replace(ARCH, kernel="xla"), plain),
         (
             "packed_extended",

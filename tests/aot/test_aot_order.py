@@ -11,7 +11,10 @@ import pytest
 
 pytestmark = pytest.mark.aot
 
-PROGRAMS = {"packed", "packed_tiles", "packed_extended", "full", "merge"}
+PROGRAMS = {
+    *("packed", "packed_chunks", "packed_tiles", "packed_extended"),
+    *("full", "merge"),
+}
 
 
 @pytest.mark.parametrize("target", ["h200", "v5e"])

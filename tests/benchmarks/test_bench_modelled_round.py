@@ -49,6 +49,7 @@ def made(training):
             training.TURNOVER: 0.5,
             training.MICRO_BATCHES: 3.0,
             training.HEAD_CHUNKS: 2.0,
+            training.FOLDS: 0.0,
         }
         return {
             "program": name,
@@ -175,7 +176,13 @@ def test_chunks_are_of_the_tokens_with_loss_in_each_step(phases):
 def rounds(bench, training):
     def compiled(name):
         loops = dict.fromkeys(
-            (training.TURNOVER, training.MICRO_BATCHES, training.HEAD_CHUNKS), 0.0
+            (
+                training.TURNOVER,
+                training.MICRO_BATCHES,
+                training.HEAD_CHUNKS,
+                training.FOLDS,
+            ),
+            0.0,
         )
         known = {"packed_7b_qv": 0.1, "packed_7b_all": 0.2, "packed_1b_arc": 0.3}
         each = known.get(name, 0.01)

@@ -79,6 +79,7 @@ JAX_FREE = (
     "runtime.records",
     "runtime.relay",
     "runtime.settings",
+    "training.fitting",
     "training.plan",
     "training.plan_arrays",
     "training.settings",

@@ -30,14 +30,14 @@ def choose(limit, adapters=200, **changes):
 
 
 def largest(**sizes) -> capacity.Memory:
-    cfg = capacity.build(wanted(**sizes), step_tokens=2048, adapters=200)
+    cfg = capacity.build(wanted(**sizes), step_tokens=4096, adapters=200)
     return capacity.measure(ARCH, cfg)
 
 
 def test_what_fits_is_taken_whole():
     cfg, memory = choose(10**12)
     sizes = cfg.plan
-    assert (sizes.step_tokens, sizes.slots, sizes.active) == (2048, 40, 40)
+    assert (sizes.step_tokens, sizes.slots, sizes.active) == (4096, 80, 80)
     assert cfg.pool == 200
     assert memory.total == largest().total
 
@@ -57,14 +57,21 @@ def test_the_parts_are_those_of_the_arrays():
 def test_the_pool_shrinks_first_then_the_slots_then_the_step():
     whole = largest()
     seen = []
-    for share in (0.97, 0.6, 0.3):
+    for share in (0.99, 0.6, 0.3):
         cfg, memory = choose(int(whole.total * share))
         assert memory.total <= whole.total * share
         assert capacity.measure(ARCH, cfg) == memory
         seen.append((cfg.plan.step_tokens, cfg.plan.slots, cfg.pool))
-    assert seen[0][0] == 2048 and seen[0][1] == 40 and seen[0][2] < 200
+    assert seen[0][0] == 4096 and seen[0][1] == 80 and seen[0][2] < 200
     assert seen == sorted(seen, reverse=True)
-    assert seen[-1][0] < 2048
+    assert seen[-1][0] < 4096
+
+
+def test_a_chunk_has_places_for_its_share_of_the_slots_and_more():
+    cfg = capacity.build(wanted(chunk_tokens=512), step_tokens=2048, adapters=200)
+    assert (cfg.plan.slots, cfg.plan.active, cfg.plan.places) == (40, 12, 48)
+    cfg = capacity.build(wanted(chunk_tokens=512), step_tokens=512, adapters=200)
+    assert (cfg.plan.slots, cfg.plan.active, cfg.plan.places) == (10, 10, 10)
 
 
 def test_what_the_config_fixes_is_kept():

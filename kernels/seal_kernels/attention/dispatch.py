@@ -49,7 +49,8 @@ def run(
 ) -> Any:
     """The function `what` of the implementation's module.
 
-    `causal`, that no range goes past its query, is of use to `tokamax` alone. `auto` is the kernel made for the platform; no measurement says so yet, only a model
+    `causal`, that no range goes past its query, is of use to `tokamax` alone. `auto` is
+    the kernel made for the platform; no measurement says so yet, only a model
     (docs/engine.md).
     """
     if implementation == "reference":
