@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import aot_training
 import common
 import hlo_cost
 import jax
@@ -92,7 +93,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 jax.block_until_ready(state)
                 begin = time.perf_counter()
             counts = np.array([block.length], np.int32)
-            state = program(params, state, keys, block.steps, counts)
+            more = (block.extras, None) if cfg.extended else ()
+            state = program(params, state, keys, block.steps, counts, *more)
         jax.block_until_ready(state)
         taken.append(time.perf_counter() - begin)
         ends.append(state)
@@ -105,7 +107,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         global_steps=steps,
     )
     turnover = sum(int(b.steps.start_count[: b.length].sum()) for b in timed) / steps
-    modelled = roofline.report(text, told(turnover))
+    chunk = aot_training.head_chunk(arch, cfg)
+    trips = {aot_training.TURNOVER: turnover, **loops(timed, chunk=chunk)}
+    modelled = roofline.report(text, hlo_cost.Told(loops=trips))
     peak = backend.peak_flops(device)
     flop = throughput.flops_per_token(arch, cfg) * made["tokens_per_s"]
     step_seconds = made["seconds"] / steps
@@ -120,6 +124,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "round_adapt_seconds": ROUND_STEPS / made["steps_per_s"],
         "adapters": len(jobs),
         "turnover": turnover,
+        "loops": trips,
         "compile_seconds": compiling,
         "shape": args.shape,
         "dtype": args.dtype,
@@ -127,11 +132,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def told(turnover: float) -> hlo_cost.Told:
-    """The loops of `packed.run_block`: one step, and the adapters that enter it."""
-    return hlo_cost.Told(
-        loops={r"run_block\)/while/body/while$": turnover, r"run_block\)/while$": 1}
-    )
+def loops(blocks: Sequence[plan_arrays.Block], *, chunk: int) -> dict[str, float]:
+    """Trips of `packed.run_block`'s loops in a step of these blocks, on the mean.
+
+    `chunk` tokens that need the head are taken at a time.
+    """
+    steps = sum(block.length for block in blocks)
+    folds = heads = 0
+    for block in blocks:
+        if block.extras.fold_count is not None:
+            folds += int(block.extras.fold_count.sum())
+        needed = np.count_nonzero(block.steps.weights[: block.length], axis=1)
+        heads += int((-(-needed // chunk)).sum())
+    return {
+        aot_training.STEPS: 1,
+        aot_training.FOLDS: folds / steps,
+        aot_training.HEAD_CHUNKS: heads / steps,
+    }
 
 
 @jax.jit

@@ -281,6 +281,7 @@ def compared(made: Mapping[str, Any], out: Path) -> list[str]:
                 loops={
                     r"run_block\)/while/body/while$": step["turnover"],
                     r"run_block\)/while$": 1,
+                    **step.get("loops", {}),
                 }
             )
             again = roofline.report(
