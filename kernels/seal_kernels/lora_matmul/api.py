@@ -155,18 +155,20 @@ def _check(
 
 
 def _packed_only(implementation, chunks, *operands) -> Array:
-    return dispatch.forward(implementation, *operands, chunks)[0]
+    return dispatch.forward(implementation, *operands, chunks=chunks)[0]
 
 
 def _packed_forward(implementation, chunks, x_MD, w_DF, a_SRD, b_SRF, slots_G):
     operands = w_DF, a_SRD, b_SRF, slots_G
-    y_MF, u_MR = dispatch.forward(implementation, x_MD, *operands, chunks)
+    y_MF, u_MR = dispatch.forward(implementation, x_MD, *operands, chunks=chunks)
     return y_MF, (x_MD, u_MR, *operands)
 
 
 def _packed_backward(implementation, chunks, kept, dy_MF):
     _, _, _, a_SRD, b_SRF, _ = kept
-    dx_MD, da_SRD, db_SRF = dispatch.backward(implementation, dy_MF, *kept, chunks)
+    dx_MD, da_SRD, db_SRF = dispatch.backward(
+        implementation, dy_MF, *kept, chunks=chunks
+    )
     return dx_MD, None, da_SRD.astype(a_SRD.dtype), db_SRF.astype(b_SRF.dtype), None
 
 
