@@ -123,9 +123,7 @@ def squad(
             sum(seconds for seconds, _ in answers),
             {"adapters": answers[0][1], "base": answers[1][1]},
         ),
-        "imitate": imitating(
-            programs, f"imitate_7b{base}", pairs, exp.imitate, merge
-        ),
+        "imitate": imitating(programs, f"imitate_7b{base}", pairs, exp.imitate, merge),
     }
     return compared(phases, floor.by_phase(shape, work, machine))
 

@@ -30,8 +30,8 @@ from jax import Array
 
 WEIGHTS = jnp.float8_e4m3fn
 ROWS = jnp.float8_e4m3fn
-# Of `dy`. float8_e5m2 has the wider range, which a scale for each row makes useless,
-# and one bit less: gradients of adapters are twice as far off (`benchmarks/float8.py`).
+# Of `dy`. float8_e5m2 has the wider range, for which a scale of each row leaves no use,
+# and one bit less: gradients of adapters are further off (`benchmarks/float8.py`).
 SLOPES = jnp.float8_e4m3fn
 
 
