@@ -41,8 +41,8 @@ from seal_jax.generation import policies
 from seal_jax.models import float8_base, lora
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import proposals, scoring, trials
-from seal_jax.rounds.settings import PassageRounds
 from seal_jax.rounds.graded import Exam, Graded
+from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import command_line, formatting, interrupts
 from seal_jax.training import inner, packed, plan_arrays
 from seal_kernels import float8

@@ -6,7 +6,6 @@ from typing import Annotated
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Batch, Bound, Tokens
 
-
 BASE_DTYPES = ("same", "float8")
 
 

