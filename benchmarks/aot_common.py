@@ -25,6 +25,7 @@ class Program:
       arch: the decoder.
       tokens: positions of the rows.
       told: loops and kernels whose cost the text does not hold.
+      base_flop: of `flop`, that of products with the base's linears; 0: not said.
       options: the compiler's.
     """
 
@@ -36,6 +37,7 @@ class Program:
     arch: decoder.Arch
     tokens: int
     told: hlo_cost.Told = hlo_cost.NOTHING
+    base_flop: float = 0.0
     options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 

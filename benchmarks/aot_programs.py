@@ -216,6 +216,7 @@ def _of_layers(name: str, arch: decoder.Arch, text_to: Path | None) -> dict[str,
         "per": program.per,
         # What must be done, and what the text shows to be, attention's kernels aside.
         "analytic_flop": program.flop,
+        "base_flop": program.base_flop,
         "loops": loops,
         # Of what is outside of the loop over steps.
         "once_seconds": once or 0.0,
