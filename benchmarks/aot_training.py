@@ -77,6 +77,8 @@ def packed_step(
                 FOLDS: folds,
             },
         ),
+        base_flop=2 * matmul_flop.linears(arch, sizes.step_tokens)
+        - matmul_flop.unused_slopes(arch, sizes.step_tokens, 0, 0, cfg.targets),
     )
 
 

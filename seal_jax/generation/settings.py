@@ -6,11 +6,15 @@ from typing import Annotated
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Batch, Bound, Tokens
 
+BASE_DTYPES = ("same", "float8")
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
     """`path`: directory or hub name. `random_weights`: use only its config.
 
+    `dtype`: of weights and activations. `base_dtype`: in which the frozen linears are
+    multiplied, "same" as `dtype` or "float8" (`models.float8_base`).
     `kernel`: implementation of the low-rank matmul, one of
     `lora_matmul.api.IMPLEMENTATIONS`. `attention`: that of attention, one of
     `attention.api.IMPLEMENTATIONS`.
@@ -21,9 +25,17 @@ class ModelSource:
     dtype: str
     kernel: str
     attention: str
+    base_dtype: str = BASE_DTYPES[0]
 
     def __post_init__(self):
         config_rules.one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        config_rules.one_of("model.base_dtype", self.base_dtype, BASE_DTYPES)
+        if self.base_dtype != BASE_DTYPES[0] and self.kernel.startswith("mosaic"):
+            raise ValueError(
+                f"model.base_dtype={self.base_dtype!r} is not what model.kernel="
+                f"{self.kernel!r} multiplies; use model.kernel='auto', or "
+                "model.base_dtype='same'"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,6 +44,7 @@ def programs() -> Iterator[tuple[str, Callable, tuple]]:
     for name, arch, cfg in (
         ("packed", ARCH, plain),
         ("packed_chunks", ARCH, dataclasses.replace(plain, plan=chunks)),
+        ("packed_float8", dataclasses.replace(ARCH, base_dtype="float8"), plain),
         ("packed_tiles", dataclasses.replace(ARCH, kernel="xla"), plain),
         (
             "packed_extended",

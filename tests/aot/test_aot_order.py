@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.aot
 
 PROGRAMS = {
-    *("packed", "packed_chunks", "packed_tiles", "packed_extended"),
+    *("packed", "packed_chunks", "packed_float8", "packed_tiles", "packed_extended"),
     *("full", "merge"),
 }
 

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from seal_kernels import float8
+
 # Beside the project's letters: C chunks of rows, M rows of a chunk, P adapters of one,
 # K their ranks side by side.
 
@@ -36,7 +38,7 @@ def pays(adapters: int, tile: int) -> bool:
 
 def forward(
     x_MD: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -56,14 +58,14 @@ def forward(
     u_CMR = jnp.where(spoilt_CM1, jnp.nan, _pick(u_CMK, own_CMP))
     # By einsum, whose label tells this product from the base's in a compiled program.
     low_CMF = jnp.einsum("cmk,ckf->cmf", _spread(u_CMR, own_CMP), b_CKF)
-    return _alone(x_MD) @ w_DF + _joined(low_CMF), _joined(u_CMR)
+    return float8.forward(_alone(x_MD), w_DF) + _joined(low_CMF), _joined(u_CMR)
 
 
 def backward(
     dy_MF: Array,
     x_MD: Array,
     u_MR: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -83,7 +85,7 @@ def backward(
         for small_CMR in (u_CMR, v_CMR)
     )
     low_CMD = jnp.einsum("cmk,ckd->cmd", v_CMK, a_CKD)
-    dx_MD = jnp.einsum("mf,df->md", _alone(dy_MF), w_DF) + _joined(low_CMD)
+    dx_MD = float8.slope(_alone(dy_MF), w_DF) + _joined(low_CMD)
 
     def gradient(small_CMK: Array, rows_CMX: Array, like_SRX: Array) -> Array:
         sum_CKX = jnp.einsum(
