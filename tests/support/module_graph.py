@@ -29,12 +29,16 @@ ORDER = (
     "embedded",
     "experiment",
     "train",
+    "api",
+    "commands",
     "__main__",
 )
 
 # Packages and modules that jax never reaches, directly or through others.
 JAX_FREE = (
     "analysis",
+    "api.lines",
+    "api.settings",
     "tasks",
     "rewards",
     "report",
