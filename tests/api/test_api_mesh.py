@@ -28,6 +28,7 @@ print(json.dumps([model.base.mark, model.generate(prompts, adapters, max_tokens=
 """
 
 
+@pytest.mark.slow
 def test_all_devices_train_and_write_what_one_does(
     model, folder, texts, adapters, tmp_path, child_env
 ):
