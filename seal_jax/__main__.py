@@ -12,6 +12,22 @@ from seal_jax.runtime import interrupts
 
 COMMANDS = {
     "train": ("seal_jax.train", "run an experiment from a config file, or continue it"),
+    "adapt": (
+        "seal_jax.commands.adapt",
+        "an adapter for each of your texts, as PEFT directories",
+    ),
+    "generate": (
+        "seal_jax.commands.generate",
+        "what a model writes, with adapters or without; or talk to it",
+    ),
+    "evaluate": (
+        "seal_jax.commands.evaluate",
+        "answers to a data set's questions, graded; nothing is trained",
+    ),
+    "export": (
+        "seal_jax.commands.export",
+        "the policy of a run, or the adapter of any of its edits, for others",
+    ),
     "report": ("seal_jax.report", "results of runs as tables, and as one page"),
     "select": (
         "seal_jax.report.commands.select",

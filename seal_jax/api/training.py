@@ -129,7 +129,7 @@ def _pools(
         key=prng.root(chosen.seed),
         cfg=sizes.training(policy.arch, chosen, jobs, model.mesh),
         mesh=model.mesh,
-        title=call,
+        title="train",
         say=lambda line: None,
         visible=chosen.progress,
     )

@@ -1,0 +1,328 @@
+"""`seal-jax evaluate`: answers to a data set's questions, graded; nothing is trained."""
+
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # Before imports that take seconds.
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seal_jax.analysis import stats
+from seal_jax.commands import shared
+from seal_jax.generation.settings import Decoding
+from seal_jax.rewards import graders
+from seal_jax.rewards.judge import JudgeConfig
+from seal_jax.rewards.settings import GradeConfig
+from seal_jax.runtime import command_line, config_rules, files, formatting
+from seal_jax.tasks import self_edit, sources
+from seal_jax.tasks.passage import Passage
+from seal_jax.tasks.settings import TASKS, TaskConfig
+
+if TYPE_CHECKING:
+    from seal_jax.api.adapters import Adapters
+    from seal_jax.api.models import Model
+
+EXAMPLES = """
+seal-jax evaluate runs/tiny
+seal-jax evaluate embedded:tiny --data=world --count=96 --answer=plain --max-tokens=4
+seal-jax evaluate embedded:tiny --like=runs/tiny --adapters adapters --count=3
+seal-jax evaluate Qwen/Qwen2.5-7B --data=squad_val.json --grade=f1 --out=answers.jsonl
+"""
+_KEEP = "of the run, if one is given; else"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = command_line.Parser(
+        prog="seal-jax evaluate",
+        description="A model answers questions about passages without the passages, and "
+        "is graded: a base, the policy of a run, or either with adapters. The workdir "
+        "of a run also says on what, and how: its held-out passages and its grader.",
+        examples=EXAMPLES,
+    )
+    shared.add_model(parser, flag="model")
+    shared.add_adapters(parser)
+    parser.add_argument(
+        "--like",
+        metavar="WORKDIR",
+        help="take passages, prompt and grader of this run; other flags change them",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="world (generated), a JSON file in SEAL's format, or a hub name",
+    )
+    start = command_line.whole(0, 10_000_000)
+    parser.add_argument("--split", help="of the hub's data set")
+    parser.add_argument("--start", type=start, help="the first passage; 0")
+    parser.add_argument(
+        "--count",
+        type=command_line.whole(1, 20_000),
+        help=f"passages; {_KEEP} 100",
+    )
+    parser.add_argument(
+        "--shuffle-seed", type=command_line.SEED, help="of the passages' order; 0"
+    )
+    parser.add_argument(
+        "--answer",
+        metavar="PROMPT",
+        help="concise, plain, or a text file with {title} and {question}; "
+        f"{_KEEP} concise",
+    )
+    shared.add_drawing(parser, max_tokens=None)
+    parser.add_argument(
+        "--grade",
+        choices=(*graders.LOCAL, "judge"),
+        help=f"who grades; {_KEEP} recall",
+    )
+    parser.add_argument(
+        "--threshold", type=command_line.real(0.0, 1.0, least=1e-9), help="of recall"
+    )
+    parser.add_argument("--judge-url", metavar="URL", help="of --grade judge")
+    parser.add_argument("--judge-model", metavar="NAME")
+    parser.add_argument(
+        "--out", metavar="FILE", help="write rows of JSON there, one for each answer"
+    )
+    args = parser.parse_args(argv)
+    return shared.ended(lambda: _evaluate(args))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Exam:
+    """On what a model is measured, and how."""
+
+    passages: list[Passage]
+    template: str
+    max_tokens: int
+    grade: GradeConfig
+
+    def prompts(self) -> list[list[str]]:
+        """The closed-book prompts, a list for each passage."""
+        return [
+            [self_edit.answer_prompt(self.template, p, q.question) for q in p.questions]
+            for p in self.passages
+        ]
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    exam = _exam(args)
+    if args.out:
+        shared.check_folder("--out", args.out)
+    elif exam.grade.name == "judge":
+        raise ValueError(
+            "--grade judge keeps its verdicts beside --out; give --out FILE"
+        )
+    model = shared.open_model(args.model, args.dtype)
+    adapters = shared.read_adapters(args.adapters, model)
+    if adapters is not None and len(adapters) not in (1, len(exam.passages)):
+        raise ValueError(
+            f"--adapters are {len(adapters)} and passages {len(exam.passages)}; give "
+            "one adapter for all, or one for each: --count says how many passages"
+        )
+    rows = [_Row.of(exam, model, None, args)]
+    if adapters is not None:
+        rows.append(_Row.of(exam, model, adapters, args))
+    print(_table(rows))
+    if args.out:
+        files.write_jsonl(args.out, [line for row in rows for line in row.lines])
+        print(f"\nanswers: {args.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """What one way to answer scored: a mean for each passage, and every answer."""
+
+    name: str
+    values: list[float | None]
+    lines: list[dict[str, Any]]
+
+    @classmethod
+    def of(
+        cls,
+        exam: _Exam,
+        model: "Model",
+        adapters: "Adapters | None",
+        args: argparse.Namespace,
+    ) -> "_Row":
+        """Asks and grades.
+
+        Raises:
+          ValueError: a prompt that the model does not take.
+          judge.JudgeError: the endpoint refuses.
+        """
+        # Imported here, like all that brings jax.
+        from seal_jax.rounds import grading
+
+        name = "model" if adapters is None else "adapters"
+        answers = model.generate(
+            exam.prompts(),
+            adapters,
+            max_tokens=exam.max_tokens,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            seed=args.seed,
+            progress=True,
+        )
+        asked = [
+            (passage, question, answer)
+            for passage, texts in zip(exam.passages, answers, strict=True)
+            for question, answer in zip(passage.questions, texts, strict=True)
+        ]
+        score = grading.scorer(exam.grade, Path(args.out or ".").absolute().parent)
+        scores = score([(q.question, q.answer, answer) for _, q, answer in asked])
+        lines = [
+            {
+                "row": name,
+                "passage_id": passage.id,
+                "title": passage.title,
+                "question": question.question,
+                "gold": question.answer,
+                "answer": answer,
+                "score": scored,
+            }
+            for (passage, question, answer), scored in zip(asked, scores, strict=True)
+        ]
+        by_passage: dict[str, list[float | None]] = {p.id: [] for p in exam.passages}
+        for line in lines:
+            by_passage[line["passage_id"]].append(line["score"])
+        return cls(name, [stats.mean(each) for each in by_passage.values()], lines)
+
+
+def _table(rows: Sequence[_Row]) -> str:
+    """The rows; and what the adapters add, over the same passages."""
+    head = ("", "mean", "se", "95 %", "passages", "questions", "empty", "missing")
+    cells = []
+    for row in rows:
+        average, se = stats.mean_se_of_any(row.values)
+        empty = stats.mean([float(not line["answer"].strip()) for line in row.lines])
+        missing = sum(line["score"] is None for line in row.lines)
+        cells.append(
+            (
+                row.name,
+                formatting.number(average),
+                formatting.number(se),
+                formatting.span(*stats.interval(row.values)),
+                formatting.count(len(row.values)),
+                formatting.count(len(row.lines)),
+                formatting.percent(empty),
+                formatting.count(missing),
+            )
+        )
+    text = formatting.ruled(head, cells)
+    if len(rows) > 1:
+        diff, se, _ = stats.paired(rows[1].values, rows[0].values)
+        text += (
+            f"\n\nadapters - model, by passage: {formatting.signed(diff)}, standard "
+            f"error {formatting.number(se)}"
+        )
+    return text
+
+
+# What is asked
+
+
+def _exam(args: argparse.Namespace) -> _Exam:
+    """Passages, prompt and grader, of a run's config and of the flags.
+
+    Raises:
+      ValueError, OSError: there are none, or one cannot be had.
+    """
+    like = args.like or (args.model if shared.is_workdir(args.model) else None)
+    task, count, answer, grade = _plain(), 100, None, None
+    if like is not None:
+        task, count, answer, grade = _of_run(like)
+    elif not args.data:
+        raise ValueError(
+            "--data must name passages with questions: world, a JSON file or a hub "
+            "name; or give --like WORKDIR"
+        )
+    task = _told(task, args)
+    passages = sources.passages(task, sources.HELDOUT, count=args.count or count)
+    prompt = args.answer or (answer.prompt if answer else "concise")
+    return _Exam(
+        passages,
+        self_edit.load_template(prompt, "answer"),
+        args.max_tokens or (answer.max_tokens if answer else 64),
+        _grade(grade, args),
+    )
+
+
+def _plain() -> TaskConfig:
+    return TaskConfig("world", "", "", 0, "", "", 0, 0, 0.0)
+
+
+def _of_run(workdir: str) -> tuple[TaskConfig, int, Decoding, GradeConfig]:
+    """What a run's config says of its held-out side.
+
+    Raises:
+      ValueError: no such config, or one of another kind of items.
+      OSError: it cannot be read.
+    """
+    values = files.read_json(Path(workdir) / "config.json")
+    match values:
+        case {"task": {"name": str(name)}} if name not in TASKS:
+            raise ValueError(
+                f"{workdir}: a run on task.name={name!r}, whose items are no passages; "
+                f"evaluate takes {', '.join(TASKS)}: give --data"
+            )
+        case {"task": dict(task), "answer": dict(answer), "grade": dict(grade)}:
+            pass
+        case _:
+            raise ValueError(
+                f"{workdir}: its config.json has no task, answer and grade; give the "
+                "workdir of a run on passages, or --data"
+            )
+    scale = values.get("scale")
+    count = scale.get("heldout_passages") if isinstance(scale, dict) else None
+    return (
+        config_rules.build(TaskConfig, task, "config.task"),
+        count if isinstance(count, int) else 100,
+        config_rules.build(Decoding, answer, "config.answer"),
+        config_rules.build(GradeConfig, grade, "config.grade"),
+    )
+
+
+def _told(task: TaskConfig, args: argparse.Namespace) -> TaskConfig:
+    """The task with what the flags say."""
+    changes: dict[str, Any] = {}
+    if args.data == "world":
+        changes = {"name": "world", "heldout": "", "heldout_split": ""}
+    elif args.data:
+        changes = {"name": "squad", "heldout": args.data, "forward_share": 0.0}
+    given = {
+        "heldout_split": args.split,
+        "heldout_start": args.start,
+        "shuffle_seed": args.shuffle_seed,
+    }
+    changes |= {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(task, **changes)
+
+
+def _grade(grade: GradeConfig | None, args: argparse.Namespace) -> GradeConfig:
+    """The run's grader, or recall, with what the flags say."""
+    judge = grade.judge if grade else None
+    if args.judge_url or args.judge_model:
+        known = dataclasses.asdict(judge) if judge else {
+            "concurrency": 16, "retries": 4, "timeout_s": 60.0,
+            "base_url": args.judge_url or "", "model": args.judge_model or "",
+        }
+        known |= {"base_url": args.judge_url} if args.judge_url else {}
+        known |= {"model": args.judge_model} if args.judge_model else {}
+        judge = JudgeConfig(**known)
+    name = args.grade or (grade.name if grade else "recall")
+    if name == "judge" and judge is None:
+        raise ValueError("--grade judge needs --judge-url and --judge-model; give both")
+    threshold = args.threshold
+    if threshold is None:
+        threshold = grade.threshold if grade else graders.RECALL_THRESHOLD
+    return GradeConfig(name, threshold, 1.0, judge)
+
+
+if __name__ == "__main__":
+    with interrupts.one_line():
+        raise SystemExit(main())
