@@ -102,9 +102,7 @@ def _adapt(args: argparse.Namespace) -> None:
     # Imported here: wrong arguments should not wait for jax.
     import seal_jax as seal
 
-    waiting = [
-        name for name in texts if not files.is_file(out / name / _ADAPTER)
-    ]
+    waiting = [name for name in texts if not files.is_file(out / name / _ADAPTER)]
     failed: list[str] = []
     if waiting:
         model = shared.open_model(args.model, args.dtype)
@@ -134,7 +132,11 @@ def _adapt(args: argparse.Namespace) -> None:
 def _in_words(message: str, names: Sequence[str]) -> str:
     """An error of the API in the words of the command: names for numbers, and flags."""
     said = re.sub(r"^texts\[(\d+)\]", lambda found: names[int(found[1])], message)
-    return said.replace("iter_adapters.", "--").replace("targets=", "--targets=")
+    said = said.replace("iter_adapters.", "--").replace("targets=", "--targets=")
+    return said.replace(
+        "split it into a list of lines, such as text.splitlines()",
+        "--by-line trains each of its lines, or split it in .jsonl",
+    )
 
 
 def _claim(
@@ -150,9 +152,7 @@ def _claim(
         for name, text in texts.items()
     }
     if files.is_file(out) or (
-        files.is_folder(out)
-        and not files.is_file(out / RECORD)
-        and any(out.iterdir())
+        files.is_folder(out) and not files.is_file(out / RECORD) and any(out.iterdir())
     ):
         raise ValueError(
             f"--out {out}: holds something else, no {RECORD}; give another folder"

@@ -1,4 +1,4 @@
-"""`seal-jax evaluate`: answers to a data set's questions, graded; nothing is trained."""
+"""`seal-jax evaluate`: a data set's questions, answered and graded; no training."""
 
 from seal_jax.runtime import interrupts
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 seal-jax evaluate runs/tiny
 seal-jax evaluate embedded:tiny --data=world --count=96 --answer=plain --max-tokens=4
-seal-jax evaluate embedded:tiny --like=runs/tiny --adapters adapters --count=3
+seal-jax evaluate embedded:tiny --like=runs/tiny --adapters=adapters --count=3
 seal-jax evaluate Qwen/Qwen2.5-7B --data=squad_val.json --grade=f1 --out=answers.jsonl
 """
 _KEEP = "of the run, if one is given; else"
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = command_line.Parser(
         prog="seal-jax evaluate",
-        description="A model answers questions about passages without the passages, and "
-        "is graded: a base, the policy of a run, or either with adapters. The workdir "
+        description="A model answers questions about passages without them, and is "
+        "graded: a base, the policy of a run, or either with adapters. The workdir "
         "of a run also says on what, and how: its held-out passages and its grader.",
         examples=EXAMPLES,
     )
@@ -307,10 +307,17 @@ def _grade(grade: GradeConfig | None, args: argparse.Namespace) -> GradeConfig:
     """The run's grader, or recall, with what the flags say."""
     judge = grade.judge if grade else None
     if args.judge_url or args.judge_model:
-        known = dataclasses.asdict(judge) if judge else {
-            "concurrency": 16, "retries": 4, "timeout_s": 60.0,
-            "base_url": args.judge_url or "", "model": args.judge_model or "",
-        }
+        known = (
+            dataclasses.asdict(judge)
+            if judge
+            else {
+                "concurrency": 16,
+                "retries": 4,
+                "timeout_s": 60.0,
+                "base_url": args.judge_url or "",
+                "model": args.judge_model or "",
+            }
+        )
         known |= {"base_url": args.judge_url} if args.judge_url else {}
         known |= {"model": args.judge_model} if args.judge_model else {}
         judge = JudgeConfig(**known)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 EXAMPLES = """
 seal-jax generate --model=embedded:tiny "Topic: Brora"
 seal-jax generate --model=runs/tiny --prompts=questions.txt --out=answers.jsonl
-seal-jax generate --model=embedded:tiny --adapters adapters/000 --prompts=questions.txt
-seal-jax generate --model=embedded:tiny --adapters adapters     (then type prompts)
+seal-jax generate --model=embedded:tiny --adapters=adapters/000 --prompts=questions.txt
+seal-jax generate --model=embedded:tiny --adapters=adapters     (then type prompts)
 """
 _HELP = (
     "type a prompt (\\n is a new line); :adapter NUMBER, :adapter none, :temperature "
@@ -124,9 +124,7 @@ def _rows(
 # Interactive
 
 
-def _talk(
-    model: "Model", adapters: "Adapters | None", drawing: dict[str, Any]
-) -> None:
+def _talk(model: "Model", adapters: "Adapters | None", drawing: dict[str, Any]) -> None:
     """Prompts from standard input, a line each, until it ends."""
     if sys.stdin.isatty():
         many = 0 if adapters is None else len(adapters)

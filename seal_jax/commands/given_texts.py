@@ -108,7 +108,7 @@ def _line(row: Any, name: str) -> Line:
 
 
 def prompts(path: str) -> list[str]:
-    """Prompts of a file: a .jsonl row each (a text, or `{"prompt": TEXT}`), else a line.
+    """Prompts of a file: a row of .jsonl each (text, or `{"prompt": TEXT}`), or a line.
 
     In lines, `\\n` stands for a new line.
 

@@ -116,9 +116,10 @@ def find(past: Past, name: str) -> Place:
     for place in places(past):
         ids = {str(place.item), _id(place.row)}
         match name.split("/"):
-            case [r, item, edit] if (
-                (r, edit) == (str(place.round), str(place.edit)) and item in ids
-            ):
+            case [r, item, edit] if (r, edit) == (
+                str(place.round),
+                str(place.edit),
+            ) and item in ids:
                 return place
         first = first or place.round
     raise ValueError(

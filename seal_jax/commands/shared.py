@@ -92,9 +92,10 @@ def add_adapters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapters",
         metavar="DIR",
-        nargs="+",
+        action="append",
         default=[],
-        help="PEFT directories, or folders of some, such as adapt writes",
+        help="a PEFT directory, or a folder of some, such as adapt writes; again for "
+        "more",
     )
 
 

@@ -41,7 +41,9 @@ class Parser(argparse.ArgumentParser):
         """`; did you mean X?` for a word that is like another."""
         if flag := re.match(r"unrecognized arguments: (-[^\s=]+)", message):
             word, known = flag[1], list(self._option_string_actions)
-        elif choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+        elif choice := re.search(
+            r"invalid choice: '(.*?)' \(choose from (.*)\)", message
+        ):
             word, known = choice[1], re.findall(r"[^\s',]+", choice[2])
         else:
             return ""

@@ -42,6 +42,7 @@ JAX_FREE = (
     "tasks",
     "rewards",
     "report",
+    "commands.given_texts",
     "continual.controls",
     "continual.entries",
     "continual.files",
