@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "of a run also says on what, and how: its held-out passages and its grader.",
         examples=EXAMPLES,
     )
-    shared.add_model(parser, flag="model")
+    shared.add_model(parser, positional=True)
     shared.add_adapters(parser)
     parser.add_argument(
         "--like",

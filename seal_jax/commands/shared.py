@@ -37,15 +37,18 @@ def is_workdir(path: str) -> bool:
     return files.is_file(Path(path) / JOURNAL)
 
 
-def add_model(parser: argparse.ArgumentParser, *, flag: str = "--model") -> None:
-    """The model and its devices."""
-    parser.add_argument(
-        flag,
-        metavar="MODEL",
-        **({"required": True} if flag.startswith("-") else {}),
-        help="a Hugging Face directory, a hub name, embedded:tiny, or the workdir of a "
-        "run, for its newest policy",
-    )
+_MODEL = (
+    "a Hugging Face directory, a hub name, embedded:tiny, or the workdir of a run, for "
+    "its newest policy"
+)
+
+
+def add_model(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    """The model, `--model` or the first argument, and its dtype."""
+    if positional:
+        parser.add_argument("model", metavar="MODEL", help=_MODEL)
+    else:
+        parser.add_argument("--model", required=True, metavar="MODEL", help=_MODEL)
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16"),

@@ -5,7 +5,7 @@ import difflib
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from seal_jax.runtime import config_rules
@@ -27,7 +27,10 @@ class Parser(argparse.ArgumentParser):
             }
         super().__init__(*args, **kwargs)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    # argparse has it as overloads, of which commands use one.
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
         """Also says so where a flag is unknown and something else is missing."""
         words = sys.argv[1:] if args is None else list(args)
         known = list(self._option_string_actions)
@@ -35,26 +38,31 @@ class Parser(argparse.ArgumentParser):
             flag = word.split("=")[0]
             if flag.startswith("--") and not any(k.startswith(flag) for k in known):
                 self.error(f"unrecognized arguments: {word}")
-        return super().parse_known_args(args, namespace)
+        return super().parse_args(words, namespace)
 
     def _nearest(self, message: str) -> str:
         """`; did you mean X?` for a word that is like another."""
-        if flag := re.match(r"unrecognized arguments: (-[^\s=]+)", message):
-            word, known = flag[1], list(self._option_string_actions)
-        elif choice := re.search(
+        if flag := re.match(r"unrecognized arguments: --([^\s=]+)", message):
+            flags = [k[2:] for k in self._option_string_actions if k[:2] == "--"]
+            near = nearest(flag[1], flags)
+            return f"; did you mean --{near}?" if near else ""
+        if choice := re.search(
             r"invalid choice: '(.*?)' \(choose from (.*)\)", message
         ):
-            word, known = choice[1], re.findall(r"[^\s',]+", choice[2])
-        else:
-            return ""
-        near = difflib.get_close_matches(word, known, 1)
-        return f"; did you mean {near[0]}?" if near else ""
+            near = nearest(choice[1], re.findall(r"[^\s',]+", choice[2]))
+            return f"; did you mean {near}?" if near else ""
+        return ""
 
     def error(self, message: str) -> NoReturn:
         said = re.sub(r"^argument (\S+): =", r"\1=", " ".join(message.split()))
         said += self._nearest(message)
         print(f"error: {said}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like another one; None if none is."""
+    return next(iter(difflib.get_close_matches(word, list(known), 1)), None)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

@@ -51,9 +51,7 @@ def test_each_file_and_each_row_is_a_text_by_its_name(folder):
         ("b.txt", "again", ["'b' is the name of an adapter already"]),
     ],
 )
-def test_what_holds_no_texts_is_refused_in_one_line(
-    folder, tmp_path, name, text, parts
-):
+def test_what_holds_no_texts_is_refused(folder, tmp_path, name, text, parts):
     place = tmp_path / "other" / name
     place.parent.mkdir(parents=True)
     if text is not None:
