@@ -10,20 +10,34 @@ import pytest
 from seal_jax import __main__ as door
 from seal_jax.commands import adapt, completion, evaluate, export, generate
 from seal_jax.commands.table import COMMANDS
+from seal_jax.report import console
+from seal_jax.report.commands import agreement, continual, novelty, reliability, select
 from seal_jax.runtime import command_line
 
-OURS = {
+PARSED = {
     "adapt": adapt,
     "generate": generate,
     "evaluate": evaluate,
     "export": export,
+    "report": console,
+    "select": select,
+    "novelty": novelty,
+    "reliability": reliability,
+    "agreement": agreement,
+    "continual": continual,
     "completion": completion,
 }
+# absl reads the flags of the others.
+OTHERS = {"train", "pretrain"}
 
 
-@pytest.mark.parametrize("name", OURS)
+def test_every_command_is_here():
+    assert {*PARSED, *OTHERS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", PARSED)
 def test_help_has_examples_that_parse(name, ended, monkeypatch):
-    status, out, _ = ended(OURS[name].main, "--help")
+    status, out, _ = ended(PARSED[name].main, "--help")
     assert status == 0 and out.startswith(f"usage: seal-jax {name} ")
     examples = re.findall(rf"^  seal-jax {name} (.*)$", out, re.M)
     assert len(examples) > 2
@@ -38,7 +52,7 @@ def test_help_has_examples_that_parse(name, ended, monkeypatch):
     for line in examples:
         words = re.split(r" [(>]| >> ", line)[0]
         argv = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', words)]
-        assert ended(OURS[name].main, *argv)[0] == 0, line
+        assert ended(PARSED[name].main, *argv)[0] == 0, line
     assert len(seen) == len(examples)
 
 
