@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seal_jax.analysis import stats
+from seal_jax.api.settings import WriteOptions
 from seal_jax.commands import shared
 from seal_jax.generation.settings import Decoding
 from seal_jax.rewards import graders
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="concise, plain, or a text file with {title} and {question}; "
         f"{_KEEP} concise",
     )
-    shared.add_drawing(parser, max_tokens=None)
+    shared.add_drawing(parser, of_run=_KEEP)
     parser.add_argument(
         "--grade",
         choices=(*graders.LOCAL, "judge"),
@@ -97,7 +98,7 @@ class _Exam:
 
     passages: list[Passage]
     template: str
-    max_tokens: int
+    drawing: WriteOptions
     grade: GradeConfig
 
     def prompts(self) -> list[list[str]]:
@@ -161,12 +162,7 @@ class _Row:
         answers = model.generate(
             exam.prompts(),
             adapters,
-            max_tokens=exam.max_tokens,
-            temperature=args.temperature,
-            top_p=args.top_p,
-            top_k=args.top_k,
-            seed=args.seed,
-            progress=True,
+            **exam.drawing,
         )
         asked = [
             (passage, question, answer)
@@ -247,9 +243,22 @@ def _exam(args: argparse.Namespace) -> _Exam:
     return _Exam(
         passages,
         self_edit.load_template(prompt, "answer"),
-        args.max_tokens or (answer.max_tokens if answer else 64),
+        _drawing(answer, args),
         _grade(grade, args),
     )
+
+
+def _drawing(answer: Decoding | None, args: argparse.Namespace) -> WriteOptions:
+    """How answers are drawn: as the flags say, or the run, or the API."""
+    names = ("max_tokens", "temperature", "top_p", "top_k")
+    drawing: dict[str, Any] = {"seed": args.seed, "progress": True}
+    for name in names:
+        value = getattr(args, name)
+        if value is None and answer is not None:
+            value = getattr(answer, name)
+        if value is not None:
+            drawing[name] = value
+    return WriteOptions(**drawing)
 
 
 def _plain() -> TaskConfig:

@@ -28,7 +28,6 @@ _HELP = (
     "type a prompt (\\n is a new line); :adapter NUMBER, :adapter none, :temperature "
     "VALUE, :help, :quit"
 )
-_DEFAULT_TOKENS = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", metavar="FILE", help="write rows of JSON there: prompt, adapter, text"
     )
-    shared.add_drawing(parser, max_tokens=_DEFAULT_TOKENS)
+    shared.add_drawing(parser)
     args = parser.parse_args(argv)
     return shared.ended(lambda: _generate(args))
 

@@ -128,12 +128,28 @@ TOP_P = command_line.real(1e-6, 1.0)
 TOP_K = command_line.whole(0, 10_000_000)
 
 
-def add_drawing(parser: argparse.ArgumentParser, *, max_tokens: int | None) -> None:
-    """How texts are drawn."""
-    parser.add_argument("--max-tokens", type=MAX_TOKENS, default=max_tokens)
+def add_drawing(parser: argparse.ArgumentParser, *, of_run: str = "") -> None:
+    """How texts are drawn.
+
+    `of_run`: words that say that a run decides what is not given, which then is None.
+    """
+    own = {} if of_run else {"max_tokens": 64, "temperature": 0.0, "top_p": 1.0}
     parser.add_argument(
-        "--temperature", type=TEMPERATURE, default=0.0, help="0: the likeliest token"
+        "--max-tokens",
+        type=MAX_TOKENS,
+        default=own.get("max_tokens"),
+        help=f"of a text; {of_run} 64",
     )
-    parser.add_argument("--top-p", type=TOP_P, default=1.0)
-    parser.add_argument("--top-k", type=TOP_K, default=0, help="0: all tokens")
+    parser.add_argument(
+        "--temperature",
+        type=TEMPERATURE,
+        default=own.get("temperature"),
+        help=f"0 is the likeliest token; {of_run} 0",
+    )
+    parser.add_argument(
+        "--top-p", type=TOP_P, default=own.get("top_p"), help=f"{of_run} 1"
+    )
+    parser.add_argument(
+        "--top-k", type=TOP_K, default=None if of_run else 0, help=f"{of_run} 0, all"
+    )
     parser.add_argument("--seed", type=command_line.SEED, default=0, help="of draws")
