@@ -65,6 +65,7 @@ def test_stacks_that_do_not_fit_go_one_after_the_other(
     assert stacks[0] > 6
 
 
+@pytest.mark.slow
 def test_draws_depend_on_the_seed_and_the_place(model, adapters):
     def draw(**options):
         return model.generate(
