@@ -19,7 +19,6 @@ from seal_jax.api.asked import Asked
 from seal_jax.api.settings import WriteOptions, WriteSettings, build
 from seal_jax.generation import policies
 from seal_jax.generation.settings import ModelSource
-from seal_jax.models import hf
 from seal_jax.runtime import backend, meshes, prng, progress
 from seal_jax.runtime.config_rules import shown
 
@@ -214,8 +213,7 @@ class Model:
           ValueError: `path` holds something else.
           OSError: it cannot be written.
         """
-        policy = self.policy
-        hf.save(path, policy.arch, policy.params, source=policy.source)
+        self.policy.save(path)
         return Path(path)
 
 

@@ -102,7 +102,6 @@ def _copy(policy: Path, out: Path) -> None:
 
 def _policy(past: "Past", args: argparse.Namespace) -> None:
     from seal_jax.commands import past_runs
-    from seal_jax.models import hf
 
     if args.round > past.rounds:
         raise ValueError(
@@ -110,7 +109,7 @@ def _policy(past: "Past", args: argparse.Namespace) -> None:
             f"{past.workdir} has; give one of these"
         )
     policy = past_runs.policy_after(past, args.round)
-    hf.save(args.out, policy.arch, policy.params, source=policy.source)
+    policy.save(args.out)
     after = f"the policy after round {args.round}" if args.round else "the base"
     print(f"{args.out}: {after}")
 

@@ -71,6 +71,17 @@ class Policy:
         merge = _merging(self.arch, meshes.holding(self.params), consume)
         return dataclasses.replace(self, params=merge(self.params, delta))
 
+    def save(self, path: str | Path) -> None:
+        """Writes it in Hugging Face format, with its tokenizer; see `hf.save`.
+
+        Raises:
+          ValueError: `path` holds something else.
+          OSError: it cannot be written.
+        """
+        # A base in eight bits is not what is saved: its own weights are.
+        params = float8_base.master(self.params)
+        hf.save(path, self.arch.plain(), params, source=self.source)
+
     def freed(self) -> "Policy":
         """The policy without its weights, whose memory is given back at once.
 
