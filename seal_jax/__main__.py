@@ -4,37 +4,11 @@ Each command lives in the module beside its name; nothing is imported before it 
 chosen, so that `--help` and a mistyped name answer at once.
 """
 
-import difflib
 import runpy
 import sys
 
-from seal_jax.runtime import interrupts
-
-COMMANDS = {
-    "train": ("seal_jax.train", "run an experiment from a config file, or continue it"),
-    "report": ("seal_jax.report", "results of runs as tables, and as one page"),
-    "select": (
-        "seal_jax.report.commands.select",
-        "a fine-tuning set from a released ranking of self-edits",
-    ),
-    "novelty": (
-        "seal_jax.report.commands.novelty",
-        "how new self-edits are, and how alike",
-    ),
-    "reliability": (
-        "seal_jax.report.commands.reliability",
-        "how far a reward tells edits apart, and what more seeds would bring",
-    ),
-    "agreement": (
-        "seal_jax.report.commands.agreement",
-        "how well other rewards choose, beside the true one",
-    ),
-    "continual": (
-        "seal_jax.report.commands.continual",
-        "matrices of continual runs, side by side",
-    ),
-    "pretrain": ("seal_jax.embedded.pretrain", "make the models that ship with it"),
-}
+from seal_jax.commands.table import COMMANDS
+from seal_jax.runtime import command_line, interrupts
 
 
 def usage() -> str:
@@ -53,8 +27,8 @@ def main() -> None:
         print(usage())
         return
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(COMMANDS)}"
+        near = command_line.nearest(name, COMMANDS)
+        hint = f"did you mean {near}?" if near else f"one of {', '.join(COMMANDS)}"
         sys.exit(f"error: no command {name!r}; {hint}")
     sys.argv = [f"seal-jax {name}", *sys.argv[2:]]
     with interrupts.one_line():

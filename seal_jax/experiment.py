@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 from seal_jax.continual import sequences as continual
 from seal_jax.continual.settings import Continual
 from seal_jax.generation import policies
-from seal_jax.generation.settings import ModelSource
 from seal_jax.models import decoder, lora
 from seal_jax.pooled import arms as pooled
 from seal_jax.pooled.settings import Pooled
@@ -224,30 +223,9 @@ def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
     distributed.keep_cache_if_shared()
     mesh = meshes.of_devices(data=exp.mesh.data, model=exp.mesh.model)
     if mesh is not None:
-        blank = _on_mesh(exp.model, blank)
+        blank = policies.on_mesh(exp.model, blank)
     distributed.check_mesh(mesh)
     return Checked(kind, train, heldout, blank, task, mesh)
-
-
-def _on_mesh(source: ModelSource, blank: policies.Policy) -> policies.Policy:
-    """The policy, with attention that a compiler can share among devices.
-
-    Raises:
-      ValueError: the config names a kernel, which it cannot.
-    """
-    for name, chosen in {
-        "kernel": source.kernel,
-        "attention": source.attention,
-    }.items():
-        if chosen not in ("auto", "xla", "reference"):
-            raise ValueError(
-                f"model.{name}={chosen!r} runs on one device; use 'auto' or 'xla' on a "
-                "mesh, or mesh.data=1 and mesh.model=1"
-            )
-    if source.attention == "auto":
-        arch = dataclasses.replace(blank.arch, attention="xla")
-        return dataclasses.replace(blank, arch=arch)
-    return blank
 
 
 def claim(

@@ -71,6 +71,17 @@ class Policy:
         merge = _merging(self.arch, meshes.holding(self.params), consume)
         return dataclasses.replace(self, params=merge(self.params, delta))
 
+    def save(self, path: str | Path) -> None:
+        """Writes it in Hugging Face format, with its tokenizer; see `hf.save`.
+
+        Raises:
+          ValueError: `path` holds something else.
+          OSError: it cannot be written.
+        """
+        # A base in eight bits is not what is saved: its own weights are.
+        params = float8_base.master(self.params)
+        hf.save(path, self.arch.plain(), params, source=self.source)
+
     def freed(self) -> "Policy":
         """The policy without its weights, whose memory is given back at once.
 
@@ -113,6 +124,27 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
         stop_ids = (*first, *(i for i in stop_ids if i != first[0]))
     hf.check_ids(path, tokenizer, arch, stop_ids)
     return Policy(arch, {}, tokenizer, stop_ids, path, hf.begin_ids(tokenizer))
+
+
+def on_mesh(source: ModelSource, blank: Policy) -> Policy:
+    """The policy, with attention that a compiler can share among devices.
+
+    Raises:
+      ValueError: the config names a kernel, which it cannot.
+    """
+    for name, chosen in {
+        "kernel": source.kernel,
+        "attention": source.attention,
+    }.items():
+        if chosen not in ("auto", "xla", "reference"):
+            raise ValueError(
+                f"model.{name}={chosen!r} runs on one device; use 'auto' or 'xla' on a "
+                "mesh, or mesh.data=1 and mesh.model=1"
+            )
+    if source.attention == "auto":
+        arch = dataclasses.replace(blank.arch, attention="xla")
+        return dataclasses.replace(blank, arch=arch)
+    return blank
 
 
 def load(
@@ -174,6 +206,7 @@ def _continue(
     keys: Array,
     decoding: Decoding,
     tick: Callable[[int], None],
+    per_page: int = PER_PAGE,
 ) -> list[str]:
     """Continues `prompts[a][q]` under adapter a; one key for each, one flat list."""
     requests = [
@@ -189,7 +222,7 @@ def _continue(
         arch=policy.arch,
         cfg=sample_config(decoding, policy),
         batch=decoding.batch,
-        per_page=PER_PAGE,
+        per_page=per_page,
         prompt_multiple=decoding.prompt_multiple,
         tick=tick,
     )
@@ -230,6 +263,9 @@ def answer(
     prompts: Sequence[Sequence[str]],
     keys_A: Array,
     decoding: Decoding,
+    *,
+    per_page: int = PER_PAGE,
+    tick: Callable[[int], None] = lambda count: None,
 ) -> list[list[str]]:
     """Continues `prompts[a][q]` under adapter a, or all of them under the base.
 
@@ -239,12 +275,15 @@ def answer(
         lists is fine), or None.
       prompts: one list per adapter.
       keys_A: typed PRNG keys, one per prompt list (for temperatures above 0).
-      decoding: settings; about `batch` rows decode together, in pages of `PER_PAGE`.
+      decoding: settings; about `batch` rows decode together.
+      per_page: rows under one adapter that share a copy of it, at most; more than an
+        adapter has prompts leave rows empty.
+      tick: as of `write`.
     """
     places = [(a, q) for a, group in enumerate(prompts) for q in range(len(group))]
     index = np.array(places, int).reshape(-1, 2)
     keys = prng.fold(prng.take(keys_A, index[:, 0]), index[:, 1])
-    texts = _continue(policy, adapters, prompts, keys, decoding, lambda count: None)
+    texts = _continue(policy, adapters, prompts, keys, decoding, tick, per_page)
     flat = iter(texts)
     return [[next(flat) for _ in group] for group in prompts]
 

@@ -204,11 +204,19 @@ def texts(given: inputs.Inputs, *, draws: int = 400) -> list[str]:
     return [part for part in parts if part]
 
 
+EXAMPLES = """
+seal-jax report runs/tiny
+seal-jax report runs/tiny runs/other --html=report.html
+seal-jax report results/query_server/eval
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints tables for the paths of a command line; returns the exit status."""
     parser = command_line.Parser(
         prog="seal-jax report",
         description="Prints and draws results of seal_jax and of the SEAL reference.",
+        examples=EXAMPLES,
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument("--html", metavar="FILE", help="also write a page to read")

@@ -7,7 +7,7 @@ each: entries of the journal, checkpoints, or, within a larger unit, arrays in m
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -119,7 +119,38 @@ def train[Unit](
     say: Callable[[str], None],
     log: Callable[[dict[str, float]], None] | None = None,
 ) -> list[Unit]:
-    """What `store` has of every pool, after training those that it lacks.
+    """What `store` has of every pool, after training those that it lacks; see `each`.
+
+    Raises:
+      ValueError: see `packed.train`.
+    """
+    units = each(
+        *(policy, work, store),
+        key=key,
+        cfg=cfg,
+        mesh=mesh,
+        title=f"{phase}: adapt",
+        say=lambda line: say(f"{phase}: {line}"),
+        log=log,
+        visible=distributed.leads(),
+    )
+    return list(units)
+
+
+def each[Unit](
+    policy: policies.Policy,
+    work: Work,
+    store: Store[Unit],
+    *,
+    key: jax.Array,
+    cfg: inner.EngineConfig,
+    mesh: Mesh | None,
+    title: str,
+    say: Callable[[str], None],
+    log: Callable[[dict[str, float]], None] | None = None,
+    visible: bool = True,
+) -> Iterator[Unit]:
+    """What `store` has of each pool, one after the other, trained when it is asked for.
 
     Jobs share a pool in the order of `work`: those of similar length should be
     neighbours (`longest_first`).
@@ -131,9 +162,10 @@ def train[Unit](
       key: the run's; `work.folds` go into it.
       cfg: the inner loop.
       mesh: devices to share each pool, or None for the one of the base.
-      phase: for the progress bar and the line on each pool's rates.
-      say: takes that line.
+      title: of the progress bar.
+      say: takes a line on each pool's rates, and one on lines that are cut.
       log: takes each new pool's rates (`throughput.throughput`).
+      visible: whether there is a progress bar.
 
     Raises:
       ValueError: see `packed.train`.
@@ -145,12 +177,11 @@ def train[Unit](
     if cut and done < count:
         lines = sum(len(job.lines) for job in work.jobs)
         say(
-            f"{phase}: {cut} of {lines} training lines are longer than a row takes and "
+            f"{cut} of {lines} training lines are longer than a row takes and "
             "end there; raise inner.row_tokens"
         )
-    units = []
     with progress.progress(
-        count, f"{phase}: adapt", "adapters", done=done, visible=distributed.leads()
+        count, title, "adapters", done=done, visible=visible
     ) as tick:
         for i, rows in enumerate(pools):
             if i not in store:
@@ -166,11 +197,10 @@ def train[Unit](
                 )
                 if log is not None:
                     log(measured)
-                say(f"{phase}: {throughput.line(measured, unit, len(rows))}")
+                say(throughput.line(measured, unit, len(rows)))
                 # Its adapters give way to those of the next: memory is for one pool.
                 del pool
-            units.append(store.get(i, rows))
-    return units
+            yield store.get(i, rows)
 
 
 def _trained(

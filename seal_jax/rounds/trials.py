@@ -25,7 +25,7 @@ from seal_jax.rounds.graded import Exam, Trial
 from seal_jax.runtime import meshes, metrics, prng
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks.base import Edit, Task
-from seal_jax.training import inner
+from seal_jax.training import inner, plan
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
 PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ = range(6)
@@ -95,13 +95,7 @@ def adapt_and_answer[Item](
     order = pools.longest_first([jobs[i].total for i, _ in rows])
     rows = [rows[place] for place in order]
     ids = [(round_index, edits[i].item, edits[i].edit, s) for i, s in rows]
-    work = pools.Work(
-        [
-            dataclasses.replace(jobs[i], seed=(run.exp.seed, ADAPT, *name))
-            for (i, _), name in zip(rows, ids, strict=True)
-        ],
-        [(ADAPT, *name) for name in ids],
-    )
+    work = work_of(run.exp.seed, [jobs[i] for i, _ in rows], ids)
 
     def finish(pool: pools.Pool) -> dict[str, Any]:
         here = slice(pool.rows.start, pool.rows.stop)
@@ -139,6 +133,22 @@ def adapt_and_answer[Item](
     return [
         [trials[i, s] for s in seeds] if i in jobs else [] for i in range(len(edits))
     ]
+
+
+def work_of(
+    seed: int, jobs: Sequence[plan.Job], ids: Sequence[tuple[int, int, int, int]]
+) -> pools.Work:
+    """Jobs with their random numbers: by the run's seed, and each one's id.
+
+    `ids` have the round, the item, the edit and the seed of each.
+    """
+    return pools.Work(
+        [
+            dataclasses.replace(job, seed=(seed, ADAPT, *name))
+            for job, name in zip(jobs, ids, strict=True)
+        ],
+        [(ADAPT, *name) for name in ids],
+    )
 
 
 def _unit[Item](

@@ -45,7 +45,7 @@ def save(directory: str | Path, step: int, tree: Tree, meta: dict[str, Any]) -> 
     """
     directory = Path(directory).absolute()
     place = directory / str(step)
-    if step in _steps(directory):
+    if step in steps(directory):
         raise ValueError(
             f"{directory}: step {step} is saved already; restore it or save a later "
             "step"
@@ -103,7 +103,7 @@ def check_directory(directory: str | Path) -> None:
 
 def latest(directory: str | Path) -> int | None:
     """The newest complete step in `directory`; None if there is none."""
-    return max(_steps(directory), default=None)
+    return max(steps(directory), default=None)
 
 
 def restore(
@@ -118,10 +118,10 @@ def restore(
     Raises:
       ValueError: there is no complete `step`, or it is not like `like`.
     """
-    steps = _steps(directory)
-    if step not in steps:
+    there = steps(directory)
+    if step not in there:
         raise ValueError(
-            f"{directory}: step {step} is none of its complete steps {steps}; use one "
+            f"{directory}: step {step} is none of its complete steps {there}; use one "
             "of these"
         )
     where = f"{directory} step {step}"
@@ -141,7 +141,7 @@ def restore(
     return restored["tree"], restored["meta"]
 
 
-def _steps(directory: str | Path) -> list[int]:
+def steps(directory: str | Path) -> list[int]:
     """The complete steps, in order."""
     if not Path(directory).is_dir():
         return []

@@ -1,22 +1,68 @@
 """Arguments of the small commands: errors in one line, and bounds for every number."""
 
 import argparse
+import difflib
 import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends in one line at a wrong argument, with exit status 2."""
+    """Ends in one line at a wrong argument, with exit status 2.
+
+    A flag or a choice that there is not is answered with the nearest that there is.
+    `examples` are lines of the help, commands that work as they stand there.
+    """
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any):
+        if examples:
+            kwargs |= {
+                "epilog": f"examples:\n{textwrap.indent(examples.strip(), '  ')}",
+                "formatter_class": argparse.RawDescriptionHelpFormatter,
+            }
+        super().__init__(*args, **kwargs)
+
+    # argparse has it as overloads, of which commands use one.
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Also says so where a flag is unknown and something else is missing."""
+        words = sys.argv[1:] if args is None else list(args)
+        known = list(self._option_string_actions)
+        for word in words[: words.index("--") if "--" in words else None]:
+            flag = word.split("=")[0]
+            if flag.startswith("--") and not any(k.startswith(flag) for k in known):
+                self.error(f"unrecognized arguments: {word}")
+        return super().parse_args(words, namespace)
+
+    def _nearest(self, message: str) -> str:
+        """`; did you mean X?` for a word that is like another."""
+        if flag := re.match(r"unrecognized arguments: --([^\s=]+)", message):
+            flags = [k[2:] for k in self._option_string_actions if k[:2] == "--"]
+            near = nearest(flag[1], flags)
+            return f"; did you mean --{near}?" if near else ""
+        if choice := re.search(
+            r"invalid choice: '(.*?)' \(choose from (.*)\)", message
+        ):
+            near = nearest(choice[1], re.findall(r"[^\s',]+", choice[2]))
+            return f"; did you mean {near}?" if near else ""
+        return ""
 
     def error(self, message: str) -> NoReturn:
         said = re.sub(r"^argument (\S+): =", r"\1=", " ".join(message.split()))
+        said += self._nearest(message)
         print(f"error: {said}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like another one; None if none is."""
+    return next(iter(difflib.get_close_matches(word, list(known), 1)), None)
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

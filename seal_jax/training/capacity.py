@@ -91,6 +91,8 @@ def choose(
     lines: int = 1,
     mesh: Mesh | None = None,
     options: EngineOptions = PLAIN,
+    step_tokens: int = STEP_TOKENS,
+    positions: int = POSITIONS_PER_SLOT,
 ) -> tuple[inner.EngineConfig, Memory]:
     """The inner loop with every size decided.
 
@@ -102,6 +104,8 @@ def choose(
       lines: how many one optimizer step trains; a global step has as many rows.
       mesh: the mesh, or None for one device.
       options: what else the program is made for.
+      step_tokens: of a global step where `wanted` leaves it open, if they fit.
+      positions: that a line takes, with its padding to tiles, on average.
 
     Raises:
       ValueError: what is fixed does not fit; says what would.
@@ -110,10 +114,10 @@ def choose(
     adapters = -(-adapters // shards)
     # With divergence a step has a text beside its lines.
     least = row * (lines + options.divergence)
-    first = wanted.step_tokens or max(-(-STEP_TOKENS // row) * row, least)
+    first = wanted.step_tokens or max(-(-step_tokens // row) * row, least)
     while True:
         cfg = dataclasses.replace(
-            build(wanted, step_tokens=first, adapters=adapters),
+            build(wanted, step_tokens=first, adapters=adapters, positions=positions),
             **dataclasses.asdict(options),
         )
         memory = measure(arch, cfg, mesh)
@@ -172,9 +176,15 @@ def _weights(arch: decoder.Arch, mesh: Mesh | None) -> dict:
     return like
 
 
-def build(wanted: InnerSizes, *, step_tokens: int, adapters: int) -> inner.EngineConfig:
+def build(
+    wanted: InnerSizes,
+    *,
+    step_tokens: int,
+    adapters: int,
+    positions: int = POSITIONS_PER_SLOT,
+) -> inner.EngineConfig:
     """The config's inner loop, its open sizes as for a device with memory enough."""
-    slots = wanted.slots or max(1, step_tokens // POSITIONS_PER_SLOT)
+    slots = wanted.slots or max(1, step_tokens // positions)
     active = wanted.active or _active(slots, step_tokens, wanted.chunk_tokens)
     return inner.EngineConfig(
         targets=wanted.lora.targets,

@@ -14,6 +14,7 @@ import numpy as np
 import report_run
 
 from seal_jax import experiment
+from seal_jax.commands import given_texts
 from seal_jax.generation import policies
 from seal_jax.generation.settings import ModelSource
 from seal_jax.models import hf_weights, peft
@@ -281,6 +282,22 @@ _MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json")
 _MODEL_FILES = (*_MODEL_FILES, "tokenizer_config.json", "model*")
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
+# Texts of the command line
+
+
+def _texts(folder: pathlib.Path) -> None:
+    (folder / "a.txt").write_text("Ada bakes rye.\nShe is old.\n", encoding="utf-8")
+    rows = ["one", {"text": "two"}, {"prompt": "Who?", "completion": "Ada"}]
+    rows.append({"lines": ["three", {"prompt": "Q", "completion": "A"}]})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "b.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _open_texts(folder: pathlib.Path) -> None:
+    given_texts.named([str(folder)])
+    given_texts.named([str(folder)], by_line=True)
+
+
 _ALL = (
     *(
         Door(
@@ -298,6 +315,7 @@ _ALL = (
     Door("completions", _completions, ("completions.json",), _open_completions, 3),
     Door("tasks in a file", _tasks, ("*.json",), _open_tasks, 4),
     Door("tasks in a folder", _task_folder, ("*.json",), _open_task_folder, 3),
+    Door("texts to adapt to", _texts, ("*.txt", "*.jsonl"), _open_texts, 3),
     Door("prompts", _prompts, ("*.txt",), _open_prompts, 3),
     Door(
         "ranking",

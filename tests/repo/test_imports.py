@@ -10,6 +10,8 @@ import module_graph
 import pytest
 from module_graph import JAX_FAMILY, ORDER, ROOT, imports, modules
 
+import seal_jax
+
 FREE = [name for name in modules() if module_graph.is_jax_free(name)]
 
 
@@ -101,6 +103,36 @@ def test_importing_them_leaves_jax_unloaded(child_env):
         env=child_env,
     )
     assert (done.stdout, done.stderr) == ("loaded: False\n", "")
+
+
+def test_the_api_is_looked_up_when_it_is_used(child_env):
+    """`import seal_jax` brings no jax, and has every name that it lists."""
+    source = """
+import sys, seal_jax
+from seal_jax.runtime import files
+names = [name for name in seal_jax.__all__ if name in dir(seal_jax)]
+assert names == seal_jax.__all__ and not hasattr(seal_jax, "nothing")
+print(sorted({"jax", "numpy", "transformers"} & set(sys.modules)))
+print([name for name in names if getattr(seal_jax, name).__name__ != name])
+print("jax" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, env=child_env
+    )
+    assert (done.stdout, done.stderr) == ("[]\n[]\nTrue\n", "")
+
+
+def test_a_name_of_the_api_is_told_to_type_checkers_where_it_is():
+    """The imports for type checkers, the table and `__all__` are the same names."""
+    tree = module_graph.ast.parse((ROOT / "seal_jax/__init__.py").read_text())
+    told = {
+        alias.name: node.module.removeprefix("seal_jax.api.")
+        for node in module_graph.ast.walk(tree)
+        if isinstance(node, module_graph.ast.ImportFrom)
+        for alias in node.names
+    }
+    assert told == seal_jax._PLACES
+    assert sorted(told) == seal_jax.__all__
 
 
 def test_every_package_says_what_lives_in_it():

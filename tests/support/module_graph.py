@@ -29,15 +29,22 @@ ORDER = (
     "embedded",
     "experiment",
     "train",
+    "api",
+    "commands",
     "__main__",
 )
 
 # Packages and modules that jax never reaches, directly or through others.
 JAX_FREE = (
     "analysis",
+    "api.lines",
+    "api.settings",
     "tasks",
     "rewards",
     "report",
+    "commands.completion",
+    "commands.given_texts",
+    "commands.table",
     "continual.controls",
     "continual.entries",
     "continual.files",

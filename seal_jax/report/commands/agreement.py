@@ -32,12 +32,19 @@ from seal_jax.report import read_rewards, run_view
 from seal_jax.report.tables import agreement as agreement_table
 from seal_jax.runtime import command_line, formatting
 
+EXAMPLES = """
+seal-jax agreement runs/rewards
+seal-jax agreement ranking.json
+seal-jax agreement runs/rewards runs/more
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a table for each round or file of a command line; returns the status."""
     parser = command_line.Parser(
         prog="seal-jax agreement",
         description="How well cheap rewards of self-edits agree with the true one.",
+        examples=EXAMPLES,
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
     args = parser.parse_args(argv)

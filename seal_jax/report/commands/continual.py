@@ -21,12 +21,19 @@ from seal_jax.report import run_view
 from seal_jax.report.tables import continual as continual_table
 from seal_jax.runtime import command_line, formatting
 
+EXAMPLES = """
+seal-jax continual runs/forget
+seal-jax continual results/continual
+seal-jax continual runs/forget runs/other
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables for the paths of a command line; returns the exit status."""
     parser = command_line.Parser(
         prog="seal-jax continual",
         description="Prints what continual runs remember, ours or the reference's.",
+        examples=EXAMPLES,
     )
     parser.add_argument("paths", metavar="PATH", nargs="+", help="folder or file")
     args = parser.parse_args(argv)

@@ -30,12 +30,19 @@ from seal_jax.report import read_texts, run_view
 from seal_jax.report.tables import novelty as novelty_table
 from seal_jax.runtime import command_line, formatting
 
+EXAMPLES = """
+seal-jax novelty runs/tiny
+seal-jax novelty runs/tiny/edits.jsonl --first=2
+seal-jax novelty runs/tiny runs/other
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = command_line.Parser(
         prog="seal-jax novelty",
         description="Novelty and diversity of self-edits, by file, round and arm.",
+        examples=EXAMPLES,
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument(

@@ -22,12 +22,19 @@ from seal_jax.report import read_seeds, run_view
 from seal_jax.report.tables import reliability as reliability_table
 from seal_jax.runtime import command_line, formatting
 
+EXAMPLES = """
+seal-jax reliability runs/tiny
+seal-jax reliability ranking.json --draws=1000
+seal-jax reliability runs/tiny runs/other
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints tables for the paths of a command line; returns the exit status."""
     parser = command_line.Parser(
         prog="seal-jax reliability",
         description="How far rewards can be trusted, and what more seeds would buy.",
+        examples=EXAMPLES,
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument(

@@ -101,11 +101,19 @@ def _passage(article: dict[str, Any], index: int) -> str:
 # Command
 
 
+EXAMPLES = """
+seal-jax select ranking.json --out=sft.jsonl
+seal-jax select ranking.json --out=sft.jsonl --k-best=2 --ties=shortest
+seal-jax select ranking.json --out=sft.jsonl --threshold=baseline
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = command_line.Parser(
         prog="seal-jax select",
         description="ReST-EM selection on a ranking result of the SEAL reference.",
+        examples=EXAMPLES,
     )
     parser.add_argument("result", help="results/query_server/train/*.json")
     parser.add_argument("--out", required=True, help="JSONL file to write")

@@ -1,0 +1,151 @@
+"""What `evaluate` asks and how it grades: of a run's config, and of the flags."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from seal_jax.api.settings import WriteOptions
+from seal_jax.commands import shared
+from seal_jax.generation.settings import Decoding
+from seal_jax.rewards import graders
+from seal_jax.rewards.judge import JudgeConfig
+from seal_jax.rewards.settings import GradeConfig
+from seal_jax.runtime import config_rules, files
+from seal_jax.tasks import self_edit, sources
+from seal_jax.tasks.passage import Passage
+from seal_jax.tasks.settings import TASKS, TaskConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Exam:
+    """On what a model is measured, and how."""
+
+    passages: list[Passage]
+    template: str
+    drawing: WriteOptions
+    grade: GradeConfig
+
+    def prompts(self) -> list[list[str]]:
+        """The closed-book prompts, a list for each passage."""
+        return [
+            [self_edit.answer_prompt(self.template, p, q.question) for q in p.questions]
+            for p in self.passages
+        ]
+
+
+def read(args: argparse.Namespace) -> Exam:
+    """Passages, prompt and grader, of a run's config and of the flags.
+
+    Raises:
+      ValueError, OSError: there are none, or one cannot be had.
+    """
+    like = args.like or (args.model if shared.is_workdir(args.model) else None)
+    task, count, answer, grade = _plain(), 100, None, None
+    if like is not None:
+        task, count, answer, grade = _of_run(like)
+    elif not args.data:
+        raise ValueError(
+            "--data must name passages with questions: world, a JSON file or a hub "
+            "name; or give --like WORKDIR"
+        )
+    task = _told(task, args)
+    passages = sources.passages(task, sources.HELDOUT, count=args.count or count)
+    prompt = args.answer or (answer.prompt if answer else "concise")
+    return Exam(
+        passages,
+        self_edit.load_template(prompt, "answer"),
+        _drawing(answer, args),
+        _grade(grade, args),
+    )
+
+
+def _drawing(answer: Decoding | None, args: argparse.Namespace) -> WriteOptions:
+    """How answers are drawn: as the flags say, or the run, or the API."""
+    names = ("max_tokens", "temperature", "top_p", "top_k")
+    drawing: dict[str, Any] = {"seed": args.seed, "progress": True}
+    for name in names:
+        value = getattr(args, name)
+        if value is None and answer is not None:
+            value = getattr(answer, name)
+        if value is not None:
+            drawing[name] = value
+    return WriteOptions(**drawing)
+
+
+def _plain() -> TaskConfig:
+    return TaskConfig("world", "", "", 0, "", "", 0, 0, 0.0)
+
+
+def _of_run(workdir: str) -> tuple[TaskConfig, int, Decoding, GradeConfig]:
+    """What a run's config says of its held-out side.
+
+    Raises:
+      ValueError: no such config, or one of another kind of items.
+      OSError: it cannot be read.
+    """
+    values = files.read_json(Path(workdir) / "config.json")
+    match values:
+        case {"task": {"name": str(name)}} if name not in TASKS:
+            raise ValueError(
+                f"{workdir}: a run on task.name={name!r}, whose items are no passages; "
+                f"evaluate takes {', '.join(TASKS)}: give --data"
+            )
+        case {"task": dict(task), "answer": dict(answer), "grade": dict(grade)}:
+            pass
+        case _:
+            raise ValueError(
+                f"{workdir}: its config.json has no task, answer and grade; give the "
+                "workdir of a run on passages, or --data"
+            )
+    scale = values.get("scale")
+    count = scale.get("heldout_passages") if isinstance(scale, dict) else None
+    return (
+        config_rules.build(TaskConfig, task, "config.task"),
+        count if isinstance(count, int) else 100,
+        config_rules.build(Decoding, answer, "config.answer"),
+        config_rules.build(GradeConfig, grade, "config.grade"),
+    )
+
+
+def _told(task: TaskConfig, args: argparse.Namespace) -> TaskConfig:
+    """The task with what the flags say."""
+    changes: dict[str, Any] = {}
+    if args.data == "world":
+        changes = {"name": "world", "heldout": "", "heldout_split": ""}
+    elif args.data:
+        changes = {"name": "squad", "heldout": args.data, "forward_share": 0.0}
+    given = {
+        "heldout_split": args.split,
+        "heldout_start": args.start,
+        "shuffle_seed": args.shuffle_seed,
+    }
+    changes |= {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(task, **changes)
+
+
+def _grade(grade: GradeConfig | None, args: argparse.Namespace) -> GradeConfig:
+    """The run's grader, or recall, with what the flags say."""
+    judge = grade.judge if grade else None
+    if args.judge_url or args.judge_model:
+        known = (
+            dataclasses.asdict(judge)
+            if judge
+            else {
+                "concurrency": 16,
+                "retries": 4,
+                "timeout_s": 60.0,
+                "base_url": args.judge_url or "",
+                "model": args.judge_model or "",
+            }
+        )
+        known |= {"base_url": args.judge_url} if args.judge_url else {}
+        known |= {"model": args.judge_model} if args.judge_model else {}
+        judge = JudgeConfig(**known)
+    name = args.grade or (grade.name if grade else "recall")
+    if name == "judge" and judge is None:
+        raise ValueError("--grade judge needs --judge-url and --judge-model; give both")
+    threshold = args.threshold
+    if threshold is None:
+        threshold = grade.threshold if grade else graders.RECALL_THRESHOLD
+    return GradeConfig(name, threshold, 1.0, judge)

@@ -1,0 +1,179 @@
+"""`seal-jax export`: the policy of a run, or the adapter of any edit, for others."""
+
+from seal_jax.runtime import interrupts
+
+if __name__ == "__main__":
+    interrupts.install()  # Before imports that take seconds.
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seal_jax.commands import shared
+from seal_jax.runtime import command_line, files, formatting
+
+if TYPE_CHECKING:
+    from seal_jax.commands.past_runs import Past
+
+EXAMPLES = """
+seal-jax export runs/tiny --out=policy
+seal-jax export runs/tiny --round=1 --out=policy-1
+seal-jax export runs/tiny --list
+seal-jax export runs/tiny --edit=1/0/3 --seed=1 --out=adapter
+"""
+# Of the training losses: more is not rounding.
+_MOST_DRIFT = 0.01
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = command_line.Parser(
+        prog="seal-jax export",
+        description="Writes the policy of a run as a Hugging Face directory, or the "
+        "adapter of one of its edits as a PEFT directory. Adapters are not kept by "
+        "runs: it is trained again, as it was.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("workdir", metavar="WORKDIR")
+    parser.add_argument("--out", metavar="DIR", help="the directory to write")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--round",
+        type=command_line.whole(0, 100),
+        help="the policy after this round, 0 being the base; else the newest",
+    )
+    what.add_argument(
+        "--edit",
+        metavar="ROUND/ITEM/EDIT",
+        help="the adapter of this edit; the item by its number or id",
+    )
+    what.add_argument(
+        "--list", action="store_true", help="print the edits that there are"
+    )
+    parser.add_argument(
+        "--seed",
+        type=command_line.SEED,
+        default=0,
+        help="which of the edit's adapters; 0",
+    )
+    args = parser.parse_args(argv)
+    if not args.out and not args.list:
+        parser.error("the following arguments are required: --out")
+    return shared.ended(lambda: _export(args))
+
+
+def _export(args: argparse.Namespace) -> None:
+    if not shared.is_workdir(args.workdir):
+        raise ValueError(
+            f"{args.workdir[:160]}: holds no {shared.JOURNAL}; give the workdir of a "
+            "run"
+        )
+    newest = Path(args.workdir) / "policy"
+    if not (args.list or args.edit or args.round is not None):
+        _copy(newest, Path(args.out))
+        return
+    # Imported here, like all that brings jax.
+    from seal_jax.commands import past_runs
+
+    past = past_runs.read(args.workdir)
+    if args.list:
+        _list(past)
+    elif args.edit:
+        _adapter(past, args)
+    else:
+        _policy(past, args)
+
+
+def _copy(policy: Path, out: Path) -> None:
+    """The newest policy, as the run wrote it."""
+    from seal_jax.models import hf
+
+    if not files.is_folder(policy):
+        raise ValueError(
+            f"{policy}: this run has no policy yet; --round=0 writes the base"
+        )
+    with hf.replacing(out, marker="config.json") as here:
+        shutil.copytree(policy, here, dirs_exist_ok=True)
+    print(f"{out}: the newest policy")
+
+
+def _policy(past: "Past", args: argparse.Namespace) -> None:
+    from seal_jax.commands import past_runs
+
+    if args.round > past.rounds:
+        raise ValueError(
+            f"--round={args.round} must be at most {past.rounds}, the rounds that "
+            f"{past.workdir} has; give one of these"
+        )
+    policy = past_runs.policy_after(past, args.round)
+    policy.save(args.out)
+    after = f"the policy after round {args.round}" if args.round else "the base"
+    print(f"{args.out}: {after}")
+
+
+def _adapter(past: "Past", args: argparse.Namespace) -> None:
+    import jax
+    import numpy as np
+
+    from seal_jax.commands import past_runs
+    from seal_jax.models import peft
+
+    place = past_runs.find(past, args.edit)
+    trained = past_runs.adapter(
+        past, place, args.seed, lambda line: print(line, file=sys.stderr)
+    )
+    if not trained.finite_A[0]:
+        raise ValueError(
+            f"--edit={args.edit}: its training does not stay finite, as in the run; "
+            "give another"
+        )
+    drift = past_runs.drift(place, args.seed, trained)
+    if drift is not None and drift > _MOST_DRIFT:
+        raise ValueError(
+            f"--edit={args.edit}: its training loss is off by {drift:.1%} from the "
+            "run's, so it is another adapter; the model, the data or the program have "
+            "changed: run it anew"
+        )
+    first = place.round == 1
+    base = past.exp.model.path if first else f"policy-{place.round - 1}"
+    arch = past.checked.blank.arch
+    rank = past.exp.inner.lora.rank
+    delta = jax.tree.map(lambda leaf: np.asarray(leaf)[0], trained.adapters)
+    # The scale is in it, as in all that the API writes.
+    peft.save(args.out, delta, cfg=arch, alpha=rank, base_name=base)
+    print(f"{args.out}: the adapter of edit {args.edit}, seed {args.seed}")
+    if not first:
+        print(
+            f"it belongs to the policy after round {place.round - 1}: seal-jax export "
+            f"{past.workdir} --round={place.round - 1} --out={base}"
+        )
+
+
+def _list(past: "Past") -> None:
+    from seal_jax.commands import past_runs
+
+    rows = []
+    for place in past_runs.places(past):
+        row = place.row
+        begin = " ".join(row["text"].split())[:48]
+        kept = "kept" if row.get("kept") else row.get("refused") or ""
+        rows.append(
+            (
+                f"{place.round}/{place.item}/{place.edit}",
+                formatting.count(len(row["losses"])),
+                formatting.number(row.get("reward")),
+                kept,
+                begin,
+            )
+        )
+    if not rows:
+        raise ValueError(f"{past.workdir}: has no edits yet; let its run go on")
+    print(formatting.ruled(("edit", "seeds", "reward", "", "begins"), rows))
+
+
+if __name__ == "__main__":
+    with interrupts.one_line():
+        raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""`seal-jax evaluate`: the API's answers, graded by the rules of the rounds."""
+
+import json
+
+import pytest
+import tiny_model
+
+from seal_jax.commands import evaluate
+from seal_jax.rewards import graders, judge
+from seal_jax.tasks import squad
+
+RECORDS = [
+    {
+        "title": "Mill",
+        "context": f"Text {i}.",
+        "questions": [
+            {"question": "Who?", "answer": "Ada"},
+            {"question": "What?", "answer": "rye"},
+        ][: 1 + i % 2],
+    }
+    for i in range(3)
+]
+TOKENS = "--max-tokens=6"
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(RECORDS))
+    return path
+
+
+@pytest.fixture
+def template(tmp_path):
+    path = tmp_path / "answer.txt"
+    path.write_text("{title}: {question} ")
+    return path
+
+
+@pytest.fixture
+def grade(monkeypatch):
+    """A grader that a random model does not always fail."""
+    seen = []
+
+    def by_length(question, gold, answer):
+        seen.append((question, gold, answer))
+        return len(answer.encode()) % 4 / 4
+
+    monkeypatch.setitem(graders.LOCAL, "f1", by_length)
+    return seen
+
+
+def means(rows, name):
+    by_passage: dict = {}
+    for row in rows:
+        if row["row"] == name:
+            by_passage.setdefault(row["passage_id"], []).append(row["score"])
+    values = [sum(v) / len(v) for v in by_passage.values()]
+    return sum(values) / len(values)
+
+
+def test_a_model_and_its_adapters_are_graded_on_a_file(
+    folder, model, adapters, saved, data, template, grade, tmp_path, ended, rows
+):
+    out = tmp_path / "out.jsonl"
+    status, said, _ = ended(
+        *(evaluate.main, folder, "--data", data, "--count=3", "--answer", template),
+        *(TOKENS, "--grade=f1", "--adapters", saved, "--out", out),
+    )
+    assert status == 0
+    passages = squad.passages(data, split="", seed=0, start=0, count=3)
+    prompts = [[f"Mill: {q.question} " for q in p.questions] for p in passages]
+    found = rows(out)
+    for name, under in (("model", None), ("adapters", adapters)):
+        answers = model.generate(prompts, under, max_tokens=6)
+        flat = [text for texts in answers for text in texts]
+        assert [r["answer"] for r in found if r["row"] == name] == flat
+        assert f"{means(found, name):.3f}" in said
+    assert len(grade) == len(found) == 8
+    diff = means(found, "adapters") - means(found, "model")
+    assert diff and f"adapters - model, by passage: {diff:+.3f}" in said
+
+
+def test_a_run_says_on_what_and_how(folder, data, template, grade, tmp_path, ended):
+    values = tiny_model.values(
+        folder,
+        task__name="squad",
+        task__train=str(data),
+        task__heldout=str(data),
+        task__heldout_start=1,
+        task__forward_share=0.0,
+        scale__heldout_passages=2,
+        answer__prompt=str(template),
+        answer__max_tokens=6,
+        grade__name="f1",
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "journal.jsonl").write_text("")
+    (run / "config.json").write_text(json.dumps(values))
+    status, alone, err = ended(evaluate.main, run)
+    assert status == 0 and "no policy yet" in err
+    asked = grade[:]
+    grade.clear()
+    assert ended(evaluate.main, folder, "--like", run)[1] == alone
+    assert grade == asked
+    passages = squad.passages(data, split="", seed=0, start=1, count=2)
+    questions = [(q.question, q.answer) for p in passages for q in p.questions]
+    assert [(question, gold) for question, gold, _ in asked] == questions
+    # A flag changes what the run says.
+    grade.clear()
+    assert ended(evaluate.main, run, "--count=1")[0] == 0
+    assert len(grade) == len(passages[0].questions)
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ([], ["--data must name passages", "--like WORKDIR"]),
+        (["--dta=world"], ["did you mean --data?"]),
+        (["--data=world", "--grade=recal"], ["did you mean recall?"]),
+        (["--data=world", "--count=0"], ["--count=0"]),
+        (["--data=world", "--answer=terse"], ["'terse' must be one of concise"]),
+        (["--data=/no/such.json"], ["/no/such.json"]),
+        (["--data=world", "--grade=judge"], ["--judge-url and --judge-model"]),
+        (
+            ["--data=world", "--grade=judge", "--judge-url=x", "--judge-model=y"],
+            ["base_url='x' must begin with http"],
+        ),
+        (["--like=/no/such"], ["/no/such/config.json"]),
+        (["--data=world", "--out=/no/such/x"], ["--out /no/such/x: must be a file"]),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_line(flags, parts, folder, refused):
+    refused(evaluate.main, folder, *flags, parts=parts)
+
+
+def test_runs_of_other_items_and_numbers_that_do_not_go_together(
+    folder, saved, data, template, refused, tmp_path
+):
+    (tmp_path / "config.json").write_text(json.dumps({"task": {"name": "arc"}}))
+    refused(evaluate.main, folder, "--like", tmp_path, parts=["task.name='arc'"])
+    command = (evaluate.main, folder, "--data", data, "--count=2", TOKENS)
+    command += ("--answer", template, "--adapters", saved)
+    refused(*command, parts=["--adapters are 3 and passages 2", "--count"])
+
+
+def test_a_judge_grades_and_keeps_its_verdicts_beside_the_answers(
+    folder, data, template, tmp_path, ended, refused, rows, monkeypatch
+):
+    asked = []
+
+    def verdicts(items, *, cfg, cache_path):
+        asked.append((cfg.base_url, cfg.model, cache_path))
+        return [None, *[1.0] * (len(items) - 1)]
+
+    monkeypatch.setattr(judge, "check", lambda cfg: None)
+    monkeypatch.setattr(judge, "grade", verdicts)
+    command = (evaluate.main, folder, "--data", data, "--count=3", TOKENS)
+    command += ("--answer", template, "--grade=judge")
+    command += ("--judge-url=http://localhost:1/v1", "--judge-model=m")
+    refused(*command, parts=["give --out FILE"])
+    out = tmp_path / "out.jsonl"
+    status, said, _ = ended(*command, "--out", out)
+    assert status == 0
+    assert asked == [("http://localhost:1/v1", "m", tmp_path / "judge.jsonl")]
+    assert [row["score"] for row in rows(out)] == [None, 1.0, 1.0, 1.0]
+    assert said.splitlines()[2].split()[-1] == "1"

@@ -1,0 +1,85 @@
+"""Texts and prompts of a command line."""
+
+import json
+
+import pytest
+from golden_models import assert_one_line
+
+from seal_jax.commands import given_texts
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "b.txt").write_text("Ada bakes.\n\nShe is old.\n")
+    (tmp_path / "a.md").write_text("# Mill\r\nIt grinds.")
+    rows = [
+        "one",
+        {"text": "two", "more": 1},
+        {"prompt": "Who?", "completion": " Ada"},
+        {"lines": ["three", {"prompt": "Q", "completion": "A"}]},
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "notes.pdf").write_text("left out")
+    return tmp_path
+
+
+def test_each_file_and_each_row_is_a_text_by_its_name(folder):
+    assert given_texts.named([str(folder)]) == {
+        "a": "# Mill\nIt grinds.",
+        "b": "Ada bakes.\n\nShe is old.",
+        "c-000": "one",
+        "c-001": "two",
+        "c-002": ("Who?", " Ada"),
+        "c-003": ["three", ("Q", "A")],
+    }
+    one = given_texts.named([str(folder / "b.txt")], by_line=True)
+    assert one == {"b": ["Ada bakes.", "She is old."]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("x.txt", " \n", ["x.txt: has no text", "leave it out"]),
+        ("x.jsonl", "", ["x.jsonl: has no rows"]),
+        ("x.jsonl", '"a"\n{"txt": "b"}\n', ["row 1", "txt", '{"text": TEXT}']),
+        ("x.jsonl", '{"lines": []}\n', ["row 0"]),
+        ("x.jsonl", '{"lines": ["a", 3]}\n', ["row 0, line 1", "3"]),
+        ("x.jsonl", '"\\ud800"\n', ["lone surrogates"]),
+        ("x.pdf", "a", ["x.pdf: must end in one of .txt, .md, .jsonl"]),
+        ("y/x.pdf", "a", ["y: holds no file that ends in"]),
+        ("gone", None, ["gone: no such file or folder"]),
+        ("b.txt", "again", ["'b' is the name of an adapter already"]),
+    ],
+)
+def test_what_holds_no_texts_is_refused(folder, tmp_path, name, text, parts):
+    place = tmp_path / "other" / name
+    place.parent.mkdir(parents=True)
+    if text is not None:
+        place.write_text(text)
+    given = place.parent if "/" in name else place
+    with pytest.raises((ValueError, OSError)) as caught:
+        given_texts.named([str(folder), str(given)])
+    assert_one_line(caught, *parts)
+
+
+def test_prompts_are_lines_or_rows(tmp_path):
+    (tmp_path / "p.txt").write_text("Ada\n\nQ: who?\\nA:\n")
+    assert given_texts.prompts(str(tmp_path / "p.txt")) == ["Ada", "Q: who?\nA:"]
+    (tmp_path / "p.jsonl").write_text('"Ada"\n{"prompt": "a\\\\nb"}\n')
+    assert given_texts.prompts(str(tmp_path / "p.jsonl")) == ["Ada", "a\\nb"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("p.txt", "\n", ["holds no prompts"]),
+        ("p.jsonl", "3\n", ["row 0: 3", '{"prompt": TEXT}']),
+        ("p.txt", None, ["no such file"]),
+    ],
+)
+def test_what_holds_no_prompts_is_refused(tmp_path, name, text, parts):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises((ValueError, OSError)) as caught:
+        given_texts.prompts(str(tmp_path / name))
+    assert_one_line(caught, *parts)
