@@ -67,6 +67,7 @@ def training(
         clip=settings.clip,
         tile=TILE,
         row_tokens=row,
+        chunk_tokens=0,
         step_tokens=0,
         slots=0,
         active=0,

@@ -32,6 +32,7 @@ from seal_jax.models import embedding, float8_base, row_pages
 from seal_jax.models.key_ranges import KeyRanges
 from seal_kernels import float8
 from seal_kernels.attention import api as attention_op
+from seal_kernels.cpu_loops import computed_once
 from seal_kernels.lora_matmul import api as lora_op
 
 FAMILIES = ("qwen2", "qwen3", "llama")
@@ -199,10 +200,11 @@ def rope_frequencies(cfg: Arch) -> Array:
 
 def rotate(x_BTNH: Array, cos_BTH: Array, sin_BTH: Array) -> Array:
     """Applies rotary position embedding, first half paired with second half."""
+    x_BTNH = computed_once(x_BTNH)
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     cos, sin = cos_BTH[:, :, None, :], sin_BTH[:, :, None, :]
     out = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
-    return out.astype(x_BTNH.dtype)
+    return computed_once(out.astype(x_BTNH.dtype))
 
 
 # A function that is compiled is traced once for all layers.

@@ -6,6 +6,7 @@ must equal it; both end in the same `update`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -16,6 +17,7 @@ from jax import Array
 
 from seal_jax.models import decoder, key_ranges, lora
 from seal_jax.training.settings import PlanConfig
+from seal_kernels.cpu_loops import computed_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +94,41 @@ def clipped(grads: lora.Tree, clip: Array) -> lora.Tree:
 
     torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6.
     """
-    shrink = jnp.minimum(1.0, clip / (optax.tree.norm(grads) + 1e-6))
+    shrink = jnp.minimum(1.0, clip / (_norm(grads) + 1e-6))
     return jax.tree.map(lambda g: g * shrink, grads)
 
 
-def moved(slot: Slot, grads: lora.Tree, loss: Array, rate: Array) -> Slot:
-    """One AdamW step along a gradient as it is."""
-    updates, adam = ADAM.update(grads, slot.adam)
+def _norm(grads: lora.Tree) -> Array:
+    """The global norm, leaves of one shape added up before they are reduced.
+
+    A CPU adds whole leaves in vectors, and the numbers of one leaf one by one.
+    """
+    alike: dict[tuple[int, ...], Array] = {}
+    for leaf in jax.tree.leaves(grads):
+        alike[leaf.shape] = alike.get(leaf.shape, 0.0) + jnp.square(leaf)
+    return jnp.sqrt(sum(jnp.sum(squares) for squares in alike.values()))
+
+
+def moved(
+    slot: Slot, grads: lora.Tree, loss: Array, rate: Array, takes: Array | None = None
+) -> Slot:
+    """One AdamW step along a gradient as it is; none where `takes` is false."""
+
+    def kept[T](new: T, old: T) -> T:
+        if takes is None:
+            return new
+        where = functools.partial(jnp.where, takes)
+        return jax.tree.map(where, new, old)
+
+    updates, _ = ADAM.update(grads, slot.adam)
     adapter = jax.tree.map(lambda p, u: p - rate * u, slot.adapter, updates)
-    return Slot(adapter, cast(optax.ScaleByAdamState, adam), slot.loss_sum + loss)
+    # The adapter first, then the moments that it is moved by: these can then be
+    # overwritten where they lie, which halves the optimizer's time on a CPU.
+    adapter = kept(adapter, slot.adapter)
+    adapter, adam, grads = computed_once((adapter, slot.adam, grads))
+    _, new = ADAM.update(grads, adam)
+    adam = kept(cast(optax.ScaleByAdamState, new), adam)
+    return Slot(adapter, adam, kept(slot.loss_sum + loss, slot.loss_sum))
 
 
 def applied(

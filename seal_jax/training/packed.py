@@ -234,13 +234,7 @@ def _updated(
     )
     clipped = jax.vmap(inner.clipped)(grads, step.clips)
     own = _rows_at((clipped, loss_K, step.rates), place_S)
-    moved = jax.vmap(inner.moved)(slots, *own)
-    steps_S = place_S < count
-
-    def keep(new: Array, old: Array) -> Array:
-        return jnp.where(steps_S.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-    return jax.tree.map(keep, moved, slots)
+    return jax.vmap(inner.moved)(slots, *own, place_S < count)
 
 
 def _put(many: Any, new: Any, at: Array) -> Any:

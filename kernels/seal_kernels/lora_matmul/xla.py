@@ -7,8 +7,8 @@ not with slots times rows. The alternatives, and why not:
 * one product with all adapters, masked: no gather, but its cost grows with the slots
   (on two CPU cores at 60 slots, two to five times this one's whole forward pass).
   `dense` is that, for accelerators;
-* products as sums of broadcast factors: up to three times faster than XLA:CPU's batched
-  dot alone, but fused with their neighbours several times slower;
+* the product by `a^T` as a sum of broadcast factors, as the others are on a CPU: a sum
+  over the width is no faster than XLA:CPU's batched dot;
 * sums over a slot's tiles by differences of a cumulative sum: a NaN in one adapter
   would reach the others;
 * `lax.ragged_dot`: on a GPU XLA expands it to the masked product.
@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array, lax
 
 from seal_kernels import float8
+from seal_kernels.cpu_loops import computed_once
 
 
 def forward(
@@ -35,12 +36,13 @@ def forward(
     Arguments and results as in `reference.forward`.
     """
     tiles = len(slots_G)
+    x_MD = computed_once(x_MD)
 
     def low_rank(x_GTD: Array, slots_G: Array | np.ndarray) -> tuple[Array, Array]:
         a_GRD = _gather(a_SRD, slots_G, x_MD.dtype)
         b_GRF = _gather(b_SRF, slots_G, x_MD.dtype)
         u_GTR = jnp.einsum("gtd,grd->gtr", x_GTD, a_GRD)
-        return jnp.einsum("gtr,grf->gtf", u_GTR, b_GRF), u_GTR
+        return _inner(u_GTR, b_GRF), u_GTR
 
     x_GTD, parts = _split(x_MD, tiles), _parts(a_SRD, b_SRF, slots_G, x_MD.dtype)
     if parts == 1:
@@ -51,7 +53,8 @@ def forward(
         low_GTF, u_GTR = (z.reshape(tiles, *z.shape[2:]) for z in made)
     # Both products in the dtype of x: a GPU's GEMM then takes the low-rank term as its
     # accumulator's start (beta = 1) instead of adding it in a pass of its own.
-    return float8.forward(x_MD, w_DF) + _join(low_GTF), _join(u_GTR)
+    y_MF = computed_once(float8.forward(x_MD, w_DF) + _join(low_GTF))
+    return y_MF, _join(u_GTR)
 
 
 def backward(
@@ -65,21 +68,56 @@ def backward(
 ) -> tuple[Array, Array, Array]:
     """The gradients of `forward` by x, a and b, as in `reference.backward`."""
     tiles = len(slots_G)
-    wide = jnp.promote_types(x_MD.dtype, jnp.float32)
+    dy_MF, x_MD, u_MR = computed_once((dy_MF, x_MD, u_MR))
     a_GRD = _gather(a_SRD, slots_G, x_MD.dtype)
     b_GRF = _gather(b_SRF, slots_G, x_MD.dtype)
     dy_GTF = _split(dy_MF, tiles)
     v_GTR = jnp.einsum("gtf,grf->gtr", dy_GTF, b_GRF)
-    low_GTD = jnp.einsum("gtr,grd->gtd", v_GTR, a_GRD)
-    dx_MD = float8.slope(dy_MF, w_DF) + _join(low_GTD)
-    da_GRD = jnp.einsum(
-        "gtr,gtd->grd", v_GTR, _split(x_MD, tiles), preferred_element_type=wide
-    )
-    db_GRF = jnp.einsum(
-        "gtr,gtf->grf", _split(u_MR, tiles), dy_GTF, preferred_element_type=wide
-    )
+    low_GTD = _inner(v_GTR, a_GRD)
+    dx_MD = computed_once(float8.slope(dy_MF, w_DF) + _join(low_GTD))
+    da_GRD = _outer(v_GTR, _split(x_MD, tiles))
+    db_GRF = _outer(_split(u_MR, tiles), dy_GTF)
     slots = len(a_SRD)
     return dx_MD, _sum(da_GRD, slots_G, slots), _sum(db_GRF, slots_G, slots)
+
+
+# On a CPU the sums over few ranks and few rows are written out, so that LLVM makes one
+# vectorised loop of each: a batched dot of such small matrices takes two to six times
+# that.
+MOST_TERMS = 16
+
+
+def _inner(u_GTR: Array, b_GRF: Array) -> Array:
+    """`u b` of each tile, `[G, T, F]`: a sum over ranks."""
+    ranks = u_GTR.shape[2]
+
+    def product(u: Array, b: Array) -> Array:
+        return jnp.einsum("gtr,grf->gtf", u, b)
+
+    def unrolled(u: Array, b: Array) -> Array:
+        return sum(u[:, :, r, None] * b[:, None, r] for r in range(ranks))
+
+    if not 0 < ranks <= MOST_TERMS:
+        return product(u_GTR, b_GRF)
+    return lax.platform_dependent(u_GTR, b_GRF, cpu=unrolled, default=product)
+
+
+def _outer(v_GTR: Array, x_GTD: Array) -> Array:
+    """`v^T x` of each tile, `[G, R, D]`, at least float32: a sum over its rows."""
+    rows = x_GTD.shape[1]
+    wide = jnp.promote_types(x_GTD.dtype, jnp.float32)
+
+    def product(v: Array, x: Array) -> Array:
+        return jnp.einsum("gtr,gtd->grd", v, x, preferred_element_type=wide)
+
+    def unrolled(v: Array, x: Array) -> Array:
+        v, x = v.astype(wide), x.astype(wide)
+        terms = (v[:, t, :, None] * x[:, t, None] for t in range(rows))
+        return lax.optimization_barrier(sum(terms))
+
+    if not 0 < rows <= MOST_TERMS:
+        return product(v_GTR, x_GTD)
+    return lax.platform_dependent(v_GTR, x_GTD, cpu=unrolled, default=product)
 
 
 # Bytes of gathered adapters held at a time in a forward pass. To read 10,000 tokens of
@@ -105,7 +143,8 @@ def _gather(stack_S: Array, slots_G: Array | np.ndarray, dtype: jnp.dtype) -> Ar
         return stack_S.astype(dtype)
     indices_G = _past_the_end(slots_G, len(stack_S))
     # Picked first and cast then: the cast is of the tiles' adapters, not of all slots'.
-    return stack_S.at[indices_G].get(mode="fill", fill_value=0).astype(dtype)
+    picked_G = stack_S.at[indices_G].get(mode="fill", fill_value=0).astype(dtype)
+    return computed_once(picked_G)
 
 
 def _sum(grads_G: Array, slots_G: Array | np.ndarray, slots: int) -> Array:
