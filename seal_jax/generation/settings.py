@@ -6,6 +6,10 @@ from typing import Annotated
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Batch, Bound, Tokens
 
+# "auto": through the template, if the tokenizer came with one.
+AUTO, NONE = "auto", "none"
+CHATS = (AUTO, NONE)
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
@@ -13,7 +17,8 @@ class ModelSource:
 
     `kernel`: implementation of the low-rank matmul, one of
     `lora_matmul.api.IMPLEMENTATIONS`. `attention`: that of attention, one of
-    `attention.api.IMPLEMENTATIONS`.
+    `attention.api.IMPLEMENTATIONS`. `chat`: whether prompts and training lines go
+    through the tokenizer's own chat template, one of `CHATS`.
     """
 
     path: str
@@ -21,9 +26,12 @@ class ModelSource:
     dtype: str
     kernel: str
     attention: str
+    # Not a config's: who opens a model by hand mostly has documents for it.
+    chat: str = NONE
 
     def __post_init__(self):
         config_rules.one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        config_rules.one_of("model.chat", self.chat, CHATS)
 
 
 @dataclasses.dataclass(frozen=True)

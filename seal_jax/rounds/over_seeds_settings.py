@@ -6,6 +6,7 @@ It is `PassageRounds` with a group `over_seeds`, for what has a form on tokens a
 import dataclasses
 from typing import Annotated, Any
 
+from seal_jax.generation.settings import NONE
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound, shown
@@ -65,6 +66,7 @@ class OverSeeds(PassageRounds):
         """Settings that a program without the host has, and what they may be."""
         select, imitate = self.select, self.imitate
         return [
+            ("model.chat", self.model.chat, (NONE,)),
             ("edit.split", self.edit.split, ("lines",)),
             ("edit.quirks", self.edit.quirks, ("fixed",)),
             ("inner.loss.mode", self.inner.loss.mode, (MASKED,)),
