@@ -85,8 +85,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
         stop=dict(rule="none", patience=2, z=2.0),
         ladder=(
-            "base", "passage_only", "sentence_split", "self_edits", "random_kept",
-            "oracle",
+            "base", "in_context", "passage_only", "sentence_split", "self_edits",
+            "random_kept", "oracle",
         ),
     ))
     config.task.shuffle_seed = config.get_ref("seed")
@@ -120,6 +120,8 @@ def seeds(config: ConfigDict) -> None:
     config.scale.update(passages=24, seeds=1, heldout_passages=24)
     # No line of a passage is longer; a step of all adapters is as wide as this.
     config.inner.update(row_tokens=56, step_tokens=560)
+    # A passage in view has no form on tokens.
+    config.ladder = tuple(row for row in config.ladder if row != "in_context")
     config.over_seeds = ConfigDict(dict(count=16, chunk=2, together=1, march=24))
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Annotated, Any
 
 from seal_jax.generation.settings import NONE
+from seal_jax.rounds.ladder_rows import IN_CONTEXT
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound, shown
@@ -55,6 +56,11 @@ class OverSeeds(PassageRounds):
                     f"{' or '.join(map(repr, allowed))}, or leave the group over_seeds "
                     "out"
                 )
+        if IN_CONTEXT in self.ladder:
+            raise ValueError(
+                f"ladder={shown(self.ladder)}: {IN_CONTEXT!r} has no form on tokens; "
+                "leave it out, or leave the group over_seeds out"
+            )
         for key, first in (
             ("seed", self.seed),
             ("task.shuffle_seed", self.task.shuffle_seed),

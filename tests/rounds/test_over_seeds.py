@@ -41,6 +41,7 @@ def path(tmp_path_factory):
         ),
         ({"mesh__model": 2}, "mesh.model=2 has"),
         ({"seed": 2**32 - 1}, r"seed \+ over_seeds.count - 1"),
+        ({"ladder": ("base", "in_context")}, "'in_context' has no form on tokens"),
         ({"over_seeds": {"chunk": 3}}, "over_seeds.count=2 must be a multiple of"),
         ({"over_seeds": {"count": 1}}, "over_seeds.count=1"),
         (
