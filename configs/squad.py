@@ -122,13 +122,13 @@ def small(config: ConfigDict) -> None:
     config.update(dict(
         model=dict(path="HuggingFaceTB/SmolLM2-135M-Instruct", chat="auto"),
         scale=dict(rounds=1, passages=12, edits=3, seeds=1, heldout_passages=48),
-        propose=dict(max_tokens=128, batch=36),
+        propose=dict(max_tokens=128, prompt_multiple=512, batch=16),
         inner=dict(
             lora=dict(targets=ALL, rank=8, alpha=16.0), epochs=5,
             loss=dict(mode="masked", pad_samples=0),
-            row_tokens=512, step_tokens=512, slots=4, active=4, pool=48,
+            step_tokens=1024, slots=16, active=16, pool=48,
         ),
-        answer=dict(max_tokens=24, batch=48),
+        answer=dict(max_tokens=24, prompt_multiple=128, batch=32),
         imitate=dict(
             lora=dict(targets=ALL, rank=16, alpha=32.0),
             batch=4, length_multiple=512,
