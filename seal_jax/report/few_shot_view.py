@@ -13,7 +13,8 @@ from seal_jax.rounds import ladder_rows
 from seal_jax.runtime import formatting
 from seal_jax.tasks.arc import self_edit as arc_edit
 
-PREFIX = "task "  # of the items' names, where a passage's begins with "passage "
+# Of the items' names.
+PREFIX, OF_A_PASSAGE = "task ", "passage "
 NO_ADAPTER = ladder_rows.IN_CONTEXT
 # Rows that no ladder of few-shot tasks has.
 OF_PASSAGES = {ladder_rows.BASE, "passage_only", "sentence_split"}
@@ -29,8 +30,9 @@ def is_few_shot(summary: dict[str, Any]) -> bool:
     if summary.get("kind") in (run_view.CONTINUAL, run_view.POOLED):
         return False
     items = [str(row.get("item", "")) for row in run_view.rows(summary, "items")]
-    if any(items):
-        return any(item.startswith(PREFIX) for item in items)
+    told = [item for item in items if item.startswith((PREFIX, OF_A_PASSAGE))]
+    if told:
+        return any(item.startswith(PREFIX) for item in told)
     names = {row.get("name") for row in run_view.rows(summary, "ladder")}
     return NO_ADAPTER in names and not names & OF_PASSAGES
 
