@@ -171,9 +171,10 @@ def test_the_whole_path_in_bfloat16(model, seal_data, tmp_path):
     data = str(seal_data / "knowledge-incorporation/data/squad_val.json")
     config.model.path = str(model)
     config.task.update(train=data, heldout=data, train_start=200)
-    config.scale.update(passages=2, edits=2, heldout_passages=3)
+    config.scale.update(passages=1, edits=2, heldout_passages=3)
     config.propose.max_tokens = 48
-    config.inner.update(epochs=2, pool=4)
+    config.inner.update(epochs=1, pool=4, slots=4, active=4)
+    config.inner.update(row_tokens=512, step_tokens=512)
     config.imitate.epochs = 1
     said: list[str] = []
     summary = train.run(config.to_dict(), tmp_path / "run", say=said.append)
@@ -185,7 +186,7 @@ def test_the_whole_path_in_bfloat16(model, seal_data, tmp_path):
     assert all(row["n"] == 3 and not row["failed"] for row in rows.values())
     assert rows["in_context"]["mean"] > rows["base"]["mean"]
     edits = files.read_jsonl(tmp_path / "run/edits.jsonl")
-    assert len(edits) == 4
+    assert len(edits) == 2
     for edit in edits:
         assert edit["prompt"].endswith("<|im_start|>assistant\n")
         assert "<|im" not in edit["text"] and edit["lines"][-1].endswith(
