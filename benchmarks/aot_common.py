@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import common
 import hlo_cost
 import jax
 
-from seal_jax.models import decoder, hf_config
+from seal_jax.models import decoder, float8_base, hf_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Program:
       arch: the decoder.
       tokens: positions of the rows.
       told: loops and kernels whose cost the text does not hold.
+      base_flop: of `flop`, that of products with the base's linears; 0: not said.
+      options: the compiler's.
     """
 
     run: Callable[..., Any]
@@ -35,12 +37,31 @@ class Program:
     arch: decoder.Arch
     tokens: int
     told: hlo_cost.Told = hlo_cost.NOTHING
+    base_flop: float = 0.0
+    options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
 @functools.cache
 def arch_of(name: str) -> decoder.Arch:
     """A shape of `common.SHAPES` in bfloat16."""
     return hf_config.parse(common.SHAPES[name].config(), dtype="bfloat16")
+
+
+def in_float8(
+    build: Callable[[decoder.Arch], Program],
+) -> Callable[[decoder.Arch], Program]:
+    """The same program on a base in float8 (`model.base_dtype`).
+
+    On a device XLA times cuBLASLt against its own kernels. Without one it takes its own
+    for every product, unless it is told not to.
+    """
+
+    def built(arch: decoder.Arch) -> Program:
+        program = build(dataclasses.replace(arch, base_dtype=float8_base.FLOAT8))
+        options = {**program.options, "xla_gpu_enable_triton_gemm": False}
+        return dataclasses.replace(program, options=options)
+
+    return built
 
 
 def like(make: Callable[[], Any]) -> Any:

@@ -32,7 +32,7 @@ import hlo_cost
 import jax
 import pretend_h200
 import roofline
-from aot_common import Program, arch_of
+from aot_common import Program, arch_of, in_float8
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -44,6 +44,10 @@ TARGET = AOT / "h200.txtpb"
 # follows from 2 and 4 layers is, of 28, the FLOP, the temporaries and the memory to the
 # byte, and the bytes moved, the kernels and the time to within 0.5 %.
 FEW = (2, 4)
+
+
+# Loops around all that a program does again and again.
+OUTER = (aot_training.STEPS,)
 
 
 # All programs
@@ -116,6 +120,22 @@ PROGRAMS = {
         tested=False,
     ),
 }
+# Those of a round at 7B on a base in float8; the training step is tested.
+PROGRAMS |= {
+    f"{name}_float8": Named(
+        PROGRAMS[name].shape,
+        in_float8(PROGRAMS[name].build),
+        tested=name == "packed_7b_qv",
+    )
+    for name in (
+        "packed_7b_qv",
+        "imitate_7b",
+        "prefill_7b",
+        "prefill_7b_adapters",
+        "decode_7b",
+        "decode_7b_adapters",
+    )
+}
 TESTED = [name for name, one in PROGRAMS.items() if one.tested]
 
 
@@ -136,7 +156,7 @@ def compiled(program: Program) -> jax.stages.Compiled:
     pretend_h200.begin()
     # The mesh says for which device kernels are chosen.
     with jax.set_mesh(mesh):
-        return jitted.lower(*args).compile()
+        return jitted.lower(*args).compile(compiler_options=dict(program.options))
 
 
 def figures(
@@ -187,15 +207,23 @@ def _of_layers(name: str, arch: decoder.Arch, text_to: Path | None) -> dict[str,
         + used.temp_size_in_bytes
     )
     widths = program.arch.linears().values()
-    made_of = roofline.report(text, program.told)
+    made_of, loops = (f(text, program.told) for f in (roofline.report, loop_costs))
+    outer = next((loops[name] for name in OUTER if name in loops), None)
+    once = outer and made_of.total.seconds - outer["trips"] * outer["seconds"]
     return {
         "program": name,
         "layers": arch.layers,
         "per": program.per,
         # What must be done, and what the text shows to be, attention's kernels aside.
         "analytic_flop": program.flop,
-        "loops": loop_costs(text, program.told),
+        "base_flop": program.base_flop,
+        "loops": loops,
+        # Of what is outside of the loop over steps.
+        "once_seconds": once or 0.0,
         "counted_flop": made_of.cost(k for k in made_of.kernels if not k.foreign).flop,
+        "float8_flop": made_of.cost(
+            k for k in made_of.kernels if k.dtype.startswith("f8")
+        ).flop,
         **roofline.summary(made_of),
         "temporary_bytes": used.temp_size_in_bytes,
         "output_bytes": used.output_size_in_bytes,
@@ -204,6 +232,7 @@ def _of_layers(name: str, arch: decoder.Arch, text_to: Path | None) -> dict[str,
         # What nothing should make: frozen weights in float32, all logits at once.
         "wide_weights": sum(f"f32[{d},{f}]" in text for d, f in widths),
         "all_logits": f"f32[{program.tokens},{arch.vocab}]" in text,
+        "float8_calls": text.count('custom_call_target="__cublas$lt$matmul$f8"'),
         "unordered_scatters": roofline.unordered_scatters(text),
         "compile_seconds": seconds,
         "jax": jax.__version__,

@@ -68,6 +68,8 @@ def packed_step(
             attending(arch, rows, sizes.row_tokens, span),
             loops={TURNOVER: turnover, STEPS: 1, HEAD_CHUNKS: head_chunks},
         ),
+        base_flop=2 * matmul_flop.linears(arch, sizes.step_tokens)
+        - matmul_flop.unused_slopes(arch, sizes.step_tokens, 0, 0, cfg.targets),
     )
 
 

@@ -16,7 +16,7 @@ import workload
 
 from seal_jax.generation import side_by_side
 from seal_jax.generation.settings import Decoding
-from seal_jax.training import imitate, plan, sft_rows
+from seal_jax.training import imitate, plan, plan_arrays, sft_rows
 from seal_jax.training.inner import EngineConfig
 from seal_jax.training.settings import ImitateConfig
 
@@ -100,7 +100,9 @@ def adapting(
         aot_training.TURNOVER: len(jobs) / taken.global_steps,
         aot_training.HEAD_CHUNKS: taken.head_chunks / taken.global_steps,
     }
-    each = programs.seconds(name, trips)
+    # What comes before the steps is done once for a block of them.
+    once = programs.figures(name).get("once_seconds", 0.0)
+    each = programs.seconds(name, trips) - once * (1 - 1 / plan_arrays.BLOCK)
     return taken.global_steps * each, {**taken._asdict(), "step_ms": 1e3 * each}
 
 

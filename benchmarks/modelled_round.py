@@ -73,7 +73,11 @@ def write_bounds(programs: Programs, path: Path = BOUNDS) -> None:
 
 
 def squad(
-    programs: Programs, changes: Mapping[str, Any], packed: str
+    programs: Programs,
+    changes: Mapping[str, Any],
+    packed: str,
+    *,
+    base: str = "",
 ) -> dict[str, Any]:
     """The published round.
 
@@ -84,6 +88,7 @@ def squad(
       programs: compiled.
       changes: to configs/squad.py.
       packed: the program that trains.
+      base: what the names of all programs end in, such as "_float8".
     """
     exp = round_task.settings(changes)
     shape, cfg = common.SHAPES["qwen2.5-7b"], aot_training.squad_engine(changes)
@@ -105,19 +110,20 @@ def squad(
         imitate_steps=len(micro_batches(pairs, exp.imitate)),
     )
     merge = 2 * floor.WEIGHT_BYTES * shape.matmul_parameters() / machine.bytes_per_s
-    propose, evaluate, base = (wanted for wanted, *_ in occupancy.squad().values())
+    propose, evaluate, plain = (wanted for wanted, *_ in occupancy.squad().values())
+    answering = f"7b_adapters{base}"
     answers = [
-        writing(programs, asked, exp.answer, "7b_adapters", adapters=count)
-        for asked, count in ((evaluate, len(jobs)), (base, 0))
+        writing(programs, asked, exp.answer, answering, adapters=count)
+        for asked, count in ((evaluate, len(jobs)), (plain, 0))
     ]
     phases = {
-        "propose": writing(programs, propose, exp.propose, "7b", adapters=0),
-        "adapt": adapting(programs, packed, jobs, cfg),
+        "propose": writing(programs, propose, exp.propose, f"7b{base}", adapters=0),
+        "adapt": adapting(programs, packed + base, jobs, cfg),
         "evaluate": (
             sum(seconds for seconds, _ in answers),
             {"adapters": answers[0][1], "base": answers[1][1]},
         ),
-        "imitate": imitating(programs, "imitate_7b", pairs, exp.imitate, merge),
+        "imitate": imitating(programs, f"imitate_7b{base}", pairs, exp.imitate, merge),
     }
     return compared(phases, floor.by_phase(shape, work, machine))
 
@@ -181,6 +187,10 @@ ROUNDS: dict[str, Callable[[Programs], dict[str, Any]]] = {
     "7b_all": lambda found: squad(found, aot_training.ALL_SEVEN, "packed_7b_all"),
     "1b_arc": arc,
 }
+# By name alone. Their floor is that of bfloat16, to be compared with the one above.
+OTHERS: dict[str, Callable[[Programs], dict[str, Any]]] = {
+    "7b_qv_float8": lambda found: squad(found, {}, "packed_7b_qv", base="_float8"),
+}
 
 
 # The command
@@ -188,7 +198,7 @@ ROUNDS: dict[str, Callable[[Programs], dict[str, Any]]] = {
 
 def run(programs: Programs, names: Sequence[str]) -> dict[str, Any]:
     """The rounds of those names, and what each program in them costs."""
-    rounds = {name: ROUNDS[name](programs) for name in names}
+    rounds = {name: (ROUNDS | OTHERS)[name](programs) for name in names}
     kept = ("per", "seconds", "flop", "bytes", "kernels", "by_category", "jax")
     return {
         "benchmark": "modelled_round",
@@ -212,7 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--figures", type=Path, metavar="FOLDER", help="of compiled programs")
-    add("--rounds", nargs="+", choices=list(ROUNDS), default=list(ROUNDS))
+    choices = list(ROUNDS | OTHERS)
+    add("--rounds", nargs="+", choices=choices, default=list(ROUNDS))
     add("--write", action="store_true", help="bounds, result and page anew")
     common.add_out(parser)
     args = parser.parse_args(argv)

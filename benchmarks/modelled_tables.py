@@ -15,7 +15,12 @@ PHASES = (
     *("propose", "adapt", "evaluate", "imitate"),
     *("heldout_propose", "heldout_adapt", "heldout_evaluate"),
 )
-TITLES = {"7b_qv": "7B, q and v", "7b_all": "7B, all seven", "1b_arc": "1B, few-shot"}
+TITLES = {
+    "7b_qv": "7B, q and v",
+    "7b_qv_float8": "7B, q and v, base in float8",
+    "7b_all": "7B, all seven",
+    "1b_arc": "1B, few-shot",
+}
 
 
 def table(result: Mapping[str, Any]) -> str:

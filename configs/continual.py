@@ -72,7 +72,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         mesh=dict(data=0, model=1),
         model=dict(
             path="Qwen/Qwen2.5-7B", random_weights=False, dtype="bfloat16",
-            kernel="auto", attention="auto", chat="none",
+            base_dtype="same", kernel="auto", attention="auto", chat="none",
         ),
         # Sequences are cut from `train`, the probes of general ability from `heldout`,
         # here behind the passages on which configs/squad.py trains its policy.

@@ -42,7 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         mesh=dict(data=0, model=1),
         model=dict(
             path="Qwen/Qwen2.5-7B", random_weights=False, dtype="bfloat16",
-            kernel="auto", attention="auto", chat="none",
+            base_dtype="same", kernel="auto", attention="auto", chat="none",
         ),
         # A hub name, or a JSON file in SEAL's format (squad_train.json, ...).
         task=dict(

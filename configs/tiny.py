@@ -45,7 +45,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         mesh=dict(data=0, model=1),
         model=dict(
             path="embedded:tiny", random_weights=False, dtype="float32",
-            kernel="auto", attention="auto", chat="none",
+            base_dtype="same", kernel="auto", attention="auto", chat="none",
         ),
         task=dict(
             name="world", shuffle_seed=0, forward_share=0.2,

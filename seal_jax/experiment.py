@@ -33,6 +33,7 @@ from seal_jax.runtime import (
     checkpoint,
     config_rules,
     distributed,
+    formatting,
     interrupts,
     meshes,
     metrics,
@@ -289,7 +290,10 @@ def open_run[Item](
     leads, mesh = distributed.leads(), checked.mesh
     task = checked.kind.connect(exp, checked.task, workdir)
     sizes = size(exp, checked.blank.arch, mesh, say=say)
-    base = policies.load(exp.model, checked.blank, seed=exp.seed, mesh=mesh)
+    merges = exp.imitate is not None
+    base = policies.load(
+        exp.model, checked.blank, seed=exp.seed, mesh=mesh, merges=merges
+    )
     # Not before: a config that cannot run must not claim the workdir.
     if leads:
         records.open_workdir(workdir, values)
@@ -377,6 +381,8 @@ def fitting(
     """
     limit = backend.memory_limit(jax.local_devices()[0])
     limit = min(distributed.everyone(limit))
+    master = 0 if exp.imitate is None else capacity.master_bytes(arch, mesh)
+    limit -= master
     if exp.imitate is not None and exp.imitate.start == "base":
         # It is kept beside the policy, for every round to start from.
         limit -= capacity.base_bytes(arch, mesh)
@@ -393,6 +399,11 @@ def fitting(
         f"inner loop: steps of {cfg.plan.step_tokens} tokens, {cfg.plan.slots} slots, "
         f"up to {cfg.pool} adapters at a time; memory {memory.line()}"
     )
+    if master:
+        say(
+            f"model.base_dtype={arch.base_dtype!r}: beside it {formatting.size(master)}"
+            f" of weights in {arch.dtype}, which rounds are merged into"
+        )
     return cfg
 
 

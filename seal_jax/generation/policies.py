@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import AUTO, Decoding, ModelSource
-from seal_jax.models import chat, decoder, hf, lora, placement
+from seal_jax.models import chat, decoder, float8_base, hf, lora, placement
 from seal_jax.runtime import config_rules, meshes, prng
 from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
@@ -111,7 +111,12 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
         "model.attention", source.attention, attention_op.IMPLEMENTATIONS
     )
     arch = hf.read_config(path, dtype=source.dtype)
-    arch = dataclasses.replace(arch, kernel=source.kernel, attention=source.attention)
+    arch = dataclasses.replace(
+        arch,
+        kernel=source.kernel,
+        attention=source.attention,
+        base_dtype=source.base_dtype,
+    )
     tokenizer = hf.load_tokenizer(path)
     stop_ids = hf.eos_id(tokenizer, path)
     if turn_end:
@@ -136,18 +141,25 @@ def load(
     *,
     seed: int,
     mesh: Mesh | None = None,
+    merges: bool = True,
 ) -> Policy:
     """The weights of a described policy.
 
     With `random_weights` they are drawn from `seed`. On a mesh they lie as
-    `placement.param_shardings` says.
+    `placement.param_shardings` says. Where nothing is to be merged into them, nor
+    saved (`merges`), a base in float8 is held without the weights it came from.
     """
-    sharding = None if mesh is None else placement.param_shardings(blank.arch, mesh)
+    arch = blank.arch.plain()
+    sharding = None if mesh is None else placement.param_shardings(arch, mesh)
     if source.random_weights:
         draw = jax.jit(decoder.init_params, static_argnums=1, out_shardings=sharding)
-        params = draw(prng.root(seed), blank.arch)
+        params = draw(prng.root(seed), arch)
     else:
-        params = hf.load_params(blank.source, blank.arch, sharding=sharding)
+        params = hf.load_params(blank.source, arch, sharding=sharding)
+    if blank.arch.base_dtype == float8_base.FLOAT8:
+        out = None if mesh is None else placement.param_shardings(blank.arch, mesh)
+        params = jax.jit(float8_base.added, out_shardings=out, donate_argnums=0)(params)
+        params = params if merges else float8_base.running(params)
     return dataclasses.replace(blank, params=params)
 
 

@@ -9,12 +9,15 @@ from seal_jax.runtime.config_rules import Batch, Bound, Tokens
 # "auto": through the template, if the tokenizer came with one.
 AUTO, NONE = "auto", "none"
 CHATS = (AUTO, NONE)
+BASE_DTYPES = ("same", "float8")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
     """`path`: directory or hub name. `random_weights`: use only its config.
 
+    `dtype`: of weights and activations. `base_dtype`: in which the frozen linears are
+    multiplied, "same" as `dtype` or "float8" (`models.float8_base`).
     `kernel`: implementation of the low-rank matmul, one of
     `lora_matmul.api.IMPLEMENTATIONS`. `attention`: that of attention, one of
     `attention.api.IMPLEMENTATIONS`. `chat`: whether prompts and training lines go
@@ -26,12 +29,19 @@ class ModelSource:
     dtype: str
     kernel: str
     attention: str
-    # Not a config's: who opens a model by hand mostly has documents for it.
+    base_dtype: str = BASE_DTYPES[0]
     chat: str = NONE
 
     def __post_init__(self):
         config_rules.one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        config_rules.one_of("model.base_dtype", self.base_dtype, BASE_DTYPES)
         config_rules.one_of("model.chat", self.chat, CHATS)
+        if self.base_dtype != BASE_DTYPES[0] and self.kernel.startswith("mosaic"):
+            raise ValueError(
+                f"model.base_dtype={self.base_dtype!r} is not what model.kernel="
+                f"{self.kernel!r} multiplies; use model.kernel='auto', or "
+                "model.base_dtype='same'"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,8 +28,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from seal_jax.models import embedding, row_pages
+from seal_jax.models import embedding, float8_base, row_pages
 from seal_jax.models.key_ranges import KeyRanges
+from seal_kernels import float8
 from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
 
@@ -52,7 +53,7 @@ class Arch:
 
     `dtype`, `kernel` and `attention` (the implementations of the low-rank matmul and of
     attention, names of `lora_matmul.api` and `attention.api`) are how it runs, not what
-    it is.
+    it is; so is `base_dtype`, in which frozen linears are multiplied (`float8_base`).
     """
 
     family: str
@@ -73,6 +74,11 @@ class Arch:
     dtype: str = "float32"
     kernel: str = "auto"
     attention: str = "auto"
+    base_dtype: str = float8_base.SAME
+
+    def plain(self) -> "Arch":
+        """The same model with its weights in `dtype` alone."""
+        return dataclasses.replace(self, base_dtype=float8_base.SAME)
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Input and output width of every linear layer that can carry a LoRA delta."""
@@ -112,19 +118,19 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        w_DF = self.param(
-            "kernel",
-            nn.initializers.normal(0.02),
-            (x.shape[-1], self.features),
-            self.dtype,
-        )
+        w_DF = float8_base.weights(lambda name: self.get_variable("params", name))
+        if w_DF is None:
+            shape = (x.shape[-1], self.features)
+            init = nn.initializers.normal(0.02)
+            w_DF = self.param(float8_base.KERNEL, init, shape, self.dtype)
         delta = [self.get_variable("lora", name) for name in ("a", "b", "slots")]
         pages = self.get_variable("lora", "pages")
         if delta[0] is None:
-            y = x @ w_DF
+            y = float8.matmul(x, w_DF)
         elif pages is not None:
             x_MD = x.reshape(-1, x.shape[-1])
-            y_MF = x_MD @ w_DF + row_pages.low_rank(x_MD, delta[0], delta[1], pages)
+            low_MF = row_pages.low_rank(x_MD, delta[0], delta[1], pages)
+            y_MF = float8.forward(x_MD, w_DF) + low_MF
             y = y_MF.reshape(*x.shape[:-1], self.features)
         elif delta[2] is None and delta[0].ndim == 3:
             op = functools.partial(lora_op.lora_matmul, implementation=self.kernel)
@@ -322,10 +328,12 @@ def layer_name(index: int) -> str:
 
 
 def init_params(key: Array, cfg: Arch) -> dict:
-    """Random parameters, normal(0.02), in `cfg.dtype`."""
+    """Random parameters, normal(0.02), in `cfg.dtype`; eight bits beside if it has."""
     tokens = jnp.zeros((1, 2), jnp.int32)
     ranges = KeyRanges(tokens, tokens)
-    return dict(Decoder(cfg).init(key, tokens, tokens, ranges)["params"])
+    params = dict(Decoder(cfg).init(key, tokens, tokens, ranges)["params"])
+    eight = cfg.base_dtype == float8_base.FLOAT8
+    return float8_base.added(params) if eight else params
 
 
 def hidden(

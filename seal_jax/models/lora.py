@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from seal_jax.models import float8_base
 from seal_jax.models.decoder import Arch, layer_name
 from seal_jax.models.row_pages import Pages
 
@@ -143,7 +144,7 @@ def merge(params: Tree, delta: Tree) -> Tree:
     of the delta is lost. To the nearest most of a small one would be: what is below
     half a unit in a weight's last place leaves the weight as it was, in every round
     anew. The draw's seed is the delta itself: the same delta merges to the same bits
-    again, in a resumed run too.
+    again, in a resumed run too. Weights in eight bits are made anew from the others.
     """
     seed, merged = _digest(delta), dict(params)
     for at, (layer, linears) in enumerate(delta.items()):
@@ -153,7 +154,7 @@ def merge(params: Tree, delta: Tree) -> Tree:
             update = jnp.einsum("rd,rf->df", ab["a"], ab["b"])
             key = jax.random.fold_in(jax.random.fold_in(seed, index), at)
             exact = _rounded(kernel.astype(jnp.float32) + update, kernel.dtype, key)
-            merged[layer][name] = {**params[layer][name], "kernel": exact}
+            merged[layer][name] = float8_base.with_kernel(params[layer][name], exact)
     return merged
 
 

@@ -138,6 +138,12 @@ class Pooled:
             raise ValueError(
                 f"arms={shown(self.arms)} must differ; name at least one, once"
             )
+        if self.pool.how == "full" and self.model.base_dtype != "same":
+            raise ValueError(
+                f"model.base_dtype={self.model.base_dtype!r} is for weights that stay "
+                "as they are, and pool.how='full' trains them; use "
+                "model.base_dtype='same', or pool.how='lora'"
+            )
         if self.writer.path and self.pool.edits_file:
             raise ValueError(
                 f"writer.path={shown(self.writer.path)} has nothing to write with "

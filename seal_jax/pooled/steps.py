@@ -71,7 +71,9 @@ def self_edits(
         blank = policies.describe(source)
         digest = distributed.share(lambda: model_digest(blank.source))
         same_as_before(run, digest, name="writer.path", path=exp.writer.path)
-        writer = policies.load(source, blank, seed=exp.seed, mesh=run.mesh)
+        writer = policies.load(
+            source, blank, seed=exp.seed, mesh=run.mesh, merges=False
+        )
     edits = []
     for i, (phase, start) in enumerate(zip(phases, starts, strict=True)):
         chunk = proposals.propose(

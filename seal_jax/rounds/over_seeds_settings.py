@@ -61,6 +61,12 @@ class OverSeeds(PassageRounds):
                 f"ladder={shown(self.ladder)}: {IN_CONTEXT!r} has no form on tokens; "
                 "leave it out, or leave the group over_seeds out"
             )
+        if self.model.base_dtype != "same":
+            raise ValueError(
+                f"model.base_dtype={self.model.base_dtype!r} is for the packed engine, "
+                "which rounds over seeds do not run; use 'same', or leave the group "
+                "over_seeds out"
+            )
         for key, first in (
             ("seed", self.seed),
             ("task.shuffle_seed", self.task.shuffle_seed),

@@ -30,7 +30,11 @@ RENAMED: dict[str, str] = {}
 
 # Keys that came later, by their place in the config: what an earlier config, which does
 # not have them, stands for. A row for each key that is added.
-ADDED: dict[str, Any] = {"model.attention": "auto", "model.chat": "none"}
+ADDED: dict[str, Any] = {
+    "model.attention": "auto",
+    "model.base_dtype": "same",
+    "model.chat": "none",
+}
 
 # Texts are names, paths and one self-edit; tuples are lists of names. Beyond this they
 # are something else.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from seal_jax.models import decoder, placement
+from seal_jax.models import decoder, float8_base, placement
 from seal_jax.runtime import formatting, meshes
 from seal_jax.training import inner, packed
 from seal_jax.training.settings import PLAIN, EngineOptions, InnerSizes, PlanConfig
@@ -151,7 +151,17 @@ def answering(memory: Memory, shards: int) -> int:
 
 
 def base_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
-    """One set of weights on one device."""
+    """One set of weights on one device, with those that eight bits came from."""
+    return _bytes(_weights(arch, mesh))
+
+
+def master_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
+    """Of those, what no program reads that trains or writes (`float8_base`)."""
+    like = _weights(arch, mesh)
+    return _bytes(like) - _bytes(float8_base.running(like))
+
+
+def _weights(arch: decoder.Arch, mesh: Mesh | None) -> dict:
     like = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), arch))
     if mesh is not None:
         like = jax.tree.map(
@@ -159,7 +169,7 @@ def base_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
             like,
             placement.param_shardings(arch, mesh),
         )
-    return _bytes(like)
+    return like
 
 
 def build(wanted: InnerSizes, *, step_tokens: int, adapters: int) -> inner.EngineConfig:

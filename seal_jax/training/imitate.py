@@ -14,7 +14,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from seal_jax.models import decoder, lora
+from seal_jax.models import decoder, float8_base, lora
 from seal_jax.runtime import interrupts, meshes
 from seal_jax.training import sft_loss, sft_rows
 from seal_jax.training.settings import COSINE, LINEAR, ImitateConfig
@@ -78,6 +78,7 @@ def train_step(
     """
     delta, opt_state = state
     total = jnp.sum(rows["weights"])
+    params = float8_base.turned(params)
 
     def accumulate(i: Array, carry: tuple[Array, lora.Tree]):
         micro = meshes.split_rows(jax.tree.map(lambda leaf: leaf[i], rows), mesh)

@@ -18,7 +18,14 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from seal_jax.models import cross_entropy, decoder, key_ranges, lora, placement
+from seal_jax.models import (
+    cross_entropy,
+    decoder,
+    float8_base,
+    key_ranges,
+    lora,
+    placement,
+)
 from seal_jax.runtime import ahead, interrupts, meshes, prng
 from seal_jax.training import inner, plan, plan_arrays, plan_shards
 from seal_jax.training.inner import EngineConfig, Slot
@@ -232,6 +239,8 @@ def run_block(
       cfg: hyper-parameters.
     """
 
+    params = float8_base.turned(params)
+
     def body(i: Array, state: State) -> State:
         step, more = jax.tree.map(lambda leaf: leaf[i], (steps, extras))
         return step_all(params, state, keys_A, step, arch, cfg, more, frozen)
@@ -275,7 +284,7 @@ def arguments(arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None = None) -
         key = jax.random.key(0)
         state = init_state(arch, cfg, shards=shards)
         return (
-            decoder.init_params(key, arch),
+            float8_base.running(decoder.init_params(key, arch)),
             state,
             jax.random.split(key, cfg.pool * shards),
         )
@@ -291,7 +300,8 @@ def arguments(arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None = None) -
         specs += _EXTENDED
     if mesh is None:
         return args
-    shardings = (placement.param_shardings(arch, mesh), *meshes.named(mesh, specs))
+    cut = float8_base.running(placement.param_shardings(arch, mesh))
+    shardings = (cut, *meshes.named(mesh, specs))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         args,
@@ -372,6 +382,7 @@ def train(
     keys_A = meshes.put(prng.take(keys_A, job_of_row), mesh, "data")
     laid = plan_shards.blocks(jobs, shares, cfg, eos=eos, mesh=mesh, frozen_of=rows)
     run, state = program(arch, cfg, mesh), _empty_state(arch, cfg, mesh)
+    params = float8_base.running(params)
     if mesh is not None:
         frozen = jax.device_put(frozen, meshes.replicated(mesh))
     totals = plan_shards.Totals(mesh)

@@ -42,6 +42,7 @@ def programs() -> Iterator[tuple[str, Callable, tuple]]:
     plain = inner.EngineConfig(TARGETS, 8, 16.0, SIZES, pool=6)
     for name, arch, cfg in (
         ("packed", ARCH, plain),
+        ("packed_float8", dataclasses.replace(ARCH, base_dtype="float8"), plain),
         ("packed_tiles", dataclasses.replace(ARCH, kernel="xla"), plain),
         (
             "packed_extended",

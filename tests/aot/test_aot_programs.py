@@ -19,6 +19,7 @@ pytestmark = [
 H200, CARD_80 = 120e9, 0.92 * 80e9
 FITS = {
     "packed_7b_qv": CARD_80,
+    "packed_7b_qv_float8": CARD_80,
     "packed_7b_all": CARD_80,
     "packed_7b_frozen": CARD_80,
     "packed_1b_arc": H200,
@@ -72,6 +73,12 @@ def test_a_program_costs_what_it_must_and_no_more(figures, bounds, name):
     # State is updated in place.
     if got["donated_bytes"]:
         assert got["donated_bytes"] >= 0.99 * got["output_bytes"]
+    # Every product with the base is cuBLASLt's in eight bits: seven of a layer forward
+    # and as many backward; k and v are one forward, and the first layer's q, k and v
+    # hand nothing down.
+    layers, eight = got["layers"], name.endswith("_float8")
+    assert got["float8_calls"] == (13 * layers - 3 if eight else 0)
+    assert got["float8_flop"] == pytest.approx(got["base_flop"] if eight else 0)
     if name in FITS:
         assert not got["all_logits"]
         assert got["unordered_scatters"] == []

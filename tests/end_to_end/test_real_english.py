@@ -112,7 +112,7 @@ def model(root, tmp_path_factory):
 
 
 def source(path, dtype):
-    return ModelSource(str(path), False, dtype, "auto", "auto", "auto")
+    return ModelSource(str(path), False, dtype, "auto", "auto", chat="auto")
 
 
 def opened(path, dtype="float32"):

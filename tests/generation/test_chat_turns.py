@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 def described(path, chat):
-    source = ModelSource(str(path), False, "float32", "auto", "auto", chat)
+    source = ModelSource(str(path), False, "float32", "auto", "auto", chat=chat)
     return policies.describe(source)
 
 
@@ -148,4 +148,4 @@ def test_where_there_is_no_chat_a_config_must_not_ask_for_one():
     with pytest.raises(ValueError, match=r"model.chat='auto' has no form on tokens"):
         config_rules.build(OverSeeds, values)
     with pytest.raises(ValueError, match=r"model.chat='chatml' must be one of"):
-        ModelSource("m", True, "float32", "auto", "auto", "chatml")
+        ModelSource("m", True, "float32", "auto", "auto", chat="chatml")

@@ -1,6 +1,7 @@
 """Strings in, strings out: batching must not show, adapters must reach their own."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -12,7 +13,7 @@ import tiny_model
 
 from seal_jax.generation import policies
 from seal_jax.generation.settings import Decoding, ModelSource
-from seal_jax.models import decoder, hf, key_ranges, lora
+from seal_jax.models import decoder, float8_base, hf, key_ranges, lora
 from seal_jax.runtime import prng
 
 PROMPTS = [
@@ -120,6 +121,73 @@ def test_a_model_that_cannot_be_had_is_one_line(name):
 def test_an_unknown_kernel_is_refused(path, field):
     with pytest.raises(ValueError, match=rf"model\.{field}='fast' must be one of"):
         policies.describe(source(path, **{field: "fast"}))
+
+
+@pytest.mark.parametrize("random_weights", [False, True])
+def test_a_base_in_float8_is_merged_in_full_and_saved_so(
+    path, random_weights, tmp_path
+):
+    """The policy is the plain one, with what runs rounded anew after each merge."""
+    plain, eight = (
+        load(source(path, random_weights=random_weights, base_dtype=name))
+        for name in ("same", "float8")
+    )
+    assert eight.arch.plain() == plain.arch
+    adapter = lora.init(
+        jax.random.key(5), plain.arch, targets=("q_proj", "down_proj"), rank=2
+    )
+    delta = jax.tree.map(lambda x: x + 0.1, adapter)
+    plain, eight = (x.merged(delta, consume=True) for x in (plain, eight))
+    master = float8_base.master(eight.params)
+    # Two programs: a product and its sum may be rounded once or twice.
+    near = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+    jax.tree.map(near, master, plain.params)
+    again = jax.tree.map(np.asarray, float8_base.added(master))
+    jax.tree.map(np.testing.assert_array_equal, eight.params, again)
+    hf.save(tmp_path / "out", eight.arch.plain(), master, source=path)
+    opened = hf.load_params(tmp_path / "out", plain.arch)
+    jax.tree.map(np.testing.assert_array_equal, opened, master)
+
+
+def test_a_base_in_float8_writes_nearly_the_same(path, model_policy):
+    src = source(path, base_dtype="float8")
+    blank = policies.describe(src)
+    eight = policies.load(src, blank, seed=0)
+    lean = policies.load(src, blank, seed=0, merges=False)
+    assert "kernel" in eight.params["layers_0"]["q_proj"]
+    assert "kernel" not in lean.params["layers_0"]["q_proj"]
+    pairs = [[(PROMPTS[0], " Karsk"), (PROMPTS[0], " plays")]]
+    scores = [
+        np.array(policies.log_likelihood(p, None, pairs, decoding()))
+        for p in (model_policy, eight, lean)
+    ]
+    np.testing.assert_array_equal(scores[1], scores[2])
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 1.0
+    keys = jax.random.split(jax.random.key(0), 1)
+    texts = [
+        policies.write(p, PROMPTS[:1], keys, decoding(max_tokens=4))
+        for p in (eight, lean)
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"base_dtype": "int4"},
+            r"model\.base_dtype='int4' must be one of .*'float8'",
+        ),
+        (
+            {"base_dtype": "float8", "kernel": "mosaic_gpu"},
+            r"model\.base_dtype='float8' .* use model\.kernel='auto'",
+        ),
+    ],
+)
+def test_a_base_that_cannot_be_had_is_one_line(path, changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        source(path, **changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_ids_beyond_the_tables_are_refused_before_the_weights_are_read(path, tmp_path):

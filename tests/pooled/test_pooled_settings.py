@@ -57,6 +57,11 @@ def test_adapters_are_counted(changes, adapters):
     ("changes", "message"),
     [
         ({"pool__how": "both"}, "pool.how='both' must be one of"),
+        (
+            {"pool__how": "full", "model__base_dtype": "float8"},
+            "model.base_dtype='float8' is for weights that stay as they are, and "
+            "pool.how='full' trains them; use model.base_dtype='same'",
+        ),
         ({"pool__copies": "twice"}, "pool.copies='twice' must be one of"),
         ({"pool__passages": 0}, "pool.passages=0 must be at least 1"),
         ({"pool__edits": 0}, "pool.edits=0 must be at least 1"),

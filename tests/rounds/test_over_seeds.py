@@ -40,6 +40,10 @@ def path(tmp_path_factory):
             "stop.rule='plateau' has",
         ),
         ({"mesh__model": 2}, "mesh.model=2 has"),
+        (
+            {"model__base_dtype": "float8"},
+            "model.base_dtype='float8' is for the packed engine, .* use 'same'",
+        ),
         ({"seed": 2**32 - 1}, r"seed \+ over_seeds.count - 1"),
         ({"ladder": ("base", "in_context")}, "'in_context' has no form on tokens"),
         ({"over_seeds": {"chunk": 3}}, "over_seeds.count=2 must be a multiple of"),

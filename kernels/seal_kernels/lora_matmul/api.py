@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from seal_kernels import float8
 from seal_kernels.lora_matmul import batching, dispatch
 
 IMPLEMENTATIONS = dispatch.IMPLEMENTATIONS
 
 
 def lora_matmul(
-    x: Array, w: Array, a: Array, b: Array, *, implementation: str = "auto"
+    x: Array, w: float8.Base, a: Array, b: Array, *, implementation: str = "auto"
 ) -> Array:
     """A frozen linear layer with a low-rank delta (LoRA, Hu et al. 2021, eq. 3).
 
@@ -31,7 +32,9 @@ def lora_matmul(
 
     Args:
       x: activations, `[..., D]`, any float dtype.
-      w: frozen base weight, `[D, F]`, in the dtype of `x`; its gradient is zero.
+      w: frozen base weight, `[D, F]`, in the dtype of `x`; its gradient is zero. Or
+        the same in eight bits (`float8.weights`), with which the base product alone is
+        rounded: the low-rank one takes `x` as it is.
       a: down projection, `[R, D]`, any float dtype (cast to that of `x`).
       b: up projection, `[R, F]`, with alpha / R folded in.
       implementation: one of `IMPLEMENTATIONS`. `auto` takes the one that a committed
@@ -55,7 +58,7 @@ def lora_matmul(
 
 def lora_matmul_packed(
     x: Array,
-    w: Array,
+    w: float8.Base,
     a: Array,
     b: Array,
     slots: Array,
@@ -68,7 +71,9 @@ def lora_matmul_packed(
 
     Args:
       x: activations, `[M, D]`, any float dtype.
-      w: frozen base weight, `[D, F]`, in the dtype of `x`; its gradient is zero.
+      w: frozen base weight, `[D, F]`, in the dtype of `x`; its gradient is zero. Or
+        the same in eight bits (`float8.weights`), with which the base product alone is
+        rounded: the low-rank one takes `x` as it is.
       a: down projections, `[S, R, D]`, any float dtype (cast to that of `x`).
       b: up projections, `[S, R, F]`, with each adapter's alpha / R folded in.
       slots: the adapter of each tile, integers `[G]` where G divides M. A slot outside
@@ -100,7 +105,13 @@ def lora_matmul_packed(
 
 
 def _check(
-    op: str, lead: str, x: Array, w: Array, a: Array, b: Array, implementation: str
+    op: str,
+    lead: str,
+    x: Array,
+    w: float8.Base,
+    a: Array,
+    b: Array,
+    implementation: str,
 ) -> None:
     """Raises ValueError unless the operands fit; `lead` names the axis of a stack."""
     if implementation not in IMPLEMENTATIONS:
@@ -127,7 +138,7 @@ def _check(
     for name, dtype in floats.items():
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(f"{op}: {name} is {dtype} and must be a float; cast it")
-    if w.dtype != x.dtype:
+    if not isinstance(w, float8.Weights) and w.dtype != x.dtype:
         raise ValueError(
             f"{op}: w is {w.dtype} and must have the {x.dtype} of x; cast one of them"
         )

@@ -18,7 +18,8 @@ def with_rule(
     """`run(w, rows, adapters)` that keeps `w` unbatched under vmap, nested or not.
 
     Args:
-      run: takes `w_DF`, a tuple of `[A, T, ...]` and a tuple of `[A, R, ...]`.
+      run: takes `w_DF` (an array or `float8.Weights`), a tuple of `[A, T, ...]` and
+        a tuple of `[A, R, ...]`.
       rows_alone: whether every result is per row, so that a batch of rows for the same
         adapters is just more rows. Else results are per adapter, one for each element
         of the batch.
@@ -31,6 +32,7 @@ def with_rule(
     @op.def_vmap
     def _(size: int, batched: Any, *args: Any):
         w_batched, rows_batched, adapters_batched = batched
+        w_batched = any(jax.tree.leaves(w_batched))
         if w_batched and many_bases is not None:
             axes = jax.tree.map(lambda has: 0 if has else None, batched)
             outs = jax.vmap(many_bases, tuple(axes))(*args)

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from seal_kernels import float8
+
 
 def pays(adapters: int, tile: int) -> bool:
     """Whether an accelerator is likely to be faster with this form than with tiles.
@@ -30,7 +32,7 @@ def pays(adapters: int, tile: int) -> bool:
 
 def forward(
     x_MD: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -41,14 +43,14 @@ def forward(
     u_MR = _pick(jnp.einsum("md,srd->msr", x_MD, a_SRD), own_MS)
     marked_MR = _mark(u_MR, own_MS, _sound(b_SRF))
     low_MF = _of_own(marked_MR, own_MS, b_SRF)
-    return x_MD @ w_DF + low_MF, u_MR
+    return float8.forward(x_MD, w_DF) + low_MF, u_MR
 
 
 def backward(
     dy_MF: Array,
     x_MD: Array,
     u_MR: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -60,7 +62,7 @@ def backward(
     a_SRD, b_SRF = a_SRD.astype(x_MD.dtype), b_SRF.astype(x_MD.dtype)
     v_MR = _pick(jnp.einsum("mf,srf->msr", dy_MF, b_SRF), own_MS)
     low_MD = _of_own(_mark(v_MR, own_MS, _sound(a_SRD)), own_MS, a_SRD)
-    dx_MD = jnp.einsum("mf,df->md", dy_MF, w_DF) + low_MD
+    dx_MD = float8.slope(dy_MF, w_DF) + low_MD
 
     # A row of `x` or `dy` that is not finite has made its row of `u` or `v` so.
     sound_M1 = (jnp.isfinite(u_MR) & jnp.isfinite(v_MR)).all(-1, keepdims=True)

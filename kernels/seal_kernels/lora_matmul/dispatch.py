@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax import Array, lax
 
+from seal_kernels import float8
 from seal_kernels.lora_matmul import dense, reference, xla
 from seal_kernels.refusal import refuse
 from seal_kernels.tuned import table
@@ -30,7 +31,7 @@ PLATFORMS = {"mosaic_gpu": "cuda", "mosaic_tpu": "tpu"}
 def forward(
     implementation: str,
     x_MD: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -45,7 +46,7 @@ def backward(
     dy_MF: Array,
     x_MD: Array,
     u_MR: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -138,6 +139,8 @@ def _on_its_platform(
     """The kernel where the program is compiled for its platform, else `otherwise`."""
 
     def kernel() -> Any:
+        if any(isinstance(x, float8.Weights) for x in operands):
+            return otherwise("it takes no base in float8")
         try:
             module = _module(name)
             tuned = {"config": module.Config(**config)} if config else {}

@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from seal_kernels import float8
+
 
 def forward(
     x_MD: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -18,7 +20,7 @@ def forward(
 
     Args:
       x_MD: activations, `M / G` rows to a tile.
-      w_DF: frozen base weight.
+      w_DF: frozen base weight, or the same in eight bits.
       a_SRD: down projections.
       b_SRF: up projections with each adapter's scale folded in.
       slots_G: the adapter of each tile; outside `0..S-1` means none.
@@ -27,10 +29,12 @@ def forward(
       `y_MF` and `u_MR = x a^T`, both in the dtype of `x`; `u` is zero without adapter.
     """
 
+    base = w_DF if isinstance(w_DF, float8.Weights) else _wide(w_DF)
+
     def tile(x_TD_and_slot: tuple[Array, Array]) -> tuple[Array, Array]:
         x_TD, slot = x_TD_and_slot
         u_TR = _wide(x_TD) @ _adapter(a_SRD, slot).T
-        y_TF = _wide(x_TD) @ _wide(w_DF) + u_TR @ _adapter(b_SRF, slot)
+        y_TF = float8.forward(_wide(x_TD), base) + u_TR @ _adapter(b_SRF, slot)
         return y_TF.astype(x_TD.dtype), u_TR.astype(x_TD.dtype)
 
     x_GTD = _tiles(x_MD, slots_G)
@@ -42,7 +46,7 @@ def backward(
     dy_MF: Array,
     x_MD: Array,
     u_MR: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -57,13 +61,15 @@ def backward(
       that is the dtype of `x`.
     """
 
+    base = w_DF if isinstance(w_DF, float8.Weights) else _wide(w_DF)
+
     def tile(
         sums: tuple[Array, Array], rows: tuple[Array, ...]
     ) -> tuple[tuple[Array, Array], Array]:
         da_SRD, db_SRF = sums
         dy_TF, x_TD, u_TR, slot = rows
         v_TR = _wide(dy_TF) @ _adapter(b_SRF, slot).T
-        dx_TD = _wide(dy_TF) @ _wide(w_DF).T + v_TR @ _adapter(a_SRD, slot)
+        dx_TD = float8.slope(_wide(dy_TF), base) + v_TR @ _adapter(a_SRD, slot)
         # A slot below zero would count from the end: send it past the end, and drop it.
         at = jnp.where(slot < 0, len(a_SRD), slot)
         da_SRD = da_SRD.at[at].add(v_TR.T @ _wide(x_TD), mode="drop")

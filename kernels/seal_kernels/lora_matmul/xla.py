@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from seal_kernels import float8
+
 
 def forward(
     x_MD: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -49,14 +51,14 @@ def forward(
         low_GTF, u_GTR = (z.reshape(tiles, *z.shape[2:]) for z in made)
     # Both products in the dtype of x: a GPU's GEMM then takes the low-rank term as its
     # accumulator's start (beta = 1) instead of adding it in a pass of its own.
-    return x_MD @ w_DF + _join(low_GTF), _join(u_GTR)
+    return float8.forward(x_MD, w_DF) + _join(low_GTF), _join(u_GTR)
 
 
 def backward(
     dy_MF: Array,
     x_MD: Array,
     u_MR: Array,
-    w_DF: Array,
+    w_DF: float8.Base,
     a_SRD: Array,
     b_SRF: Array,
     slots_G: Array | np.ndarray,
@@ -69,7 +71,7 @@ def backward(
     dy_GTF = _split(dy_MF, tiles)
     v_GTR = jnp.einsum("gtf,grf->gtr", dy_GTF, b_GRF)
     low_GTD = jnp.einsum("gtr,grd->gtd", v_GTR, a_GRD)
-    dx_MD = jnp.einsum("mf,df->md", dy_MF, w_DF) + _join(low_GTD)
+    dx_MD = float8.slope(dy_MF, w_DF) + _join(low_GTD)
     da_GRD = jnp.einsum(
         "gtr,gtd->grd", v_GTR, _split(x_MD, tiles), preferred_element_type=wide
     )
