@@ -174,7 +174,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     names = ("tasks", "edits", "heldout_tasks", "heldout_edits")
     flags = {f"scale.{name}": getattr(args, name) for name in names}
     made = {key: value for key, value in flags.items() if value is not None}
-    return made | whole_round.assignments(args.set)
+    return made | common.assignments(args.set)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -9,6 +9,7 @@ baseline can run under an interpreter of its own.
 """
 
 import argparse
+import ast
 import dataclasses
 import datetime
 import importlib.metadata
@@ -241,6 +242,27 @@ def stamp(*, device: str, packages: Sequence[str] = JAX_PACKAGES) -> dict[str, A
         "device": device,
         "versions": versions(packages),
     }
+
+
+# What a config is given
+
+
+def assignments(given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE of the flag --set, the values as Python would read them, else as text.
+
+    Raises:
+      ValueError: one without a key or a value.
+    """
+    made = {}
+    for one in given:
+        key, _, text = one.partition("=")
+        if not key or not text:
+            raise ValueError(f"--set {one}: must be KEY=VALUE; give both")
+        try:
+            made[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            made[key] = text
+    return made
 
 
 # Where a result goes

@@ -20,7 +20,6 @@ reference over them; that one is null for anything but its round.
 """
 
 import argparse
-import ast
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -209,25 +208,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
         "inner.loss.mode": args.loss,
     }
     made = {key: value for key, value in flags.items() if value is not None}
-    return made | assignments(args.set)
-
-
-def assignments(given: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE of the flag --set, the values as Python would read them, else as text.
-
-    Raises:
-      ValueError: one without a key or a value.
-    """
-    made = {}
-    for one in given:
-        key, _, text = one.partition("=")
-        if not key or not text:
-            raise ValueError(f"--set {one}: must be KEY=VALUE; give both")
-        try:
-            made[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            made[key] = text
-    return made
+    return made | common.assignments(args.set)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

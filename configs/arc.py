@@ -69,6 +69,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         model=dict(
             path="meta-llama/Llama-3.2-1B-Instruct", random_weights=False,
             dtype="bfloat16", base_dtype="same", kernel="auto", attention="auto",
+            chat="none",
         ),
         # A hub name, a folder of task files, or a challenges file beside its solutions.
         task=dict(

@@ -12,11 +12,12 @@ learned falls below the un-edited model's at passage 5 and ends at 0.25 against 
     python -m seal_jax.train --config=configs/continual.py:tiny --workdir=runs/forget
 
 is the same on the generated world with the embedded model, and all controls: ways of
-not forgetting, each a row. `:debug` runs three rows on two sequences of two passages,
+not forgetting, each a row. `:debug` runs four rows on two sequences of two passages,
 in about a minute.
 
 `arms` names the rows: "merge" alone, or controls, also several joined by "+":
 
+    in_context  nothing is learned; each passage stands before its questions
     merge       each edit is added to all that was learned before
     gate        ... at a smaller scale, or not, if earlier questions are lost by it
     replay      earlier training lines are mixed into those of an edit
@@ -71,7 +72,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         mesh=dict(data=0, model=1),
         model=dict(
             path="Qwen/Qwen2.5-7B", random_weights=False, dtype="bfloat16",
-            base_dtype="same", kernel="auto", attention="auto",
+            base_dtype="same", kernel="auto", attention="auto", chat="none",
         ),
         # Sequences are cut from `train`, the probes of general ability from `heldout`,
         # here behind the passages on which configs/squad.py trains its policy.
@@ -106,7 +107,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             candidates=5, penalty=1.0,
         ),
         # The rows, as the head of this file tells them.
-        arms=("merge",),
+        arms=("in_context", "merge"),
     ))
     if arg in ("tiny", "debug"):
         tiny(config)
@@ -140,7 +141,8 @@ def tiny(config: ConfigDict) -> None:
             keep_floor=0.45, candidates=3,
         ),
         arms=(
-            "merge", "gate", "replay", "kl", "orthogonal", "keep", "best", "penalty",
+            "in_context", "merge", "gate", "replay", "kl", "orthogonal", "keep", "best",
+            "penalty",
         ),
     ))
     config.task.shuffle_seed = config.get_ref("seed")
@@ -154,6 +156,6 @@ def debug(config: ConfigDict) -> ConfigDict:
         inner=dict(epochs=2, slots=8, active=8, pool=8),
         answer=dict(batch=24),
         retain=dict(kl_texts=4, kl_tokens=16, gate_steps=1, candidates=2),
-        arms=("merge", "replay+gate", "keep"),
+        arms=("in_context", "merge", "replay+gate", "keep"),
     ))
     return config

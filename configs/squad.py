@@ -31,15 +31,18 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 # Related keys share a line.
 # fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, or "debug"."""
-    if arg not in (None, "", "debug"):
-        raise ValueError(f"configs/squad.py:{arg}: the variants are '' and 'debug'")
+    """`arg`: nothing, "small" or "debug"."""
+    variants = {"small": small, "debug": debug}
+    if arg and arg not in variants:
+        raise ValueError(
+            f"configs/squad.py:{arg}: the variants are '', 'small' and 'debug'"
+        )
     config = ConfigDict(dict(
         seed=0,
         mesh=dict(data=0, model=1),
         model=dict(
             path="Qwen/Qwen2.5-7B", random_weights=False, dtype="bfloat16",
-            base_dtype="same", kernel="auto", attention="auto",
+            base_dtype="same", kernel="auto", attention="auto", chat="none",
         ),
         # A hub name, or a JSON file in SEAL's format (squad_train.json, ...).
         task=dict(
@@ -109,12 +112,36 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
         # rule: none, regression, or plateau (either).
         stop=dict(rule="none", patience=2, z=2.0),
-        ladder=("base", "passage_only", "self_edits"),
+        ladder=("base", "in_context", "passage_only", "self_edits"),
     ))
-    return debug(config) if arg == "debug" else config
+    if arg:
+        variants[arg](config)
+    return config
 
 
-def debug(config: ConfigDict) -> ConfigDict:
+def small(config: ConfigDict) -> None:
+    """SmolLM2-135M-Instruct, by its chat template: a small GPU, or a patient CPU."""
+    config.update(dict(
+        model=dict(path="HuggingFaceTB/SmolLM2-135M-Instruct", chat="auto"),
+        scale=dict(rounds=1, passages=12, edits=3, seeds=1, heldout_passages=48),
+        propose=dict(max_tokens=128, prompt_multiple=512, batch=16),
+        inner=dict(
+            lora=dict(targets=ALL, rank=8, alpha=16.0), epochs=5,
+            loss=dict(mode="masked", pad_samples=0),
+            step_tokens=1024, slots=16, active=16, pool=48,
+        ),
+        answer=dict(max_tokens=24, prompt_multiple=128, batch=32),
+        imitate=dict(
+            lora=dict(targets=ALL, rank=16, alpha=32.0),
+            batch=4, length_multiple=512,
+        ),
+        ladder=(
+            "base", "in_context", "passage_only", "sentence_split", "self_edits",
+        ),
+    ))
+
+
+def debug(config: ConfigDict) -> None:
     """Every stage, on real passages, small enough for a laptop."""
     root = os.environ.get("SEAL_DATA", "$SEAL_DATA")
     passages = f"{root}/knowledge-incorporation/data/squad_val.json"
@@ -132,4 +159,3 @@ def debug(config: ConfigDict) -> ConfigDict:
         answer=dict(max_tokens=16, prompt_multiple=128, batch=24),
         imitate=dict(lora=lora, batch=3, length_multiple=1024),
     ))
-    return config

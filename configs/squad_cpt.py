@@ -63,7 +63,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         mesh=dict(data=0, model=1),
         model=dict(
             path="Qwen/Qwen2.5-7B", random_weights=False, dtype="bfloat16",
-            base_dtype="same", kernel="auto", attention="auto",
+            base_dtype="same", kernel="auto", attention="auto", chat="none",
         ),
         # Who writes the self-edits; empty: the model itself.
         writer=dict(path=""),
@@ -103,7 +103,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
         # A judge: see configs/squad.py.
         grade=dict(name="recall", threshold=0.6, max_missing=0.02),
-        arms=("base", "passage_only", "sentence_split", "self_edits"),
+        arms=("base", "in_context", "passage_only", "sentence_split", "self_edits"),
     ))
     if arg in ("tiny", "debug"):
         tiny(config)
@@ -128,7 +128,10 @@ def tiny(config: ConfigDict) -> None:
         ),
         full=dict(learning_rate=1e-3, epochs=10, micro_batch=2, length_multiple=64),
         answer=dict(prompt="plain", max_tokens=4, prompt_multiple=20, batch=288),
-        arms=("base", "passage_only", "sentence_split", "self_edits", "oracle"),
+        arms=(
+            "base", "in_context", "passage_only", "sentence_split", "self_edits",
+            "oracle",
+        ),
     ))
     config.task.shuffle_seed = config.get_ref("seed")
 

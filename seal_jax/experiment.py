@@ -90,7 +90,7 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
     Kind(
         PassageRounds,
         knowledge.load,
-        knowledge.make,
+        knowledge.make_rounds,
         grading.connect_rounds,
         loop.walk,
     ),

@@ -35,8 +35,9 @@ from seal_jax.continual import files as continual_files
 from seal_jax.continual import halves
 from seal_jax.continual import step as continual_step
 from seal_jax.continual import table as continual_table
+from seal_jax.continual import unedited as continual_unedited
 from seal_jax.continual.entries import AskedEntry, BaseEntry, LearnedEntry, StepEntry
-from seal_jax.continual.settings import MERGE, Continual
+from seal_jax.continual.settings import IN_CONTEXT, MERGE, Continual
 from seal_jax.continual.stack import ContinualRun, Setting
 from seal_jax.generation import policies
 from seal_jax.models import lora
@@ -87,7 +88,8 @@ def make(
     Raises:
       ValueError, FileNotFoundError: see `knowledge.make`.
     """
-    return knowledge.make(exp, blank, train, heldout)
+    viewed = train if IN_CONTEXT in exp.arms else ()
+    return knowledge.make(exp, blank, train, heldout, viewed=viewed)
 
 
 def walk(
@@ -108,7 +110,7 @@ def walk(
         return Setting(run, base, arm, sequences, probes, tuple(map(tuple, generic)))
 
     before: BaseEntry = run.journal.cached(
-        "continual/base", lambda: unedited(setting(MERGE))
+        "continual/base", lambda: continual_unedited.ask(setting(MERGE))
     )
     generic = []
     if "kl" in exp.controls:
@@ -119,7 +121,10 @@ def walk(
     base_row = halves.reported_base(before, divided)
     rows = []
     for arm in exp.arms:
-        steps = walk_arm(setting(arm, generic), before, workdir)
+        if arm == IN_CONTEXT:
+            steps = continual_unedited.in_context(setting(MERGE), before)
+        else:
+            steps = walk_arm(setting(arm, generic), before, workdir)
         steps = [halves.reported_step(step, divided) for step in steps]
         rows.append(continual_table.arm_row(arm, base_row, steps))
         matrices = [
@@ -140,23 +145,6 @@ def walk(
         },
         "arms": [continual_table.table_row(r, base_row) for r in rows],
         "paired": continual_table.pairs(rows, base_row),
-    }
-
-
-def unedited(setting: Setting) -> BaseEntry:
-    """What the base answers about all passages and probes: the rows 0."""
-    begin = time.monotonic()
-    learned = [passage for sequence in setting.sequences for passage in sequence]
-    passages = learned + list(setting.probes)
-    setting.run.say(f"un-edited: ask about {len(passages)} passages")
-    (answers,), (scores,) = continual_ask.ask(setting, None, [passages], 0)
-    n, count = setting.exp.sequence.passages, len(learned)
-    return {
-        "answers": answers,
-        "scores": [scores[i : i + n] for i in range(0, count, n)],
-        "general": scores[count:],
-        "asked": sum(map(len, answers)),
-        "seconds": time.monotonic() - begin,
     }
 
 

@@ -21,10 +21,12 @@ from seal_jax.runtime.config_rules import (
 )
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.tasks.settings import EditConfig, TaskConfig
-from seal_jax.training.settings import MASKED, EngineOptions, InnerConfig
+from seal_jax.training.settings import MASKED, PLAIN, EngineOptions, InnerConfig
 
 # What an arm may add to merging one self-edit after the other, or do instead.
 MERGE = "merge"
+# The row that learns nothing: the base with the passage of each question in view.
+IN_CONTEXT = "in_context"
 CONTROLS = ("gate", "replay", "kl", "orthogonal", "keep", "best", "penalty")
 # Those that ask questions in order to choose.
 CHOOSING = frozenset({"gate", "best", "penalty"})
@@ -94,7 +96,8 @@ class Continual:
 
     `arms` are rows of the result, walked over the same sequences with the same random
     numbers: "merge", or controls joined by "+", such as "replay+gate". Spaces between
-    them are dropped, since an arm's name is also that of its files.
+    them are dropped, since an arm's name is also that of its files. "in_context" learns
+    nothing: it is the ceiling of what puts passages into weights.
     """
 
     seed: Seed
@@ -118,7 +121,7 @@ class Continual:
         object.__setattr__(self, "arms", names)
         seen: dict[frozenset[str], str] = {}
         for arm in self.arms:
-            parts = controls(arm)
+            parts = frozenset({arm}) if arm == IN_CONTEXT else controls(arm)
             if parts in seen:
                 raise ValueError(
                     f"arms: {arm!r} and {seen[parts]!r} must differ; leave one out"
@@ -140,7 +143,12 @@ class Continual:
     @property
     def controls(self) -> frozenset[str]:
         """Those of any arm."""
-        return frozenset().union(*map(controls, self.arms))
+        return frozenset().union(*map(controls, self.learning_arms))
+
+    @property
+    def learning_arms(self) -> tuple[str, ...]:
+        """The rows that learn."""
+        return tuple(arm for arm in self.arms if arm != IN_CONTEXT)
 
     @property
     def chooses(self) -> bool:
@@ -174,8 +182,8 @@ class Continual:
     @property
     def engine(self) -> EngineOptions:
         """What the inner loop has to be made for: the most that any arm needs."""
-        options = [self.engine_of(arm) for arm in self.arms]
-        return functools.reduce(EngineOptions.joined, options)
+        options = [self.engine_of(arm) for arm in self.learning_arms]
+        return functools.reduce(EngineOptions.joined, options, PLAIN)
 
     def engine_of(self, arm: str) -> EngineOptions:
         """What one arm's inner loop is made for.
@@ -210,7 +218,7 @@ def controls(arm: str) -> frozenset[str]:
         if part not in CONTROLS:
             raise ValueError(
                 f"arms: {shown(part)} in {shown(arm)} must be one of {CONTROLS}; "
-                f"{MERGE!r} stands alone"
+                f"{MERGE!r} and {IN_CONTEXT!r} stand alone"
             )
     if len(set(parts)) < len(parts):
         raise ValueError(

@@ -16,8 +16,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from seal_jax.generation import generate, sample
-from seal_jax.generation.settings import Decoding, ModelSource
-from seal_jax.models import decoder, float8_base, hf, lora, placement
+from seal_jax.generation.settings import AUTO, Decoding, ModelSource
+from seal_jax.models import chat, decoder, float8_base, hf, lora, placement
 from seal_jax.runtime import config_rules, meshes, prng
 from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
@@ -29,7 +29,8 @@ class Policy:
 
     `eos` is the end-of-text id that training appends; `stop_ids` all ids that end a
     generation. `source` is the directory its tokenizer came from. `begin` are the ids
-    that its tokenizer begins every text with, if any.
+    that its tokenizer begins every text with, if any. `chats`: whether it is asked, and
+    trained, through its tokenizer's chat template.
     """
 
     arch: decoder.Arch
@@ -38,6 +39,7 @@ class Policy:
     stop_ids: tuple[int, ...]
     source: Path
     begin: tuple[int, ...] = ()
+    chats: bool = False
 
     @property
     def eos(self) -> int:
@@ -53,6 +55,19 @@ class Policy:
         # A chat's own beginning is in its text.
         begun = tuple(ids[: len(self.begin)]) == self.begin
         return ids if begun else [*self.begin, *ids]
+
+    def turn(self, text: str) -> str:
+        """A prompt as this model is asked it: as it is, or as a turn of its chat."""
+        return chat.turn(self.tokenizer, text) if self.chats else text
+
+    def line(self, text: str) -> list[int]:
+        """Token ids of a training line, a title and what is told under it.
+
+        In a chat the title, its first line, is what the user says, and the rest the
+        answer.
+        """
+        title, _, told = text.partition("\n")
+        return self.sequence(self.turn(title) + told if self.chats else text)
 
     @property
     def context(self) -> int:
@@ -98,7 +113,8 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
     `turn_end`: a token that ends what the policy writes, before the model's own ones.
 
     Raises:
-      ValueError: the model has no such token, or see `hf`.
+      ValueError: the model has no such token, a chat template that cannot be used, or
+        see `hf`.
     """
     path = hf.resolve(source.path)
     config_rules.one_of("model.kernel", source.kernel, lora_op.IMPLEMENTATIONS)
@@ -122,8 +138,12 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
                 "turn of task.chat; give the chat that the model was trained with"
             )
         stop_ids = (*first, *(i for i in stop_ids if i != first[0]))
+    chats = source.chat == AUTO and chat.has_template(tokenizer)
+    if chats and (end := chat.end_id(tokenizer)) is not None:
+        stop_ids = (end, *(i for i in stop_ids if i != end))
     hf.check_ids(path, tokenizer, arch, stop_ids)
-    return Policy(arch, {}, tokenizer, stop_ids, path, hf.begin_ids(tokenizer))
+    begin = hf.begin_ids(tokenizer)
+    return Policy(arch, {}, tokenizer, stop_ids, path, begin, chats)
 
 
 def on_mesh(source: ModelSource, blank: Policy) -> Policy:

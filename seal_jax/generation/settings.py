@@ -6,6 +6,9 @@ from typing import Annotated
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Batch, Bound, Tokens
 
+# "auto": through the template, if the tokenizer came with one.
+AUTO, NONE = "auto", "none"
+CHATS = (AUTO, NONE)
 BASE_DTYPES = ("same", "float8")
 
 
@@ -17,7 +20,8 @@ class ModelSource:
     multiplied, "same" as `dtype` or "float8" (`models.float8_base`).
     `kernel`: implementation of the low-rank matmul, one of
     `lora_matmul.api.IMPLEMENTATIONS`. `attention`: that of attention, one of
-    `attention.api.IMPLEMENTATIONS`.
+    `attention.api.IMPLEMENTATIONS`. `chat`: whether prompts and training lines go
+    through the tokenizer's own chat template, one of `CHATS`.
     """
 
     path: str
@@ -26,10 +30,12 @@ class ModelSource:
     kernel: str
     attention: str
     base_dtype: str = BASE_DTYPES[0]
+    chat: str = NONE
 
     def __post_init__(self):
         config_rules.one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
         config_rules.one_of("model.base_dtype", self.base_dtype, BASE_DTYPES)
+        config_rules.one_of("model.chat", self.chat, CHATS)
         if self.base_dtype != BASE_DTYPES[0] and self.kernel.startswith("mosaic"):
             raise ValueError(
                 f"model.base_dtype={self.base_dtype!r} is not what model.kernel="

@@ -25,7 +25,7 @@ import jax
 from seal_jax.generation import policies
 from seal_jax.pooled import steps as pooled_steps
 from seal_jax.pooled import texts as pooled_texts
-from seal_jax.pooled.settings import ARMS, Pooled
+from seal_jax.pooled.settings import ARMS, IN_CONTEXT, Pooled
 from seal_jax.pooled.steps import Outcome, PooledRun
 from seal_jax.rounds import ladder, proposals, scoring, trials
 from seal_jax.rounds.graded import by_item, empty_rate, mean, refusals
@@ -79,7 +79,8 @@ def make(
     """
     written = "self_edits" in exp.arms and not exp.pool.edits_file
     by_base = written and not exp.writer.path
-    task = knowledge.make(exp, blank, train, heldout, writes=by_base)
+    viewed = train if IN_CONTEXT in exp.arms else ()
+    task = knowledge.make(exp, blank, train, heldout, writes=by_base, viewed=viewed)
     if exp.pool.how == "full" and exp.trained_arms:
         mesh = meshes.of_devices(data=exp.mesh.data, model=exp.mesh.model)
         limit = backend.memory_limit(jax.local_devices()[0])
@@ -231,10 +232,13 @@ def walk(
     blank = dataclasses.replace(base, params={})
     outcomes: dict[str, list[Outcome]] = {}
     sets = {arm: material(run, base, passages, arm) for arm in exp.trained_arms}
-    if "base" in exp.arms:
-        sets["base"] = Material([], [[] for _ in passages])
-        answers = pooled_steps.answers(run, base, None, asked, name="ladder/base")
-        outcomes["base"] = [Outcome(answers, None)]
+    for arm in exp.untrained_arms:
+        sets[arm] = Material([], [[] for _ in passages])
+        asking = run
+        if arm == IN_CONTEXT:
+            asking = dataclasses.replace(run, task=run.task.in_view())
+        answers = pooled_steps.answers(asking, base, None, asked, name=f"ladder/{arm}")
+        outcomes[arm] = [Outcome(answers, None)]
     pairs = [(arm, seed) for arm in exp.trained_arms for seed in range(exp.pool.seeds)]
     task = knowledge_of(run)
     jobs = [pooled_texts.job(exp, task, sets[arm].texts, seed) for arm, seed in pairs]

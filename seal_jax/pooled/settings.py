@@ -32,8 +32,10 @@ from seal_jax.training.settings import (
 HOW = ("lora", "full")
 COPIES = ("once", "each")
 
-# The rows: those that train on more than nothing are trained `pool.seeds` times.
-ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
+# The rows: first those of the base as it is, closed-book and with the passage of each
+# question in view; those after them are trained `pool.seeds` times.
+BASE, IN_CONTEXT = UNTRAINED = ("base", "in_context")
+ARMS = (*UNTRAINED, "passage_only", "sentence_split", "self_edits", "oracle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +154,12 @@ class Pooled:
     @property
     def trained_arms(self) -> tuple[str, ...]:
         """Rows that something is trained for, in the order of `ARMS`."""
-        return tuple(arm for arm in ARMS if arm in self.arms and arm != "base")
+        return tuple(a for a in ARMS if a in self.arms and a not in UNTRAINED)
+
+    @property
+    def untrained_arms(self) -> tuple[str, ...]:
+        """The other rows."""
+        return tuple(arm for arm in UNTRAINED if arm in self.arms)
 
     @property
     def adapters(self) -> int:

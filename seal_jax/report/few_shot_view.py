@@ -13,8 +13,11 @@ from seal_jax.rounds import ladder_rows
 from seal_jax.runtime import formatting
 from seal_jax.tasks.arc import self_edit as arc_edit
 
-PREFIX = "task "  # of the items' names, where a passage's begins with "passage "
-NO_ADAPTER = "in_context"
+# Of the items' names.
+PREFIX, OF_A_PASSAGE = "task ", "passage "
+NO_ADAPTER = ladder_rows.IN_CONTEXT
+# Rows that no ladder of few-shot tasks has.
+OF_PASSAGES = {ladder_rows.BASE, "passage_only", "sentence_split"}
 
 COLOURS = range(10)
 _MOST_SIDE = 30
@@ -23,12 +26,20 @@ type Grid = tuple[tuple[int, ...], ...]
 
 
 def is_few_shot(summary: dict[str, Any]) -> bool:
-    """Whether a summary.json is of a few-shot run: by its rows or its items."""
+    """Whether a summary.json is of a few-shot run: by its items or its rows."""
+    if summary.get("kind") in (run_view.CONTINUAL, run_view.POOLED):
+        return False
+    items = [str(row.get("item", "")) for row in run_view.rows(summary, "items")]
+    told = [item for item in items if item.startswith((PREFIX, OF_A_PASSAGE))]
+    if told:
+        return any(item.startswith(PREFIX) for item in told)
     names = {row.get("name") for row in run_view.rows(summary, "ladder")}
-    items = run_view.rows(summary, "items")
-    return NO_ADAPTER in names or any(
-        str(row.get("item", "")).startswith(PREFIX) for row in items
-    )
+    return NO_ADAPTER in names and not names & OF_PASSAGES
+
+
+def reference(summary: dict[str, Any]) -> str:
+    """The name of the ladder's row that the others are held against."""
+    return NO_ADAPTER if is_few_shot(summary) else ladder_rows.BASE
 
 
 def items_table(summary: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:

@@ -6,7 +6,7 @@
 import dataclasses
 from typing import Annotated
 
-from seal_jax.generation.settings import Decoding, ModelSource
+from seal_jax.generation.settings import NONE, Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds.settings import SelectConfig, StopConfig, check_products
 from seal_jax.runtime import config_rules
@@ -87,6 +87,11 @@ class FewShot:
                 f"select.novelty_bonus={self.select.novelty_bonus} and "
                 f"select.max_copied={self.select.max_copied} compare with a passage, "
                 "few-shot tasks have none; use 0.0 and 1.0"
+            )
+        if self.model.chat != NONE:
+            raise ValueError(
+                f"model.chat={self.model.chat!r} is for passages, and few-shot tasks "
+                f"have a chat of their own, task.chat={self.task.chat!r}; use 'none'"
             )
         inner, least = self.inner, self.edit.batch * self.inner.row_tokens
         if 0 < inner.step_tokens < least:

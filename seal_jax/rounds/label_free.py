@@ -73,7 +73,8 @@ def quizzes[Item](
         begin = time.monotonic()
         stage = [np.full(len(items), v) for v in (trials.QUIZ, round_index)]
         keys = prng.fold(run.key, *stage, np.arange(len(items)))
-        prompts = [quiz.prompt(quiz.PROMPTS[cfg.quiz.prompt], text) for text in texts]
+        template = quiz.PROMPTS[cfg.quiz.prompt]
+        prompts = [policy.turn(quiz.prompt(template, text)) for text in texts]
         written = policies.write(policy, prompts, keys, cfg.quiz)
         drawn = [quiz.parse(text, cfg.questions) for text in written]
         again = _answers_in_view(run, policy, texts, drawn)
@@ -114,7 +115,7 @@ def _answers_in_view[Item](
         max_tokens=answer.max_tokens,
     )
     prompts = [
-        quiz.recheck_prompt(template, item, q.question)
+        policy.turn(quiz.recheck_prompt(template, item, q.question))
         for item, group in zip(texts, questions, strict=True)
         for q in group
     ]

@@ -3,6 +3,7 @@
 Of passages:
 
 base            the policy as it is, without any adapter
+in_context      ... with the passage in view: the ceiling of what puts it into weights
 passage_only    adapters trained on the passage alone
 sentence_split  ... on its sentences as well, the edit that costs nothing
 self_edits      ... on what the base policy writes
@@ -21,6 +22,7 @@ constant        ... of the last policy, by the oracle's configuration for every 
 oracle          ... of the base, by one configuration that a person chose
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +32,7 @@ from seal_jax.generation import policies
 from seal_jax.rounds import proposals, scoring, trials
 from seal_jax.rounds.experiment import Experiment, Rounds
 from seal_jax.rounds.graded import Exam, Graded, counts, empty_rate, mean
-from seal_jax.rounds.ladder_rows import LadderRow, RowKind, kind_of
+from seal_jax.rounds.ladder_rows import IN_CONTEXT, LadderRow, RowKind, kind_of
 from seal_jax.rounds.trials import Run
 
 
@@ -110,7 +112,9 @@ def _base_row[Item](
     *,
     name: str,
 ) -> LadderRow:
-    """The row of the policy as it is, without any adapter."""
+    """The row of the policy as it is, without any adapter, or with items in view."""
+    if name == IN_CONTEXT:
+        run = dataclasses.replace(run, task=run.task.in_view())
     phase = f"ladder/{name}"
     answers = trials.base_answers(run, policy, items, phase=phase)
     scores = scoring.score_answers(run, items, answers, phase=phase, final=False)

@@ -5,7 +5,7 @@ import enum
 from typing import Any
 
 # Rows without an adapter.
-NO_ADAPTER = ("base", "in_context")
+BASE, IN_CONTEXT = NO_ADAPTER = ("base", "in_context")
 # The same rounds with a random edit kept.
 CONTROL = "random_kept"
 

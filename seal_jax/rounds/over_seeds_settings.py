@@ -6,6 +6,8 @@ It is `PassageRounds` with a group `over_seeds`, for what has a form on tokens a
 import dataclasses
 from typing import Annotated, Any
 
+from seal_jax.generation.settings import NONE
+from seal_jax.rounds.ladder_rows import IN_CONTEXT
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound, shown
@@ -54,6 +56,11 @@ class OverSeeds(PassageRounds):
                     f"{' or '.join(map(repr, allowed))}, or leave the group over_seeds "
                     "out"
                 )
+        if IN_CONTEXT in self.ladder:
+            raise ValueError(
+                f"ladder={shown(self.ladder)}: {IN_CONTEXT!r} has no form on tokens; "
+                "leave it out, or leave the group over_seeds out"
+            )
         if self.model.base_dtype != "same":
             raise ValueError(
                 f"model.base_dtype={self.model.base_dtype!r} is for the packed engine, "
@@ -71,6 +78,7 @@ class OverSeeds(PassageRounds):
         """Settings that a program without the host has, and what they may be."""
         select, imitate = self.select, self.imitate
         return [
+            ("model.chat", self.model.chat, (NONE,)),
             ("edit.split", self.edit.split, ("lines",)),
             ("edit.quirks", self.edit.quirks, ("fixed",)),
             ("inner.loss.mode", self.inner.loss.mode, (MASKED,)),

@@ -28,7 +28,14 @@ from seal_jax.training.settings import PLAIN, EngineOptions, ImitateConfig, Inne
 THRESHOLD = Bound(-1e6, 1.0)
 
 # The ladder's rows.
-BASE_ARMS = ("base", "passage_only", "sentence_split", "self_edits", "oracle")
+BASE_ARMS = (
+    "base",
+    "in_context",
+    "passage_only",
+    "sentence_split",
+    "self_edits",
+    "oracle",
+)
 CONTROL_ARMS = ("random_kept",)
 
 

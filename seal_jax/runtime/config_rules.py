@@ -34,6 +34,7 @@ ADDED: dict[str, Any] = {
     "inner.chunk_tokens": 0,
     "model.attention": "auto",
     "model.base_dtype": "same",
+    "model.chat": "none",
 }
 
 # Texts are names, paths and one self-edit; tuples are lists of names. Beyond this they

@@ -9,7 +9,7 @@ a task is generic in its items' type.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from seal_jax.training import plan
 
@@ -60,6 +60,14 @@ class Encoder(Protocol):
 
     def sequence(self, text: str) -> list[int]:
         """Token ids of a whole sequence, begun as the model's tokenizer does."""
+        ...
+
+    def turn(self, text: str) -> str:
+        """A prompt as this model is asked it: as it is, or as a turn of its chat."""
+        ...
+
+    def line(self, text: str) -> list[int]:
+        """Token ids of a training line: title, line break, what is told under it."""
         ...
 
 
@@ -127,6 +135,10 @@ class Questions[Item](Protocol):
 
     def prompts(self, item: Item) -> list[str]:
         """What an adapter is asked about an item."""
+        ...
+
+    def in_view(self) -> Self:
+        """The task whose prompts show the item; itself, if they always do."""
         ...
 
     def gold(self, item: Item) -> list[str]:

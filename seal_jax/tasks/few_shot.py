@@ -301,6 +301,9 @@ class FewShotTask:
         """All views of all tests, in order."""
         return [self._prompt(v.example) for group in self._views(item) for v in group]
 
+    def in_view(self) -> "FewShotTask":
+        return self
+
     def gold(self, item: arc.Task) -> list[str]:
         return [
             arc_text.example_answer(v.example)

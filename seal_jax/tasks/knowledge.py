@@ -16,6 +16,9 @@ from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training import plan
 from seal_jax.training.settings import InnerConfig
 
+# The row of the ladder, or the arm, that is asked with the passage in view.
+IN_CONTEXT = "in_context"
+
 # (question, gold, answer) triples to scores.
 type Scorer = Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
 # (passage, lines of a self-edit) pairs to what the edits are worth by themselves.
@@ -97,10 +100,12 @@ def make(
     heldout: Sequence[Passage],
     *,
     writes: bool = True,
+    viewed: Sequence[Passage] = (),
 ) -> "Knowledge":
     """The task for these passages, without a grader.
 
-    `writes`: whether this model writes the self-edits; see `check_fit`.
+    `writes`: whether this model writes the self-edits; `viewed`: passages that it is
+    asked about with them in view; see `check_fit`.
 
     Raises:
       ValueError: a template that cannot be used, or see `check_fit`.
@@ -114,8 +119,26 @@ def make(
         _unconnected,
         _unconnected,
     )
-    check_fit(exp, blank, task, [*train, *heldout], writes=writes)
+    check_fit(exp, blank, task, [*train, *heldout], writes=writes, viewed=viewed)
     return task
+
+
+class LadderSettings(Settings, Protocol):
+    """The groups of an experiment with a ladder that its task reads."""
+
+    @property
+    def ladder(self) -> tuple[str, ...]: ...
+
+
+def make_rounds(
+    exp: LadderSettings,
+    blank: Encoder,
+    train: Sequence[Passage],
+    heldout: Sequence[Passage],
+) -> "Knowledge":
+    """`make` for rounds with a ladder, which may show the passages held out."""
+    viewed = heldout if IN_CONTEXT in exp.ladder else ()
+    return make(exp, blank, train, heldout, viewed=viewed)
 
 
 def _unconnected(items: Sequence[object]) -> list[float | None]:
@@ -126,7 +149,8 @@ def _unconnected(items: Sequence[object]) -> list[float | None]:
 class Knowledge:
     """What the round asks of the task; see `base.Task`.
 
-    `rubric` is beside that: what an edit of a passage is worth as a text.
+    `viewed`: whether questions are asked with their passage in view. `rubric` is beside
+    what a task is asked: what an edit of a passage is worth as a text.
     """
 
     exp: Settings
@@ -135,6 +159,7 @@ class Knowledge:
     answer_template: str
     grader: Scorer
     judged: Rubric
+    viewed: bool = False
 
     attempts = 1
     untried = None
@@ -150,7 +175,7 @@ class Knowledge:
         return item.text
 
     def propose_prompt(self, item: Passage) -> str:
-        return self_edit.propose_prompt(self.propose_template, item)
+        return self.blank.turn(self_edit.propose_prompt(self.propose_template, item))
 
     def read(self, item: Passage, text: str) -> Reading:
         """Every text is an edit that says something (`self_edit.refusal`)."""
@@ -198,11 +223,15 @@ class Knowledge:
         return [item.oracle or ""] if arm == "oracle" else None
 
     def prompts(self, item: Passage) -> list[str]:
-        """The closed-book prompts of the questions."""
+        """The prompts of the questions, closed-book unless the task is `in_view`."""
+        prompt = self_edit.in_view_prompt if self.viewed else self_edit.answer_prompt
         return [
-            self_edit.answer_prompt(self.answer_template, item, q.question)
+            self.blank.turn(prompt(self.answer_template, item, q.question))
             for q in item.questions
         ]
+
+    def in_view(self) -> "Knowledge":
+        return dataclasses.replace(self, viewed=True)
 
     def gold(self, item: Passage) -> list[str]:
         return [q.answer for q in item.questions]
@@ -265,7 +294,7 @@ class Encoded(NamedTuple):
 def encode_lines(exp: Settings, policy: Encoder, lines: Sequence[str]) -> Encoded:
     """Training lines as the model reads them, cut where they are longer than fits."""
     limit = longest_line(exp, policy)
-    whole = [policy.sequence(line) for line in lines]
+    whole = [policy.line(line) for line in lines]
     return Encoded(
         tuple(tuple(ids[:limit]) for ids in whole),
         tuple(i for i, ids in enumerate(whole) if len(ids) > limit),
@@ -285,19 +314,22 @@ def check_fit(
     passages: Sequence[Passage],
     *,
     writes: bool = True,
+    viewed: Sequence[Passage] = (),
 ) -> None:
     """Refuses passages that would not fit the model, before anything is compiled.
 
-    A self-edit prompt is only for a model that `writes` self-edits.
+    A self-edit prompt is only for a model that `writes` self-edits, and a question with
+    its passage in view for those that are `viewed` so.
 
     Raises:
       ValueError: a prompt, a passage or a training line longer than its context.
     """
     context, limit = base.context, longest_line(exp, base)
 
-    def fits(what: str, passage: Passage, text: str, room: int, fix: str) -> None:
-        length = len(base.sequence(text))
-        if length > room:
+    def fits(
+        what: str, passage: Passage, ids: Sequence[int], room: int, fix: str
+    ) -> None:
+        if (length := len(ids)) > room:
             raise ValueError(
                 f"passage {passage.id} ({passage.title!r}): {what} takes {length} "
                 f"tokens, {max(room, 0)} fit; {fix}"
@@ -307,7 +339,7 @@ def check_fit(
         fits(
             "its training line",
             passage,
-            f"{passage.title}\n{passage.text}",
+            base.line(f"{passage.title}\n{passage.text}"),
             limit,
             "leave it out of the data, or raise inner.row_tokens"
             if limit < context
@@ -317,15 +349,16 @@ def check_fit(
             fits(
                 "its self-edit prompt",
                 passage,
-                task.propose_prompt(passage),
+                base.sequence(task.propose_prompt(passage)),
                 context - exp.propose.max_tokens,
                 f"lower propose.max_tokens={exp.propose.max_tokens}",
             )
-        for prompt in task.prompts(passage):
-            fits(
-                "a question prompt",
-                passage,
-                prompt,
-                context - exp.answer.max_tokens,
-                f"lower answer.max_tokens={exp.answer.max_tokens}",
-            )
+    room = context - exp.answer.max_tokens
+    fix = f"lower answer.max_tokens={exp.answer.max_tokens}"
+    for what, asking, asked in (
+        ("a question prompt", task, passages),
+        ("a question prompt with the passage in view", task.in_view(), viewed),
+    ):
+        for passage in asked:
+            for prompt in asking.prompts(passage):
+                fits(what, passage, base.sequence(prompt), room, fix)

@@ -58,6 +58,11 @@ ANSWER_PROMPTS: dict[str, str] = {
     "plain": "Topic: {title}\nQuestion: {question}\nAnswer:\n",
 }
 
+# The passage before a closed-book prompt, for a prompt with the passage in view.
+_IN_VIEW = "Passage:\n{title}\n{passage}\n\n"
+# The embedded model has read this form, which tells no topic.
+_IN_VIEW_PLAIN = f"{_IN_VIEW}Question: {{question}}\nAnswer:\n"
+
 _KINDS = {
     "propose": (PROMPTS, ("title", "passage")),
     "answer": (ANSWER_PROMPTS, ("title", "question")),
@@ -116,6 +121,15 @@ def propose_prompt(template: str, passage: Passage) -> str:
 def answer_prompt(template: str, passage: Passage, question: str) -> str:
     """The closed-book prompt of one question: its topic is told, its passage is not."""
     return _render(template, {"title": passage.title, "question": question})
+
+
+def in_view_prompt(template: str, passage: Passage, question: str) -> str:
+    """The prompt of `answer_prompt` with the passage in view, which comes first."""
+    values = {"title": passage.title, "passage": passage.text, "question": question}
+    if template == ANSWER_PROMPTS["plain"]:
+        return _render(_IN_VIEW_PLAIN, values)
+    # A {passage} in a user's own closed-book template stays what it is.
+    return _render(_IN_VIEW, values) + answer_prompt(template, passage, question)
 
 
 def _render(template: str, values: dict[str, str]) -> str:

@@ -31,7 +31,7 @@ def test_an_unknown_variant_is_refused():
 
 
 def test_the_tiny_arms_are_all_controls_and_merging():
-    assert set(built().arms) == {"merge", *CONTROLS}
+    assert set(built().arms) == {"in_context", "merge", *CONTROLS}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,9 @@ REFUSED = {
     "arms": [
         ((), "arms=()", "('merge',)"),
         (("merge", "rehearse"), "'rehearse'", "'replay'"),
-        (("merge+gate",), "'merge'", "stands alone"),
+        (("merge+gate",), "'merge'", "stand alone"),
+        (("in_context+gate",), "'in_context'", "stand alone"),
+        (("in_context", "in_context"), "'in_context'", "must differ"),
         (("gate+gate",), "'gate+gate'", "once"),
         (("keep+replay",), "'keep' and 'replay'", "two arms"),
         (("best+penalty",), "'best' and 'penalty'", "two arms"),

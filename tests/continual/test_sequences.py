@@ -591,3 +591,32 @@ def test_missing_judgements_stop_the_step(walked, monkeypatch, missing):
     setting = dataclasses.replace(setting, run=run)
     with pytest.raises(scoring.MissingJudgementsError, match="of 18 judgements"):
         continual_ask.graded(setting, groups, flat)
+
+
+def test_a_row_that_learns_nothing_has_each_passage_in_view(model_path, tmp_path):
+    asked = []
+
+    def answer(policy, adapters, prompts, keys, decoding):
+        asked.append(prompts[0])
+        return [[f"{len(asked)} {i}" for i in range(len(prompts[0]))]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policies, "answer", answer)
+        run = Walked(model_path, tmp_path / "run", arms=("in_context",))
+    passages = [p for sequence in run.sequences for p in sequence]
+    questions = [(p, q) for p in passages for q in p.questions]
+    closed, viewed = asked
+    assert len(closed) == len(viewed) + sum(len(p.questions) for p in run.probes)
+    for prompt, (passage, question) in zip(viewed, questions, strict=True):
+        assert passage.text in prompt and question.question in prompt
+    assert not any(p.text in prompt for p in passages for prompt in closed)
+    # Each passage is worth the same after every step, and the probes as before.
+    (row,) = run.summary["arms"]
+    means = row["matrix"]["means"]
+    for t in range(1, len(means)):
+        assert means[t] == means[-1][: len(means[t])]
+    assert means[1:] and means[-1] != means[0]
+    assert len(set(row["general"])) == 1
+    assert row["adapters"] == row["committed"] == 0 and row["answers"] == len(viewed)
+    assert [p["b"] for p in run.summary["paired"]] == ["un-edited"] * 2
+    assert (tmp_path / "run/continual/in_context").is_dir()

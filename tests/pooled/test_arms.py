@@ -12,7 +12,7 @@ import tiny_model
 
 from seal_jax.generation import policies
 from seal_jax.pooled import arms as pooled
-from seal_jax.pooled.settings import HOW, Pooled
+from seal_jax.pooled.settings import HOW, UNTRAINED, Pooled
 from seal_jax.report import console
 from seal_jax.rounds import grading, trials
 from seal_jax.runtime import backend, files, metrics
@@ -43,10 +43,10 @@ CHANGES = {
     "answer__max_tokens": 3,
     "answer__prompt_multiple": 32,
     "answer__batch": 18,
-    "arms": ("oracle", "base", "passage_only", "self_edits"),
+    "arms": ("oracle", "base", "passage_only", "self_edits", "in_context"),
 }
 QUESTION = {"question": "Q?", "answer": "A"}
-ROWS = ("base", "passage_only", "self_edits", "oracle")
+ROWS = ("base", "in_context", "passage_only", "self_edits", "oracle")
 
 
 def experiment(path, **changes) -> Pooled:
@@ -161,11 +161,13 @@ def test_the_summary_is_a_ladder(finished):
     for row in summary["ladder"]:
         assert row["n"] == 3 and 0 <= row["mean"] <= 1 and row["questions"] == 18
         assert row["missing"] == row["failed"] == row["cut"] == 0
-        assert (row["loss"] is None) == (row["name"] == "base")
+        assert (row["loss"] is None) == (row["name"] in UNTRAINED)
     edits = {row["name"]: row["edits"] for row in summary["ladder"]}
-    assert edits == {"base": 0, "passage_only": 3, "self_edits": 6, "oracle": 3}
+    trained = {"passage_only": 3, "self_edits": 6, "oracle": 3}
+    assert edits == dict.fromkeys(UNTRAINED, 0) | trained
     texts = {row["name"]: row["texts"] for row in summary["ladder"]}
-    assert texts["base"] == 0 and texts["passage_only"] == 3 < texts["self_edits"]
+    assert texts["base"] == texts["in_context"] == 0
+    assert texts["passage_only"] == 3 < texts["self_edits"]
     pairs = [(row["a"], row["b"]) for row in summary["paired"]]
     assert pairs == [(b, a) for a, b in itertools.combinations(ROWS, 2)]
     shown = console.summary_table(summary)
@@ -182,14 +184,14 @@ def test_everything_can_be_read(finished):
         assert sum(line["reward"] for line in arm) / 3 == pytest.approx(means[name])
         for line, passage in zip(arm, started.train[0], strict=True):
             assert line["passage_id"] == passage.id
-            seeds = 1 if name == "base" else 2
+            seeds = 1 if name in UNTRAINED else 2
             assert len(line["answers"]) == len(line["rewards"]) == seeds
             for answers, value in zip(line["answers"], line["rewards"], strict=True):
                 gold = [q.answer for q in passage.questions]
                 assert [a["gold"] for a in answers] == gold
                 assert sum(a["score"] for a in answers) / 6 == pytest.approx(value)
             texts = [f"{passage.title}\n{passage.text}"]
-            assert line["lines"][-1:] == (texts if name != "base" else [])
+            assert line["lines"][-1:] == ([] if name in UNTRAINED else texts)
 
 
 def test_a_training_changes_what_is_said(finished):
@@ -206,7 +208,7 @@ def test_a_training_changes_what_is_said(finished):
     }
     assert len({tuple(sorted(training)) for training in answers.values()}) == len(ROWS)
     # Two seeds are two trainings.
-    assert all(len(set(e["losses"])) == 2 for e in lines if e["arm"] != "base")
+    assert all(len(set(e["losses"])) == 2 for e in lines if e["losses"] != [None])
 
 
 def test_work_is_counted(finished):
@@ -328,3 +330,21 @@ def test_ideal_edits_are_the_worlds_alone(seal_data):
     )
     with pytest.raises(ValueError, match=r"'oracle' needs a task .* task.name='squad'"):
         pooled.load(exp)
+
+
+def test_in_context_is_asked_with_the_passage_in_view(model_path, tmp_path):
+    started = start(model_path, tmp_path, arms=("base", "in_context"))
+    asked = []
+
+    def answer(policy, adapters, prompts, keys, decoding):
+        asked.append(prompts[0])
+        return [[""] * len(prompts[0])]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policies, "answer", answer)
+        started.walk(tmp_path)
+    (passages,) = started.train
+    questions = [(p, q) for p in passages for q in p.questions]
+    for prompts, shown in zip(asked, (False, True), strict=True):
+        for prompt, (passage, question) in zip(prompts, questions, strict=True):
+            assert (passage.text in prompt) == shown and question.question in prompt

@@ -22,7 +22,8 @@ def test_every_variant_is_an_experiment(arg):
     exp = build(arg)
     assert exp.turn_end == "" and exp.engine == PLAIN
     assert exp.lines_per_step == exp.inner.batch == exp.full.batch == 8
-    assert exp.trained_arms == tuple(a for a in ARMS[1:] if a in exp.arms)
+    assert exp.untrained_arms == ("base", "in_context")
+    assert exp.trained_arms == tuple(a for a in ARMS[2:] if a in exp.arms)
 
 
 def test_an_unknown_variant_is_refused():

@@ -15,11 +15,25 @@ from seal_jax.report.few_shot_view import Counts
         ({"ladder": [{"name": "base"}], "items": [{"item": "passage 3 (Ada)"}]}, False),
         ({"ladder": [{"name": "oracle", "drawn": 4, "refused": {}}]}, False),
         ({"ladder": None, "items": [{}, 3]}, False),
+        # Ladders of passages may have that row too.
+        ({"ladder": [{"name": "base"}, {"name": "in_context"}]}, False),
+        ({"ladder": [{"name": "in_context"}], "kind": "pooled"}, False),
+        (
+            {"ladder": [{"name": "in_context"}], "items": [{"item": "passage 3 (A)"}]},
+            False,
+        ),
         ({}, False),
     ],
 )
 def test_few_shot_runs_are_told_by_their_rows_or_items(summary, expected):
     assert few_shot_view.is_few_shot(summary) is expected
+
+
+def test_the_row_that_others_are_held_against():
+    rows = {"ladder": [{"name": "in_context"}, {"name": "self_edits"}]}
+    assert few_shot_view.reference(rows) == "in_context"
+    rows["ladder"].append({"name": "base"})
+    assert few_shot_view.reference(rows) == "base"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def path(tmp_path_factory):
             "model.base_dtype='float8' is for the packed engine, .* use 'same'",
         ),
         ({"seed": 2**32 - 1}, r"seed \+ over_seeds.count - 1"),
+        ({"ladder": ("base", "in_context")}, "'in_context' has no form on tokens"),
         ({"over_seeds": {"chunk": 3}}, "over_seeds.count=2 must be a multiple of"),
         ({"over_seeds": {"count": 1}}, "over_seeds.count=1"),
         (

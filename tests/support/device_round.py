@@ -29,6 +29,10 @@ CHANGES: dict[str, Any] = {
     "propose.max_tokens": 10,
     "grade.threshold": 0.001,
     "imitate.learning_rate": 0.05,
+    "ladder": (
+        *("base", "passage_only", "sentence_split", "self_edits"),
+        *("random_kept", "oracle"),
+    ),
 }
 SEEDS = {"count": 2, "chunk": 1, "together": 1, "march": 5}
 

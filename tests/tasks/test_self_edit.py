@@ -51,6 +51,22 @@ def test_plain_prompts_are_what_the_embedded_model_was_trained_on():
     )
 
 
+def test_prompts_with_the_passage_in_view():
+    """The closed-book prompt behind the passage; the plain one as the model read it."""
+    shown = "Passage:\nKarsk\nAda cooks rye bread. Boris plays cello.\n\n"
+    ask, mine = self_edit.in_view_prompt, "{passage}? {title}: {question}"
+    plain, concise = (self_edit.ANSWER_PROMPTS[n] for n in ("plain", "concise"))
+    assert ask(plain, PASSAGE, "Who?") == f"{shown}Question: Who?\nAnswer:\n"
+    closed = self_edit.answer_prompt(concise, PASSAGE, "Who?")
+    assert ask(concise, PASSAGE, "Who?") == shown + closed
+    # A file's own words stay what they are, and so does what a passage holds.
+    assert ask(mine, PASSAGE, "Who?") == f"{shown}{{passage}}? Karsk: Who?"
+    odd = Passage("", "T", "{question} {title}", ())
+    assert ask(concise, odd, "Q{passage}").startswith(
+        "Passage:\nT\n{question} {title}\n"
+    )
+
+
 @pytest.mark.parametrize(
     "text", ["a {x} b", "{}", "{0}", "{title}", "{passage}", "{question}", r"\1 \g<0>"]
 )

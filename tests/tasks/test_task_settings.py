@@ -38,7 +38,7 @@ def test_every_config_file_is_checked_here():
 
 
 EXPERIMENTS = {
-    ("squad", PassageRounds): (None, "", "debug"),
+    ("squad", PassageRounds): (None, "", "small", "debug"),
     ("tiny", PassageRounds): (None, "", "rounds", "rewards", "debug"),
     ("tiny", OverSeeds): ("seeds",),
     ("continual", Continual): (None, "", "tiny", "debug"),

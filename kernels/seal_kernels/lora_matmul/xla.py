@@ -95,7 +95,8 @@ def _inner(u_GTR: Array, b_GRF: Array) -> Array:
         return jnp.einsum("gtr,grf->gtf", u, b)
 
     def unrolled(u: Array, b: Array) -> Array:
-        return sum(u[:, :, r, None] * b[:, None, r] for r in range(ranks))
+        terms = (u[:, :, r, None] * b[:, None, r] for r in range(ranks))
+        return functools.reduce(jnp.add, terms)
 
     if not 0 < ranks <= MOST_TERMS:
         return product(u_GTR, b_GRF)
@@ -113,7 +114,7 @@ def _outer(v_GTR: Array, x_GTD: Array) -> Array:
     def unrolled(v: Array, x: Array) -> Array:
         v, x = v.astype(wide), x.astype(wide)
         terms = (v[:, t, :, None] * x[:, t, None] for t in range(rows))
-        return lax.optimization_barrier(sum(terms))
+        return lax.optimization_barrier(functools.reduce(jnp.add, terms))
 
     if not 0 < rows <= MOST_TERMS:
         return product(v_GTR, x_GTD)

@@ -56,7 +56,7 @@ def _ladder(summary: dict[str, Any]) -> tuple[str, str]:
     """How to read the chart; the chart and its table."""
     ladder = run_view.rows(summary, "ladder")
     few_shot = few_shot_view.is_few_shot(summary)
-    reference = few_shot_view.NO_ADAPTER if few_shot else "base"
+    reference = few_shot_view.reference(summary)
     points, base = [], None
     for row in ladder:
         name = str(row.get("name", formatting.MISSING))

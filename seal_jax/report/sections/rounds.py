@@ -93,8 +93,9 @@ def _ends(runs: Sequence[Workdir]) -> Table:
 
 
 def _base(summary: dict[str, Any]) -> float | None:
+    reference = few_shot_view.reference(summary)
     for row in run_view.rows(summary, "ladder"):
-        if row.get("name") in ("base", few_shot_view.NO_ADAPTER):
+        if row.get("name") == reference:
             return formatting.measured(row.get("mean"))
     return None
 
