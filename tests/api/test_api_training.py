@@ -212,10 +212,10 @@ def job(length, count=1):
     ("jobs", "want"),
     [
         # (row, step, slots, pool)
-        ([job(20)] * 100, (64, 2048, 128, 128)),
+        ([job(20)] * 100, (64, 3072, 192, 128)),
         ([job(20)] * 3, (64, 128, 8, 3)),
         ([job(200)] * 3, (256, 768, 6, 3)),
-        ([job(20)] * 10_000, (64, 2048, 128, 1024)),
+        ([job(20)] * 10_000, (64, 4096, 256, 2048)),
     ],
 )
 def test_steps_and_slots_fit_the_work(model, monkeypatch, jobs, want):

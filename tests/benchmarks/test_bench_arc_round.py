@@ -106,7 +106,7 @@ def test_flags_become_settings(bench):
         (["--shape=huge"], "'huge' must be one of tiny"),
         (
             ["--plan-only", "--set=inner.row_tokens=2048", "--set=inner.step_tokens=0"],
-            "a training line takes 3042 positions, inner.row_tokens=2048; use 3072",
+            "a training line takes 3042 positions, inner.row_tokens=2048; use 3048",
         ),
     ],
 )
