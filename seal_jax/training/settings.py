@@ -205,7 +205,7 @@ class InnerSizes:
 
     def __post_init__(self):
         config_rules.check(self, "inner")
-        # Whatever is open, the rest must be a legal plan; an open step may be of chunks.
+        # Whatever is open, the rest must be a legal plan; an open step may have chunks.
         if self.chunk_tokens and not self.step_tokens:
             check_chunk(self.chunk_tokens, self.row_tokens)
         PlanConfig(
