@@ -152,7 +152,8 @@ def tiny(config: ConfigDict) -> None:
         data=dict(most=40, max_side=9, max_tokens=512),
         inner=dict(
             lora=dict(targets=MLP, rank=8, alpha=16.0), warmup=5,
-            tile=16, row_tokens=384, step_tokens=1536, slots=48, active=12, pool=180,
+            tile=16, row_tokens=384, step_tokens=1536, slots=48, active=12,
+            chunk_tokens=0, pool=180,
         ),
         views=dict(max_tokens=512),
         answer=dict(prompt="plain", max_tokens=20, prompt_multiple=64, batch=360),

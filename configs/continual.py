@@ -132,7 +132,8 @@ def tiny(config: ConfigDict) -> None:
         inner=dict(
             lora=dict(targets=ALL, rank=4, alpha=8.0), learning_rate=1e-2,
             loss=dict(mode="masked", pad_to=128, pad_samples=0),
-            tile=4, row_tokens=64, step_tokens=384, slots=24, active=24, pool=120,
+            tile=4, row_tokens=64, step_tokens=384, slots=24, active=24,
+            chunk_tokens=0, pool=120,
         ),
         answer=dict(prompt="plain", max_tokens=4, prompt_multiple=20, batch=720),
         # Chosen on seed 1.

@@ -128,7 +128,7 @@ def small(config: ConfigDict) -> None:
         inner=dict(
             lora=dict(targets=ALL, rank=8, alpha=16.0), epochs=5,
             loss=dict(mode="masked", pad_samples=0),
-            step_tokens=1024, slots=16, active=16, pool=48,
+            tile=8, step_tokens=1024, slots=16, active=16, chunk_tokens=0, pool=48,
         ),
         answer=dict(max_tokens=24, prompt_multiple=128, batch=32),
         imitate=dict(

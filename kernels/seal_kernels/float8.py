@@ -13,7 +13,7 @@ bits serves both products.
 
 Scales are powers of two. To scale is then exact, in bfloat16 too, and rounding is the
 same on every device, whatever it makes of a division. A floating-point type loses
-nothing by that but the lower half of its range's last binade.
+nothing by that but the last binade of its range.
 
 XLA makes cuBLASLt's matmul in eight bits of a bare product of two float8 arrays
 (Hopper and later). Scales of rows and columns it does not take there, so they are
@@ -80,7 +80,7 @@ def quantised(x: Array, dtype: jnp.dtype | type) -> tuple[Array, Array]:
 
     Returns:
       `x8`, and a power of two for each row, float32 `[..., 1]`, with which the largest
-      number of the row is between a quarter and half of the largest of `dtype`.
+      number of the row is in the last binade but one of `dtype`.
     """
     x = x.astype(jnp.float32)
     largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True)

@@ -114,7 +114,9 @@ def choose(
     adapters = -(-adapters // shards)
     # With divergence a step has a text beside its lines.
     least = row * (lines + options.divergence)
-    first = wanted.step_tokens or max(-(-step_tokens // row) * row, least)
+    chunk = wanted.chunk_tokens
+    least = _whole(least, row, chunk)
+    first = wanted.step_tokens or max(_whole(step_tokens, row, chunk), least)
     while True:
         cfg = dataclasses.replace(
             build(wanted, step_tokens=first, adapters=adapters, positions=positions),
@@ -140,7 +142,19 @@ def choose(
                     "spread the base over devices with mesh.model"
                 )
             raise ValueError(_advice(cfg, wanted, memory, costs, limit, least))
-        first = max(least, first // 2 // row * row)
+        unit = _unit(first // 2, row, chunk)
+        first = max(least, first // 2 // unit * unit)
+
+
+def _unit(tokens: int, row: int, chunk: int) -> int:
+    """What a step of about so many tokens is a multiple of."""
+    return chunk if tokens > chunk > row else row
+
+
+def _whole(tokens: int, row: int, chunk: int) -> int:
+    """The shortest step of at least so many tokens."""
+    unit = _unit(tokens, row, chunk)
+    return -(-tokens // unit) * unit
 
 
 def answering(memory: Memory, shards: int) -> int:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 class Chunks:
     """How many adapters each chunk of a global step has, at most `most`.
 
-    A chunk has so many `tiles`. Rows and chunks need not begin together.
+    A chunk has so many `tiles`, a part or a multiple of a row's. So past the end of a
+    full chunk, in the same row, lies one that nobody has lines in.
     """
 
     tiles: int

@@ -105,9 +105,10 @@ class PlanConfig:
     works; a line lies in one row. A `tile` of positions belongs to one adapter. `slots`
     adapters are in training at a time.
 
-    A step comes in chunks of `chunk_tokens` positions (0: one), and at most `active`
-    adapters have lines, or parts of lines, in a chunk: each has a place there. Where
-    all positions are multiplied with all adapters that may be theirs, fewer are wanted.
+    A step comes in chunks of `chunk_tokens` positions, parts or multiples of a row (0,
+    or not less than the step: one chunk). At most `active` adapters have lines, or
+    parts of lines, in a chunk: each has a place there. Where all positions are
+    multiplied with all adapters that may be theirs, fewer are wanted.
     """
 
     tile: Tile
@@ -121,7 +122,8 @@ class PlanConfig:
         config_rules.check(self, "inner")
         _multiple("row_tokens", self.row_tokens, "tile", self.tile)
         _multiple("step_tokens", self.step_tokens, "row_tokens", self.row_tokens)
-        if self.chunks > 1:
+        if 0 < self.chunk_tokens < self.step_tokens:
+            check_chunk(self.chunk_tokens, self.row_tokens)
             _multiple("chunk_tokens", self.chunk_tokens, "tile", self.tile)
             _multiple(
                 "step_tokens", self.step_tokens, "chunk_tokens", self.chunk_tokens
@@ -140,6 +142,25 @@ class PlanConfig:
     def tiles(self, positions: int) -> int:
         """Tiles that a line of so many positions takes."""
         return -(-positions // self.tile)
+
+
+def check_chunk(chunk: int, row: int) -> None:
+    """Refuses chunks of a step that begin anywhere in its rows.
+
+    A row with the end of one chunk and the beginning of another, which it shares with
+    the row after it, would be filled past what that one can take.
+
+    Raises:
+      ValueError: see above.
+    """
+    if row % chunk == 0 or chunk % row == 0:
+        return
+    larger = -(-chunk // row) * row
+    use = next((n for n in range(chunk, row) if row % n == 0), larger)
+    raise ValueError(
+        f"inner.chunk_tokens={chunk} must be a part or a multiple of inner.row_tokens="
+        f"{row}; use {use}"
+    )
 
 
 def _multiple(name: str, value: int, unit: str, size: int) -> None:
@@ -168,9 +189,8 @@ class InnerSizes:
     """What every inner loop has; sizes of `PlanConfig` and `inner.EngineConfig`.
 
     A size of 0 is chosen to fit the device (`capacity.choose`), but for `chunk_tokens`.
-    No size changes what an
-    adapter learns, but for `row_tokens`: where a self-edit is text, longer lines are
-    cut there, are counted, and have no end-of-text.
+    No size changes what an adapter learns, but for `row_tokens`: where a self-edit is
+    text, longer lines are cut there, are counted, and have no end-of-text.
     """
 
     lora: LoraConfig
@@ -185,7 +205,9 @@ class InnerSizes:
 
     def __post_init__(self):
         config_rules.check(self, "inner")
-        # Whatever is open, the rest must be a legal plan.
+        # Whatever is open, the rest must be a legal plan; an open step may have chunks.
+        if self.chunk_tokens and not self.step_tokens:
+            check_chunk(self.chunk_tokens, self.row_tokens)
         PlanConfig(
             self.tile,
             self.row_tokens,

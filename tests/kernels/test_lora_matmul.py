@@ -183,6 +183,20 @@ def test_gradients_of_adapters_are_summed_in_float32(implementation):
 
 
 @pytest.mark.parametrize("implementation", RUNS_ANYWHERE)
+@pytest.mark.parametrize("ranks", [16, 17])
+def test_sums_over_ranks_are_in_float32(implementation, ranks):
+    # The first rank gives 256, each other one 1: a sum in bfloat16 would stop at 256.
+    ones = lambda *shape: jnp.ones(shape, jnp.bfloat16)
+    large = jnp.ones((1, ranks, 1)).at[0, 0].set(256)
+    op = lambda *args: api.lora_matmul_packed(*args, implementation=implementation)
+    run = jax.jit(oracle.value_and_grads(op, ones(2, 1)))
+    want = np.full((2, 1), 256.0 + 16)  # 271 or 272, in eight bits of significand
+    for a, b, result in [(large, jnp.ones_like(large), 0), (large * 0 + 1, large, 1)]:
+        got = run(ones(2, 1), 0 * ones(1, 1), a, b, jnp.zeros(2, jnp.int32))
+        np.testing.assert_array_equal(np.asarray(got[result], np.float32), want)
+
+
+@pytest.mark.parametrize("implementation", RUNS_ANYWHERE)
 def test_a_wide_x_is_not_narrowed(implementation):
     op = lambda *args: api.lora_matmul_packed(*args, implementation=implementation)
     with jax.enable_x64(True):

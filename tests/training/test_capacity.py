@@ -74,6 +74,32 @@ def test_a_chunk_has_places_for_its_share_of_the_slots_and_more():
     assert (cfg.plan.slots, cfg.plan.active, cfg.plan.places) == (10, 10, 10)
 
 
+@pytest.mark.parametrize(
+    ("chunk", "whole", "all_steps"),
+    [(16, 4096, {4096, 2048, 1024}), (1536, 4608, {4608, 1536, 768})],
+)
+def test_steps_that_are_chosen_are_of_whole_chunks(
+    monkeypatch, chunk, whole, all_steps
+):
+    seen = []
+
+    def measured(arch, cfg, mesh=None):
+        del arch, mesh
+        seen.append(cfg.plan.step_tokens)
+        return capacity.Memory(base=10, slots=1, pool=1, other=cfg.plan.step_tokens)
+
+    monkeypatch.setattr(capacity, "measure", measured)
+    cfg, _ = choose(10**12, chunk_tokens=chunk)
+    assert cfg.plan.step_tokens == whole == cfg.plan.chunks * chunk
+    cfg, _ = choose(min(all_steps) + 100, chunk_tokens=chunk)
+    assert set(seen) == all_steps
+
+
+def test_chunks_that_no_open_step_can_have_are_refused():
+    with pytest.raises(ValueError, match=r"chunk_tokens=96 must be .*row_tokens=64"):
+        wanted(chunk_tokens=96)
+
+
 def test_what_the_config_fixes_is_kept():
     whole = largest()
     cfg, _ = choose(int(whole.total * 0.97), slots=64, active=10)

@@ -47,7 +47,12 @@ def settings(**changes) -> inner.EngineConfig:
 PLAIN = settings()
 FROZEN = settings(frozen_rank=3, frozen_rows=3)
 PENALTY = dataclasses.replace(FROZEN, orthogonal=20.0)
-WHOLE = dataclasses.replace(PENALTY, divergence=True)
+# All that an inner loop can have, in chunks of half a row.
+WHOLE = dataclasses.replace(
+    PENALTY,
+    divergence=True,
+    plan=dataclasses.replace(PENALTY.plan, tile=2, chunk_tokens=8, slots=4),
+)
 
 
 def drawn(seed: int, *, rank: int, rows: int, scale: float = 0.2) -> lora.Tree:
@@ -133,7 +138,7 @@ def train(jobs, cfg, mesh=None):
 
 @functools.cache
 def whole_run():
-    """Everything at once: stacks, penalty, divergence."""
+    """Everything at once: stacks, penalty, divergence, chunks."""
     return train(workload(4, beside=True), WHOLE)
 
 

@@ -163,8 +163,8 @@ def test_a_schedule_keeps_its_rules(needs, rows, slots, active):
         min_size=1,
         max_size=9,
     ),
-    rows=st.sampled_from([2, 4]),
-    chunk=st.sampled_from([1, 2, 3, 4, 6, 12]),
+    rows=st.sampled_from([2, 4, 6]),
+    chunk=st.sampled_from([1, 2, 3, 6, 12]),
     active=st.integers(1, 3),
 )
 def test_no_chunk_has_lines_of_more_adapters_than_are_active(
@@ -312,8 +312,17 @@ SIZES = PlanConfig(tile=4, row_tokens=24, step_tokens=48, slots=3, active=3)
             r"chunk_tokens=6 .*multiple of inner\.tile=4; use 8",
         ),
         (
+            {"chunk_tokens": 48, "step_tokens": 72},
+            r"step_tokens=72 .*multiple of inner\.chunk_tokens=48; use 96",
+        ),
+        (
             {"chunk_tokens": 20},
-            r"step_tokens=48 .*multiple of inner\.chunk_tokens=20; use 60",
+            r"chunk_tokens=20 must be a part or a multiple of inner\.row_tokens=24; "
+            "use 24",
+        ),
+        (
+            {"chunk_tokens": 36, "step_tokens": 72},
+            r"chunk_tokens=36 must be .* inner\.row_tokens=24; use 48",
         ),
     ],
 )
@@ -327,8 +336,8 @@ def test_a_step_no_longer_than_a_chunk_is_one():
     for chunk in (0, 48, 1000):
         cfg = dataclasses.replace(SIZES, chunk_tokens=chunk)
         assert (cfg.chunks, cfg.places) == (1, 3)
-    cfg = dataclasses.replace(SIZES, chunk_tokens=16)
-    assert (cfg.chunks, cfg.places) == (3, 9)
+    cfg = dataclasses.replace(SIZES, chunk_tokens=12)
+    assert (cfg.chunks, cfg.places) == (4, 12)
 
 
 @hypothesis.given(positions=st.integers(0, 60), tile=st.sampled_from([1, 4, 8, 24]))

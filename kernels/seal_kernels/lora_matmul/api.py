@@ -38,7 +38,8 @@ def lora_matmul(
       a: down projection, `[R, D]`, any float dtype (cast to that of `x`).
       b: up projection, `[R, F]`, with alpha / R folded in.
       implementation: one of `IMPLEMENTATIONS`. `auto` takes the one that a committed
-        measurement has ahead of XLA on this device for the nearest shape, else `xla`.
+        measurement has ahead of XLA on this device for the nearest shape; else `dense`
+        for packed rows on an accelerator where it `pays`, and `xla` for all others.
 
     Returns:
       `[..., F]` in the dtype of `x`. Gradients: of `x` in its dtype; of `a` and `b`

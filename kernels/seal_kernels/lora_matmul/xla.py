@@ -88,15 +88,17 @@ MOST_TERMS = 16
 
 
 def _inner(u_GTR: Array, b_GRF: Array) -> Array:
-    """`u b` of each tile, `[G, T, F]`: a sum over ranks."""
+    """`u b` of each tile, `[G, T, F]`: a sum over ranks, in float32 at least."""
     ranks = u_GTR.shape[2]
+    wide = jnp.promote_types(u_GTR.dtype, jnp.float32)
 
     def product(u: Array, b: Array) -> Array:
         return jnp.einsum("gtr,grf->gtf", u, b)
 
     def unrolled(u: Array, b: Array) -> Array:
+        dtype, u, b = u.dtype, u.astype(wide), b.astype(wide)
         terms = (u[:, :, r, None] * b[:, None, r] for r in range(ranks))
-        return functools.reduce(jnp.add, terms)
+        return functools.reduce(jnp.add, terms).astype(dtype)
 
     if not 0 < ranks <= MOST_TERMS:
         return product(u_GTR, b_GRF)
