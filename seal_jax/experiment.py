@@ -21,7 +21,7 @@ from seal_jax.models import decoder, lora
 from seal_jax.pooled import arms as pooled
 from seal_jax.pooled.settings import Pooled
 from seal_jax.report import console, html_page
-from seal_jax.rounds import grading, loop, over_seeds, trials, unit_key
+from seal_jax.rounds import grading, loop, more_rounds, over_seeds, trials, unit_key
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
@@ -54,6 +54,7 @@ class Kind[Exp: Experiment, Item, T: Task]:
 
     `load` gives the items to learn from, in lists, and those held out; `make` the task,
     checked; `connect` the task with who grades its answers. `walk` ends in the summary.
+    `rising`: a key that may be raised in the workdir of a run (`more_rounds`).
     """
 
     config: type[Exp]
@@ -70,6 +71,7 @@ class Kind[Exp: Experiment, Item, T: Task]:
         ],
         dict[str, Any],
     ]
+    rising: str = ""
 
 
 def unconnected[T](exp: Experiment, task: T, workdir: Path) -> T:
@@ -93,6 +95,7 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
         knowledge.make_rounds,
         grading.connect_rounds,
         loop.walk,
+        more_rounds.KEY,
     ),
     Kind(
         FewShot,
@@ -100,6 +103,7 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
         few_shot.make,
         unconnected,
         loop.walk,
+        more_rounds.KEY,
     ),
     Kind(
         Continual,
@@ -148,6 +152,24 @@ def read(values: Mapping[str, Any]) -> Experiment:
     return config_rules.build(PassageRounds, values)
 
 
+def raised(values: Mapping[str, Any], more: int) -> dict[str, Any]:
+    """The config with `more` rounds than it says.
+
+    Raises:
+      ValueError: it is of no kind of experiment that can be continued by rounds.
+    """
+    exp = read(values)
+    kind = next(k for k in KINDS if isinstance(exp, k.config))
+    if not kind.rising:
+        raise ValueError(
+            f"--more_rounds={more} adds rounds on one policy, and this config "
+            f"({type(exp).__name__}) has none that a finished run could go on with; "
+            "leave it out, and give another --workdir for another config"
+        )
+    scale = dict(values["scale"])
+    return {**values, "scale": {**scale, "rounds": scale["rounds"] + more}}
+
+
 @dataclasses.dataclass(frozen=True)
 class Checked[Item]:
     """An experiment with everything that can be wrong without compiling checked.
@@ -180,10 +202,15 @@ def run(
     checked = check(exp, values)
     with interrupts.units(), contextlib.ExitStack() as stack:
         times = stack.enter_context(backend.compile_times())
-        finished = claim(workdir, values, stack)
+        rising = checked.kind.rising
+        finished = claim(workdir, values, stack, rising=rising)
         if finished:
             say(console.summary_table(finished))
-            say(f"{workdir} holds a finished run; give another --workdir for a new one")
+            more = f", or raise {rising} for more rounds" if rising else ""
+            say(
+                f"{workdir} holds a finished run; give another --workdir for a new one"
+                f"{more}"
+            )
             return finished
         state, base = open_run(exp, values, checked, workdir, stack, say=say)
         summary = checked.kind.walk(
@@ -229,9 +256,15 @@ def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
 
 
 def claim(
-    workdir: Path, values: dict[str, Any], stack: contextlib.ExitStack
+    workdir: Path,
+    values: dict[str, Any],
+    stack: contextlib.ExitStack,
+    *,
+    rising: str = "",
 ) -> dict[str, Any] | None:
     """Locks the workdir until the stack ends; the summary of a run that is finished.
+
+    One of a lower number at `rising`, and else the same config, is to be continued.
 
     Raises:
       ValueError, OSError: another process holds it, or it is another config's.
@@ -240,8 +273,14 @@ def claim(
     if leads:
         stack.enter_context(records.lock(workdir))
     if leads and (workdir / records.CONFIG_NAME).exists():
-        records.open_workdir(workdir, values)
-    finished = distributed.share(lambda: finished_summary(workdir))
+        records.open_workdir(workdir, values, rising=rising)
+    finished = distributed.share(
+        lambda: (
+            None
+            if records.risen(workdir, values, rising)
+            else finished_summary(workdir)
+        )
+    )
     if finished and leads:
         # Again, because a kill may have come between the two files.
         html_page.write_html(workdir)
@@ -274,6 +313,9 @@ def open_run[Item](
     )
     # Not before: a config that cannot run must not claim the workdir.
     if leads:
+        if records.risen(workdir, values, checked.kind.rising):
+            arms = exp.last_arms if isinstance(exp, PassageRounds | FewShot) else ()
+            more_rounds.extend(workdir, values, summary=SUMMARY, last_arms=arms)
         records.open_workdir(workdir, values)
     journal = stack.enter_context(
         distributed.open_journal(workdir / "journal.jsonl", summed=True)

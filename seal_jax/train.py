@@ -3,7 +3,8 @@
     python -m seal_jax.train --config=configs/tiny.py --workdir=runs/tiny
 
 The same command continues a run that was stopped. `run` does the same from a test or a
-notebook.
+notebook. With --more_rounds=1 the run, finished or not, gets a round more than its
+config says.
 
 Several processes, such as one on each host, make one run: those that srun, mpirun or a
 TPU slice started together, or those that --coordinator, --processes and --process name.
@@ -25,13 +26,17 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from seal_jax.rewards import judge
-from seal_jax.runtime import config_file, reading
+from seal_jax.runtime import config_file, config_rules, reading
 
 _MOST_PROCESSES = 65_536
 
 
 def run(
-    values: dict[str, Any], workdir: str | Path, *, say: Callable[[str], None] = print
+    values: dict[str, Any],
+    workdir: str | Path,
+    *,
+    say: Callable[[str], None] = print,
+    more_rounds: int = 0,
 ) -> dict[str, Any]:
     """Runs, or continues, the experiment `values` describes.
 
@@ -40,6 +45,7 @@ def run(
         `experiment.KINDS`.
       workdir: where everything goes.
       say: receives progress, a line at a time.
+      more_rounds: rounds beyond those of `values`, for the run in `workdir`.
 
     Returns:
       The summary, as in summary.json.
@@ -49,9 +55,13 @@ def run(
     """
     # Imported here: `--help` and a mistyped flag should not wait for jax.
     from seal_jax import experiment
+    from seal_jax.rounds import more_rounds as more
 
     if not str(workdir):
         raise ValueError("--workdir='': must name a directory, such as runs/tiny")
+    if more_rounds:
+        values = experiment.raised(values, more_rounds)
+        more.check_begun(Path(workdir), more_rounds)
     exp = experiment.read(values)
     return experiment.run(exp, values, Path(workdir), say=say)
 
@@ -73,7 +83,7 @@ def main(argv: list[str]) -> None:
         distributed.joined(*(flags.FLAGS[name].value for name in names)),
         _errors_in_one_line(),
     ):
-        run(values, workdir)
+        run(values, workdir, more_rounds=flags.FLAGS.more_rounds)
 
 
 @contextlib.contextmanager
@@ -97,6 +107,13 @@ def define_flags() -> None:
         "config", None, "Experiment file, such as configs/tiny.py."
     )
     flags.DEFINE_string("workdir", None, "Directory of this run.")
+    flags.DEFINE_integer(
+        "more_rounds",
+        0,
+        "Rounds beyond the config's scale.rounds, for the run in the workdir.",
+        lower_bound=0,
+        upper_bound=config_rules.MOST_ITEMS,
+    )
     flags.DEFINE_string(
         "coordinator",
         None,

@@ -137,3 +137,20 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def forget(path: str | Path, stale: Callable[[str], bool]) -> None:
+    """Takes entries out of a journal that nobody has open: of keys that are `stale`.
+
+    The file is replaced whole, so a kill leaves it as it was or as it is to be.
+
+    Raises:
+      ValueError: a whole line that is no entry.
+    """
+    lines = []
+    for number, row in enumerate(files.read_jsonl(path), start=1):
+        if not isinstance(row, dict) or not isinstance(row.get("key"), str):
+            raise files.bad_line(path, number, 'not {"key": ..., "value": ...}')
+        if not stale(row["key"]):
+            lines.append(json.dumps(row) + "\n")
+    files.write_text(path, "".join(lines))

@@ -116,6 +116,28 @@ class Metrics:
         self.close()
 
 
+def forget(workdir: str | Path, stale: Callable[[str], bool]) -> None:
+    """Takes the values of names that are `stale` out of a closed metrics.jsonl.
+
+    Raises:
+      ValueError: a whole line that is not JSON.
+    """
+    path = Path(workdir) / FILE_NAME
+    if not path.exists():
+        return
+    rows = [
+        {k: v for k, v in row.items() if not stale(k)} if isinstance(row, dict) else row
+        for row in files.read_jsonl(path)
+    ]
+    # What `Metrics` refuses stays, for it to say so.
+    kept = [row for row in rows if not (isinstance(row, dict) and _empty(row))]
+    files.write_jsonl(path, kept)
+
+
+def _empty(row: dict[str, Any]) -> bool:
+    return row.keys() == set(_RESERVED)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

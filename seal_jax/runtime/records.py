@@ -74,8 +74,11 @@ def lock(workdir: str | Path) -> Iterator[None]:
         os.close(fd)
 
 
-def open_workdir(path: str | Path, config: dict[str, Any]) -> Path:
+def open_workdir(path: str | Path, config: dict[str, Any], *, rising: str = "") -> Path:
     """The directory of this run, new or left by an earlier run of the same config.
+
+    `rising`: a dotted key that may be higher here than there, if nothing else differs
+    (`risen`); nothing is written then.
 
     Raises:
       ValueError: it holds a run of another config (the message names the keys), `path`
@@ -98,8 +101,11 @@ def open_workdir(path: str | Path, config: dict[str, Any]) -> Path:
             " report reads it, but it cannot be continued; a new --workdir runs it anew"
         )
     differences = _differences(read_json(file, fix=_RESTORE), new)
-    if differences:
-        shown = differences[:_SHOWN_DIFFERENCES]
+    if differences and not _rises(differences, rising):
+        shown = [
+            f"{k[:80]}={_shown(there)} there, {_shown(here)} here"
+            for k, (there, here) in differences.items()
+        ][:_SHOWN_DIFFERENCES]
         if len(differences) > len(shown):
             shown.append(f"and {len(differences) - len(shown)} more")
         raise ValueError(
@@ -107,6 +113,22 @@ def open_workdir(path: str | Path, config: dict[str, Any]) -> Path:
             "--workdir or the same config"
         )
     return here
+
+
+def risen(path: str | Path, config: dict[str, Any], key: str) -> bool:
+    """Whether the workdir's config is `config` but for a lower number at `key`."""
+    file = Path(path) / CONFIG_NAME
+    if not key or not file.exists():
+        return False
+    there, here = read_json(file, fix=_RESTORE), json.loads(_canonical(config))
+    return _rises(_differences(there, here), key)
+
+
+def _rises(differences: dict[str, tuple[str | None, str | None]], key: str) -> bool:
+    if not key or differences.keys() != {key}:
+        return False
+    old, new = (json.loads(text or "null") for text in differences[key])
+    return type(old) is type(new) is int and old < new
 
 
 def _layout(mark: Path) -> int:
@@ -118,8 +140,10 @@ def _layout(mark: Path) -> int:
     raise ValueError(f'{mark}: must hold {{"layout": NUMBER}}; {_RESTORE}')
 
 
-def _differences(there: files.Json, here: dict[str, Any]) -> list[str]:
-    """One "dotted.key=value there, value here" for each key that differs."""
+def _differences(
+    there: files.Json, here: dict[str, Any]
+) -> dict[str, tuple[str | None, str | None]]:
+    """{dotted key: (there, here)} as JSON text of what differs; None: absent."""
 
     def texts(config: files.Json) -> dict[str, str]:
         # As JSON text, so that 1, 1.0 and true differ, as they do in the hash.
@@ -127,11 +151,11 @@ def _differences(there: files.Json, here: dict[str, Any]) -> list[str]:
         return {k: json.dumps(v, sort_keys=True) for k, v in leaves.items()}
 
     old, new = texts(there), texts(here)
-    return [
-        f"{k[:80]}={_shown(old.get(k))} there, {_shown(new.get(k))} here"
+    return {
+        k: (old.get(k), new.get(k))
         for k in sorted(old | new)
         if old.get(k) != new.get(k)
-    ]
+    }
 
 
 def _shown(text: str | None) -> str:
