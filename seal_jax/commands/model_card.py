@@ -41,7 +41,8 @@ def text(workdir: Path, after: str) -> str:
         f"## Load it\n\n```python\n{_LOAD}```",
         "## Licence\n\nThe code of seal_jax is Apache-2.0. These weights come from "
         f"{base or 'a base model'} and from the data above: the licences of both hold "
-        "for them. SQuAD's passages are CC BY-SA 4.0. Read both before you pass them on.",
+        "for them, so read them before you pass the weights on. SQuAD's passages are "
+        "CC BY-SA 4.0.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
