@@ -43,7 +43,7 @@ def read(args: argparse.Namespace) -> Exam:
     like = args.like or (args.model if shared.is_workdir(args.model) else None)
     if args.like and not files.is_file(Path(args.like) / "config.json"):
         raise ValueError(
-            f"--like {reading.shorten(args.like)}: holds no config.json; give the "
+            f"--like: {reading.shorten(args.like)}/config.json is not there; give the "
             "workdir of a run"
         )
     task, count, answer, grade = _plain(), 100, None, None
