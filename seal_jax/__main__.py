@@ -6,6 +6,7 @@ chosen, so that `--help` and a mistyped name answer at once.
 
 import runpy
 import sys
+from importlib import metadata
 
 from seal_jax.commands.table import COMMANDS
 from seal_jax.runtime import command_line, interrupts
@@ -23,13 +24,17 @@ def main() -> None:
     """Runs the command that the first argument names, with the rest as its own."""
     interrupts.install()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name == "--version":
+        print(f"seal-jax {metadata.version('seal-jax')}")
+        return
     if name in ("-h", "--help", "help"):
         print(usage())
         return
     if name not in COMMANDS:
         near = command_line.nearest(name, COMMANDS)
         hint = f"did you mean {near}?" if near else f"one of {', '.join(COMMANDS)}"
-        sys.exit(f"error: no command {name!r}; {hint}")
+        print(f"error: no command {name!r}; {hint}", file=sys.stderr)
+        sys.exit(2)
     sys.argv = [f"seal-jax {name}", *sys.argv[2:]]
     with interrupts.one_line():
         runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)

@@ -1,6 +1,9 @@
 """Runs an experiment from a config file: rounds, sequences, or many passages at once.
 
     python -m seal_jax.train --config=configs/tiny.py --workdir=runs/tiny
+    python -m seal_jax.train --config=configs/tiny.py:debug --workdir=runs/debug
+    python -m seal_jax.train --config=configs/arc.py:tiny --workdir=runs/arc
+    python -m seal_jax.train --config=configs/tiny.py --config.seed=1 --workdir=runs/one
 
 The same command continues a run that was stopped. `run` does the same from a test or a
 notebook. With --more_rounds=1 the run, finished or not, gets a round more than its

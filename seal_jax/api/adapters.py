@@ -70,12 +70,18 @@ class Adapter:
     loss: float
     finite: bool
 
+    def __repr__(self) -> str:
+        on = ", ".join(self.targets)
+        return f"<an adapter of rank {self.rank} on {on}, loss {self.loss:.3g}>"
+
     @property
     def rank(self) -> int:
+        """R."""
         return _rank(self.tree)
 
     @property
     def targets(self) -> tuple[str, ...]:
+        """The linears that it is on, by name."""
         return _targets(self.tree)
 
     def save_peft(self, path: str | Path) -> Path:
@@ -120,10 +126,12 @@ class Adapters(Sequence[Adapter]):
 
     @property
     def rank(self) -> int:
+        """R, the same for all."""
         return _rank(self.tree)
 
     @property
     def targets(self) -> tuple[str, ...]:
+        """The linears that they are on, by name."""
         return _targets(self.tree)
 
     def __len__(self) -> int:
@@ -147,15 +155,18 @@ class Adapters(Sequence[Adapter]):
 
         Raises:
           IndexError: a number that there is no adapter for.
+          TypeError: none of these.
         """
         if isinstance(index, slice):
             return self._of(index)
-        if isinstance(index, list | tuple | np.ndarray) and np.ndim(index):
+        if isinstance(index, list | tuple | np.ndarray) and np.ndim(index) == 1:
             try:
                 return self._of(np.asarray(index, None if len(index) else int))
             except IndexError as error:
                 raise IndexError(f"adapters[...]: {error}; they are {self!r}") from None
         try:
+            if isinstance(index, bool):  # True would be the second one.
+                raise TypeError
             at = operator.index(cast(SupportsIndex, index))
         except TypeError:
             raise TypeError(
@@ -180,9 +191,11 @@ class Adapters(Sequence[Adapter]):
         are whole. Returns the directories, in order.
 
         Raises:
-          ValueError: one is not finite, or `path` holds something else.
+          ValueError: there is none, one is not finite, or `path` holds something else.
           OSError: they cannot be written.
         """
+        if not len(self):
+            raise ValueError(f"{path}: there are no adapters to write; give some")
         if not self.finite.all():
             at = int(np.argmin(self.finite))
             raise ValueError(

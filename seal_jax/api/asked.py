@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from seal_jax.api import sizes
 from seal_jax.api.adapters import Adapters
+from seal_jax.api.lines import check_list, named
 from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.runtime import meshes
@@ -23,11 +24,13 @@ class Asked:
         mesh: Mesh | None,
         items: Sequence,
         adapters: Adapters | None,
+        *,
+        pairs: bool,
     ):
-        if isinstance(items, str | bytes) or not isinstance(items, Sequence):
-            raise ValueError(
-                f"prompts={shown(items)} must be a list; put it into one: [prompt]"
-            )
+        self._pairs, self._name = pairs, "pairs" if pairs else "prompts"
+        check_list(self._name, items, "pair" if pairs else "prompt")
+        if adapters is not None and not len(adapters):
+            raise ValueError("adapters holds none; give one or more, or None")
         self._policy, self._mesh, self._adapters = policy, mesh, adapters
         self._nested = bool(items) and all(isinstance(item, list) for item in items)
         self.groups = self._grouped(items)
@@ -42,10 +45,10 @@ class Asked:
             return [flat]
         self._lengths = None
         if many != len(items):
-            what = "lists of prompts" if self._nested else "prompts"
+            what = f"lists of {self._name}" if self._nested else self._name
             raise ValueError(
-                f"prompts has {len(items)} {what} and adapters {many}; give one "
-                "adapter for each, or one adapter for all prompts"
+                f"{self._name} has {len(items)} {what} and adapters {many}; give one "
+                f"adapter for each, or one adapter for all {self._name}"
             )
         return [item if self._nested else [item] for item in items]
 
@@ -57,20 +60,23 @@ class Asked:
         """
         policy, longest = self._policy, 1
         for number, item in enumerate(i for group in self.groups for i in group):
-            name = f"prompts[{number}]"
+            name = f"{self._name}[{number}]"
             match item:
-                case str(prompt):
-                    ids, tail = policy.sequence(prompt), []
-                case (str(prompt), str(text)):
-                    ids, tail = policy.sequence(prompt), policy.encode(text)
+                case str(prompt) if not self._pairs:
+                    head, tail = prompt, ""
+                case (str(prompt), str(text)) if self._pairs:
+                    head, tail = prompt, text
                 case _:
+                    kind = "a pair (prompt, completion)" if self._pairs else "a text"
                     raise ValueError(
-                        f"{name}={shown(item)} must be a text, or for log_likelihood a "
-                        "pair of texts; correct it"
+                        f"{name}={shown(item)} must be {kind}, or all must be lists of "
+                        "these, one for each adapter; correct it"
                     )
+            with named(name):
+                ids, tail_ids = policy.sequence(head), policy.encode(tail)
             if not ids:
-                raise ValueError(f"{name}={shown(prompt)} is empty; give a prompt")
-            length = len(ids) + len(tail)
+                raise ValueError(f"{name}={shown(item)} is empty; give a prompt")
+            length = len(ids) + len(tail_ids)
             if length + room > policy.context:
                 raise ValueError(
                     f"{name} has {length} tokens and leaves no room for {room} more, "

@@ -4,8 +4,9 @@ One adapter learns one text: a text as a whole, a (prompt, completion) pair, of 
 the completion carries loss, or a list of such lines.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from seal_jax.runtime.config_rules import shown
@@ -38,14 +39,37 @@ def encode(encoder: Encoder, texts: Sequence[Text]) -> list[Lines]:
       ValueError: no list, nothing in it, or a text that is blank, longer than the model
         takes, or none of what a text may be; which one, and what to do.
     """
-    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
-        raise ValueError(
-            f"texts={shown(texts)} must be a list with a text for each adapter; put it "
-            "into one: [text]"
-        )
+    check_list("texts", texts, "text")
     if not texts:
         raise ValueError("texts=[] must hold a text for each adapter; give one or more")
     return [_lines(encoder, text, f"texts[{i}]") for i, text in enumerate(texts)]
+
+
+def check_list(name: str, items: Any, one: str) -> None:
+    """Refuses what is no list, such as a single text; `one` of it is called so.
+
+    Raises:
+      ValueError: see above.
+    """
+    if isinstance(items, Sequence) and not isinstance(items, str | bytes):
+        return
+    many = hasattr(items, "__iter__") and not isinstance(items, str | bytes)
+    fix = f"give list({name})" if many else f"put it into one: [{one}]"
+    raise ValueError(f"{name}={shown(items)} must be a list of {one}s; {fix}")
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """Says of a text that no tokenizer reads which one it is.
+
+    Raises:
+      ValueError: what the block raised, with `name` before it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        said = str(error).removeprefix("text=")
+        raise ValueError(f"{name}: {said}") from None
 
 
 def _lines(encoder: Encoder, text: Any, name: str) -> Lines:
@@ -60,11 +84,14 @@ def _lines(encoder: Encoder, text: Any, name: str) -> Lines:
 
 
 def _line(encoder: Encoder, line: Any, name: str) -> tuple[tuple[int, ...], int]:
+    head: list[int] = []
     match line:
         case str(text):
-            head, tail = [], encoder.sequence(text) if text.strip() else []
+            with named(name):
+                tail = encoder.sequence(text) if text.strip() else []
         case (str(prompt), str(completion)) if isinstance(line, tuple):
-            head, tail = encoder.sequence(prompt), encoder.encode(completion)
+            with named(name):
+                head, tail = encoder.sequence(prompt), encoder.encode(completion)
         case _:
             raise ValueError(
                 f"{name}={shown(line)} must be a text or a tuple (prompt, completion), "

@@ -16,13 +16,17 @@ from jax.sharding import Mesh
 from seal_jax.api import sizes
 from seal_jax.api.adapters import Adapter, Adapters, Base, one_of
 from seal_jax.api.asked import Asked
-from seal_jax.api.settings import WriteOptions, WriteSettings, build
+from seal_jax.api.settings import (
+    AUTO,
+    LoadSettings,
+    WriteOptions,
+    WriteSettings,
+    build,
+)
 from seal_jax.generation import policies
 from seal_jax.generation.settings import ModelSource
 from seal_jax.runtime import backend, meshes, prng, progress
 from seal_jax.runtime.config_rules import shown
-
-AUTO = "auto"
 
 
 def load(
@@ -41,6 +45,12 @@ def load(
     Raises:
       ValueError, OSError: it cannot be read, in one line.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(
+            f"load.path={shown(path)} must be a path or a name; give a model directory"
+            ', a hub name, or "embedded:tiny"'
+        )
+    build(LoadSettings, "load", {"dtype": dtype, "data": data, "model": model})
     if dtype == AUTO:
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     source = ModelSource(str(path), False, dtype, AUTO, AUTO)
@@ -126,7 +136,7 @@ class Model:
             bounds, or an unknown one.
         """
         chosen = build(WriteSettings, "generate", options)
-        asked = self._asked(prompts, adapters)
+        asked = self._asked(prompts, adapters, pairs=False)
         longest = asked.longest(room=chosen.max_tokens)
         decode = asked.sizes(longest + chosen.max_tokens)
         decoding = sizes.decode_settings(chosen, decode.rows, longest)
@@ -147,9 +157,23 @@ class Model:
                 )
         return asked.like_prompts(texts)
 
+    @overload
     def log_likelihood(
         self,
-        pairs: Sequence[tuple[str, str]] | Sequence[Sequence[tuple[str, str]]],
+        pairs: Sequence[tuple[str, str]],
+        adapters: Adapters | Adapter | None = None,
+    ) -> list[float]: ...
+
+    @overload
+    def log_likelihood(
+        self,
+        pairs: Sequence[list[tuple[str, str]]],
+        adapters: Adapters | Adapter | None = None,
+    ) -> list[list[float]]: ...
+
+    def log_likelihood(
+        self,
+        pairs: Sequence[tuple[str, str]] | Sequence[list[tuple[str, str]]],
         adapters: Adapters | Adapter | None = None,
     ) -> list[float] | list[list[float]]:
         """Mean log-probability per token, nats, of each completion after its prompt.
@@ -166,7 +190,7 @@ class Model:
         Raises:
           ValueError: as in `generate`.
         """
-        asked = self._asked(pairs, adapters)
+        asked = self._asked(pairs, adapters, pairs=True)
         longest = asked.longest(room=1)
         decode = asked.sizes(longest)
         one = WriteSettings(max_tokens=1)
@@ -178,7 +202,9 @@ class Model:
             )
         return asked.like_prompts(means)
 
-    def _asked(self, items: Sequence, adapters: Adapters | Adapter | None) -> Asked:
+    def _asked(
+        self, items: Sequence, adapters: Adapters | Adapter | None, *, pairs: bool
+    ) -> Asked:
         if isinstance(adapters, Adapter):
             adapters = one_of(adapters)
         if adapters is not None and not isinstance(adapters, Adapters):
@@ -188,7 +214,7 @@ class Model:
             )
         if adapters is not None:
             self.base.check(adapters.base, "adapters")
-        return Asked(self.policy, self.mesh, items, adapters)
+        return Asked(self.policy, self.mesh, items, adapters, pairs=pairs)
 
     def merge(self, adapter: Adapter | Adapters) -> "Model":
         """The model with one adapter added into its weights; this one stays.
@@ -196,6 +222,10 @@ class Model:
         Raises:
           ValueError: more than one adapter, or one of another model.
         """
+        if not isinstance(adapter, Adapter | Adapters):
+            raise ValueError(
+                f"merge={shown(adapter)} must be an adapter; give one, as adapters[0]"
+            )
         if isinstance(adapter, Adapters):
             if len(adapter) != 1:
                 raise ValueError(
@@ -215,6 +245,19 @@ class Model:
         """
         self.policy.save(path)
         return Path(path)
+
+
+def check_model(call: str, model: object) -> None:
+    """Refuses what `load` did not give; `call` is the function that was given it.
+
+    Raises:
+      ValueError: see above.
+    """
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"{call}.model={shown(model)} must be what seal_jax.load gave; give "
+            "seal_jax.load(PATH)"
+        )
 
 
 def _mark(params: dict) -> str:

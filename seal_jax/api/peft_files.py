@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from seal_jax.api.adapters import INDEX, Adapter, Adapters, Base, stack
-from seal_jax.api.models import Model
+from seal_jax.api.models import Model, check_model
 from seal_jax.models import hf, lora, peft
 from seal_jax.runtime import files, reading
 from seal_jax.runtime.config_rules import shown
@@ -36,6 +36,12 @@ def load_peft(
         raise ValueError(
             f"dirs={shown(dirs)} must be a path or a list of paths; give one or more"
         )
+    if any(not isinstance(item, str | Path) or not str(item) for item in given):
+        raise ValueError(
+            f"dirs={shown(dirs)} must be paths, none of them empty; correct them"
+        )
+    if model is not None and not hasattr(model, "base"):  # All that is asked of it.
+        check_model("load_peft", model)
     found = [path for item in given for path in _directories(Path(item))]
     base = _base_of(found[0]) if model is None else model.base
     return stack([_read(path, base) for path in found])

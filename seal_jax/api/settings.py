@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
+from seal_jax.generation.settings import DTYPES
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import (
     Batch,
@@ -16,6 +17,8 @@ from seal_jax.runtime.config_rules import (
 from seal_jax.training.settings import COSINE, LINEAR, MOST_SLOTS
 
 ALL = "all"
+AUTO = "auto"
+MOST_DEVICES = 65_536
 
 
 class TrainOptions(TypedDict, total=False):
@@ -62,6 +65,18 @@ class TrainSettings:
         return 2.0 * self.rank if self.alpha is None else self.alpha
 
 
+@dataclasses.dataclass(frozen=True)
+class LoadSettings:
+    """Of `load`: the dtype of the weights, and how devices share the work."""
+
+    dtype: str = AUTO
+    data: Annotated[int, Bound(0, MOST_DEVICES)] = 0
+    model: Annotated[int, Bound(1, MOST_DEVICES)] = 1
+
+    def __post_init__(self):
+        config_rules.one_of("dtype", self.dtype, (AUTO, *DTYPES))
+
+
 class WriteOptions(TypedDict, total=False):
     """Keywords of `Model.generate`, which says what they do."""
 
@@ -86,8 +101,8 @@ class WriteSettings:
     progress: bool = False
 
 
-def build[T: (TrainSettings, WriteSettings)](
-    cls: type[T], where: str, given: TrainOptions | WriteOptions
+def build[T: (TrainSettings, WriteSettings, LoadSettings)](
+    cls: type[T], where: str, given: TrainOptions | WriteOptions | dict[str, Any]
 ) -> T:
     """The settings of a call, numbers of numpy taken as Python's; `where` is the call.
 

@@ -10,7 +10,7 @@ import numpy as np
 from seal_jax.api import lines, settings, sizes
 from seal_jax.api.adapters import Adapter, Adapters
 from seal_jax.api.lines import Text
-from seal_jax.api.models import Model
+from seal_jax.api.models import Model, check_model
 from seal_jax.api.settings import TrainOptions, TrainSettings
 from seal_jax.models import decoder, lora
 from seal_jax.rounds import pools
@@ -57,9 +57,10 @@ def train_adapters(
         or too long, an unknown target or keyword, a setting out of its bounds, or sizes
         that no device here holds.
     """
+    parts = _pools(model, texts, options, "train_adapters")
     count, tree = len(texts), {}
     losses, finite = np.zeros(count, np.float32), np.zeros(count, bool)
-    for part in _pools(model, texts, options, "train_adapters"):
+    for part in parts:
         if not tree:
             tree = jax.tree.map(
                 lambda leaf: np.empty((count, *leaf.shape[1:]), leaf.dtype), part.tree
@@ -115,6 +116,7 @@ def _pools(
     model: Model, texts: Sequence[Text], options: TrainOptions, call: str
 ) -> Iterator[_Finished]:
     """Checks everything and sizes the engine; the iterator trains."""
+    check_model(call, model)
     policy = model.policy
     if options.get("targets") == settings.ALL:
         options = {**options, "targets": tuple(policy.arch.linears())}

@@ -121,7 +121,8 @@ def _adapt(args: argparse.Namespace) -> None:
             else:
                 failed.append(name)
     done = len(texts) - len(failed)
-    print(f"{out}: {formatting.count(done)} adapters, {len(waiting)} of them new")
+    new = len(waiting) - len(failed)
+    print(f"{out}: {formatting.count(done)} adapters, {new} of them new")
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(texts)} adapters did not stay finite and are not "
@@ -132,7 +133,8 @@ def _adapt(args: argparse.Namespace) -> None:
 def _in_words(message: str, names: Sequence[str]) -> str:
     """An error of the API in the words of the command: names for numbers, and flags."""
     said = re.sub(r"^texts\[(\d+)\]", lambda found: names[int(found[1])], message)
-    said = said.replace("iter_adapters.", "--").replace("targets=", "--targets=")
+    said = said.removeprefix("iter_adapters: ").replace("iter_adapters.", "--")
+    said = said.replace("targets=", "--targets=", 1)
     return said.replace(
         "split it into a list of lines, such as text.splitlines()",
         "--by-line trains each of its lines, or split it in .jsonl",

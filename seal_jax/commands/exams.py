@@ -11,7 +11,7 @@ from seal_jax.generation.settings import Decoding
 from seal_jax.rewards import graders
 from seal_jax.rewards.judge import JudgeConfig
 from seal_jax.rewards.settings import GradeConfig
-from seal_jax.runtime import config_rules, files
+from seal_jax.runtime import config_rules, files, reading
 from seal_jax.tasks import self_edit, sources
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import TASKS, TaskConfig
@@ -41,6 +41,11 @@ def read(args: argparse.Namespace) -> Exam:
       ValueError, OSError: there are none, or one cannot be had.
     """
     like = args.like or (args.model if shared.is_workdir(args.model) else None)
+    if args.like and not files.is_file(Path(args.like) / "config.json"):
+        raise ValueError(
+            f"--like: {reading.shorten(args.like)}/config.json is not there; give the "
+            "workdir of a run"
+        )
     task, count, answer, grade = _plain(), 100, None, None
     if like is not None:
         task, count, answer, grade = _of_run(like)
@@ -115,6 +120,11 @@ def _told(task: TaskConfig, args: argparse.Namespace) -> TaskConfig:
         changes = {"name": "world", "heldout": "", "heldout_split": ""}
     elif args.data:
         changes = {"name": "squad", "heldout": args.data, "forward_share": 0.0}
+    if args.split and (changes or {"name": task.name})["name"] == "world":
+        raise ValueError(
+            f"--split={reading.shorten(args.split)}: is of a hub's data set, and world "
+            "is generated; leave it out"
+        )
     given = {
         "heldout_split": args.split,
         "heldout_start": args.start,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seal_jax.commands import shared
+from seal_jax.commands import model_card, shared
 from seal_jax.runtime import command_line, files, formatting
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def _copy(policy: Path, out: Path) -> None:
         )
     with hf.replacing(out, marker="config.json") as here:
         shutil.copytree(policy, here, dirs_exist_ok=True)
+        model_card.write(policy.parent, here, after="the newest policy")
     print(f"{out}: the newest policy")
 
 
@@ -111,6 +112,7 @@ def _policy(past: "Past", args: argparse.Namespace) -> None:
     policy = past_runs.policy_after(past, args.round)
     policy.save(args.out)
     after = f"the policy after round {args.round}" if args.round else "the base"
+    model_card.write(past.workdir, args.out, after=after)
     print(f"{args.out}: {after}")
 
 

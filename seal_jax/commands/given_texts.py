@@ -74,7 +74,7 @@ def _text(path: Path, by_line: bool) -> str | list[Line]:
 
 
 def _rows(path: Path) -> dict[str, Any]:
-    rows = files.read_jsonl(path)
+    rows = files.read_rows(path)
     if not rows:
         raise ValueError(f"{path}: has no rows; each must be {_ROW}")
     if (odd := reading.surrogate(rows)) is not None:
@@ -125,7 +125,7 @@ def prompts(path: str) -> list[str]:
         found = [unescaped(line) for line in lines if line.strip()]
     else:
         found = []
-        for i, row in enumerate(files.read_jsonl(path)):
+        for i, row in enumerate(files.read_rows(path)):
             match row:
                 case str(prompt) | {"prompt": str(prompt)}:
                     found.append(prompt)

@@ -9,6 +9,7 @@ from seal_jax.runtime.config_rules import Batch, Bound, Tokens
 # "auto": through the template, if the tokenizer came with one.
 AUTO, NONE = "auto", "none"
 CHATS = (AUTO, NONE)
+DTYPES = ("float32", "bfloat16")
 BASE_DTYPES = ("same", "float8")
 
 
@@ -33,7 +34,7 @@ class ModelSource:
     chat: str = NONE
 
     def __post_init__(self):
-        config_rules.one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        config_rules.one_of("model.dtype", self.dtype, DTYPES)
         config_rules.one_of("model.base_dtype", self.base_dtype, BASE_DTYPES)
         config_rules.one_of("model.chat", self.chat, CHATS)
         if self.base_dtype != BASE_DTYPES[0] and self.kernel.startswith("mosaic"):

@@ -89,7 +89,7 @@ def _embedded(name: str) -> Path:
     if inside is None:
         raise FileNotFoundError(
             f"model={reading.shorten(name)!r}: must be one of {sorted(shipped)}, after "
-            "embedded:; correct model.path"
+            "embedded:; correct the name"
         )
     return inside
 
@@ -154,9 +154,14 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids of `text`, nothing added in front or behind.
 
     Raises:
-      ValueError: the tokenizer cannot say it, as one without a token for what is
-        unknown to it.
+      ValueError: it holds a lone surrogate, which UTF-8 does not have; or the tokenizer
+        cannot say it, as one without a token for what is unknown to it.
     """
+    if reading.surrogate(text) is not None:
+        raise ValueError(
+            f"text={reading.shorten(repr(text))} must be text without lone surrogates; "
+            'take them out, as text.encode("utf-8", "replace").decode() does'
+        )
     with _opening("model.path"):
         return tokenizer.encode(text, add_special_tokens=False)
 
@@ -312,15 +317,20 @@ def replacing(path: str | Path, *, marker: str) -> Iterator[Path]:
 
     Raises:
       ValueError: `path` exists and is not empty, and holds no `marker`: it was not
-        written by this program.
+        written by this program; or it is no path that a new directory can have.
       DiskFullError: no room; the new directory is gone, `path` is as it was.
     """
+    plain = isinstance(path, str | Path) and "\0" not in str(path)
+    if not plain or Path(path).name in ("", ".."):
+        raise ValueError(
+            f"path={reading.shorten(repr(path))} must be the path of a directory to "
+            "write; give one, such as 'out'"
+        )
     path = Path(path)
-    if (
-        path.exists()
-        and not (path / marker).exists()
-        and (not path.is_dir() or any(path.iterdir()))
-    ):
+    with files.disk_errors(path):
+        taken = path.exists() and not (path / marker).exists()
+        taken = taken and (not path.is_dir() or any(path.iterdir()))
+    if taken:
         raise ValueError(
             f"{path}: exists and holds no {marker}, so it is not replaced; choose "
             "another path"

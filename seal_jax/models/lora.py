@@ -31,13 +31,13 @@ def check(
     """
     linears = cfg.linears()
     if not targets or any(t not in linears for t in targets):
-        raise ValueError(
-            f"{name}.targets={list(targets)}: each must be one of {list(linears)}"
-        )
+        rule = "each must be one" if targets else "must name one or more"
+        raise ValueError(f"{name}.targets={list(targets)}: {rule} of {list(linears)}")
     widest = min(min(linears[t]) for t in targets)
     if not 1 <= rank <= widest:
         raise ValueError(
-            f"{name}.rank={rank} must lie in 1..{widest}, the narrowest target's width"
+            f"{name}.rank={rank} must lie in 1..{widest}, the narrowest target's width;"
+            f" use {min(max(rank, 1), widest)}"
         )
 
 

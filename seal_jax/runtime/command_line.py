@@ -38,7 +38,19 @@ class Parser(argparse.ArgumentParser):
             flag = word.split("=")[0]
             if flag.startswith("--") and not any(k.startswith(flag) for k in known):
                 self.error(f"unrecognized arguments: {word}")
-        return super().parse_args(words, namespace)
+        parsed = super().parse_args(words, namespace)
+        self._refuse_empty(parsed)
+        return parsed
+
+    def _refuse_empty(self, parsed: argparse.Namespace) -> None:
+        # As of "$UNSET": no name, path or text is empty, and Path("") is where one is.
+        for action in self._actions:
+            given = getattr(parsed, action.dest, None)
+            if given is not action.default and (
+                given == "" or (isinstance(given, list) and "" in given)
+            ):
+                name = "/".join(action.option_strings) or action.metavar or action.dest
+                self.error(f"{name}='' must not be empty; fill it in or leave it out")
 
     def _nearest(self, message: str) -> str:
         """`; did you mean X?` for a word that is like another."""

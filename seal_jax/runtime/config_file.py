@@ -58,10 +58,16 @@ def parse(argv: Sequence[str]) -> list[str]:
     Raises:
       ValueError, FileNotFoundError: see `check`; or what absl refuses.
     """
-    if not {"--help", "-help", "--helpshort", "--helpfull"} & set(argv):
+    helps = bool({"--help", "-help", "--helpshort", "--helpfull"} & set(argv))
+    if not helps:
         check(argv)
     try:
         return flags.FLAGS(argv)
+    except SystemExit:
+        # absl ends its help with status 1; who asked for it has got it.
+        if helps:
+            raise SystemExit(0) from None
+        raise
     except flags.Error as error:
         raise ValueError(of_flags(error)) from error
     except (TypeError, LookupError, AttributeError) as error:

@@ -309,7 +309,11 @@ def one_of(name: str, value: str, allowed: typing.Iterable[str]) -> None:
       ValueError: see above.
     """
     if value not in (allowed := tuple(allowed)):
-        raise ValueError(f"{name}={shown(value)} must be one of {allowed}")
+        is_text = isinstance(value, str)  # A caller may have given anything.
+        near = difflib.get_close_matches(value, allowed, 1) if is_text else []
+        use = (near or allowed)[:1]
+        hint = f"; use {use[0]!r}" if use else ""
+        raise ValueError(f"{name}={shown(value)} must be one of {allowed}{hint}")
 
 
 def distinct(name: str, values: tuple[str, ...]) -> None:

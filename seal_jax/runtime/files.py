@@ -49,6 +49,12 @@ class DiskFullError(CannotWriteError):
     fix = "free some space"
 
 
+class NoFolderError(CannotWriteError):
+    """The folder that a file is to be in is not there."""
+
+    fix = "create its folder"
+
+
 class InTheWayError(CannotWriteError):
     """A folder stands where a file is to be, or a file where a folder is."""
 
@@ -65,6 +71,8 @@ def write_error(code: int | None, path: str | Path) -> CannotWriteError | None:
         return DiskFullError(code, path)
     if code in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return InTheWayError(code, path)
+    if code == errno.ENOENT:
+        return NoFolderError(errno.ENOENT, path)
     return CannotWriteError(code, path) if code in _BARRED else None
 
 
@@ -176,7 +184,7 @@ def read_data(path: str | Path) -> Json:
 
 
 def read_prompt(path: str | Path) -> str:
-    """The text of a prompt's file, UTF-8 with or without a byte order mark.
+    """The text of a file that a person wrote: UTF-8, with a byte order mark or none.
 
     Raises:
       ValueError: it is not such a text.
@@ -188,12 +196,12 @@ def read_prompt(path: str | Path) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: a prompt must be UTF-8 text ({error.reason} at byte "
+            f"{path}: must be UTF-8 text ({error.reason} at byte "
             f"{error.start}); save it as UTF-8"
         ) from None
     if "\0" in text:
         raise ValueError(
-            f"{path}: a prompt must be text, and has a NUL at character "
+            f"{path}: must be text, and has a NUL at character "
             f"{text.index(chr(0))}; save it as UTF-8"
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -252,6 +260,25 @@ def read_jsonl(path: str | Path) -> list[Json]:
         data = _bytes(path)
     lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
     return [_decode_line(path, i, line) for i, line in enumerate(lines, start=1)]
+
+
+def read_rows(path: str | Path) -> list[Json]:
+    """The rows of a file of JSON lines that a person wrote, not a run.
+
+    So the last line needs no end, blank lines and a byte order mark are passed over.
+
+    Raises:
+      ValueError: a line that is not JSON.
+      OSError: `path` cannot be read.
+    """
+    with _readable(path, "a file of JSON lines"):
+        lines = _bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    fix = "correct the line"
+    return [
+        _decode_line(path, i, line, fix)
+        for i, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
 
 
 # Growing files
@@ -371,16 +398,20 @@ def to_json(value: Any) -> Any:
     )
 
 
-def _decode_line(path: str | Path, number: int, line: bytes) -> Json:
+_RESTORE = "restore the file, or delete it to start again"
+
+
+def _decode_line(
+    path: str | Path, number: int, line: bytes, fix: str = _RESTORE
+) -> Json:
     try:
         return reading.decode_json(line)
     except ValueError as error:
-        raise bad_line(path, number, str(error)) from None
+        raise bad_line(path, number, str(error), fix) from None
 
 
-def bad_line(path: str | Path, number: int, why: str) -> ValueError:
+def bad_line(
+    path: str | Path, number: int, why: str, fix: str = _RESTORE
+) -> ValueError:
     """The error for a whole line that no kill can have left."""
-    return ValueError(
-        f"{path} line {number}: must be one JSON entry ({why}); restore the file, or "
-        "delete it to start again"
-    )
+    return ValueError(f"{path} line {number}: must be one JSON entry ({why}); {fix}")

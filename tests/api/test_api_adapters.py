@@ -173,10 +173,30 @@ def test_what_is_not_finite_is_not_written(tmp_path):
     bad[bad.finite].save_peft(tmp_path / "out")
 
 
+def test_none_at_all_are_not_written(tmp_path):
+    with pytest.raises(ValueError) as caught:
+        made(2)[2:].save_peft(tmp_path / "out")
+    assert_one_line(caught, tmp_path / "out", "no adapters to write")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("index", ["x", 1.0, None, True, np.array([[0, 1], [1, 0]])])
+def test_what_is_no_index_is_told(index):
+    with pytest.raises(TypeError) as caught:
+        made(3)[index]
+    assert_one_line(caught, "adapters[", "must be a number, a slice, a list of numbers")
+
+
+def test_one_adapter_says_what_it_is():
+    assert repr(made(2)[1]) == "<an adapter of rank 3 on q_proj, v_proj, loss 1>"
+
+
 @pytest.mark.parametrize(
     ("make", "parts"),
     [
         (lambda p: [], ["dirs=[]"]),
+        (lambda p: "", ["dirs=''", "none of them empty"]),
+        (lambda p: [p, None], ["dirs=[", "must be paths"]),
         (lambda p: p / "gone", ["gone: no such folder"]),
         (lambda p: p, ["holds no adapter_config.json"]),
         (lambda p: made(1)[0].save_peft(p / "a"), ["a: its base", "model="]),

@@ -42,6 +42,7 @@ def test_texts_differ_in_their_words_if_and_only_if_they_differ():
     [
         ("one text", ["texts='one text'", "[text]"]),
         (3, ["texts=3", "must be a list"]),
+        (iter(["a"]), ["texts=<", "must be a list", "give list(texts)"]),
         ([], ["texts=[]", "give one or more"]),
         (["a", " \n"], ["texts[1]=' \\n'", "leave it out"]),
         (["a", []], ["texts[1]=[]"]),

@@ -117,13 +117,80 @@ def test_weights_are_known_again_in_another_dtype(model, folder):
         (["Ada", ""], None, ["prompts[1]='' is empty"]),
         (["Ada", 3], None, ["prompts[1]=3", "must be a text"]),
         (["Ada", ["Ada"]], None, ["prompts[1]=['Ada']", "must be a text"]),
+        (["Ada", ("Ada", "b")], None, ["prompts[1]=('Ada', 'b') must be a text"]),
+        (["Ada", "\ud800"], None, ["prompts[1]: '\\ud800'", "lone surrogates"]),
+        (iter(PROMPTS), None, ["give list(prompts)"]),
+        (PROMPTS, 0, ["adapters holds none"]),
         (["Ada", "a" * 250], None, ["prompts[1] has 250 tokens", "takes 256"]),
     ],
 )
 def test_prompts_that_cannot_be_written_after(model, adapters, prompts, count, parts):
     with pytest.raises(ValueError) as caught:
-        model.generate(prompts, count and adapters[:count], max_tokens=8)
+        under = None if count is None else adapters[:count]
+        model.generate(prompts, under, max_tokens=8)
     assert_one_line(caught, *parts)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "parts"),
+    [
+        (["ab"], ["pairs[0]='ab' must be a pair (prompt, completion)"]),
+        ([["a", "b"]], ["pairs[0]='a' must be a pair"]),
+        (("a", "b"), ["pairs[0]='a' must be a pair"]),
+        ("ab", ["pairs='ab'", "[pair]"]),
+        ([("", "b")], ["pairs[0]=('', 'b') is empty"]),
+        ([("a", "\ud800")], ["pairs[0]: '\\ud800'", "lone surrogates"]),
+    ],
+)
+def test_what_is_no_pair_has_no_likelihood(model, pairs, parts):
+    with pytest.raises(ValueError) as caught:
+        model.log_likelihood(pairs)
+    assert_one_line(caught, *parts)
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "parts"),
+    [
+        (None, {}, ["load.path=None must be a path or a name"]),
+        ("x", {"dtype": "flaot32"}, ["dtype='flaot32'", "use 'float32'"]),
+        ("x", {"data": "2"}, ["load.data='2' must be of type int"]),
+        ("x", {"data": -1}, ["load.data=-1 must be at least 0"]),
+        ("x", {"model": 0}, ["load.model=0 must be at least 1"]),
+        ("embedded:tny", {}, ["model='embedded:tny'", "'tiny'", "correct the name"]),
+    ],
+)
+def test_what_cannot_be_loaded_is_told_in_one_line(path, options, parts):
+    with pytest.raises((ValueError, OSError)) as caught:
+        seal.load(path, **options)
+    assert_one_line(caught, *parts)
+
+
+def test_what_is_no_model_and_no_adapter_is_told(model, tmp_path):
+    for call in (
+        lambda: seal.train_adapters("x", ["Ada"]),
+        lambda: seal.iter_adapters(None, ["Ada"]),
+        lambda: seal.load_peft(tmp_path, model="x"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert_one_line(caught, ".model=", "must be what seal_jax.load gave")
+    with pytest.raises(ValueError) as caught:
+        model.merge("x")
+    assert_one_line(caught, "merge='x' must be an adapter")
+
+
+@pytest.mark.parametrize("path", [None, 3, "", ".", "..", "/", "a\0b"])
+def test_what_is_no_path_to_write_is_told(model, path):
+    with pytest.raises(ValueError) as caught:
+        model.save(path)
+    assert_one_line(caught, "path=", "must be the path of a directory")
+
+
+def test_a_place_where_nothing_can_be_made_is_told(model, tmp_path):
+    for path in (tmp_path / ("x" * 300), "/proc/no/such"):
+        with pytest.raises(OSError) as caught:
+            model.save(path)
+        assert_one_line(caught, "cannot be written", "; ")
 
 
 @pytest.mark.parametrize(

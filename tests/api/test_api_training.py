@@ -152,10 +152,10 @@ def test_an_adapter_equals_pefts(model, monkeypatch):
     ("changes", "parts"),
     [
         ({"targets": ("q_prj",)}, ["'q_prj'", "did you mean 'q_proj'?", "'all'"]),
-        ({"targets": ()}, ["targets=[]", "one of"]),
+        ({"targets": ()}, ["targets=[]", "must name one or more of"]),
         ({"targets": ("q_proj", "q_proj")}, ["must differ"]),
         ({"rank": 0}, ["train_adapters.rank=0", "at least 1"]),
-        ({"rank": 17}, ["train_adapters.rank=17", "1..16"]),
+        ({"rank": 17}, ["train_adapters.rank=17", "1..16", "use 16"]),
         ({"rank": "16"}, ["rank='16'", "of type int"]),
         ({"learning_rat": 1.0}, ["learning_rat", "did you mean", "learning_rate?"]),
         ({"learning_rate": float("nan")}, ["learning_rate=nan", "at least 1e-12"]),

@@ -69,6 +69,8 @@ def test_each_text_has_its_adapter_and_the_command_goes_on(
     [
         (["--targets=q_prj"], ["--targets=", "did you mean 'q_proj'?"]),
         (["--rank=17"], ["--rank=17 must lie in 1..16"]),
+        (["--targets=q_proj,q_proj"], ["error: --targets=", "name each once"]),
+        (["--out="], ["--out='' must not be empty"]),
         (["--rank=x"], ["--rank='x' must be a whole number"]),
         (["--rnak=3"], ["--rnak=3; did you mean --rank?; see seal-jax adapt --help"]),
         (["--schedule=linaer"], ["did you mean linear?"]),
@@ -110,6 +112,6 @@ def test_what_is_not_finite_is_named_and_not_written(
     monkeypatch.setattr(training, "iter_adapters", lambda *a, **k: iter(found))
     out = tmp_path / "out"
     status, said, err = ended(adapt.main, texts, "--model", folder, "--out", out)
-    assert (status, said) == (2, f"{out}: 2 adapters, 3 of them new\n")
+    assert (status, said) == (2, f"{out}: 2 adapters, 2 of them new\n")
     assert "1 of 3 adapters did not stay finite" in err and "'b'" in err
     assert sorted(p.name for p in out.iterdir()) == ["a", "adapt.json", "c"]

@@ -120,6 +120,7 @@ def test_a_run_says_on_what_and_how(folder, data, template, grade, tmp_path, end
         (["--dta=world"], ["did you mean --data?"]),
         (["--data=world", "--grade=recal"], ["did you mean recall?"]),
         (["--data=world", "--count=0"], ["--count=0"]),
+        (["--data=world", "--split=x"], ["--split=x", "leave it out"]),
         (["--data=world", "--answer=terse"], ["'terse' must be one of concise"]),
         (["--data=/no/such.json"], ["/no/such.json"]),
         (["--data=world", "--grade=judge"], ["--judge-url and --judge-model"]),

@@ -74,6 +74,9 @@ def test_the_policy_after_a_round_has_its_deltas_merged(
         want = want.merged(delta)
     assert_same_trees(params_of(out), want.params)
     assert (out / "tokenizer.json").exists()
+    card = (out / "README.md").read_text()
+    which = f"the policy after round {index}" if index else "the base"
+    assert f"\n# run: {which}\n" in card and f"| base model | {base} |" in card
 
 
 def test_the_newest_policy_is_copied_as_it_is(made, tmp_path, ended, refused):
@@ -83,7 +86,7 @@ def test_the_newest_policy_is_copied_as_it_is(made, tmp_path, ended, refused):
     (run / "policy").mkdir(exist_ok=True)
     (run / "policy" / "config.json").write_text("{}")
     assert ended(export.main, run, "--out", out)[0] == 0
-    assert [p.name for p in out.iterdir()] == ["config.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", "config.json"]
 
 
 def test_edits_are_listed_and_found_by_number_and_id(made, ended):

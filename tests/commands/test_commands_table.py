@@ -64,12 +64,21 @@ def test_help_has_examples_that_parse(name, ended, monkeypatch):
         ("xyz", "one of train, adapt,"),
     ],
 )
-def test_a_command_that_there_is_not(word, part, monkeypatch):
+def test_a_command_that_there_is_not(word, part, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["seal-jax", word])
     monkeypatch.setattr(door.interrupts, "install", lambda: None)
     with pytest.raises(SystemExit) as end:
         door.main()
-    assert f"no command {word!r}" in str(end.value) and part in str(end.value)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1
+    assert f"error: no command {word!r}" in said and part in said
+
+
+def test_the_version_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["seal-jax", "--version"])
+    monkeypatch.setattr(door.interrupts, "install", lambda: None)
+    door.main()
+    assert re.fullmatch(r"seal-jax \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -80,12 +89,16 @@ def test_a_command_that_there_is_not(word, part, monkeypatch):
         (["--zzzz"], "unrecognized arguments: --zzzz; see x"),
         (["--kind", "rde", "--count=3"], "did you mean red?"),
         ([], "required: --count"),
+        (["--count="], "--count='' must not be empty; fill it in or leave it out"),
+        (["--count=3", "a", ""], "WORD='' must not be empty"),
     ],
 )
 def test_words_that_there_are_not_are_answered_with_the_nearest(argv, part, capsys):
     parser = command_line.Parser(prog="x")
     parser.add_argument("--count", required=True)
     parser.add_argument("--kind", choices=("red", "blue"))
+    parser.add_argument("--note", default="")
+    parser.add_argument("words", metavar="WORD", nargs="*")
     with pytest.raises(SystemExit) as end:
         parser.parse_args(argv)
     said = capsys.readouterr().err

@@ -45,6 +45,7 @@ def test_each_file_and_each_row_is_a_text_by_its_name(folder):
         ("x.jsonl", '{"lines": []}\n', ["row 0"]),
         ("x.jsonl", '{"lines": ["a", 3]}\n', ["row 0, line 1", "3"]),
         ("x.jsonl", '"\\ud800"\n', ["lone surrogates"]),
+        ("x.jsonl", '"a"\n\n{"text": ', ["x.jsonl line 3", "correct the line"]),
         ("x.pdf", "a", ["x.pdf: must end in one of .txt, .md, .jsonl"]),
         ("y/x.pdf", "a", ["y: holds no file that ends in"]),
         ("gone", None, ["gone: no such file or folder"]),
@@ -60,6 +61,15 @@ def test_what_holds_no_texts_is_refused(folder, tmp_path, name, text, parts):
     with pytest.raises((ValueError, OSError)) as caught:
         given_texts.named([str(folder), str(given)])
     assert_one_line(caught, *parts)
+
+
+def test_the_last_row_needs_no_end_and_blank_lines_are_none(tmp_path):
+    """A run's file drops a torn last line; one that a person wrote has none."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf"a"\r\n\n  \n{"prompt": "b", "completion": "c"}')
+    assert given_texts.named([str(path)]) == {"x-000": "a", "x-001": ("b", "c")}
+    path.write_text('"a"\n{"prompt": "b"}')
+    assert given_texts.prompts(str(path)) == ["a", "b"]
 
 
 def test_prompts_are_lines_or_rows(tmp_path):

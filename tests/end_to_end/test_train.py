@@ -323,5 +323,6 @@ def test_a_missing_workdir_is_one_line_too(child_env):
 
 def test_help_says_how_to_run(child_env):
     done = command(child_env, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
     assert "python -m seal_jax.train --config=configs/tiny.py" in done.stdout
     assert "--workdir" in done.stdout

@@ -44,6 +44,7 @@ JAX_FREE = (
     "report",
     "commands.completion",
     "commands.given_texts",
+    "commands.model_card",
     "commands.table",
     "continual.controls",
     "continual.entries",
