@@ -7,9 +7,9 @@ used, so that importing this brings no jax.
 
 Packages from the bottom to the top: runtime, analysis, models, training, generation,
 tasks, rewards, rounds, continual, pooled, report, embedded; then `experiment`, a run
-from the first check to the last file, `train`, its command, `api`, and `commands`, the
-others. Each imports only from those before it. The round is
-`seal_jax/rounds/rest_em.py`.
+from the first check to the last file, `forecast`, what it is going to cost, `train`,
+its command, `api`, and `commands`, the others. Each imports only from those before it.
+The round is `seal_jax/rounds/rest_em.py`.
 """
 
 import importlib

@@ -7,7 +7,7 @@
 
 The same command continues a run that was stopped. `run` does the same from a test or a
 notebook. With --more_rounds=1 the run, finished or not, gets a round more than its
-config says.
+config says. --dry_run tells what a run would do and need, and writes nothing.
 
 Several processes, such as one on each host, make one run: those that srun, mpirun or a
 TPU slice started together, or those that --coordinator, --processes and --process name.
@@ -69,6 +69,33 @@ def run(
     return experiment.run(exp, values, Path(workdir), say=say)
 
 
+def foretell(
+    values: dict[str, Any],
+    *,
+    say: Callable[[str], None] = print,
+    more_rounds: int = 0,
+    rate: float = 0.0,
+) -> None:
+    """Tells what a run of `values` would do and cost; loads and writes nothing.
+
+    Args:
+      values: as of `run`.
+      say: receives it, a line at a time.
+      more_rounds: rounds beyond those of `values`.
+      rate: trained tokens a second that were measured, or 0: modelled.
+
+    Raises:
+      ValueError, OSError: a config that cannot be, in one line.
+    """
+    from seal_jax import experiment
+    from seal_jax.forecast import show
+
+    if more_rounds:
+        values = experiment.raised(values, more_rounds)
+    for line in show.lines(experiment.read(values), values, rate=rate):
+        say(line)
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; use --config.key=value")
@@ -79,6 +106,10 @@ def main(argv: list[str]) -> None:
     from seal_jax.runtime import distributed
 
     values, workdir = flags.FLAGS.config.to_dict(), flags.FLAGS.workdir
+    if flags.FLAGS.dry_run:
+        with _errors_in_one_line():
+            foretell(values, more_rounds=flags.FLAGS.more_rounds, rate=flags.FLAGS.rate)
+        return
     names = ("coordinator", "processes", "process")
     # Twice, because what fails inside is also told to the other processes.
     with (
@@ -116,6 +147,18 @@ def define_flags() -> None:
         "Rounds beyond the config's scale.rounds, for the run in the workdir.",
         lower_bound=0,
         upper_bound=config_rules.MOST_ITEMS,
+    )
+    flags.DEFINE_boolean(
+        config_file.DRY_RUN,
+        False,
+        "Tells what a run would do and need; needs no workdir and writes nothing.",
+    )
+    flags.DEFINE_float(
+        "rate",
+        0.0,
+        "Of a dry run: trained tokens a second, as measured; 0: time is modelled.",
+        lower_bound=0.0,
+        upper_bound=1e12,
     )
     flags.DEFINE_string(
         "coordinator",

@@ -25,7 +25,17 @@ seal-jax completion fish > ~/.config/fish/completions/seal-jax.fish
 """
 SHELLS = ("bash", "zsh", "fish")
 # Of the commands whose flags absl reads.
-_ABSL = {"train": ("--config", "--workdir", "--help"), "pretrain": ("--config",)}
+_ABSL = {
+    "train": (
+        "--config",
+        "--workdir",
+        "--dry_run",
+        "--more_rounds",
+        "--rate",
+        "--help",
+    ),
+    "pretrain": ("--config",),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,8 @@ from ml_collections.config_flags import config_path
 from seal_jax.runtime import files, reading
 
 _FLAG = "config"
+# The flag of a command line that needs no workdir.
+DRY_RUN = "dry_run"
 _EXAMPLE = "configs/tiny.py"
 
 
@@ -39,7 +41,7 @@ def check(argv: Sequence[str]) -> None:
             f"--{_FLAG}=FILE must name an experiment's file; give one, such as "
             f"--{_FLAG}={_EXAMPLE}"
         )
-    if not _value(argv, "workdir"):
+    if not _is_set(argv, DRY_RUN) and not _value(argv, "workdir"):
         raise ValueError(
             "--workdir=FOLDER must name where this run's files go; give one, such as "
             "--workdir=runs/tiny"
@@ -152,6 +154,13 @@ def _value(argv: Sequence[str], flag: str) -> str | None:
         if argument.startswith("-") and name == flag:
             value = text if equals else next(iter(argv[i + 1 : i + 2]), None)
     return value
+
+
+def _is_set(argv: Sequence[str], flag: str) -> bool:
+    """Whether a boolean flag is given, and not as false."""
+    words = [a.lstrip("-").partition("=") for a in argv[1:] if a.startswith("-")]
+    given = [text.lower() for name, _, text in words if name == flag]
+    return bool(given) and given[-1] not in ("false", "f", "no", "n", "0")
 
 
 _LIBRARY_WORDS = (

@@ -147,8 +147,8 @@ def _differences(
 
     def texts(config: files.Json) -> dict[str, str]:
         # As JSON text, so that 1, 1.0 and true differ, as they do in the hash.
-        leaves = _leaves(config) if isinstance(config, dict) else {"": config}
-        return {k: json.dumps(v, sort_keys=True) for k, v in leaves.items()}
+        flat = leaves(config) if isinstance(config, dict) else {"": config}
+        return {k: json.dumps(v, sort_keys=True) for k, v in flat.items()}
 
     old, new = texts(there), texts(here)
     return {
@@ -173,7 +173,7 @@ def config_hash(config: dict[str, Any]) -> str:
 
 def _canonical(config: dict[str, Any]) -> str:
     plain = files.to_plain(config)
-    for key, value in _leaves(plain).items():
+    for key, value in leaves(plain).items():
         if files.without_nan(value) != value:
             raise ValueError(
                 f"config.{key}={value} must be finite, or two configs could not be "
@@ -182,12 +182,12 @@ def _canonical(config: dict[str, Any]) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            flat |= _leaves(value, f"{prefix}{key}.")
+            flat |= leaves(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -6,6 +6,7 @@ stays within the device.
 """
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -56,7 +57,6 @@ def measure(
     arch: decoder.Arch, cfg: inner.EngineConfig, mesh: Mesh | None = None
 ) -> Memory:
     """What training with `cfg` takes on a device, read off the compiled program."""
-    params, (slots, results), _, _, _, *more = packed.arguments(arch, cfg, mesh)
     used = packed.program(arch, cfg, mesh).memory_analysis()
     assert used is not None  # Every backend of jax's own has it.
     whole = (
@@ -66,9 +66,18 @@ def measure(
         + used.temp_size_in_bytes
         + used.generated_code_size_in_bytes
     )
+    parts = counted(arch, cfg, mesh)
+    return parts._replace(other=whole - parts.total)
+
+
+def counted(
+    arch: decoder.Arch, cfg: inner.EngineConfig, mesh: Mesh | None = None
+) -> Memory:
+    """The parts that shapes alone tell, nothing compiled: without temporaries."""
+    params, (slots, results), _, _, _, *more = packed.arguments(arch, cfg, mesh)
     parts = [_bytes(tree) for tree in (params, slots, results, more[1:])]
     base, own, pool, frozen = parts
-    return Memory(base, own, pool, whole - sum(parts), frozen)
+    return Memory(base, own, pool, 0, frozen)
 
 
 def _bytes(tree: object) -> int:
@@ -179,6 +188,7 @@ def master_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
     return _bytes(like) - _bytes(float8_base.running(like))
 
 
+@functools.cache
 def _weights(arch: decoder.Arch, mesh: Mesh | None) -> dict:
     like = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), arch))
     if mesh is not None:

@@ -8,8 +8,10 @@ import pytest
 import tiny_model
 
 from seal_jax import experiment, train
+from seal_jax.forecast import machine, work
+from seal_jax.generation import policies
 from seal_jax.rounds import grading, more_rounds
-from seal_jax.runtime import files, records
+from seal_jax.runtime import backend, files, records
 from seal_jax.runtime.journal import Journal
 from seal_jax.training import packed
 
@@ -170,3 +172,27 @@ def test_the_last_policys_rows_go_too(tmp_path):
     with Journal(tmp_path / "journal.jsonl", summed=True) as journal:
         assert journal.keys() == ["ladder/oracle/adapt/0", "stop/1"]
         assert str(journal.get("stop/1")) == "{'a': [1.5, nan]}"
+
+
+# Here, where the programs have been compiled already.
+def test_a_dry_run_counts_what_the_run_did(made, monkeypatch):
+    """The same sizes and memory as train finds, and as many adapters as it trained."""
+    config = values(made, 3)
+    exp = experiment.read(config)
+    arch = policies.describe(exp.model).arch
+    said, told = [], []
+    cfg = experiment.size(exp, arch, None, say=said.append)
+    sized = machine.size(exp, arch, None)
+    assert sized.compiled and sized.cfg == cfg and sized.memory is not None
+    assert sized.memory.line() in said[0]
+    summary = json.loads((made / "of_3" / "summary.json").read_text())
+    phases = work.phases(exp, work.text(exp))
+    assert summary["adapters"] == sum(phase.adapters for phase in phases)
+    rows = files.read_jsonl(made / "of_3" / "edits.jsonl")
+    assert len(rows) == sum(p.written for p in phases if p.name.startswith("round"))
+    train.foretell(config, say=told.append)
+    assert any(line.endswith(", by the compiled program") for line in told)
+    # What cannot fit is told, and is no error.
+    monkeypatch.setattr(backend, "memory_limit", lambda device: 1000)
+    train.foretell(config, say=told.append)
+    assert any("does not fit there: the inner loop with" in line for line in told)

@@ -28,6 +28,7 @@ ORDER = (
     "report",
     "embedded",
     "experiment",
+    "forecast",
     "train",
     "api",
     "commands",

@@ -1,0 +1,95 @@
+"""The pages of a dry run, as lines."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from seal_jax.forecast import machine, shapes, work
+from seal_jax.rounds.experiment import Experiment
+from seal_jax.runtime import files, formatting, meshes, records
+
+
+def lines(
+    exp: Experiment, values: dict[str, Any], *, rate: float = 0.0
+) -> Iterator[str]:
+    """What a run of this experiment would do and cost on this machine.
+
+    Args:
+      exp: the experiment.
+      values: its config as written.
+      rate: trained tokens a second that were measured, or 0: modelled.
+
+    Raises:
+      ValueError, FileNotFoundError: a model directory, or a mesh, that cannot be.
+    """
+    yield f"config ({records.config_hash(values)}, {type(exp).__name__})"
+    for key, value in records.leaves(files.to_plain(values)).items():
+        yield f"  {key}={json.dumps(value)}"
+    shape = shapes.of(exp.model)
+    yield f"model {exp.model.path}: shape from {shape.basis}"
+    each = work.text(exp)
+    phases = work.phases(exp, each)
+    sized = None
+    if shape.arch is not None:
+        mesh = meshes.of_devices(data=exp.mesh.data, model=exp.mesh.model)
+        sized = machine.size(exp, shape.arch, mesh)
+    yield from _plan(exp, each, phases, sized)
+    yield "memory on one device"
+    if shape.arch is None or sized is None:
+        yield "  not counted: the model's shape is not known here"
+    else:
+        for line in machine.memory_lines(sized):
+            yield f"  {line}"
+    yield "programs to be compiled"
+    for name in machine.programs(exp, phases):
+        yield f"  {name}"
+    yield "expected time"
+    if shape.arch is None or sized is None:
+        yield "  not known: the model's shape is not known here"
+        return
+    took = machine.seconds(exp, shape.arch, sized, phases, each, rate)
+    yield f"  training the adapters {each.bound} {formatting.duration(took.training)}"
+    if took.writing is not None:
+        yield f"  writing and answers at least {formatting.duration(took.writing)}"
+    yield f"  rests on: {took.basis}"
+    yield "  not in it: compiling, fine-tuning of the policy, the host, a judge"
+    yield "nothing was downloaded, loaded or written"
+
+
+def _plan(
+    exp: Experiment,
+    each: work.Text,
+    phases: list[work.Phase],
+    sized: machine.Sized | None,
+) -> Iterator[str]:
+    yield "plan"
+    yield f"  lines and tokens of a text are estimated: {each.basis}"
+    yield "  global steps: with full rows; those of real texts are some 80 % full"
+    if sized is not None and exp.adapters:
+        plan = sized.cfg.plan
+        yield (
+            f"  inner loop: steps of {plan.step_tokens} tokens, {plan.slots} slots, up "
+            f"to {sized.cfg.pool} adapters at a time"
+        )
+    head = ("phase", "texts", "adapters", "steps each", "tokens", "global steps")
+    head += ("answers", "imitated, most")
+    rows = []
+    per_step = exp.lines_per_step
+    for phase in phases:
+        own = each.epochs * -(-phase.lines // per_step)
+        tokens = phase.adapters * phase.lines * each.epochs * each.tokens
+        steps = None
+        if sized is not None and exp.adapters:
+            steps = machine.steps(phase, each, sized.cfg, per_step)
+        rows.append(
+            (
+                phase.name,
+                *map(formatting.count, (phase.written, phase.adapters, own, tokens)),
+                formatting.count(steps),
+                *map(formatting.count, (phase.answers, phase.imitated)),
+            )
+        )
+    for line in formatting.ruled(head, rows).split("\n"):
+        yield f"  {line}"
+    sums = [sum(p.adapters for p in phases), sum(p.written for p in phases)]
+    yield f"  all: {sums[0]:,} adapters, {sums[1]:,} texts"

@@ -1,0 +1,217 @@
+"""The work of a run, phase by phase, counted from its config.
+
+Texts, adapters and examples are what the config says. What a text comes to (lines,
+tokens, questions) is not known before it is written: it is estimated, and the basis is
+named.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from seal_jax.analysis import halving
+from seal_jax.continual.settings import Continual, controls
+from seal_jax.models import hf
+from seal_jax.pooled.settings import Pooled
+from seal_jax.rounds import ladder_rows
+from seal_jax.rounds.experiment import Experiment
+from seal_jax.rounds.few_shot_settings import FewShot
+from seal_jax.rounds.over_seeds_settings import OverSeeds
+from seal_jax.rounds.settings import PassageRounds
+from seal_jax.tasks import sources
+from seal_jax.tasks.settings import TaskConfig
+
+_SAMPLE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """What one self-edit and its item come to, on average.
+
+    `lines` of `tokens` tokens train an adapter in each of `epochs`; `questions` are put
+    to it. `basis` says from what that is known; `bound`: what counts from it are.
+    """
+
+    lines: float
+    tokens: float
+    questions: float
+    epochs: int
+    basis: str
+    bound: str = "about"
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """Counts of a piece of work: `adapters` train on `lines` lines each.
+
+    `written`: texts; `imitated`: those of them that are learned from, at most.
+    """
+
+    name: str
+    written: int = 0
+    adapters: int = 0
+    lines: float = 0.0
+    answers: float = 0.0
+    imitated: int = 0
+
+
+def text(exp: Experiment) -> Text:
+    """What an edit of this experiment comes to.
+
+    Raises:
+      ValueError, FileNotFoundError: a model of the package that is none.
+    """
+    if isinstance(exp, FewShot):
+        limits, views = exp.edit, 1 + len(exp.views.geometric)
+        return Text(
+            limits.max_steps * limits.batch,
+            exp.inner.row_tokens,
+            views,
+            1,
+            f"at most: edit.max_steps={limits.max_steps} steps of edit.batch="
+            f"{limits.batch} lines, each a row of {exp.inner.row_tokens} tokens; an "
+            "edit chooses its own",
+            "at most",
+        )
+    if not isinstance(exp, PassageRounds | Continual | Pooled):
+        raise TypeError(type(exp).__name__)
+    if exp.task.name == "world":
+        return _of_world(exp.task, exp.model.path, exp.inner.epochs)
+    return Text(
+        8.7,
+        min(52, exp.inner.row_tokens),
+        4.5,
+        exp.inner.epochs,
+        "the means of the 250 self-edits that the paper's authors published: 8.7 lines "
+        "of 52 tokens, 4.5 questions; no data was read",
+    )
+
+
+def _of_world(task: TaskConfig, model: str, epochs: int) -> Text:
+    """From ideal edits of the first passages: those of the world cost nothing."""
+    drawn = sources.passages(task, sources.TRAIN, count=_SAMPLE)
+    lines = [
+        f"{p.title}\n{line}"
+        for p in drawn
+        for line in (*(p.oracle or "").splitlines(), p.text)
+    ]
+    if model.startswith("embedded:"):
+        tokenizer = hf.load_tokenizer(hf.resolve(model))
+        count = sum(len(hf.encode(tokenizer, line)) for line in lines)
+        by = "tokens of the model's tokenizer"
+    else:
+        count, by = sum(len(line.split()) for line in lines), "words for tokens"
+    return Text(
+        len(lines) / len(drawn),
+        count / len(lines),
+        sum(len(p.questions) for p in drawn) / len(drawn),
+        epochs,
+        f"ideal edits of the first {len(drawn)} passages, in {by}",
+    )
+
+
+def phases(exp: Experiment, each: Text) -> list[Phase]:
+    """All phases, in order."""
+    if isinstance(exp, Continual):
+        return list(_continual(exp, each))
+    if isinstance(exp, Pooled):
+        return list(_pooled(exp, each))
+    if not isinstance(exp, PassageRounds | FewShot):
+        raise TypeError(type(exp).__name__)
+    found = [*_rounds(exp, each), *_ladder(exp, each)]
+    if not isinstance(exp, OverSeeds):
+        return found
+    return [_times(phase, exp.over_seeds.count) for phase in found]
+
+
+def _times(phase: Phase, seeds: int) -> Phase:
+    return dataclasses.replace(
+        phase,
+        name=f"{phase.name}, {seeds} seeds",
+        written=phase.written * seeds,
+        adapters=phase.adapters * seeds,
+        answers=phase.answers * seeds,
+        imitated=phase.imitated * seeds,
+    )
+
+
+def _items(exp: PassageRounds | FewShot) -> tuple[int, int]:
+    """Items of a round, and held-out ones."""
+    if isinstance(exp, FewShot):
+        return exp.scale.tasks, exp.scale.heldout_tasks
+    return exp.scale.passages, exp.scale.heldout_passages
+
+
+def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
+    scale, choice = exp.scale, exp.select
+    items = _items(exp)[0]
+    tried = scale.edits * scale.seeds
+    if choice.halving:
+        tried = halving.trainings(halving.from_pairs(choice.halving), scale.edits)
+    adapters = items * tried if choice.trains else 0
+    for index in range(1, scale.rounds + 1):
+        gone = index if exp.imitate.data == "accumulate" else 1
+        imitated = items * choice.k_best * gone
+        yield Phase(
+            ladder_rows.round_name(index),
+            written=items * scale.edits,
+            adapters=adapters,
+            lines=each.lines,
+            answers=(adapters + items) * each.questions,
+            imitated=imitated,
+        )
+        if ladder_rows.CONTROL in exp.ladder:
+            # Its first edits are those of round 1.
+            written = items * scale.edits if index > 1 else 0
+            name = f"control, {ladder_rows.round_name(index)}"
+            yield Phase(name, written=written, imitated=imitated)
+
+
+def _ladder(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
+    scale, items = exp.scale, _items(exp)[1]
+    writes = {"self_edits", ladder_rows.CONTROL}
+    rounds = [ladder_rows.round_name(i) for i in range(1, scale.rounds + 1)]
+    # Of few-shot tasks `in_context` is the base, asked as ever.
+    for row in (*exp.ladder, *rounds):
+        if ladder_rows.kind_of(row) is ladder_rows.RowKind.NO_ADAPTER:
+            yield Phase(f"row {row}", answers=items * each.questions)
+            continue
+        own = row in writes or ladder_rows.is_round(row)
+        written = items * scale.heldout_edits if own else 0
+        edits = scale.heldout_edits if own or row == "random" else 1
+        adapters = items * edits * scale.heldout_seeds
+        lines = 1.0 if row == "passage_only" else each.lines
+        yield Phase(f"row {row}", written, adapters, lines, adapters * each.questions)
+
+
+def _continual(exp: Continual, each: Text) -> Iterator[Phase]:
+    count, length = exp.sequence.count, exp.sequence.passages
+    for arm in exp.arms:
+        # After each edit all passages so far are asked about, and the probes.
+        asked = count * length * (length + 1) / 2 + length * exp.sequence.probes
+        if arm not in exp.learning_arms:
+            yield Phase(f"arm {arm}", answers=count * length * each.questions)
+            continue
+        chosen = controls(arm) & {"best", "penalty"}
+        tries = count * length * (exp.retain.candidates if chosen else 1)
+        yield Phase(f"arm {arm}", tries, tries, each.lines, asked * each.questions)
+
+
+def _pooled(exp: Pooled, each: Text) -> Iterator[Phase]:
+    pool = exp.pool
+    asked = pool.questions or math.ceil(pool.passages * each.questions)
+    written = 0 if pool.edits_file else pool.passages * pool.edits
+    yield Phase("self-edits", written=written)
+    for arm in exp.untrained_arms:
+        yield Phase(f"row {arm}", answers=asked)
+    for arm in exp.trained_arms:
+        texts = 1.0 if arm == "passage_only" else pool.edits * (each.lines - 1) + 1
+        full = pool.how == "full"
+        lines = pool.passages * texts
+        yield Phase(
+            f"row {arm}{' (all weights)' if full else ''}",
+            adapters=0 if full else pool.seeds,
+            lines=0.0 if full else lines,
+            answers=asked * pool.seeds,
+            imitated=round(lines) * pool.seeds if full else 0,
+        )
