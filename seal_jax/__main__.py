@@ -9,7 +9,7 @@ import sys
 from importlib import metadata
 
 from seal_jax.commands.table import COMMANDS
-from seal_jax.runtime import command_line, interrupts
+from seal_jax.runtime import interrupts
 
 
 def usage() -> str:
@@ -31,6 +31,9 @@ def main() -> None:
         print(usage())
         return
     if name not in COMMANDS:
+        # Here, and not above: a signal while argparse is imported ends in one line too.
+        from seal_jax.runtime import command_line
+
         near = command_line.nearest(name, COMMANDS)
         hint = f"did you mean {near}?" if near else f"one of {', '.join(COMMANDS)}"
         print(f"error: no command {name!r}; {hint}", file=sys.stderr)

@@ -105,7 +105,12 @@ def test_flags_become_settings(bench):
         (["--tasks=12"], "--tasks=12 must be at most 11"),
         (["--shape=huge"], "'huge' must be one of tiny"),
         (
-            ["--plan-only", "--set=inner.row_tokens=2048", "--set=inner.step_tokens=0"],
+            [
+                "--plan-only",
+                "--set=inner.row_tokens=2048",
+                "--set=inner.chunk_tokens=0",
+                "--set=inner.step_tokens=0",
+            ],
             "a training line takes 3042 positions, inner.row_tokens=2048; use 3048",
         ),
     ],

@@ -195,5 +195,5 @@ def test_every_command_ends_in_one_line_from_its_first_import_on(at, child_env):
         env=child_env,
     )
     assert done.returncode == 128 + number, done.stderr
-    continues = {"train", "pretrain"} & {module.split(".")[-1], argv[-1]}
+    continues = {"train", "pretrain", "adapt"} & {module.split(".")[-1], argv[-1]}
     assert done.stderr == (LINE if continues else "stopped\n")
