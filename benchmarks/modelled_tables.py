@@ -70,7 +70,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines.append("|---" * (2 + len(roofline.CATEGORIES)) + "|")
     for name, made in sorted(result["programs"].items()):
         parts = [made["by_category"][part]["seconds"] for part in roofline.CATEGORIES]
-        cells = " | ".join(f"{1e3 * part:.1f}" for part in (*parts, made["seconds"]))
+        cells = " | ".join(f"{1e3 * part:z.1f}" for part in (*parts, made["seconds"]))
         lines.append(f"| `{name}`, {made['per']} | {cells} |")
     constants = result["constants"]
     lines += [

@@ -158,7 +158,9 @@ def cases() -> list[Case]:
                 ways = of_texts
             found += [Case(name, path, *case) for case in ways(hint, value)]
             found += [Case(name, path, *case) for case in NOWHERE]
-            found.append(Case(name, path, "missing", Missing))
+            # Configs from before a key was there stand for its first value.
+            later = path in config_rules.ADDED
+            found.append(Case(name, path, "missing", Missing, later))
         for path in config_fields.groups(name):
             optional = path in ("grade.judge", "label_free", "label_free.quiz")
             for value in (3, "x", (), [], True, {}, deep(100)):
@@ -249,7 +251,7 @@ def values_of(case: Case) -> dict[str, Any]:
 def outcome(case: Case, workdir: Path) -> str | None:
     """What the door says of a case; None where it is taken."""
 
-    def claimed(*_: object) -> None:
+    def claimed(*_: object, **__: object) -> None:
         raise _AcceptedError
 
     values, claim = values_of(case), experiment.claim
