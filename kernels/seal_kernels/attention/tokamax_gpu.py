@@ -146,7 +146,10 @@ def _run(
 
     `not_padded`: so small a block of keys that no whole number of them is missing.
     """
-    config = operation.bind(*operands, **settings).heuristics_config
-    if not_padded and operands[1].shape[-3] % config.block_kv:
-        config = dataclasses.replace(config, block_kv=LEAST_BLOCK)
-    return operation.replace(config=config)(*operands, **settings)
+    # A causal mask's bounds are of another rank than a row's, and tokamax leaves it to
+    # jax to bring them together, also where a user has forbidden that.
+    with jax.numpy_rank_promotion("allow"):
+        config = operation.bind(*operands, **settings).heuristics_config
+        if not_padded and operands[1].shape[-3] % config.block_kv:
+            config = dataclasses.replace(config, block_kv=LEAST_BLOCK)
+        return operation.replace(config=config)(*operands, **settings)
