@@ -299,7 +299,9 @@ def peft(
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = command_line.Parser(
-        prog="benchmarks/inner_loop.py", description="Trains adapters in many ways."
+        prog="benchmarks/inner_loop.py",
+        description="Trains adapters in many ways.",
+        lists=("engines", "peft"),
     )
     add = parser.add_argument
     training.add_flags(parser)

@@ -16,10 +16,18 @@ class Parser(argparse.ArgumentParser):
     """Ends in one line at a wrong argument, with exit status 2.
 
     A flag or a choice that there is not is answered with the nearest that there is.
-    `examples` are lines of the help, commands that work as they stand there.
+    `examples` are lines of the help, commands that work as they stand there. `lists`
+    names the flags that are lists, and may be empty; nothing else may.
     """
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        examples: str = "",
+        lists: Sequence[str] = (),
+        **kwargs: Any,
+    ):
+        self.lists = frozenset(lists)
         if examples:
             kwargs |= {
                 "epilog": f"examples:\n{textwrap.indent(examples.strip(), '  ')}",
@@ -46,6 +54,8 @@ class Parser(argparse.ArgumentParser):
         # As of "$UNSET": no name, path or text is empty, and Path("") is where one is.
         for action in self._actions:
             given = getattr(parsed, action.dest, None)
+            if action.dest in self.lists or (given == "" and action.const == ""):
+                continue
             if given is not action.default and (
                 given == "" or (isinstance(given, list) and "" in given)
             ):
