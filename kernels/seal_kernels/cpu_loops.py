@@ -2,8 +2,8 @@
 
 XLA:CPU fuses a cheap producer into every loop that reads it, and counts as cheap what
 is not: the sum of a low-rank product, a rotary embedding or a sigmoid is then computed
-again for each reader, in loops that LLVM no longer vectorises. At the embedded model's
-sizes that was a third of a training step (benchmarks/inner_loop.py --against).
+again for each reader, in loops that LLVM no longer vectorises (docs/engine.md, "On a
+CPU", has what it takes away).
 """
 
 import jax

@@ -82,8 +82,7 @@ def backward(
 
 
 # On a CPU the sums over few ranks and few rows are written out, so that LLVM makes one
-# vectorised loop of each: a batched dot of such small matrices takes two to six times
-# that.
+# vectorised loop of each: a batched dot of such small matrices is slower.
 MOST_TERMS = 16
 
 
