@@ -152,6 +152,10 @@ def read(values: Mapping[str, Any]) -> Experiment:
     return config_rules.build(PassageRounds, values)
 
 
+def kind_of(exp: Experiment) -> Kind[Any, Any, Any]:
+    return next(k for k in KINDS if isinstance(exp, k.config))
+
+
 def raised(values: Mapping[str, Any], more: int) -> dict[str, Any]:
     """The config with `more` rounds than it says.
 
@@ -159,7 +163,7 @@ def raised(values: Mapping[str, Any], more: int) -> dict[str, Any]:
       ValueError: it is of no kind of experiment that can be continued by rounds.
     """
     exp = read(values)
-    kind = next(k for k in KINDS if isinstance(exp, k.config))
+    kind = kind_of(exp)
     if not kind.rising:
         raise ValueError(
             f"--more_rounds={more} adds rounds on one policy, and this config "
@@ -237,7 +241,7 @@ def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
       ValueError, OSError: bad input, in one line.
     """
     check_same(values)
-    kind = next(k for k in KINDS if isinstance(exp, k.config))
+    kind = kind_of(exp)
     train, heldout = kind.load(exp)
     blank = policies.describe(exp.model, turn_end=exp.turn_end)
     adapters = {"inner": exp.inner.lora}

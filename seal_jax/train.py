@@ -96,6 +96,17 @@ def foretell(
         say(line)
 
 
+def tell_next(
+    values: dict[str, Any], argv: list[str], workdir: Path, *, more_rounds: int
+) -> None:
+    """Prints what to look at, and commands to go on with, after a finished run."""
+    from seal_jax import experiment
+    from seal_jax.report import next_steps
+
+    rising = bool(experiment.kind_of(experiment.read(values)).rising)
+    print(*next_steps.lines(argv, workdir, rising=rising, more=more_rounds), sep="\n")
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; use --config.key=value")
@@ -117,7 +128,10 @@ def main(argv: list[str]) -> None:
         distributed.joined(*(flags.FLAGS[name].value for name in names)),
         _errors_in_one_line(),
     ):
-        run(values, workdir, more_rounds=flags.FLAGS.more_rounds)
+        more = flags.FLAGS.more_rounds
+        run(values, workdir, more_rounds=more)
+        if distributed.leads():
+            tell_next(values, sys.argv[1:], Path(workdir), more_rounds=more)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seal_jax.commands import model_card, shared
+from seal_jax.report import edit_names
 from seal_jax.runtime import command_line, files, formatting
 
 if TYPE_CHECKING:
@@ -155,10 +156,9 @@ def _adapter(past: "Past", args: argparse.Namespace) -> None:
 
 
 def _list(past: "Past") -> None:
-    from seal_jax.commands import past_runs
 
     rows = []
-    for place in past_runs.places(past):
+    for place in edit_names.places(past.edits):
         row = place.row
         begin = " ".join(row["text"].split())[:48]
         kept = "kept" if row.get("kept") else row.get("refused") or ""

@@ -15,6 +15,7 @@ import numpy as np
 from seal_jax import experiment
 from seal_jax.generation import policies
 from seal_jax.models import lora
+from seal_jax.report import edit_names
 from seal_jax.rounds import learn, pools, trials
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.settings import PassageRounds
@@ -96,25 +97,15 @@ def policy_after(past: Past, index: int) -> policies.Policy:
     return policy
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """An edit of a run: its round, its item's number, its own, its row."""
-
-    round: int
-    item: int
-    edit: int
-    row: dict[str, Any]
-
-
-def find(past: Past, name: str) -> Place:
+def find(past: Past, name: str) -> edit_names.Place:
     """The edit "ROUND/ITEM/EDIT"; the item by its number or its id.
 
     Raises:
       ValueError: there is none.
     """
     first = 0
-    for place in places(past):
-        ids = {str(place.item), _id(place.row)}
+    for place in edit_names.places(past.edits):
+        ids = {str(place.item), edit_names.item_id(place.row)}
         match name.split("/"):
             case [r, item, edit] if (r, edit) == (
                 str(place.round),
@@ -128,27 +119,8 @@ def find(past: Past, name: str) -> Place:
     )
 
 
-def places(past: Past) -> list[Place]:
-    """Every edit of the run, in order."""
-    found: list[Place] = []
-    item, before = 0, None
-    for row in past.edits:
-        here = row["round"], _id(row)
-        if before is None or before[0] != here[0]:
-            item = 0
-        elif before != here:
-            item += 1
-        before = here
-        found.append(Place(row["round"], item, row["edit"], row))
-    return found
-
-
-def _id(row: dict[str, Any]) -> str:
-    return str(row.get("passage_id") or row.get("task_id"))
-
-
 def adapter(
-    past: Past, place: Place, seed: int, say: Callable[[str], None]
+    past: Past, place: edit_names.Place, seed: int, say: Callable[[str], None]
 ) -> packed.TrainedAdapters:
     """The adapter of an edit and a seed, trained again.
 
@@ -168,7 +140,7 @@ def adapter(
             " 0 on; give one of these"
         )
     item = past.checked.train[place.round - 1][place.item]
-    if getattr(item, "id", None) != _id(row):
+    if getattr(item, "id", None) != edit_names.item_id(row):
         raise ValueError(
             f"{past.workdir}: item {place.item} of round {place.round} is not that of "
             "the run, so its data has changed; restore it"
@@ -204,7 +176,9 @@ def _sizes(past: Past) -> Any:
     return cfg
 
 
-def drift(place: Place, seed: int, trained: packed.TrainedAdapters) -> float | None:
+def drift(
+    place: edit_names.Place, seed: int, trained: packed.TrainedAdapters
+) -> float | None:
     """How far its training loss is from the run's, as a share; None: not known."""
     loss, before = float(trained.loss_A[0]), place.row["losses"][seed]
     if not isinstance(before, int | float) or not np.isfinite([loss, before]).all():
