@@ -32,6 +32,29 @@ def test_which_pairs_are_telling(a, b, telling):
     assert bool(ladder_section.main_pairs(summary)) == telling
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "telling"),
+    [
+        ("in_context", "base", True),
+        ("passage_only", "base", True),  # the ceiling stands between them
+        ("passage_only", "in_context", False),
+        ("round_1", "in_context", False),
+        ("round_1", "base", True),
+    ],
+)
+def test_the_ceiling_is_nobodys_neighbour(a, b, telling):
+    names = ("base", "in_context", "passage_only", "round_1")
+    summary = {"ladder": [{"name": n} for n in names], "paired": [pair(a, b)]}
+    assert bool(ladder_section.main_pairs(summary)) == telling
+
+
+def test_what_few_shot_tasks_begin_with_is_no_ceiling():
+    names = ("in_context", "self_edits", "oracle")
+    first = pair("self_edits", "in_context")
+    summary = {"ladder": [{"name": n} for n in names], "paired": [first]}
+    assert len(ladder_section.main_pairs(summary)) == 1
+
+
 def test_many_pairs_are_folded_but_the_first():
     many = [pair(f"r{i}", "base") for i in range(40)]
     page = ET.fromstring(ladder_section.paired(many, first=many[:3]))

@@ -173,10 +173,18 @@ def main_pairs(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_main(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
-    """Whether a pair is of neighbouring rows of the ladder or of its last round."""
-    names = [row.get("name") for row in run_view.rows(summary, "ladder")]
-    rounds = [name for name in names if ladder_rows.is_round(str(name))]
+    """Whether a pair is of neighbouring rows of the ladder or of its last round.
+
+    The row with the passage in view is a ceiling, not a step: it stands beside the base
+    alone, and the row after it is the base's neighbour too.
+    """
     ends = {pair.get("a"), pair.get("b")}
+    names = [row.get("name") for row in run_view.rows(summary, "ladder")]
+    if ladder_rows.BASE in names:  # Of few-shot tasks the base has them in view.
+        if ladder_rows.IN_CONTEXT in ends:
+            return ends == {*ladder_rows.NO_ADAPTER}
+        names = [name for name in names if name != ladder_rows.IN_CONTEXT]
+    rounds = [name for name in names if ladder_rows.is_round(str(name))]
     if not ends <= set(names):
         return True
     first, second = (names.index(pair.get(side)) for side in ("a", "b"))
