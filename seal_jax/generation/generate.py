@@ -164,6 +164,7 @@ def run(
     batch: int,
     per_page: int,
     prompt_multiple: int,
+    room: int = 0,
     limits: Sequence[int] | None = None,
     tick: Callable[[int], None] = lambda count: None,
 ) -> Generated:
@@ -182,6 +183,8 @@ def run(
       per_page: rows under one adapter that share a copy of it.
       prompt_multiple: prompts are padded to a multiple of it, which bounds the number
         of compiled shapes.
+      room: tokens of a prompt there is room for at least: calls that say the same
+        share programs, though the longest prompt of one is shorter.
       limits: after how many tokens each request ends, as if it drew a stop token then,
         for those that `cfg` does not end before.
       tick: told how many requests have finished, whenever some have.
@@ -200,6 +203,7 @@ def run(
         batch=batch,
         per_page=per_page,
         prompt_multiple=prompt_multiple,
+        room=room,
         shards=meshes.shards(mesh),
     )
     device = Device(

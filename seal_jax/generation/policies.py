@@ -227,6 +227,7 @@ def _continue(
     decoding: Decoding,
     tick: Callable[[int], None],
     per_page: int = PER_PAGE,
+    room: int = 0,
 ) -> list[str]:
     """Continues `prompts[a][q]` under adapter a; one key for each, one flat list."""
     requests = [
@@ -244,6 +245,7 @@ def _continue(
         batch=decoding.batch,
         per_page=per_page,
         prompt_multiple=decoding.prompt_multiple,
+        room=room,
         tick=tick,
     )
     return [hf.decode(policy.tokenizer, ids).strip() for ids in generated.tokens]
@@ -285,6 +287,7 @@ def answer(
     decoding: Decoding,
     *,
     per_page: int = PER_PAGE,
+    room: int = 0,
     tick: Callable[[int], None] = lambda count: None,
 ) -> list[list[str]]:
     """Continues `prompts[a][q]` under adapter a, or all of them under the base.
@@ -298,12 +301,13 @@ def answer(
       decoding: settings; about `batch` rows decode together.
       per_page: rows under one adapter that share a copy of it, at most; more than an
         adapter has prompts leave rows empty.
+      room: as of `generate.run`.
       tick: as of `write`.
     """
     places = [(a, q) for a, group in enumerate(prompts) for q in range(len(group))]
     index = np.array(places, int).reshape(-1, 2)
     keys = prng.fold(prng.take(keys_A, index[:, 0]), index[:, 1])
-    texts = _continue(policy, adapters, prompts, keys, decoding, tick, per_page)
+    texts = _continue(policy, adapters, prompts, keys, decoding, tick, per_page, room)
     flat = iter(texts)
     return [[next(flat) for _ in group] for group in prompts]
 

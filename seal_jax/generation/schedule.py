@@ -72,6 +72,7 @@ def sizes(
     batch: int,
     per_page: int,
     prompt_multiple: int,
+    room: int = 0,
     shards: int = 1,
 ) -> Sizes:
     """The sizes for about `batch` rows, however many prompts there are.
@@ -83,13 +84,15 @@ def sizes(
       per_page: rows that share a copy of their adapter.
       prompt_multiple: rows of prompts are as wide as a multiple of it, which bounds the
         number of compiled shapes.
+      room: tokens of a prompt there is room for at least, though none is as long.
       shards: devices that share the rows.
     """
     rows = side_by_side.multiple(batch, shards)
     at_once = side_by_side.multiple(rows // READ_SHARE, shards)
     adapted = any(prompt.adapter != side_by_side.NO_ADAPTER for prompt in prompts)
     tile = side_by_side.TILE if adapted else 1
-    longest = side_by_side.multiple(max(len(p.ids) for p in prompts), prompt_multiple)
+    longest = max(room, *(len(p.ids) for p in prompts))
+    longest = side_by_side.multiple(longest, prompt_multiple)
     reading, width = side_by_side.sheet(
         at_once, side_by_side.multiple(longest, tile), shards
     )

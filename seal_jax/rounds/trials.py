@@ -203,17 +203,22 @@ def _answer[Item](
     adapters: lora.Tree | None,
     exams: Sequence[Exam[Item]],
     ids: Sequence[tuple[int, ...]],
+    *,
+    room: int = 0,
 ) -> list[Answers]:
     """What each adapter answers in its exam; `exams[a]` is for adapter a.
 
-    `ids` tell the adapters apart, for the random numbers of sampled answers.
+    `ids` tell the adapters apart, for the random numbers of sampled answers; `room` is
+    as of `generate.run`.
     """
     task = run.task
     prompts = [task.prompts(exam.item) for exam in exams]
     quizzes = [[] if e.quiz is None else task.prompts(e.quiz) for e in exams]
     keys_A = prng.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
     together = [p + q for p, q in zip(prompts, quizzes, strict=True)]
-    texts = policies.answer(policy, adapters, together, keys_A, run.exp.answer)
+    texts = policies.answer(
+        policy, adapters, together, keys_A, run.exp.answer, room=room
+    )
     scores: Sequence[Sequence[float]] = [()] * len(exams)
     if reward_names.LOG_LIKELIHOOD in run.exp.select.measured:
         gold = [
@@ -239,7 +244,8 @@ def base_answers[Item](
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
         ids = [(p,) for p in range(len(items))]
-        answers = _answer(run, policy, None, list(map(Exam, items)), ids)
+        exams = list(map(Exam, items))
+        answers = _answer(run, policy, None, exams, ids, room=run.task.room)
         seconds = time.monotonic() - begin
         return {"answers": [list(given.item) for given in answers], "seconds": seconds}
 

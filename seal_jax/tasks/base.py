@@ -124,7 +124,9 @@ class Questions[Item](Protocol):
     """What adapters are asked, and what their answers are worth.
 
     `max_missing`: share of a phase's scores that may be missing. `untried`: what an
-    edit that was refused scores on held-out items; None: it is left out.
+    edit that was refused scores on held-out items; None: it is left out. `room`: tokens
+    of the longest prompt that is put to a model without an adapter, in view or not, or
+    0: all that have none are asked by the same programs.
     """
 
     @property
@@ -132,6 +134,9 @@ class Questions[Item](Protocol):
 
     @property
     def untried(self) -> float | None: ...
+
+    @property
+    def room(self) -> int: ...
 
     def prompts(self, item: Item) -> list[str]:
         """What an adapter is asked about an item."""

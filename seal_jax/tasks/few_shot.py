@@ -172,6 +172,7 @@ class FewShotTask:
     max_missing = 0.0
     # A policy that writes what cannot be trained has solved nothing with it.
     untried = 0.0
+    room = 0
 
     def __init__(self, exp: Settings, blank: Encoder):
         self.exp = exp

@@ -138,7 +138,10 @@ def make_rounds(
 ) -> "Knowledge":
     """`make` for rounds with a ladder, which may show the passages held out."""
     viewed = heldout if IN_CONTEXT in exp.ladder else ()
-    return make(exp, blank, train, heldout, viewed=viewed)
+    task = make(exp, blank, train, heldout, viewed=viewed)
+    shown = [prompt for item in viewed for prompt in task.in_view().prompts(item)]
+    lengths = [len(blank.sequence(prompt)) for prompt in shown]
+    return dataclasses.replace(task, room=max(lengths, default=0))
 
 
 def _unconnected(items: Sequence[object]) -> list[float | None]:
@@ -149,7 +152,8 @@ def _unconnected(items: Sequence[object]) -> list[float | None]:
 class Knowledge:
     """What the round asks of the task; see `base.Task`.
 
-    `viewed`: whether questions are asked with their passage in view. `rubric` is beside
+    `viewed`: whether questions are asked with their passage in view. `room`: see
+    `base.Questions`. `rubric` is beside
     what a task is asked: what an edit of a passage is worth as a text.
     """
 
@@ -160,6 +164,7 @@ class Knowledge:
     grader: Scorer
     judged: Rubric
     viewed: bool = False
+    room: int = 0
 
     attempts = 1
     untried = None

@@ -24,7 +24,7 @@ def test_two_rounds_compile_few_programs_and_none_twice(tmp_path, monkeypatch):
         scale__passages=3,
         inner__pool=4,
         imitate__data="accumulate",
-        ladder=("base", "passage_only", "self_edits", "random_kept"),
+        ladder=("base", "in_context", "passage_only", "self_edits", "random_kept"),
     )
     with compilations.recorded() as programs:
         summary = train.run(values, tmp_path / "run")
