@@ -216,9 +216,8 @@ def _answer[Item](
     quizzes = [[] if e.quiz is None else task.prompts(e.quiz) for e in exams]
     keys_A = prng.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
     together = [p + q for p, q in zip(prompts, quizzes, strict=True)]
-    texts = policies.answer(
-        policy, adapters, together, keys_A, run.exp.answer, room=room
-    )
+    answer = run.exp.answer
+    texts = policies.answer(policy, adapters, together, keys_A, answer, room=room)
     scores: Sequence[Sequence[float]] = [()] * len(exams)
     if reward_names.LOG_LIKELIHOOD in run.exp.select.measured:
         gold = [
