@@ -6,7 +6,9 @@ the workdir; then the way of this kind of experiment (`KINDS`), and the report.
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,15 @@ from seal_jax.models import decoder, lora
 from seal_jax.pooled import arms as pooled
 from seal_jax.pooled.settings import Pooled
 from seal_jax.report import console, html_page
-from seal_jax.rounds import grading, loop, more_rounds, over_seeds, trials, unit_key
+from seal_jax.rounds import (
+    gold,
+    grading,
+    loop,
+    more_rounds,
+    over_seeds,
+    trials,
+    unit_key,
+)
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
@@ -36,6 +46,7 @@ from seal_jax.runtime import (
     interrupts,
     meshes,
     metrics,
+    plugins,
     records,
 )
 from seal_jax.runtime.journal import Journal
@@ -91,7 +102,7 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
     ),
     Kind(
         PassageRounds,
-        knowledge.load,
+        gold.load,
         knowledge.make_rounds,
         grading.connect_rounds,
         loop.walk,
@@ -146,7 +157,7 @@ def read(values: Mapping[str, Any]) -> Experiment:
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:
         names = (*tasks_settings.TASKS, *few_shot_settings.TASKS)
-        config_rules.one_of("config.task.name", task["name"], names)
+        plugins.one_of("config.task.name", task["name"], names)
         if task["name"] in few_shot_settings.TASKS:
             return config_rules.build(FewShot, values)
     return config_rules.build(PassageRounds, values)
@@ -326,6 +337,7 @@ def open_run[Item](
     )
     if leads:
         check_journal(journal, workdir)
+    check_items(journal, task, checked.train, checked.heldout)
     state = trials.Run(
         exp=exp,
         inner=first_sizes(journal, sizes, shards=meshes.shards(mesh)),
@@ -351,6 +363,40 @@ def check_journal(journal: Journal, workdir: Path) -> None:
         raise ValueError(
             f"{folder}: must go with the journal.jsonl that it was made with, which is "
             "gone; restore that, or delete the folder too to start again"
+        )
+
+
+def check_items[Item](
+    journal: Journal,
+    task: Task[Item],
+    train: Sequence[Sequence[Item]],
+    heldout: Sequence[Item],
+) -> None:
+    """Refuses other items, or other prompts about them, than the workdir began with.
+
+    A config only names files: of data, of prompts, of code.
+
+    Raises:
+      ValueError: see above.
+    """
+
+    def digest(items: Sequence[Item]) -> str:
+        told = [
+            [task.name(i), task.propose_prompt(i), task.prompts(i), task.gold(i)]
+            for i in items
+        ]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+    now = {"train": list(map(digest, train)), "heldout": digest(heldout)}
+    first = journal.cached("items", lambda: now)
+    # More rounds have more lists of items, and the same ones before them.
+    if now["heldout"] != first["heldout"] or any(
+        a != b for a, b in zip(now["train"], first["train"], strict=False)
+    ):
+        raise ValueError(
+            "this workdir was begun with other data, or other prompts, than task and "
+            "propose.prompt give now: a file has changed; restore it, or give another "
+            "--workdir"
         )
 
 

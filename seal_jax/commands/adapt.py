@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seal_jax.commands import given_texts, shared
+from seal_jax.commands import given_columns, given_texts, shared
 from seal_jax.runtime import command_line, files, formatting
 
 # What the adapters of a folder were trained with, and on.
@@ -28,6 +28,7 @@ EXAMPLES = """
 seal-jax adapt notes/ --model=Qwen/Qwen2.5-1.5B --out=adapters
 seal-jax adapt one.txt two.md --by-line --model=embedded:tiny --out=adapters
 seal-jax adapt pairs.jsonl --model=runs/tiny --rank=8 --targets=all --out=adapters
+seal-jax adapt notes.csv --column=text=body --model=embedded:tiny --out=adapters
 """
 
 
@@ -43,9 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "texts",
         metavar="TEXTS",
         nargs="+",
-        help=".txt and .md files, an adapter each; .jsonl files, an adapter a row: a "
-        'text, {"text"}, {"prompt", "completion"} or {"lines": [...]}; folders of them',
+        help=".txt and .md files, an adapter each; .jsonl, .json, .csv, .tsv and "
+        ".parquet files, an adapter a row, with the columns text, or prompt and "
+        'completion (.jsonl: a text, or {"lines": [...]} too); folders of them; or a '
+        "hub name",
     )
+    given_columns.add(parser, given_texts.COLUMNS)
+    parser.add_argument("--split", default="", help="of a hub's data set")
     shared.add_model(parser)
     parser.add_argument("--out", required=True, metavar="DIR")
     parser.add_argument(
@@ -95,7 +100,12 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _adapt(args: argparse.Namespace) -> None:
-    texts = given_texts.named(args.texts, by_line=args.by_line)
+    texts = given_texts.named(
+        args.texts,
+        by_line=args.by_line,
+        columns=given_columns.read(args.column, given_texts.COLUMNS),
+        split=args.split,
+    )
     out, settings = Path(args.out), _settings(args)
     made_with = settings | {"model": args.model, "dtype": args.dtype}
     before = _claim(out, made_with, texts)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seal_jax.analysis import stats
-from seal_jax.commands import exams, shared
+from seal_jax.commands import exams, given_columns, shared
 from seal_jax.rewards import graders
-from seal_jax.runtime import command_line, files, formatting
+from seal_jax.runtime import command_line, files, formatting, plugins
 
 if TYPE_CHECKING:
     from seal_jax.api.adapters import Adapters
@@ -25,6 +25,7 @@ seal-jax evaluate runs/tiny
 seal-jax evaluate embedded:tiny --data=world --count=96 --answer=plain --max-tokens=4
 seal-jax evaluate embedded:tiny --like=runs/tiny --adapters=adapters --count=3
 seal-jax evaluate Qwen/Qwen2.5-7B --data=squad_val.json --grade=f1 --out=answers.jsonl
+seal-jax evaluate embedded:tiny --data=mine.csv --column=question=q --column=answer=a
 """
 _KEEP = "of the run, if one is given; else"
 
@@ -48,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="world (generated), a JSON file in SEAL's format, or a hub name",
+        help="world (generated), a file in SEAL's format, or a hub name like SQuAD; "
+        "with --column any table or hub name",
     )
+    given_columns.add(parser, exams.COLUMNS)
     start = command_line.whole(0, 10_000_000)
     parser.add_argument("--split", help="of the hub's data set")
     parser.add_argument("--start", type=start, help="the first passage; 0")
@@ -70,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shared.add_drawing(parser, of_run=_KEEP)
     parser.add_argument(
         "--grade",
-        choices=(*graders.LOCAL, "judge"),
-        help=f"who grades; {_KEEP} recall",
+        choices=plugins.Names((*graders.LOCAL, "judge")),
+        help=f"who grades, or module:function of your own; {_KEEP} recall",
     )
     parser.add_argument(
         "--threshold", type=command_line.real(0.0, 1.0, least=1e-9), help="of recall"
@@ -135,8 +138,10 @@ class _Row:
         from seal_jax.rounds import grading
 
         name = "model" if adapters is None else "adapters"
+        score = grading.scorer(exam.grade, Path(args.out or ".").absolute().parent)
+        task = exam.task(model.policy, score)
         answers = model.generate(
-            exam.prompts(),
+            [task.prompts(passage) for passage in exam.passages],
             adapters,
             **exam.drawing,
         )
@@ -145,8 +150,7 @@ class _Row:
             for passage, texts in zip(exam.passages, answers, strict=True)
             for question, answer in zip(passage.questions, texts, strict=True)
         ]
-        score = grading.scorer(exam.grade, Path(args.out or ".").absolute().parent)
-        scores = score([(q.question, q.answer, answer) for _, q, answer in asked])
+        scores = task.score(list(zip(exam.passages, answers, strict=True)))
         lines = [
             {
                 "row": name,

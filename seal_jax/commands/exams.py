@@ -3,35 +3,44 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from seal_jax.api.settings import WriteOptions
-from seal_jax.commands import shared
+from seal_jax.commands import given_columns, shared
 from seal_jax.generation.settings import Decoding
 from seal_jax.rewards import graders
 from seal_jax.rewards.judge import JudgeConfig
 from seal_jax.rewards.settings import GradeConfig
-from seal_jax.runtime import config_rules, files, reading
-from seal_jax.tasks import self_edit, sources
+from seal_jax.rounds.settings import PassageRounds
+from seal_jax.runtime import config_rules, files, plugins, reading
+from seal_jax.tasks import knowledge, self_edit, sources
+from seal_jax.tasks.base import Encoder
+from seal_jax.tasks.knowledge import Scorer
 from seal_jax.tasks.passage import Passage
-from seal_jax.tasks.settings import TASKS, TaskConfig
+from seal_jax.tasks.settings import TASKS, ColumnsConfig, TaskConfig
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(ColumnsConfig))
 
 
 @dataclasses.dataclass(frozen=True)
 class Exam:
-    """On what a model is measured, and how."""
+    """On what a model is measured, and how.
+
+    `exp`: the run's, if it has a task of its own.
+    """
 
     passages: list[Passage]
     template: str
     drawing: WriteOptions
     grade: GradeConfig
+    exp: PassageRounds | None = None
 
-    def prompts(self) -> list[list[str]]:
-        """The closed-book prompts, a list for each passage."""
-        return [
-            [self_edit.answer_prompt(self.template, p, q.question) for q in p.questions]
-            for p in self.passages
-        ]
+    def task(self, encoder: Encoder, score: Scorer) -> knowledge.Knowledge:
+        """The task that asks about the passages, and scores the answers."""
+        found = knowledge.kind_of(self.exp.task) if self.exp else knowledge.Knowledge
+        # Without an own task nothing but the template is looked at.
+        exp = cast(knowledge.Settings, self.exp)
+        return found(exp, encoder, "", self.template, score, knowledge.unconnected)
 
 
 def read(args: argparse.Namespace) -> Exam:
@@ -51,17 +60,51 @@ def read(args: argparse.Namespace) -> Exam:
         task, count, answer, grade = _of_run(like)
     elif not args.data:
         raise ValueError(
-            "--data must name passages with questions: world, a JSON file or a hub "
-            "name; or give --like WORKDIR"
+            "--data must name passages with questions: world, a file, a folder or a "
+            "hub name; or give --like WORKDIR"
         )
+    exp = None
+    if plugins.is_named(task.name) and like is not None and not args.data:
+        exp = _own(like)
     task = _told(task, args)
-    passages = sources.passages(task, sources.HELDOUT, count=args.count or count)
+    passages = _passages(task, args.count or count)
     prompt = args.answer or (answer.prompt if answer else "concise")
     return Exam(
         passages,
         self_edit.load_template(prompt, "answer"),
         _drawing(answer, args),
         _grade(grade, args),
+        exp,
+    )
+
+
+def _own(workdir: str) -> PassageRounds | None:
+    """The experiment of a run on a task of the user's own."""
+    # Imported here: it brings jax.
+    from seal_jax import experiment
+
+    exp = experiment.read(files.read_json(Path(workdir) / "config.json"))
+    return exp if isinstance(exp, PassageRounds) else None
+
+
+def _passages(task: TaskConfig, count: int) -> list[Passage]:
+    """Passages to ask about; of those that need have no questions, what has some.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if not sources.has_heldout(task):
+        raise ValueError(
+            f"task.heldout={task.heldout!r}: this run holds no passages out; give "
+            "--data with questions"
+        )
+    bare = task.name == "passages" or plugins.is_named(task.name)
+    found = sources.passages(task, sources.HELDOUT, count=count, asked=not bare)
+    if asked := [passage for passage in found if passage.questions]:
+        return asked
+    raise ValueError(
+        f"{task.heldout or task.name}: none of {len(found)} passages has a question; "
+        "name their columns, by --column question=NAME --column answer=NAME"
     )
 
 
@@ -79,7 +122,7 @@ def _drawing(answer: Decoding | None, args: argparse.Namespace) -> WriteOptions:
 
 
 def _plain() -> TaskConfig:
-    return TaskConfig("world", "", "", 0, "", "", 0, 0, 0.0)
+    return TaskConfig("world", "", "", 0, "", "", 0, 0, 0.0, None)
 
 
 def _of_run(workdir: str) -> tuple[TaskConfig, int, Decoding, GradeConfig]:
@@ -91,7 +134,7 @@ def _of_run(workdir: str) -> tuple[TaskConfig, int, Decoding, GradeConfig]:
     """
     values = files.read_json(Path(workdir) / "config.json")
     match values:
-        case {"task": {"name": str(name)}} if name not in TASKS:
+        case {"task": {"name": str(name)}} if name not in plugins.Names(TASKS):
             raise ValueError(
                 f"{workdir}: a run on task.name={name!r}, whose items are no passages; "
                 f"evaluate takes {', '.join(TASKS)}: give --data"
@@ -120,6 +163,14 @@ def _told(task: TaskConfig, args: argparse.Namespace) -> TaskConfig:
         changes = {"name": "world", "heldout": "", "heldout_split": ""}
     elif args.data:
         changes = {"name": "squad", "heldout": args.data, "forward_share": 0.0}
+        if args.column or files.is_folder(args.data):
+            changes["name"] = "passages"
+    if args.column:
+        if (changes or {"name": task.name})["name"] != "passages":
+            raise ValueError("--column: names columns of a table; give it as --data")
+        known = task.columns or ColumnsConfig("text", "", "", "", "", "")
+        named = given_columns.read(args.column, COLUMNS)
+        changes["columns"] = dataclasses.replace(known, **named)
     if args.split and (changes or {"name": task.name})["name"] == "world":
         raise ValueError(
             f"--split={reading.shorten(args.split)}: is of a hub's data set, and world "

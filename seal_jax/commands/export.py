@@ -6,6 +6,7 @@ if __name__ == "__main__":
     interrupts.install()  # Before imports that take seconds.
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,12 +19,15 @@ from seal_jax.runtime import command_line, files, formatting
 
 if TYPE_CHECKING:
     from seal_jax.commands.past_runs import Past
+    from seal_jax.report.edit_names import Place
+    from seal_jax.training.packed import TrainedAdapters
 
 EXAMPLES = """
 seal-jax export runs/tiny --out=policy
 seal-jax export runs/tiny --round=1 --out=policy-1
 seal-jax export runs/tiny --list
 seal-jax export runs/tiny --edit=1/0/3 --seed=1 --out=adapter
+seal-jax export runs/tiny --kept=1 --out=adapters
 """
 # Of the training losses: more is not rounding.
 _MOST_DRIFT = 0.01
@@ -52,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the adapter of this edit; the item by its number or id",
     )
     what.add_argument(
+        "--kept",
+        metavar="ROUND",
+        type=command_line.whole(1, 100),
+        help="the adapters of the edits that this round kept, each in a folder by its "
+        "item's id",
+    )
+    what.add_argument(
         "--list", action="store_true", help="print the edits that there are"
     )
     parser.add_argument(
@@ -73,7 +84,7 @@ def _export(args: argparse.Namespace) -> None:
             "run"
         )
     newest = Path(args.workdir) / "policy"
-    if not (args.list or args.edit or args.round is not None):
+    if not (args.list or args.edit or args.kept or args.round is not None):
         _copy(newest, Path(args.out))
         return
     # Imported here, like all that brings jax.
@@ -82,8 +93,8 @@ def _export(args: argparse.Namespace) -> None:
     past = past_runs.read(args.workdir)
     if args.list:
         _list(past)
-    elif args.edit:
-        _adapter(past, args)
+    elif args.edit or args.kept:
+        _adapters(past, args)
     else:
         _policy(past, args)
 
@@ -117,41 +128,74 @@ def _policy(past: "Past", args: argparse.Namespace) -> None:
     print(f"{args.out}: {after}")
 
 
-def _adapter(past: "Past", args: argparse.Namespace) -> None:
+def _adapters(past: "Past", args: argparse.Namespace) -> None:
+    """The adapter of one edit in `--out`; or of each kept edit, in folders of it."""
     import jax
     import numpy as np
 
     from seal_jax.commands import past_runs
     from seal_jax.models import peft
 
-    place = past_runs.find(past, args.edit)
-    trained = past_runs.adapter(
-        past, place, args.seed, lambda line: print(line, file=sys.stderr)
+    wanted = [past_runs.find(past, args.edit)] if args.edit else []
+    wanted = wanted or past_runs.kept(past, args.kept)
+    index = wanted[0].round
+    base = past.exp.model.path if index == 1 else f"policy-{index - 1}"
+    out, seen = Path(args.out), set[str]()
+    trained_all = past_runs.adapters(
+        past, wanted, args.seed, lambda line: print(line, file=sys.stderr)
     )
+    for place, trained in trained_all:
+        _check(place, args.seed, trained)
+        delta = jax.tree.map(lambda leaf: np.asarray(leaf)[0], trained.adapters)
+        name = _folder(place.id)
+        if name in seen:  # Of an item more than one edit may be kept.
+            name = f"{name}-{place.item}-{place.edit}"
+        seen.add(name)
+        # The scale is in it, as in all that the API writes.
+        peft.save(
+            out if args.edit else out / name,
+            delta,
+            cfg=past.checked.blank.arch,
+            alpha=past.exp.inner.lora.rank,
+            base_name=base,
+        )
+    if args.edit:
+        print(f"{out}: the adapter of edit {args.edit}, seed {args.seed}")
+    else:
+        count = formatting.count(len(wanted))
+        print(f"{out}: {count} adapters, of the edits that round {index} kept")
+    if index > 1:
+        print(
+            f"{'it belongs' if args.edit else 'they belong'} to the policy after round "
+            f"{index - 1}: seal-jax export {past.workdir} --round={index - 1} "
+            f"--out={base}"
+        )
+
+
+def _folder(name: str) -> str:
+    """An item's id as the name of a folder."""
+    return re.sub(r"[^\w. -]", "_", name).lstrip(".") or "_"
+
+
+def _check(place: "Place", seed: int, trained: "TrainedAdapters") -> None:
+    """Refuses what is not the adapter of the run.
+
+    Raises:
+      ValueError: see above.
+    """
+    from seal_jax.commands import past_runs
+
     if not trained.finite_A[0]:
         raise ValueError(
-            f"--edit={args.edit}: its training does not stay finite, as in the run; "
+            f"--edit={place.name}: its training does not stay finite, as in the run; "
             "give another"
         )
-    drift = past_runs.drift(place, args.seed, trained)
+    drift = past_runs.drift(place, seed, trained)
     if drift is not None and drift > _MOST_DRIFT:
         raise ValueError(
-            f"--edit={args.edit}: its training loss is off by {drift:.1%} from the "
+            f"--edit={place.name}: its training loss is off by {drift:.1%} from the "
             "run's, so it is another adapter; the model, the data or the program have "
             "changed: run it anew"
-        )
-    first = place.round == 1
-    base = past.exp.model.path if first else f"policy-{place.round - 1}"
-    arch = past.checked.blank.arch
-    rank = past.exp.inner.lora.rank
-    delta = jax.tree.map(lambda leaf: np.asarray(leaf)[0], trained.adapters)
-    # The scale is in it, as in all that the API writes.
-    peft.save(args.out, delta, cfg=arch, alpha=rank, base_name=base)
-    print(f"{args.out}: the adapter of edit {args.edit}, seed {args.seed}")
-    if not first:
-        print(
-            f"it belongs to the policy after round {place.round - 1}: seal-jax export "
-            f"{past.workdir} --round={place.round - 1} --out={base}"
         )
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from seal_jax.commands import given_texts, shared
+from seal_jax.commands import given_columns, given_texts, shared
 from seal_jax.runtime import command_line, files
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--prompts",
         metavar="FILE",
         help="a prompt a line (\\n in it is a new line); or .jsonl, rows that are a "
-        'text or {"prompt": TEXT}',
+        'text or {"prompt": TEXT}; or .json, .csv, .tsv, .parquet with a column prompt',
     )
+    given_columns.add(parser, given_texts.PROMPT)
     parser.add_argument(
         "--out", metavar="FILE", help="write rows of JSON there: prompt, adapter, text"
     )
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _generate(args: argparse.Namespace) -> None:
     prompts = [given_texts.unescaped(text) for text in args.given]
     if args.prompts:
-        prompts += given_texts.prompts(args.prompts)
+        named = given_columns.read(args.column, given_texts.PROMPT)
+        prompts += given_texts.prompts(args.prompts, named)
     if args.out:
         shared.check_folder("--out", args.out)
         if not prompts:

@@ -1,12 +1,18 @@
-"""Texts of a command line: .txt, .md and .jsonl files, and folders of them; no jax."""
+"""Texts of a command line: files of text, tables, folders of them, a hub; no jax."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seal_jax.runtime import files, reading
+from seal_jax.tasks import rows
 
-TEXTS, ROWS = (".txt", ".md"), ".jsonl"
+TEXTS, ROWS = rows.TEXTS, ".jsonl"
+KINDS = (*TEXTS, *rows.TABLES)
+# What `--column` can name.
+COLUMNS, PROMPT = ("text", "prompt", "completion", "name"), ("prompt",)
+_FIX = f"give files that end in {', '.join(KINDS)}, folders of them, or a hub name"
+_LONGEST_NAME = 100
 _ROW = (
     'a JSON text, {"text": TEXT}, {"prompt": TEXT, "completion": TEXT}, or '
     '{"lines": [...]} of such rows'
@@ -15,14 +21,24 @@ _ROW = (
 type Line = str | tuple[str, str]
 
 
-def named(paths: Sequence[str], *, by_line: bool = False) -> dict[str, Any]:
+def named(
+    paths: Sequence[str],
+    *,
+    by_line: bool = False,
+    columns: Mapping[str, str] | None = None,
+    split: str = "",
+) -> dict[str, Any]:
     """What each adapter is to learn (`api.lines`), by a name that can be a folder's.
 
-    A text file is one, by its own name; of a .jsonl file each row is, by the file's
-    name and its number. A folder stands for such files in it.
+    A text file is one, by its own name; of a table each row is, by the file's name and
+    its number. A folder stands for such files in it, and in folders below it.
 
     Args:
+      paths: files, folders, or names of the hub.
       by_line: whether a text file's lines are trained each for itself.
+      columns: of `COLUMNS`, which column of a table holds them; those with the same
+        names, if left out.
+      split: of a data set of the hub.
 
     Raises:
       ValueError: no text, another kind of file, a row that is none of its forms, or two
@@ -30,8 +46,13 @@ def named(paths: Sequence[str], *, by_line: bool = False) -> dict[str, Any]:
       OSError: a file cannot be read.
     """
     found: dict[str, Any] = {}
-    for path in (file for given in paths for file in _files(given)):
-        here = _rows(path) if path.suffix == ROWS else {path.stem: _text(path, by_line)}
+    for path, name in (file for given in paths for file in _files(given, split)):
+        if path.suffix in TEXTS:
+            here = {name: _text(path, by_line)}
+        elif path.suffix == ROWS and not columns:
+            here = _rows(path, name)
+        else:
+            here = _table(path, name, columns or {}, split)
         if twice := sorted(found.keys() & here.keys()):
             raise ValueError(
                 f"{path}: {twice[0]!r} is the name of an adapter already; rename the "
@@ -41,27 +62,31 @@ def named(paths: Sequence[str], *, by_line: bool = False) -> dict[str, Any]:
     return found
 
 
-def _files(given: str) -> list[Path]:
-    path, kinds = Path(given), (*TEXTS, ROWS)
+def _files(given: str, split: str) -> list[tuple[Path, str]]:
+    """Files with the names of what they hold; or what is to be read as a whole."""
+    path = Path(given)
     if files.is_folder(path):
-        inside = sorted(p for p in path.iterdir() if p.suffix in kinds)
-        if not inside:
+        inside = [p for p in sorted(path.rglob("*")) if p.suffix in KINDS]
+        found = [(p, p.relative_to(path).with_suffix("")) for p in inside]
+        found = [(p, n) for p, n in found if not any(q[0] == "." for q in n.parts)]
+        if not found:
             raise ValueError(
-                f"{given}: holds no file that ends in {', '.join(kinds)}; give another "
+                f"{given}: holds no file that ends in {', '.join(KINDS)}; give another "
                 "folder, or files"
             )
-        return inside
+        return [(p, "-".join(name.parts)) for p, name in found]
     if not files.is_file(path):
+        if split and files.is_hub_name(given, owner=True):
+            return [(path, path.name)]
         raise FileNotFoundError(
-            f"{reading.shorten(given)}: no such file or folder; give texts, in files "
-            f"that end in {', '.join(kinds)}"
+            f"{reading.shorten(given)}: no such file or folder; {_FIX} with --split"
         )
-    if path.suffix not in kinds:
+    if path.suffix not in KINDS:
         raise ValueError(
-            f"{given}: must end in one of {', '.join(kinds)}; rename it, or write it as"
+            f"{given}: must end in one of {', '.join(KINDS)}; rename it, or write it as"
             " one of these"
         )
-    return [path]
+    return [(path, path.stem)]
 
 
 def _text(path: Path, by_line: bool) -> str | list[Line]:
@@ -73,19 +98,42 @@ def _text(path: Path, by_line: bool) -> str | list[Line]:
     return text
 
 
-def _rows(path: Path) -> dict[str, Any]:
-    rows = files.read_rows(path)
-    if not rows:
+def _table(
+    path: Path, stem: str, columns: Mapping[str, str], split: str
+) -> dict[str, Any]:
+    """Each row of a table, by the name that it has or its number."""
+    table = rows.read(path, split=split, fix=_FIX)
+    rows.check_columns(table, {f"--column {k}": name for k, name in columns.items()})
+    digits = max(3, len(str(len(table.rows) - 1)))
+    found: dict[str, Any] = {}
+    for i, row in enumerate(table.rows):
+        given = {key: rows.value(row, name) for key, name in columns.items()}
+        name = str(given.pop("name", f"{stem}-{i:0{digits}}")).strip()
+        safe = name.isprintable() and "/" not in name and len(name) <= _LONGEST_NAME
+        if not safe or name[:1] in ("", ".") or name in found:
+            raise ValueError(
+                f"{row.where}: {reading.shorten(name)[:40]!r} must be a folder's name "
+                f"of at most {_LONGEST_NAME} characters, each once; correct it"
+            )
+        # A table has all columns in each row, filled in or not.
+        full = {k: v for k, v in (given or row.values).items() if v not in (None, "")}
+        found[name] = _row(full, row.where)
+    return found
+
+
+def _rows(path: Path, stem: str) -> dict[str, Any]:
+    read = files.read_rows(path)
+    if not read:
         raise ValueError(f"{path}: has no rows; each must be {_ROW}")
-    if (odd := reading.surrogate(rows)) is not None:
+    if (odd := reading.surrogate(read)) is not None:
         raise ValueError(
             f"{path}: {odd!r:.40} must be text without lone surrogates; write it as "
             "UTF-8"
         )
-    digits = max(3, len(str(len(rows) - 1)))
+    digits = max(3, len(str(len(read) - 1)))
     return {
-        f"{path.stem}-{i:0{digits}}": _row(row, f"{path}: row {i}")
-        for i, row in enumerate(rows)
+        f"{stem}-{i:0{digits}}": _row(row, f"{path}: row {i}")
+        for i, row in enumerate(read)
     }
 
 
@@ -107,10 +155,11 @@ def _line(row: Any, name: str) -> Line:
     )
 
 
-def prompts(path: str) -> list[str]:
-    """Prompts of a file: a row of .jsonl each (text, or `{"prompt": TEXT}`), or a line.
+def prompts(path: str, columns: Mapping[str, str] | None = None) -> list[str]:
+    """Prompts of a file: a row of a table each, or a line.
 
-    In lines, `\\n` stands for a new line.
+    A row of .jsonl may be the text itself; `columns` may say which column it is in. In
+    lines, `\\n` stands for a new line.
 
     Raises:
       ValueError: no prompts, or a row that is none.
@@ -118,25 +167,35 @@ def prompts(path: str) -> list[str]:
     """
     if not files.is_file(path):
         raise FileNotFoundError(
-            f"{reading.shorten(path)}: no such file; give a prompt a line, or .jsonl"
+            f"{reading.shorten(path)}: no such file; give a prompt a line, or "
+            f"{', '.join(rows.TABLES)}"
         )
-    if Path(path).suffix != ROWS:
+    kind = Path(path).suffix
+    if kind not in rows.TABLES:
         lines = files.read_prompt(path).splitlines()
         found = [unescaped(line) for line in lines if line.strip()]
+    elif kind == ROWS and not columns:
+        read = files.read_rows(path)
+        found = [_prompt(row, f"{path}: row {i}") for i, row in enumerate(read)]
     else:
-        found = []
-        for i, row in enumerate(files.read_rows(path)):
-            match row:
-                case str(prompt) | {"prompt": str(prompt)}:
-                    found.append(prompt)
-                case _:
-                    raise ValueError(
-                        f"{path}: row {i}: {reading.shorten(repr(row))[:60]} must be a "
-                        'JSON text or {"prompt": TEXT}; correct it'
-                    )
+        table = rows.read(path, fix=_FIX)
+        wanted = {"prompt": "prompt", **(columns or {})}
+        rows.check_columns(table, {f"--column {k}": v for k, v in wanted.items()})
+        cells = [(row.where, rows.value(row, wanted["prompt"])) for row in table.rows]
+        found = [_prompt(cell, where) for where, cell in cells]
     if not found:
         raise ValueError(f"{path}: holds no prompts; write one a line")
     return found
+
+
+def _prompt(row: Any, name: str) -> str:
+    match row:
+        case str(prompt) | {"prompt": str(prompt)}:
+            return prompt
+    raise ValueError(
+        f"{name}: {reading.shorten(repr(row))[:60]} must be a JSON text or "
+        '{"prompt": TEXT}; correct it'
+    )
 
 
 def unescaped(line: str) -> str:

@@ -5,7 +5,7 @@ from the same text, keys and sizes, on the policy of their round.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from seal_jax import experiment
 from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.report import edit_names
+from seal_jax.report.edit_names import Place
 from seal_jax.rounds import learn, pools, trials
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import checkpoint, files, prng
 from seal_jax.tasks.base import Edit
-from seal_jax.training import capacity, packed
+from seal_jax.training import capacity, packed, plan
 from seal_jax.training.settings import PlanConfig
 
 
@@ -97,7 +98,7 @@ def policy_after(past: Past, index: int) -> policies.Policy:
     return policy
 
 
-def find(past: Past, name: str) -> edit_names.Place:
+def find(past: Past, name: str) -> Place:
     """The edit "ROUND/ITEM/EDIT"; the item by its number or its id.
 
     Raises:
@@ -105,7 +106,7 @@ def find(past: Past, name: str) -> edit_names.Place:
     """
     first = 0
     for place in edit_names.places(past.edits):
-        ids = {str(place.item), edit_names.item_id(place.row)}
+        ids = {str(place.item), place.id}
         match name.split("/"):
             case [r, item, edit] if (r, edit) == (
                 str(place.round),
@@ -119,25 +120,71 @@ def find(past: Past, name: str) -> edit_names.Place:
     )
 
 
-def adapter(
-    past: Past, place: edit_names.Place, seed: int, say: Callable[[str], None]
-) -> packed.TrainedAdapters:
-    """The adapter of an edit and a seed, trained again.
+def kept(past: Past, index: int) -> list[Place]:
+    """The edits of a round that were kept.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = [
+        p
+        for p in edit_names.places(past.edits)
+        if p.round == index and p.row.get("kept") is True
+    ]
+    if not found:
+        raise ValueError(
+            f"{past.workdir}: no edit of round {index} is kept; --list shows all"
+        )
+    return found
+
+
+def adapters(
+    past: Past,
+    wanted: Sequence[Place],
+    seed: int,
+    say: Callable[[str], None],
+) -> Iterator[tuple[Place, packed.TrainedAdapters]]:
+    """Adapters of edits of one round, of the same seed each, trained again.
 
     Raises:
       ValueError: the edit was refused, so that there never was one; or there is no
         such seed, or the run's items are not those that it had.
     """
-    exp, row = past.exp, place.row
+    jobs = [_job(past, place, seed) for place in wanted]
+    policy = policy_after(past, wanted[0].round - 1)
+    for place, job in zip(wanted, jobs, strict=True):
+        name = (place.round, place.item, place.edit, seed)
+        (pool,) = pools.train(
+            policy,
+            trials.work_of(past.exp.seed, [job], [name]),
+            pools.Held(),
+            key=prng.root(past.exp.seed),
+            cfg=_sizes(past),
+            mesh=past.checked.mesh,
+            phase=f"edit {place.name}",
+            say=say,
+        )
+        yield place, pool.trained
+
+
+def _job(past: Past, place: Place, seed: int) -> plan.Job:
+    """The training of an edit.
+
+    Raises:
+      ValueError: see `adapters`.
+    """
+    row = place.row
     if row.get("refused"):
         raise ValueError(
             f"this edit was refused ({row['refused']}) and never trained; give another,"
             " see --list"
         )
-    if not 0 <= seed < len(row["losses"]):
+    # What a reward asks of no adapter was trained in the run for none.
+    trained = len(row["losses"]) or past.exp.scale.seeds
+    if not 0 <= seed < trained:
         raise ValueError(
-            f"--seed={seed}: this edit has adapters of {len(row['losses'])} seeds, from"
-            " 0 on; give one of these"
+            f"--seed={seed}: this edit has adapters of {trained} seeds, from 0 on; "
+            "give one of these"
         )
     item = past.checked.train[place.round - 1][place.item]
     if getattr(item, "id", None) != edit_names.item_id(row):
@@ -146,22 +193,7 @@ def adapter(
             "the run, so its data has changed; restore it"
         )
     edit = Edit(place.item, place.edit, row["prompt"], row["text"])
-    job = past.checked.task.job(item, edit, ())
-    policy = policy_after(past, place.round - 1)
-    work = trials.work_of(
-        exp.seed, [job], [(place.round, place.item, place.edit, seed)]
-    )
-    (pool,) = pools.train(
-        policy,
-        work,
-        pools.Held(),
-        key=prng.root(exp.seed),
-        cfg=_sizes(past),
-        mesh=past.checked.mesh,
-        phase=f"edit {place.round}/{place.item}/{place.edit}",
-        say=say,
-    )
-    return pool.trained
+    return past.checked.task.job(item, edit, ())
 
 
 def _sizes(past: Past) -> Any:
@@ -176,11 +208,10 @@ def _sizes(past: Past) -> Any:
     return cfg
 
 
-def drift(
-    place: edit_names.Place, seed: int, trained: packed.TrainedAdapters
-) -> float | None:
+def drift(place: Place, seed: int, trained: packed.TrainedAdapters) -> float | None:
     """How far its training loss is from the run's, as a share; None: not known."""
-    loss, before = float(trained.loss_A[0]), place.row["losses"][seed]
+    losses = place.row["losses"]
+    loss, before = float(trained.loss_A[0]), losses[seed] if losses else None
     if not isinstance(before, int | float) or not np.isfinite([loss, before]).all():
         return None
     return abs(loss - before) / max(abs(before), 1e-9)

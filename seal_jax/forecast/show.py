@@ -64,6 +64,8 @@ def _plan(
 ) -> Iterator[str]:
     yield "plan"
     yield f"  lines and tokens of a text are estimated: {each.basis}"
+    if each.left_out:
+        yield f"  {each.left_out}"
     yield "  global steps: with full rows; those of real texts are some 80 % full"
     if sized is not None and exp.adapters:
         plan = sized.cfg.plan

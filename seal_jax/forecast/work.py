@@ -6,6 +6,7 @@ named.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -13,11 +14,13 @@ from seal_jax.analysis import halving
 from seal_jax.continual.settings import Continual, controls
 from seal_jax.models import hf
 from seal_jax.pooled.settings import Pooled
-from seal_jax.rounds import ladder_rows
+from seal_jax.rewards import names as reward_names
+from seal_jax.rounds import gold, ladder_rows
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
+from seal_jax.runtime import files, plugins
 from seal_jax.tasks import sources
 from seal_jax.tasks.settings import TaskConfig
 
@@ -30,6 +33,8 @@ class Text:
 
     `lines` of `tokens` tokens train an adapter in each of `epochs`; `questions` are put
     to it. `basis` says from what that is known; `bound`: what counts from it are.
+    `left_out`: what there is nothing for in the data, for people; `ladder`: whether its
+    rows are measured.
     """
 
     lines: float
@@ -38,6 +43,8 @@ class Text:
     epochs: int
     basis: str
     bound: str = "about"
+    ladder: bool = True
+    left_out: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +84,45 @@ def text(exp: Experiment) -> Text:
         raise TypeError(type(exp).__name__)
     if exp.task.name == "world":
         return _of_world(exp.task, exp.model.path, exp.inner.epochs)
-    return Text(
+    published = Text(
         8.7,
         min(52, exp.inner.row_tokens),
         4.5,
         exp.inner.epochs,
         "the means of the 250 self-edits that the paper's authors published: 8.7 lines "
         "of 52 tokens, 4.5 questions; no data was read",
+    )
+    if isinstance(exp, PassageRounds) and _is_here(exp.task):
+        return _of_own(exp, published)
+    return published
+
+
+def _is_here(task: TaskConfig) -> bool:
+    """Whether the passages are the user's own, and can be read without a hub."""
+    if task.name != "passages":
+        return plugins.is_named(task.name)
+    given = [task.train, *([task.heldout] if task.heldout else [])]
+    return all(files.is_file(name) or files.is_folder(name) for name in given)
+
+
+def _of_own(exp: PassageRounds, published: Text) -> Text:
+    """Questions as they are in the data; lines and tokens as in what was published."""
+    train, heldout = gold.load(exp)
+    passages = list(itertools.chain(*train))
+    asked = sum(bool(p.questions) for p in heldout)
+    bare = sum(not p.questions for p in passages)
+    questions = sum(len(p.questions) for p in passages) / len(passages)
+    compare = exp.select.compare
+    return dataclasses.replace(
+        published,
+        questions=questions,
+        basis="the means of the 250 self-edits that the paper's authors published: 8.7 "
+        f"lines of 52 tokens; {len(passages)} passages were read, of {questions:.1f} "
+        "questions each",
+        ladder=asked > 0,
+        left_out=gold.said(
+            bare, len(passages), asked, len(heldout), exp.ladder, compare
+        ),
     )
 
 
@@ -118,7 +157,9 @@ def phases(exp: Experiment, each: Text) -> list[Phase]:
         return list(_pooled(exp, each))
     if not isinstance(exp, PassageRounds | FewShot):
         raise TypeError(type(exp).__name__)
-    found = [*_rounds(exp, each), *_ladder(exp, each)]
+    found = list(_rounds(exp, each))
+    if each.ladder:
+        found += _ladder(exp, each)
     if not isinstance(exp, OverSeeds):
         return found
     return [_times(phase, exp.over_seeds.count) for phase in found]
@@ -157,14 +198,20 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
             written=items * scale.edits,
             adapters=adapters,
             lines=each.lines,
-            answers=(adapters + items) * each.questions,
+            answers=(adapters + items) * each.questions + adapters * _quiz(exp),
             imitated=imitated,
         )
-        if ladder_rows.CONTROL in exp.ladder:
+        if ladder_rows.CONTROL in exp.ladder and each.ladder:
             # Its first edits are those of round 1.
             written = items * scale.edits if index > 1 else 0
             name = f"control, {ladder_rows.round_name(index)}"
             yield Phase(name, written=written, imitated=imitated)
+
+
+def _quiz(exp: PassageRounds | FewShot) -> int:
+    """Questions of its own that the policy puts to an adapter, at most."""
+    asks = reward_names.SELF_ASKED in exp.select.measured
+    return exp.label_free.questions if asks and exp.label_free is not None else 0
 
 
 def _ladder(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:

@@ -45,7 +45,9 @@ def summary_table(summary: dict[str, Any]) -> str:
     elif few_shot_view.is_few_shot(summary):
         parts = _few_shot_tables(summary)
     else:
-        parts = [_ladder_table(summary)]
+        parts = [_ladder_table(summary)] if run_view.rows(summary, "ladder") else []
+    if isinstance(summary.get("left_out"), str):
+        parts.append(summary["left_out"])
     parts.append(_texts([unused_section.table([run_view.Workdir("", summary)])]))
     parts.append(_paired_table(summary))
     if summary.get("stopped"):

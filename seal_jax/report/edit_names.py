@@ -16,7 +16,13 @@ class Place:
 
     @property
     def name(self) -> str:
+        """As `seal-jax export --edit` takes it."""
         return f"{self.round}/{self.item}/{self.edit}"
+
+    @property
+    def id(self) -> str:
+        """The item's id."""
+        return item_id(self.row)
 
 
 def places(rows: Sequence[dict[str, Any]]) -> list[Place]:

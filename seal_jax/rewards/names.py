@@ -13,6 +13,8 @@ REWARDS = (GRADE, LOG_LIKELIHOOD, MAJORITY, SELF_ASKED, RUBRIC)
 # Those that few-shot tasks have, too.
 FEW_SHOT_REWARDS = (GRADE, LOG_LIKELIHOOD, MAJORITY)
 
+# Those that need questions, which passages may lack.
+OF_QUESTIONS = (GRADE, LOG_LIKELIHOOD, MAJORITY)
 # Those that need the config's group `label_free`.
 LABEL_FREE = (SELF_ASKED, RUBRIC)
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 
-from seal_jax.rewards import graders
+from seal_jax.rewards import graders, own
 from seal_jax.rewards.judge import JudgeConfig
-from seal_jax.runtime import config_rules
+from seal_jax.runtime import config_rules, plugins
 from seal_jax.runtime.config_rules import Share
 
 
 @dataclasses.dataclass(frozen=True)
 class GradeConfig:
-    """`name`: a local rule of `graders.LOCAL`, or "judge" for the endpoint `judge`.
+    """`name`: a local rule of `graders.LOCAL`, or "judge" for the endpoint `judge`, or
+    `module:function`, the user's own (`own.grader`).
 
     `judge` may be left out where none is asked.
 
@@ -26,7 +27,9 @@ class GradeConfig:
     judge: JudgeConfig | None
 
     def __post_init__(self):
-        config_rules.one_of("grade.name", self.name, (*graders.LOCAL, "judge"))
+        plugins.one_of("grade.name", self.name, (*graders.LOCAL, "judge"))
+        if plugins.is_named(self.name):
+            own.grader(self.name)
         config_rules.check(self, "grade")
         if self.name == "judge":
             self.endpoint("grade.name='judge'")

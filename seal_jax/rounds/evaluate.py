@@ -11,7 +11,7 @@ from typing import Protocol
 from seal_jax.analysis import halving
 from seal_jax.generation import policies
 from seal_jax.rewards import names as reward_names
-from seal_jax.rounds import label_free, scoring
+from seal_jax.rounds import label_free, own_rewards, scoring
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Exam, Graded, Trial, by_item, with_measured
 from seal_jax.rounds.trials import Run
@@ -80,6 +80,7 @@ def evaluate[Item](
             else with_measured(g, reward_names.RUBRIC, (value,), decides=select.reward)
             for g, value in zip(graded, values, strict=True)
         ]
+    graded = own_rewards.of_texts(run, items, graded, phase=phase)
     return graded, scoring.baselines(run, policy, items, phase=phase)
 
 
@@ -102,9 +103,12 @@ def _race[Item](
         name = f"{phase}/rung_{rung}" if len(plan) > 1 else phase
         seeds = range(spent, step.seeds)
         outcomes = adapt(exams, phase=name, seeds=seeds, among=left)
+        before = graded
         graded = scoring.reward(
-            run, exams, edits, outcomes, phase=name, final=True, before=graded
+            run, exams, edits, outcomes, phase=name, final=True, before=before
         )
+        items = [exam.item for exam in exams]
+        graded = own_rewards.of_trials(run, items, graded, before, phase=name)
         left, spent = _better(graded, left, step.keep), step.seeds
         graded = [
             dataclasses.replace(g, out=i not in left) for i, g in enumerate(graded)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from seal_jax.rewards import names as reward_names
+from seal_jax.rewards import own
 from seal_jax.tasks.base import Edit
 
 
@@ -76,8 +77,8 @@ class Graded:
     value per seed, or a single one where no adapter is asked; None: not had, or no
     log-likelihood since the adapter failed. `rewards` are those of the one that
     decides, `reward` their mean over what there is: there a failed adapter's
-    log-likelihood counts as `reward_names.WORST`. `out`: a race over the edits went on
-    without it.
+    log-likelihood, or reward of the user's own, counts as `reward_names.WORST`. `out`:
+    a race over the edits went on without it.
 
     An edit that was refused has no trials and no reward: it was not tried.
     """
@@ -127,7 +128,7 @@ def with_measured(
 def decided(graded: Graded, name: str) -> Graded:
     """With the reward of that name as what counts; the grade, where it is not taken."""
     rewards = graded.measured.get(name, graded.measured.get(reward_names.GRADE, ()))
-    if name == reward_names.LOG_LIKELIHOOD and name in graded.measured:
+    if name in graded.measured and own.without_zero(name):
         rewards = tuple(
             reward_names.WORST if trial.failed else value
             for trial, value in zip(graded.trials, rewards, strict=True)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from seal_jax.rewards import graders, judge, rubric
+from seal_jax.rewards import graders, judge, own, rubric
 from seal_jax.rewards.settings import GradeConfig
 from seal_jax.rounds.settings import PassageRounds
-from seal_jax.runtime import distributed
+from seal_jax.runtime import distributed, plugins
 from seal_jax.tasks.knowledge import Knowledge, Rubric, Scorer
 
 # Why an endpoint is needed, for the error where the config has none.
@@ -82,6 +82,9 @@ def scorer(cfg: GradeConfig, workdir: Path) -> Scorer:
         path = workdir / "judge.jsonl"
         verdicts = functools.partial(judge.grade, cfg=endpoint, cache_path=path)
         return lambda items: list(verdicts(items))
+    if plugins.is_named(cfg.name):
+        own_rule = own.grader(cfg.name)
+        return lambda items: [own_rule(*item) for item in items]
     rule = graders.LOCAL[cfg.name]
     if cfg.name == "recall":
         rule = functools.partial(graders.by_recall, threshold=cfg.threshold)

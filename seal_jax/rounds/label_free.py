@@ -87,6 +87,11 @@ def quizzes[Item](
 
     run.say(f"{phase}: ask {len(items)} quizzes")
     groups = run.journal.cached(str(UnitKey(phase, "quiz")), unit)["quizzes"]
+    if empty := sum(not group for group in groups):
+        run.say(
+            f"{phase}: {empty} of {len(items)} quizzes have no question left, so the "
+            "edits of these items have no reward by them"
+        )
     return [
         _with_questions(item, [quiz.Question(*pair) for pair in group])
         for item, group in zip(items, groups, strict=True)

@@ -5,6 +5,7 @@ by its own row on the held-out items.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from seal_jax.analysis import plateau
 from seal_jax.generation import policies
 from seal_jax.rounds import (
     control,
+    gold,
     ladder,
     ladder_rows,
     learn,
@@ -28,7 +30,8 @@ from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import distributed, records
 from seal_jax.tasks.base import Edit
 
-type RowOf = Callable[[policies.Policy, str], LadderRow]
+# The row of that name; none where nothing is held out to measure it on.
+type RowOf = Callable[[policies.Policy, str], list[LadderRow]]
 
 
 def walk[Item](
@@ -43,20 +46,30 @@ def walk[Item](
     It consumes `base`, unless all rounds start from it.
     """
 
-    def row_of(policy: policies.Policy, name: str) -> LadderRow:
-        return ladder.row(run, policy, heldout, name=name)
-
     exp, wanted = run.exp, run.exp.ladder
+    missed = gold.left_out(
+        run.task, [*itertools.chain(*train)], heldout, wanted, exp.select.compare
+    )
+    if missed:
+        run.say(missed)
+    heldout = gold.measurable(run.task, heldout)
+    wanted = wanted if heldout else ()
+
+    def row_of(policy: policies.Policy, name: str) -> list[LadderRow]:
+        return [ladder.row(run, policy, heldout, name=name)] if heldout else []
+
     before = [arm for arm in exp.base_arms if arm in wanted and arm != "oracle"]
-    rows = [row_of(base, arm) for arm in before]
-    last = [row_of(base, "oracle")] if "oracle" in wanted else []
+    rows = [row for arm in before for row in row_of(base, arm)]
+    last = row_of(base, "oracle") if "oracle" in wanted else []
     controlled: list[dict[str, Any]] = []
     if ladder_rows.CONTROL in wanted:
         policy = control.random_kept(run, base, train, workdir, controlled.append)
-        rows.append(row_of(policy, ladder_rows.CONTROL))
+        rows += row_of(policy, ladder_rows.CONTROL)
         del policy
     final, lines, stopped = all_rounds(run, base, train, rows, row_of, workdir)
-    rows += [row_of(final, arm) for arm in exp.last_arms if arm in wanted]
+    rows += [
+        row for arm in exp.last_arms if arm in wanted for row in row_of(final, arm)
+    ]
     rows += last
     if distributed.leads():
         write_heldout(run, rows, [*train, heldout], workdir)
@@ -71,7 +84,7 @@ def walk[Item](
         "rounds": lines,
         "control": controlled,
         "stopped": stopped,
-    }
+    } | ({"left_out": missed} if missed else {})
 
 
 def all_rounds[Item](
@@ -88,7 +101,7 @@ def all_rounds[Item](
       run: the experiment.
       base: the policy to begin with; consumed, unless all rounds start from it.
       train: items of each round.
-      rows: of the ladder so far; gains one for each round.
+      rows: of the ladder so far; gains one for each round, if anything is held out.
       row_of: measures a policy as a row of that name.
       workdir: where checkpoints, the policy and edits.jsonl go.
 
@@ -120,7 +133,7 @@ def all_rounds[Item](
         if distributed.leads():
             records.write_jsonl(workdir / "edits.jsonl", edits)
         run.metrics.log(index, summary.metrics_of(lines[-1]))
-        rows.append(row_of(policy, name))
+        rows += row_of(policy, name)
         # As it was decided: a judgement that comes in later does not undo a round.
         stopped = run.journal.cached(
             str(UnitKey("", "stop", index)),

@@ -11,6 +11,7 @@ from seal_jax.rounds.ladder_rows import IN_CONTEXT
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound, shown
+from seal_jax.tasks.settings import TASKS
 from seal_jax.training.settings import MASKED
 
 MOST_SEED = 2**32 - 1
@@ -79,6 +80,7 @@ class OverSeeds(PassageRounds):
         select, imitate = self.select, self.imitate
         return [
             ("model.chat", self.model.chat, (NONE,)),
+            ("task.name", self.task.name, TASKS),
             ("edit.split", self.edit.split, ("lines",)),
             ("edit.quirks", self.edit.quirks, ("fixed",)),
             ("inner.loss.mode", self.inner.loss.mode, (MASKED,)),

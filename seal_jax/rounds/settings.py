@@ -7,10 +7,10 @@ from typing import Annotated
 from seal_jax.analysis import halving, plateau, stats
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
-from seal_jax.rewards import quiz
+from seal_jax.rewards import own, quiz
 from seal_jax.rewards.settings import GradeConfig
 from seal_jax.rounds import select
-from seal_jax.runtime import config_rules
+from seal_jax.runtime import config_rules, plugins
 from seal_jax.runtime.config_rules import (
     Bound,
     Edits,
@@ -91,8 +91,9 @@ def check_products(scale: object, items: str) -> None:
 class SelectConfig:
     """Which edits are kept.
 
-    `reward`: what decides, one of `reward_names.REWARDS`; `compare`: others that are
-    measured beside it, for the report. `threshold`: "none", "baseline" (must beat the
+    `reward`: what decides, one of `reward_names.REWARDS`, or `module:function`, the
+    user's own (`own.reward`); `compare`: others that are measured beside it, for the
+    report. `threshold`: "none", "baseline" (must beat the
     policy without an adapter), or a number as text.
 
     `halving`: pairs of (seeds, keep): all edits of an item are trained with so many
@@ -116,9 +117,11 @@ class SelectConfig:
     max_overlap: Share
 
     def __post_init__(self):
-        config_rules.one_of("select.reward", self.reward, reward_names.REWARDS)
-        for name in self.compare:
-            config_rules.one_of("select.compare", name, reward_names.REWARDS)
+        for key, names in (("reward", (self.reward,)), ("compare", self.compare)):
+            for name in names:
+                plugins.one_of(f"select.{key}", name, reward_names.REWARDS)
+                if plugins.is_named(name):
+                    own.reward(name, f"select.{key}")
         config_rules.one_of("select.ties", self.ties, select.TIES)
         config_rules.check(self, "select")
         if self.threshold == "baseline" and self.reward != "grade":
@@ -159,7 +162,7 @@ class SelectConfig:
     @property
     def trains(self) -> bool:
         """Whether an adapter has to be trained to know any of them."""
-        return self.measured != ("rubric",)
+        return any(map(own.trains, self.measured))
 
     def check_scale(self, *, edits: int, seeds: int) -> None:
         """Refuses a choice that `edits` edits with `seeds` seeds do not allow.
@@ -179,10 +182,10 @@ class SelectConfig:
             )
         if not self.halving:
             return
-        if self.reward == "rubric":
+        if not own.trains(self.reward):
             raise ValueError(
                 f"select.halving={shown(self.halving)} races by what adapters earn, "
-                "and select.reward='rubric' asks none; use ()"
+                f"and select.reward={self.reward!r} asks none; use ()"
             )
         try:
             plan = halving.from_pairs(self.halving)

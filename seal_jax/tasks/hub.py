@@ -1,4 +1,8 @@
-"""Data sets of the Hugging Face hub, for every task that reads one."""
+"""Data sets of the Hugging Face hub, for every task that reads one.
+
+The package `datasets` reads them: from the hub, from its cache, or from a folder that
+it saved.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +28,11 @@ def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:
     if files.is_folder(name):
         # The library would read whatever lies in it.
         raise FileNotFoundError(f"{shown}: must be a file, and is a folder here; {fix}")
+    if not split:
+        raise FileNotFoundError(
+            f"{shown}: no such file, and a data set of the hub needs a split, such as "
+            f"'train'; name one beside it, or {fix}"
+        )
     # Slow to import, and not needed for files.
     import datasets
 
@@ -38,3 +47,25 @@ def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:
             f"{shown}, split={split!r}: no such file, and the hub did not give it "
             f"({why}); {fix}"
         ) from error
+
+
+def saved(folder: Path, split: str) -> list[dict[str, Any]]:
+    """The rows of a data set that `datasets` saved (`save_to_disk`).
+
+    Raises:
+      ValueError: it cannot be read; or it has splits, and not this one.
+    """
+    import datasets
+
+    with reading.boundary(
+        folder, wrong="must be a saved data set", fix="save it again", foreign=True
+    ):
+        found = datasets.load_from_disk(str(folder))
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            raise ValueError(
+                f"{folder}: has no split {split!r}; give one of "
+                f"{', '.join(map(str, found))}"
+            )
+        found = found[split]
+    return found.to_list()

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from seal_jax.generation.settings import Decoding
-from seal_jax.tasks import self_edit, sources
+from seal_jax.runtime import plugins
+from seal_jax.tasks import own, self_edit, sources
 from seal_jax.tasks.base import Edit, Encoder, Lines, Reading
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import EditConfig, TaskConfig
@@ -35,6 +36,8 @@ class Gaps(Protocol):
 class Settings(Protocol):
     """The groups of an experiment that the task reads."""
 
+    @property
+    def task(self) -> TaskConfig: ...
     @property
     def propose(self) -> Decoding: ...
     @property
@@ -69,8 +72,12 @@ class Sources(Protocol):
     def ladder(self) -> tuple[str, ...]: ...
 
 
-def load(exp: Sources) -> tuple[list[list[Passage]], list[Passage]]:
+def load(
+    exp: Sources, *, asked: bool = True
+) -> tuple[list[list[Passage]], list[Passage]]:
     """Training passages of each round, disjoint, and the held-out ones.
+
+    `asked`: whether each must have a question, and some must be held out.
 
     Raises:
       ValueError: too few passages, a passage in both sets, or one without questions.
@@ -83,11 +90,15 @@ def load(exp: Sources) -> tuple[list[list[Passage]], list[Passage]]:
             "use 0.0"
         )
     with sources.wanted_by("scale.rounds * scale.passages from task.train_start on"):
-        train = sources.passages(task, sources.TRAIN, count=wanted)
-    with sources.wanted_by("scale.heldout_passages from task.heldout_start on"):
-        heldout = sources.passages(task, sources.HELDOUT, count=scale.heldout_passages)
+        train = sources.passages(task, sources.TRAIN, count=wanted, asked=asked)
+    heldout = []
+    if asked or sources.has_heldout(task):
+        with sources.wanted_by("scale.heldout_passages from task.heldout_start on"):
+            heldout = sources.passages(
+                task, sources.HELDOUT, count=scale.heldout_passages, asked=asked
+            )
     sources.check_apart(train, heldout, "held-out passages are training passages too")
-    if "oracle" in exp.ladder:
+    if "oracle" in exp.ladder and heldout:
         sources.check_oracle(task, heldout[0], "ladder")
     starts = range(0, wanted, scale.passages)
     return [train[i : i + scale.passages] for i in starts], heldout
@@ -111,16 +122,22 @@ def make(
       ValueError: a template that cannot be used, or see `check_fit`.
       FileNotFoundError: a template's file is not there.
     """
-    task = Knowledge(
+    task = kind_of(exp.task)(
         exp,
         blank,
         self_edit.load_template(exp.propose.prompt, "propose"),
         self_edit.load_template(exp.answer.prompt, "answer"),
-        _unconnected,
-        _unconnected,
+        unconnected,
+        unconnected,
     )
     check_fit(exp, blank, task, [*train, *heldout], writes=writes, viewed=viewed)
     return task
+
+
+def kind_of(task: TaskConfig) -> "type[Knowledge]":
+    """The class of the task: the user's own, if the config names one that is it."""
+    found = own.check("task.name", task.name) if plugins.is_named(task.name) else None
+    return found if found and issubclass(found, Knowledge) else Knowledge
 
 
 class LadderSettings(Settings, Protocol):
@@ -144,7 +161,8 @@ def make_rounds(
     return dataclasses.replace(task, room=max(lengths, default=0))
 
 
-def _unconnected(items: Sequence[object]) -> list[float | None]:
+def unconnected(items: Sequence[object]) -> list[float | None]:
+    """Stands where a task has no grader, or no rubric, yet."""
     raise RuntimeError(f"{len(items)} answers and no grader: see `grading.connect`")
 
 

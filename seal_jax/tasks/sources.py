@@ -1,26 +1,31 @@
-"""Passages as a config names them: of the generated world, or of SQuAD's kind of files.
+"""Passages as a config names them: generated, from files or a hub, or of one's own.
 
 The one place that turns `TaskConfig` into passages, for all kinds of experiments
 on passages.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 
-from seal_jax.tasks import squad, world
-from seal_jax.tasks.passage import Passage
+from seal_jax.runtime import plugins
+from seal_jax.tasks import columns, own, squad, world
+from seal_jax.tasks.passage import Passage, part
 from seal_jax.tasks.settings import TaskConfig
 
 TRAIN, HELDOUT = "train", "heldout"
 
 
-def passages(task: TaskConfig, side: str, *, count: int) -> list[Passage]:
+def passages(
+    task: TaskConfig, side: str, *, count: int, asked: bool = True
+) -> list[Passage]:
     """`count` passages of the training or the held-out side, from its start on.
 
     Args:
       task: where passages come from.
       side: TRAIN or HELDOUT.
       count: how many.
+      asked: whether each must have a question.
 
     Raises:
       ValueError: too few passages, or one without questions.
@@ -36,13 +41,28 @@ def passages(task: TaskConfig, side: str, *, count: int) -> list[Passage]:
             count=count,
             forward_share=task.forward_share,
         )
-    return squad.passages(
+    if plugins.is_named(task.name):
+        return part(
+            own.items(task, side), task.name, start=start, count=count, asked=asked
+        )
+    read = squad.passages
+    if task.name == "passages":
+        read = functools.partial(columns.passages, columns=task.columns)
+    return read(
         task.train if train else task.heldout,
         split=task.train_split if train else task.heldout_split,
         seed=task.shuffle_seed,
         start=start,
         count=count,
+        asked=asked,
     )
+
+
+def has_heldout(task: TaskConfig) -> bool:
+    """Whether any passages are held out; those of one's own need not be."""
+    if plugins.is_named(task.name):
+        return bool(own.items(task, HELDOUT))
+    return task.name != "passages" or bool(task.heldout)
 
 
 def sequences(

@@ -11,10 +11,10 @@ one (made up):
                     "answer": "1204"}]}
 
 Each question has one gold answer. Other keys are left alone, so SEAL's files of
-self-edits can be given as well.
+self-edits can be given as well. The same records, or rows like the hub's, may be in a
+file of another kind that `rows` reads. Data with columns of its own is `columns`'.
 """
 
-import hashlib
 import logging
 import random
 from collections.abc import Iterable, Mapping
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax.runtime import files, reading
-from seal_jax.tasks import hub
-from seal_jax.tasks.passage import Passage, Question
+from seal_jax.tasks import hub, passage, rows
+from seal_jax.tasks.passage import Passage, Question, passage_id
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
     """Every passage of `source`, shuffled.
 
     Args:
-      source: a local JSON file, or a hub name of the form owner/name whose rows look
+      source: a local file, or a hub name of the form owner/name whose rows look
         like SQuAD's. A passage is then all rows of one context, in order of first
         appearance; a question's gold answer is its first one that is not blank, and
         questions without an answer (SQuAD v2 has them) are left out.
@@ -58,8 +58,13 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
     """
     path = Path(source)
     with reading.boundary(source, wrong="must be passages", fix=_FIX):
-        if files.is_file(path):
+        if files.is_file(path) and path.suffix.lower() not in rows.TABLES[1:]:
             records = files.read_data(path)
+        elif files.is_file(path):
+            table = [row.values for row in rows.read(path, fix=_FIX).rows]
+            # Records of SEAL's, a row each; or rows as the hub has them.
+            nested = any("questions" in row for row in table)
+            records = table if nested else group(table, str(source))
         else:
             records = group(hub.rows(str(source), split, fix=_FIX), f"data={source}")
         texts = parse(records, str(source))
@@ -69,37 +74,23 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
 
 
 def passages(
-    source: str | Path, *, split: str, seed: int | None, start: int, count: int
+    source: str | Path,
+    *,
+    split: str,
+    seed: int | None,
+    start: int,
+    count: int,
+    asked: bool = True,
 ) -> list[Passage]:
     """`count` passages from number `start` (0 is the first) of the shuffled source.
 
     Raises:
-      ValueError: fewer than that, or one of them has no questions; or as `load`.
+      ValueError: fewer than that, or one that should be `asked` about has no questions;
+        or as `load`.
       FileNotFoundError: as `load`.
     """
-    if start < 0 or count < 1:
-        raise ValueError(
-            f"start={start}, count={count}: must be at least 0 and at least 1"
-        )
     texts = load(source, split=split, seed=seed)
-    if start + count > len(texts):
-        raise ValueError(
-            f"start={start} + count={count} passages must be at most the {len(texts)} "
-            f"of {source}; ask for fewer or give more data"
-        )
-    chosen = texts[start : start + count]
-    for passage in chosen:
-        if not passage.questions:
-            raise ValueError(
-                f"{source}: passage {passage.text[:40]!r} of {passage.title!r} must "
-                "have a question to be scored by; add one or remove the record"
-            )
-    return chosen
-
-
-def passage_id(title: str, text: str) -> str:
-    """12 hex digits that name a passage in records and seeds, wherever it came from."""
-    return hashlib.sha256(f"{title}\n{text}".encode()).hexdigest()[:12]
+    return passage.part(texts, str(source), start=start, count=count, asked=asked)
 
 
 def parse(records: Any, name: str) -> list[Passage]:

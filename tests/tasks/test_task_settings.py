@@ -41,6 +41,7 @@ EXPERIMENTS = {
     ("squad", PassageRounds): (None, "", "small", "debug"),
     ("tiny", PassageRounds): (None, "", "rounds", "rewards", "debug"),
     ("tiny", OverSeeds): ("seeds",),
+    ("own", PassageRounds): (None, "", "asked", "tiny"),
     ("continual", Continual): (None, "", "tiny", "debug"),
     ("squad_cpt", Pooled): (None, "", "tiny", "debug"),
 }

@@ -30,7 +30,7 @@ def ladder(summary: dict[str, Any]) -> Markup:
     if summary.get("kind") == run_view.CONTINUAL:
         return fragments.NOTHING
     if not run_view.rows(summary, "ladder"):
-        lead = fragments.lead("No rows on record.")
+        lead = fragments.lead(str(summary.get("left_out") or "No rows on record."))
         return fragments.section("Ladder", "", lead)
     note, body = _ladder(summary)
     return fragments.section("Ladder", note, body)

@@ -1,0 +1,70 @@
+"""A task of the user's own: a class, named as `module:Class`, whose items are passages.
+
+It has `items(task, side)`, static: the passages of a side, "train" or "heldout", for a
+`TaskConfig`. If it derives from `knowledge.Knowledge` it also is the task, and may say
+in its own way how passages are written about, trained, asked about and scored; else
+that is as for all passages.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from seal_jax.runtime import config_rules, plugins
+from seal_jax.tasks.passage import Passage
+
+_ITEMS = ("task", "side")
+
+
+def check(key: str, text: str) -> type:
+    """The class that `module:Class` names.
+
+    Raises:
+      ValueError: see `plugins.find`; or it is none, or has no such `items`.
+    """
+    found = plugins.find(key, text)
+    if not isinstance(found, type):
+        raise ValueError(
+            f"{key}={text!r}: must be a class, and is {config_rules.shown(found)}; "
+            "name one"
+        )
+    items = getattr(found, "items", None)
+    if not callable(items):
+        raise ValueError(
+            f"{key}={text!r}: must have a static method items({', '.join(_ITEMS)}), "
+            "which returns passages; add it, see docs/own_data.md"
+        )
+    plugins.check_takes(f"{key}={text!r}: items", items, _ITEMS)
+    return found
+
+
+def items(task: Any, side: str) -> list[Passage]:
+    """The passages of a side, of the class that the `TaskConfig` names.
+
+    Raises:
+      ValueError: it raises, or gives something else than passages with text, each of an
+        id of its own.
+    """
+    key, text = "task.name", task.name
+    given = plugins.call(key, text, check(key, text).items, task, side)  # pyright: ignore[reportAttributeAccessIssue]
+    where = f"{key}={text!r}: items(task, {side!r})"
+    if not isinstance(given, Sequence):
+        raise ValueError(
+            f"{where} must return a list of passages, not {config_rules.shown(given)}; "
+            "change it"
+        )
+    seen: set[str] = set()
+    for i, item in enumerate(given):
+        if not isinstance(item, Passage):
+            raise ValueError(
+                f"{where}: number {i} is {config_rules.shown(item)}, and must be a "
+                "Passage; make it by Passage.of(title, text, questions)"
+            )
+        if not (item.text.strip() and item.title.strip()):
+            raise ValueError(f"{where}: number {i} must have a title and text; add it")
+        if item.id in seen:
+            raise ValueError(
+                f"{where}: number {i} has the id {item.id!r} of one before it; give "
+                "each its own, or leave one out"
+            )
+        seen.add(item.id)
+    return list(given)

@@ -1,0 +1,255 @@
+"""Rows of data, whatever they lie in: the one reader for all formats and tasks.
+
+.json    a list of objects
+.jsonl   an object a line (.ndjson too)
+.csv     the first line names the columns; commas, or semicolons if it has no comma
+.tsv     likewise, with tabs
+.parquet as the library pyarrow reads it
+.txt .md one text; its name is the title
+
+A folder stands for its texts, those in folders below it too, or for its files of one
+of the other kinds; or it is what `datasets` saved (`save_to_disk`). Anything else is a
+name of the hub (`hub`). Texts are UTF-8, with a byte order mark or none.
+"""
+
+import csv
+import difflib
+import io
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seal_jax.runtime import files, reading
+from seal_jax.tasks import hub
+
+TEXTS = (".txt", ".md")
+TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+# The columns of the rows that texts give.
+TEXT, TITLE = "text", "title"
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+# What `datasets` leaves beside its own files.
+_SAVED = ("dataset_dict.json", "state.json")
+
+
+class Row(NamedTuple):
+    """`where`: the file, and the row's place in it."""
+
+    where: str
+    values: Mapping[str, Any]
+
+
+class Table(NamedTuple):
+    """Rows of a source, `name`; `title` stands in for a title that a row lacks.
+
+    `texts`: whether rows are whole files, not rows of a table.
+    """
+
+    name: str
+    title: str
+    rows: list[Row]
+    texts: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns, in order of first appearance."""
+        return list(dict.fromkeys(str(key) for row in self.rows for key in row.values))
+
+
+def read(source: str | Path, *, split: str = "", fix: str) -> Table:
+    """The rows of a source.
+
+    Args:
+      source: a file, a folder, or a name of the hub.
+      split: of the hub, or of what `datasets` saved; unused for files.
+      fix: what to do where there is no such source.
+
+    Raises:
+      ValueError: a file that is not in its format; file and line are named. No rows.
+      FileNotFoundError: no such source.
+    """
+    path = Path(source)
+    with reading.boundary(source, wrong="must be rows of data", fix=fix):
+        # An empty name would be the folder that one is in.
+        if str(source) and files.is_folder(path):
+            table = _folder(path, split)
+        elif files.is_file(path):
+            table = _file(path)
+        else:
+            given = hub.rows(str(source), split, fix=fix)
+            title = path.name.replace("_", " ")
+            table = Table(str(source), title, _numbered(f"{source}", given))
+    if not table.rows:
+        raise ValueError(f"{source}: has no rows; fill it in, or give other data")
+    return table
+
+
+def _file(path: Path) -> Table:
+    kind = path.suffix.lower()
+    if kind in TEXTS:
+        return Table(str(path), path.stem, [_text(path, path.stem)], texts=True)
+    if kind not in TABLES:
+        kinds = (*TABLES, *TEXTS)
+        raise ValueError(
+            f"{path}: must end in one of {', '.join(kinds)}, which says what it holds; "
+            "rename it, or write it as one of these"
+        )
+    return Table(str(path), path.stem, _table(path, kind))
+
+
+def _table(path: Path, kind: str) -> list[Row]:
+    if kind in _SEPARATORS:
+        return _separated(path, _SEPARATORS[kind])
+    if kind == ".parquet":
+        return _numbered(str(path), _parquet(path))
+    if kind == ".json":
+        value = files.read_data(path)
+        if not isinstance(value, list):
+            raise ValueError(
+                f"{path}: must be a list of objects, not a {type(value).__name__}; "
+                "write it as one, or as a .jsonl file"
+            )
+        return _numbered(str(path), value)
+    rows = files.read_rows(path)
+    if (odd := reading.surrogate(rows)) is not None:
+        raise ValueError(
+            f"{path}: {reading.shorten(odd)[:40]!r} must be text without lone "
+            "surrogates; write it again as UTF-8"
+        )
+    return _numbered(str(path), rows)
+
+
+def _numbered(name: str, values: Iterable[Any]) -> list[Row]:
+    rows = []
+    for i, value in enumerate(values):
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                f"{name}: row {i}: {reading.shorten(repr(value))[:40]} must be an "
+                "object with the columns as keys; correct it"
+            )
+        rows.append(Row(f"{name}: row {i}", value))
+    return rows
+
+
+def _separated(path: Path, separator: str) -> list[Row]:
+    """Rows of a .csv or .tsv file, every cell a text.
+
+    Raises:
+      ValueError: two columns of one name, a line with other cells than the first, or
+        quotes that do not end.
+    """
+    text = files.read_prompt(path)
+    first = text.lstrip("\n").partition("\n")[0]
+    if separator == "," and "," not in first and ";" in first:
+        separator = ";"
+    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} line {reader.line_num}: must be rows of cells ({error}); put "
+            "quotes around text that holds quotes, and write each of these twice"
+        ) from None
+    finally:
+        csv.field_size_limit(before)
+    if not lines:
+        return []
+    names = [name.strip() for name in lines[0][1]]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"{path}: two columns are called {twice[0]!r}; rename one, in the first "
+            "line"
+        )
+    rows = []
+    for number, cells in lines[1:]:
+        where = f"{path} line {number}"
+        if len(cells) != len(names):
+            raise ValueError(
+                f"{where}: has {len(cells)} cells, and the first line names "
+                f"{len(names)} columns; put quotes around text that holds {separator!r}"
+            )
+        rows.append(Row(where, dict(zip(names, cells, strict=True))))
+    return rows
+
+
+def _parquet(path: Path) -> list[Any]:
+    # Slow to import, and not needed for other files.
+    import pyarrow
+    from pyarrow import parquet
+
+    with reading.boundary(
+        path,
+        wrong="must be a parquet file",
+        fix="write or download it again",
+        foreign=True,
+    ):
+        source = pyarrow.BufferReader(path.read_bytes())
+        return parquet.ParquetFile(source).read(use_threads=False).to_pylist()
+
+
+def _text(path: Path, title: str) -> Row:
+    return Row(str(path), {TITLE: title, TEXT: files.read_prompt(path).strip("\n")})
+
+
+def _folder(path: Path, split: str) -> Table:
+    if any(files.is_file(path / name) for name in _SAVED):
+        saved = _numbered(str(path), hub.saved(path, split))
+        return Table(str(path), path.name, saved)
+    inside = [
+        p
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and not any(q.startswith(".") for q in p.relative_to(path).parts)
+    ]
+    if texts := [p for p in inside if p.suffix.lower() in TEXTS]:
+        titles = [p.relative_to(path).with_suffix("").as_posix() for p in texts]
+        found = [_text(p, title) for p, title in zip(texts, titles, strict=True)]
+        return Table(str(path), path.name, found, texts=True)
+    kinds = {p.suffix.lower() for p in inside} & set(TABLES)
+    if len(kinds) != 1:
+        what = f"files of the kinds {', '.join(sorted(kinds))}" if kinds else "no files"
+        raise ValueError(
+            f"{path}: must hold texts ({', '.join(TEXTS)}) or tables of one kind "
+            f"({', '.join(TABLES)}), and holds {what}; give one of them"
+        )
+    (kind,) = kinds
+    parts = [p for p in inside if p.suffix.lower() == kind]
+    found = [row for part in parts for row in _table(part, kind)]
+    return Table(str(path), path.name, found)
+
+
+# Columns
+
+
+def value(row: Row, column: str) -> Any:
+    """What a row has in a column; None where it has none.
+
+    A dot leads into an object: "answers.text" is the key "text" of "answers".
+    """
+    here: Any = row.values
+    if column in here:
+        return here[column]
+    for part in column.split("."):
+        if not isinstance(here, Mapping) or part not in here:
+            return None
+        here = here[part]
+    return here
+
+
+def check_columns(table: Table, wanted: Mapping[str, str]) -> None:
+    """Refuses columns that no row of the table has; `wanted`: by the config's key.
+
+    Raises:
+      ValueError: see above; the nearest name is told.
+    """
+    known = table.columns
+    for key, column in wanted.items():
+        if column in known or column.partition(".")[0] in known:
+            continue
+        near = difflib.get_close_matches(column, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{table.name}: no column {column!r} ({key}){hint} there: "
+            f"{reading.shorten(', '.join(known))}"
+        )
