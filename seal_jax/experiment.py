@@ -37,6 +37,7 @@ from seal_jax.runtime import (
     meshes,
     metrics,
     records,
+    writers,
 )
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks import few_shot, few_shot_settings, knowledge
@@ -241,6 +242,8 @@ def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
       ValueError, OSError: bad input, in one line.
     """
     check_same(values)
+    if distributed.leads():
+        writers.check(exp.watch)
     kind = kind_of(exp)
     train, heldout = kind.load(exp)
     blank = policies.describe(exp.model, turn_end=exp.turn_end)
@@ -332,7 +335,9 @@ def open_run[Item](
         mesh=mesh,
         journal=journal,
         metrics=stack.enter_context(
-            metrics.Metrics(workdir) if leads else metrics.NullMetrics()
+            metrics.Metrics(workdir, watch=exp.watch, config=values, say=say)
+            if leads
+            else metrics.NullMetrics()
         ),
         task=task,
         say=say,

@@ -88,6 +88,7 @@ JAX_FREE = (
     "runtime.records",
     "runtime.relay",
     "runtime.settings",
+    "runtime.writers",
     "training.fitting",
     "training.plan",
     "training.plan_arrays",
