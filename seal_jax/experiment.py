@@ -36,6 +36,7 @@ from seal_jax.runtime import (
     interrupts,
     meshes,
     metrics,
+    progress,
     records,
     writers,
 )
@@ -47,6 +48,8 @@ from seal_jax.training import capacity, inner
 from seal_jax.training.settings import PlanConfig
 
 SUMMARY = "summary.json"
+# What a person looks at first when a run has ended.
+FILES = (SUMMARY, "edits.jsonl", "heldout.jsonl", "metrics.jsonl", "policy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +199,11 @@ def run(
     workdir: Path,
     *,
     say: Callable[[str], None],
+    counted: Callable[[], int] | None = None,
 ) -> dict[str, Any]:
     """Runs, or continues, `exp` in `workdir`; `values` is the config as written.
 
+    `counted` says how many adapters it trains in all, about; None: nobody knows.
     Several processes call it alike; only the first one touches `workdir` and speaks,
     and all return its summary.
     """
@@ -217,7 +222,11 @@ def run(
                 f"{more}"
             )
             return finished
+        say(f"{workdir}: config {records.config_hash(values)}, {machine()}")
         state, base = open_run(exp, values, checked, workdir, stack, say=say)
+        if counted is not None:
+            state = dataclasses.replace(state, whole=whole(state.journal, counted()))
+            say(state.whole.text())
         summary = checked.kind.walk(
             state, base, checked.train, checked.heldout, workdir
         )
@@ -231,8 +240,21 @@ def run(
     say(console.summary_table(summary))
     say(console.seconds_line(summary))
     say(times.line())
+    there = ", ".join(name for name in FILES if (workdir / name).exists())
+    say(f"files in {workdir}: {there}")
     say(f"report: {workdir / 'report.html'}")
     return summary
+
+
+def machine() -> str:
+    """The devices of all processes, in a few words."""
+    devices = jax.devices()
+    return f"devices: {len(devices)} of kind {devices[0].device_kind}"
+
+
+def whole(journal: Journal, counted: int) -> progress.Whole:
+    """How far a run is that is about to train `counted` adapters in all."""
+    return progress.Whole(counted, "adapters", done=costs(journal)["adapters"])
 
 
 def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:

@@ -12,7 +12,7 @@ from seal_jax.rounds import ladder_rows, select, trials
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
-from seal_jax.runtime import checkpoint, distributed, prng
+from seal_jax.runtime import checkpoint, distributed, prng, progress
 from seal_jax.tasks.base import Edit
 from seal_jax.training import imitate as sft
 
@@ -82,15 +82,20 @@ def finetuned[Item](
         run.say(f"{phase}: imitate {len(examples)} self-edits ({name})")
         begin = time.monotonic()
         pairs = [(policy.sequence(e.prompt), policy.encode(e.text)) for e in examples]
-        tuned = sft.train(
-            policy.params,
-            pairs,
-            key,
-            arch=policy.arch,
-            cfg=cfg,
-            eos=policy.eos,
-            mesh=run.mesh,
-        )
+        steps = cfg.epochs * -(-len(pairs) // cfg.batch)
+        with progress.progress(
+            steps, f"{phase}: imitate", "steps", visible=distributed.leads()
+        ) as tick:
+            tuned = sft.train(
+                policy.params,
+                pairs,
+                key,
+                arch=policy.arch,
+                cfg=cfg,
+                eos=policy.eos,
+                mesh=run.mesh,
+                tick=tick,
+            )
         meta = {
             "seconds": time.monotonic() - begin,
             "losses": tuned.losses,

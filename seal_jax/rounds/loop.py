@@ -44,7 +44,9 @@ def walk[Item](
     """
 
     def row_of(policy: policies.Policy, name: str) -> LadderRow:
-        return ladder.row(run, policy, heldout, name=name)
+        row = ladder.row(run, policy, heldout, name=name)
+        run.say(ladder.line(row))
+        return row
 
     exp, wanted = run.exp, run.exp.ladder
     before = [arm for arm in exp.base_arms if arm in wanted and arm != "oracle"]
@@ -119,6 +121,7 @@ def all_rounds[Item](
         learn.save_policy(run, policy, workdir, round_index=index)
         if distributed.leads():
             records.write_jsonl(workdir / "edits.jsonl", edits)
+        run.say(summary.told(lines[-1]))
         run.metrics.log(index, summary.metrics_of(lines[-1]))
         rows.append(row_of(policy, name))
         # As it was decided: a judgement that comes in later does not undo a round.
