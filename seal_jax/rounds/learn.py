@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from seal_jax.generation import policies
-from seal_jax.models import float8_base, hf, lora
+from seal_jax.models import lora
 from seal_jax.rounds import ladder_rows, select, trials
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.trials import Run
@@ -128,10 +128,5 @@ def save_policy[Item](
 ) -> None:
     """Writes the policy in Hugging Face format, once per round."""
 
-    def unit() -> None:
-        params = distributed.readable(float8_base.master(policy.params))
-        arch, source = policy.arch.plain(), policy.source
-        if distributed.leads():
-            hf.save(workdir / "policy", arch, params, source=source)
-
-    run.journal.cached(str(UnitKey("policy", "saved", round_index)), unit)
+    key = str(UnitKey("policy", "saved", round_index))
+    run.journal.cached(key, lambda: policy.save(workdir / "policy"))
