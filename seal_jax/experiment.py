@@ -225,8 +225,9 @@ def run(
         say(f"{workdir}: config {records.config_hash(values)}, {machine()}")
         state, base = open_run(exp, values, checked, workdir, stack, say=say)
         if counted is not None:
-            state = dataclasses.replace(state, whole=whole(state.journal, counted()))
-            say(state.whole.text())
+            far = whole(state.journal, counted())
+            state = dataclasses.replace(state, whole=far)
+            say(far.text())
         summary = checked.kind.walk(
             state, base, checked.train, checked.heldout, workdir
         )

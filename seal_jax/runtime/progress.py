@@ -15,6 +15,8 @@ from typing import Protocol, TextIO
 
 import rich.console
 import rich.progress
+import rich.table
+import rich.text
 
 from seal_jax.runtime.formatting import count as counted
 from seal_jax.runtime.formatting import duration, three_digits
@@ -60,12 +62,20 @@ class Whole:
 
         By the units of this start and all its time, so that what else phases do counts.
         """
-        shown = f"run: {counted(self.done)} of about {counted(self.total)} {self.unit}"
+        shown = f"{counted(self.done)} of about {counted(self.total)} {self.unit}"
+        return f"run: {shown}{self._left()}"
+
+    def brief(self) -> str:
+        """The same in fewer words."""
+        share = self.done / self.total if self.total else 1.0
+        return f"run {share:.0%}{self._left()}"
+
+    def _left(self) -> str:
         since = self.done - self._first
         if not since:
-            return shown
+            return ""
         left = (self.total - self.done) * (self._clock() - self._begin) / since
-        return f"{shown}, about {duration(left)} left"
+        return f", about {duration(left)} left"
 
 
 @contextlib.contextmanager
@@ -136,16 +146,23 @@ class _State:
         since = self.done - self.begun_at
         return since / self.spent if self.spent > 0 else 0.0
 
+    def live(self) -> str:
+        """As short as it can be, for one line of a terminal."""
+        parts = [f"{self.desc} {self.done}/{self.total}"]
+        parts += [f"{three_digits(self.rate)}/s"] if self.rate else []
+        whole = f"; {self.whole.brief()}" if self.whole is not None else ""
+        return f"{', '.join([*parts, self._time()])}{whole}"
+
+    def _time(self) -> str:
+        if self.rate:
+            return f"{duration((self.total - self.done) / self.rate)} left"
+        return f"{duration(self.spent)} so far"
+
     def line(self, *, last: bool = False) -> str:
         parts = [f"{self.desc}: {self.done}/{self.total} {self.unit}"]
         if self.rate:
             parts.append(f"{three_digits(self.rate)} {self.unit}/s")
-        if last:
-            parts.append(f"took {duration(self.spent)}")
-        elif self.rate:
-            parts.append(f"{duration((self.total - self.done) / self.rate)} left")
-        else:
-            parts.append(f"{duration(self.spent)} so far")
+        parts.append(f"took {duration(self.spent)}" if last else self._time())
         more = [self.note, self.whole.text() if self.whole is not None else ""]
         return "; ".join([", ".join(parts), *filter(None, more)])
 
@@ -187,14 +204,7 @@ def _lines(out: TextIO, state: _State) -> Iterator[Advance]:
 @contextlib.contextmanager
 def _bar(out: TextIO, state: _State) -> Iterator[Advance]:
     """One line of a terminal, redrawn a few times a second, gone at the end."""
-    columns = (
-        rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(bar_width=20),
-        rich.progress.MofNCompleteColumn(),
-        _Rate(),
-        rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
-        rich.progress.TextColumn("{task.fields[whole]}", markup=False),
-    )
+    columns = rich.progress.BarColumn(bar_width=12), _Live(state)
     bar = rich.progress.Progress(
         *columns,
         console=rich.console.Console(file=out),
@@ -203,27 +213,24 @@ def _bar(out: TextIO, state: _State) -> Iterator[Advance]:
         redirect_stdout=sys.stdout.isatty(),
     )
 
-    def whole() -> str:
-        return state.whole.text() if state.whole is not None else ""
-
     with bar:
-        task = bar.add_task(
-            state.desc,
-            total=state.total,
-            completed=state.done,
-            unit=state.unit,
-            whole=whole(),
-        )
+        task = bar.add_task("", total=state.total, completed=state.done)
 
         def advance(count: int = 1, note: str = "") -> None:
             state.add(count, note)
-            bar.update(task, advance=count, whole=whole())
+            bar.advance(task, count)
 
         yield advance
 
 
-class _Rate(rich.progress.ProgressColumn):
-    def render(self, task: rich.progress.Task) -> str:
-        speed = task.finished_speed or task.speed
-        rate = three_digits(speed) if speed else "-"
-        return f"{rate} {task.fields['unit']}/s"
+class _Live(rich.progress.ProgressColumn):
+    """A phase in words; what a narrow terminal has no room for is left out."""
+
+    def __init__(self, state: _State):
+        column = rich.table.Column(no_wrap=True, overflow="ellipsis")
+        super().__init__(table_column=column)
+        self._state = state
+
+    def render(self, task: rich.progress.Task) -> rich.text.Text:
+        del task  # The state is newer: its clock runs on.
+        return rich.text.Text(self._state.live(), no_wrap=True, overflow="ellipsis")

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from seal_jax.runtime import config_rules, files, reading
 
 TENSORBOARD_NAME = "tensorboard"
-STATE_NAME = "watch.json"
+STATE_NAME = "writers.json"
 # Seconds within which a killed process may not have passed on what it was given.
 _LAG = 5.0
 # Seconds to wait for uploads at the end; what is left can be sent later.

@@ -44,7 +44,7 @@ def save(path, name, *, targets=None, dtype="float32", rank=4, alpha=4):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_folder_is_what_vllm_reads(tmp_path, name, dtype):
-    cfg, delta = save(tmp_path / "adapter", name, dtype=dtype)
+    cfg, _ = save(tmp_path / "adapter", name, dtype=dtype)
     folder = tmp_path / "adapter"
     assert sorted(p.name for p in folder.iterdir()) == [
         "adapter_config.json",

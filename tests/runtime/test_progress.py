@@ -112,12 +112,27 @@ def test_a_terminal_gets_a_bar_and_keeps_the_line_of_a_log():
         for _ in range(4):
             advance(2)
     text = out.getvalue()
-    assert "8/8" in text and "edits/s" in text and "run: 8 of about 80" in text
+    assert re.search(
+        r"sample 8/8, [\d.,e+]+/s, 0 s left; run 10%, about \d+ s left", text
+    )
     assert re.fullmatch(
         r"sample: 8/8 edits, [\d.,e+]+ edits/s, took 0 s; run: 8 of about 80 edits, "
         r"about \d+ s left",
         text.splitlines()[-1].rpartition("\x1b[2K")[2].rpartition("\r")[2],
     )
+
+
+def test_the_live_line_is_one_line_of_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    out = Terminal()
+    desc = "ladder/passage_only: adapt"
+    whole = progress.Whole(10_000, "adapters")
+    with progress.progress(9_999, desc, "adapters", stream=out, whole=whole) as tick:
+        tick(3)
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", out.getvalue())
+    drawn = [part for line in text.splitlines()[:-1] for part in line.split("\r")]
+    assert drawn and max(map(len, drawn)) <= 60
+    assert any(part.rstrip().endswith("…") for part in drawn)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -249,7 +249,7 @@ def test_a_writer_that_does_not_open_is_told_at_the_start(fakes, tmp_path):
 )
 def test_an_altered_state_is_named(fakes, tmp_path, text):
     (tmp_path / writers.STATE_NAME).write_text(text)
-    with pytest.raises(ValueError, match=r"watch\.json: must hold"):
+    with pytest.raises(ValueError, match=r"writers\.json: must hold"):
         opened(tmp_path, "wandb")
 
 

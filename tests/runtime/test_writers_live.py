@@ -66,7 +66,7 @@ def test_wandb_offline_keeps_one_run_and_no_key(run, tmp_path):
     pytest.importorskip("wandb")
     first, second = (said(run("wandb", *steps), "wandb") for steps in ((0, 5), (3, 8)))
     assert "wandb sync " in first and first != second
-    state = json.loads((tmp_path / "run" / "watch.json").read_text())["wandb"]
+    state = json.loads((tmp_path / "run" / "writers.json").read_text())["wandb"]
     kept = sorted((tmp_path / "run").glob(f"wandb/offline-*/run-{state['id']}.wandb"))
     assert len(kept) == 2 and state["rows"] == 9
     # The axis of a family stands beside its values, in both parts.
