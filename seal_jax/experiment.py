@@ -207,7 +207,9 @@ def run(
     Several processes call it alike; only the first one touches `workdir` and speaks,
     and all return its summary.
     """
-    if not distributed.leads():
+    if distributed.leads():
+        writers.check(exp.watch)
+    else:
         say = _silent
     checked = check(exp, values)
     with interrupts.units(), contextlib.ExitStack() as stack:
@@ -265,8 +267,6 @@ def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
       ValueError, OSError: bad input, in one line.
     """
     check_same(values)
-    if distributed.leads():
-        writers.check(exp.watch)
     kind = kind_of(exp)
     train, heldout = kind.load(exp)
     blank = policies.describe(exp.model, turn_end=exp.turn_end)

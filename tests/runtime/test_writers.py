@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seal_jax import experiment
-from seal_jax.runtime import files, metrics, writers
+from seal_jax.runtime import files, metrics, writer_kinds, writers
 from seal_jax.runtime.writers import WatchConfig
 
 
@@ -167,7 +167,7 @@ def test_a_full_disk_under_tensorboard_ends_no_run(tmp_path, monkeypatch):
 
     said = []
     with opened(tmp_path, "tensorboard", said=said) as log:
-        monkeypatch.setattr(writers.TensorBoard, "_put", full)
+        monkeypatch.setattr(writer_kinds.TensorBoard, "_put", full)
         log.log(0, {"loss": 1.0})
         log.log(1, {"loss": 1.0})
     assert len(said) == 1 and "tensorboard is left out" in said[0]

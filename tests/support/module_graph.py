@@ -88,6 +88,7 @@ JAX_FREE = (
     "runtime.records",
     "runtime.relay",
     "runtime.settings",
+    "runtime.writer_kinds",
     "runtime.writers",
     "training.fitting",
     "training.plan",
