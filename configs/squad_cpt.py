@@ -61,6 +61,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict(dict(
         seed=0,
         mesh=dict(data=0, model=1),
+        watch=dict(writers=("tensorboard",), project="seal"),
         model=dict(
             path="Qwen/Qwen2.5-7B", random_weights=False, dtype="bfloat16",
             base_dtype="same", kernel="auto", attention="auto", chat="none",

@@ -47,7 +47,9 @@ from seal_jax.runtime import (
     meshes,
     metrics,
     plugins,
+    progress,
     records,
+    writers,
 )
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks import few_shot, few_shot_settings, knowledge
@@ -57,6 +59,8 @@ from seal_jax.training import capacity, inner
 from seal_jax.training.settings import PlanConfig
 
 SUMMARY = "summary.json"
+# What a person looks at first when a run has ended.
+FILES = (SUMMARY, "edits.jsonl", "heldout.jsonl", "metrics.jsonl", "policy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,13 +210,17 @@ def run(
     workdir: Path,
     *,
     say: Callable[[str], None],
+    counted: Callable[[], int] | None = None,
 ) -> dict[str, Any]:
     """Runs, or continues, `exp` in `workdir`; `values` is the config as written.
 
+    `counted` says how many adapters it trains in all, about; None: nobody knows.
     Several processes call it alike; only the first one touches `workdir` and speaks,
     and all return its summary.
     """
-    if not distributed.leads():
+    if distributed.leads():
+        writers.check(exp.watch)
+    else:
         say = _silent
     checked = check(exp, values)
     with interrupts.units(), contextlib.ExitStack() as stack:
@@ -227,7 +235,12 @@ def run(
                 f"{more}"
             )
             return finished
+        say(f"{workdir}: config {records.config_hash(values)}, {machine()}")
         state, base = open_run(exp, values, checked, workdir, stack, say=say)
+        if counted is not None:
+            far = whole(state.journal, counted())
+            state = dataclasses.replace(state, whole=far)
+            say(far.text())
         summary = checked.kind.walk(
             state, base, checked.train, checked.heldout, workdir
         )
@@ -241,8 +254,21 @@ def run(
     say(console.summary_table(summary))
     say(console.seconds_line(summary))
     say(times.line())
+    there = ", ".join(name for name in FILES if (workdir / name).exists())
+    say(f"files in {workdir}: {there}")
     say(f"report: {workdir / 'report.html'}")
     return summary
+
+
+def machine() -> str:
+    """The devices of all processes, in a few words."""
+    devices = jax.devices()
+    return f"devices: {len(devices)} of kind {devices[0].device_kind}"
+
+
+def whole(journal: Journal, counted: int) -> progress.Whole:
+    """How far a run is that is about to train `counted` adapters in all."""
+    return progress.Whole(counted, "adapters", done=costs(journal)["adapters"])
 
 
 def check(exp: Experiment, values: dict[str, Any]) -> Checked[Any]:
@@ -344,7 +370,9 @@ def open_run[Item](
         mesh=mesh,
         journal=journal,
         metrics=stack.enter_context(
-            metrics.Metrics(workdir) if leads else metrics.NullMetrics()
+            metrics.Metrics(workdir, watch=exp.watch, config=values, say=say)
+            if leads
+            else metrics.NullMetrics()
         ),
         task=task,
         say=say,

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     interrupts.install(interrupts.CONTINUES)  # Before imports that take seconds.
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -66,7 +67,13 @@ def run(
         values = experiment.raised(values, more_rounds)
         more.check_begun(Path(workdir), more_rounds)
     exp = experiment.read(values)
-    return experiment.run(exp, values, Path(workdir), say=say)
+
+    def counted() -> int:
+        from seal_jax.forecast import work
+
+        return sum(phase.adapters for phase in work.phases(exp, work.text(exp)))
+
+    return experiment.run(exp, values, Path(workdir), say=say, counted=counted)
 
 
 def foretell(
@@ -113,6 +120,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every save at length.
     # jax takes three quarters of a GPU unless told otherwise, and reads this once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
+    _read_line_by_line()
     # Imported here, like all that brings jax: see `run`.
     from seal_jax.runtime import distributed
 
@@ -132,6 +140,17 @@ def main(argv: list[str]) -> None:
         run(values, workdir, more_rounds=more)
         if distributed.leads():
             tell_next(values, sys.argv[1:], Path(workdir), more_rounds=more)
+
+
+def _read_line_by_line() -> None:
+    """Makes what this prints, and libraries print, fit for a log that is followed."""
+    # A file would get it in blocks, and out of order with standard error.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    if not sys.stderr.isatty():
+        # Bars of downloads, which are one endless line in a file.
+        for name in ("HF_HUB", "HF_DATASETS"):
+            os.environ.setdefault(f"{name}_DISABLE_PROGRESS_BARS", "1")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from seal_jax.runtime.config_rules import (
     shown,
 )
 from seal_jax.runtime.settings import MeshConfig
+from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training.settings import MASKED, PLAIN, EngineOptions, InnerConfig
 
@@ -112,6 +113,7 @@ class Continual:
     grade: GradeConfig
     retain: RetainConfig
     arms: tuple[str, ...]
+    watch: WatchConfig
 
     def __post_init__(self):
         config_rules.check(self)

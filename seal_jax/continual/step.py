@@ -165,6 +165,7 @@ def train(
         mesh=run.mesh,
         phase=f"{setting.arm}: passage {t}",
         say=run.say,
+        whole=run.whole,
     )
     parts = [pool.trained for pool in trained]
     adapters = jax.tree.map(

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import AUTO, Decoding, ModelSource
 from seal_jax.models import chat, decoder, float8_base, hf, lora, placement
-from seal_jax.runtime import config_rules, meshes, prng
+from seal_jax.runtime import config_rules, distributed, meshes, prng
 from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
 
@@ -89,13 +89,16 @@ class Policy:
     def save(self, path: str | Path) -> None:
         """Writes it in Hugging Face format, with its tokenizer; see `hf.save`.
 
+        Several processes call it alike, and the first one writes.
+
         Raises:
           ValueError: `path` holds something else.
           OSError: it cannot be written.
         """
         # A base in eight bits is not what is saved: its own weights are.
-        params = float8_base.master(self.params)
-        hf.save(path, self.arch.plain(), params, source=self.source)
+        params = distributed.readable(float8_base.master(self.params))
+        if distributed.leads():
+            hf.save(path, self.arch.plain(), params, source=self.source)
 
     def freed(self) -> "Policy":
         """The policy without its weights, whose memory is given back at once.

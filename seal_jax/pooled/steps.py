@@ -174,6 +174,7 @@ def train_adapters(
         mesh=run.mesh,
         phase="pooled",
         say=run.say,
+        whole=run.whole,
     )
     return [
         (jax.tree.map(lambda x, a=a: x[a : a + 1], stack), outcome)

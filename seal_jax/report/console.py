@@ -1,22 +1,32 @@
 """Results as tables and as a page.
 
-    seal-jax report PATH... [--html FILE]
+    seal-jax report PATH... [--html FILE] [--markdown FILE]
 
 A PATH is a workdir of a finished run (or its summary.json); a result file of the SEAL
 reference (results/query_server), whose rewards are also examined if it ranks edits; a
 file of self-edits (data/synthetic_data, or an edits.jsonl); or a folder of continual
 results (results/continual_self_edits), or of several such folders. What has something
-in common is compared. With --html FILE, all of it becomes a page to read
-(`html_page`).
+in common is compared: of several runs it is told what differs between their configs,
+and those that differ in the seed alone have intervals over seeds (`compared`). With
+--html FILE, all of it becomes a page to read (`html_page`), with --markdown FILE the
+runs side by side do (`markdown_page`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seal_jax.analysis import stats
-from seal_jax.report import few_shot_view, html_page, inputs, reference, run_view
+from seal_jax.report import (
+    few_shot_view,
+    html_page,
+    inputs,
+    markdown_page,
+    reference,
+    run_view,
+)
 from seal_jax.report.sections import agreement as agreement_section
+from seal_jax.report.sections import compared as compared_section
 from seal_jax.report.sections import continual as continual_section
 from seal_jax.report.sections import ladder as ladder_section
 from seal_jax.report.sections import novelty as novelty_section
@@ -183,6 +193,9 @@ def texts(given: inputs.Inputs, *, draws: int = 400) -> list[str]:
     for run in given.workdirs:
         head = str(run.path or run.name)
         parts += [f"{head}\n\n{summary_table(run.summary)}"]
+    compared = [compared_section.differences(given.workdirs)]
+    parts.append(_texts([*compared, *compared_section.tables(given.workdirs)]))
+    parts += compared_section.notes(given.workdirs)
     runs = [run for run in given.workdirs if rounds_section.has_rounds(run.summary)]
     parts.append(_texts(rounds_section.tables(runs)))
     trusted = [m for run in runs for m in reliability_section.of_workdir(run)]
@@ -209,6 +222,7 @@ def texts(given: inputs.Inputs, *, draws: int = 400) -> list[str]:
 EXAMPLES = """
 seal-jax report runs/tiny
 seal-jax report runs/tiny runs/other --html=report.html
+seal-jax report runs/sweep/* --markdown=sweep.md --html=sweep.html
 seal-jax report results/query_server/eval
 """
 
@@ -222,23 +236,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("paths", metavar="PATH", nargs="+")
     parser.add_argument("--html", metavar="FILE", help="also write a page to read")
+    parser.add_argument(
+        "--markdown",
+        metavar="FILE",
+        help="also write runs side by side as Markdown: what differs between their "
+        "configs, their ladders, and intervals over seeds",
+    )
     args = parser.parse_args(argv)
-    return formatting.exit_status(lambda: _print(args.paths, args.html))
+    pages = {"--html": args.html, "--markdown": args.markdown}
+    return formatting.exit_status(
+        lambda: _print(args.paths, {flag: p for flag, p in pages.items() if p})
+    )
 
 
-def _print(paths: Sequence[str], page: str | None) -> None:
-    if page and files.is_folder(page):
-        raise ValueError(f"--html {page}: is a folder; give a file in it")
-    if page and not Path(page).parent.is_dir():
-        raise ValueError(
-            f"--html {page}: {Path(page).parent} is no folder; give a file in one that "
-            "is there"
-        )
+_PAGES = {"--html": html_page.write_page, "--markdown": markdown_page.write_page}
+
+
+def _print(paths: Sequence[str], pages: Mapping[str, str]) -> None:
+    for flag, page in pages.items():
+        if files.is_folder(page):
+            raise ValueError(f"{flag} {page}: is a folder; give a file in it")
+        if not Path(page).parent.is_dir():
+            raise ValueError(
+                f"{flag} {page}: {Path(page).parent} is no folder; give a file in one "
+                "that is there"
+            )
     given = inputs.read(paths)
     # Of several, the one that cannot be shown is not known here.
     with run_view.reading_from(paths[0] if len(paths) == 1 else "one of these paths"):
         shown = "\n\n".join(texts(given))
-        written = html_page.write_page(given, page) if page else None
+        written = [_PAGES[flag](given, page) for flag, page in pages.items()]
     print(shown)
-    if written:
-        print(f"\npage: {written}")
+    for path in written:
+        print(f"\npage: {path}")

@@ -19,6 +19,7 @@ from seal_jax.report.charts import plots, svg
 from seal_jax.report.inputs import Inputs
 from seal_jax.report.run_view import Workdir
 from seal_jax.report.sections import agreement as agreement_section
+from seal_jax.report.sections import compared as compared_section
 from seal_jax.report.sections import configs as configs_section
 from seal_jax.report.sections import continual as continual_section
 from seal_jax.report.sections import edits as edits_section
@@ -75,6 +76,7 @@ def compared(inputs: Inputs) -> list[str]:
     runs = inputs.workdirs
     trusted = [m for run in runs for m in reliability_section.of_workdir(run)]
     return [
+        *compared_section.sections(runs),
         *reference_section.sections(inputs.results),
         rounds_section.section(runs),
         ladder_section.ladders(runs),

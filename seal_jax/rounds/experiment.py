@@ -9,6 +9,7 @@ from typing import Protocol
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rounds.settings import LabelFreeConfig, SelectConfig, StopConfig
 from seal_jax.runtime.settings import MeshConfig
+from seal_jax.runtime.writers import WatchConfig
 from seal_jax.training.settings import EngineOptions, ImitateConfig, InnerSizes
 
 
@@ -18,7 +19,8 @@ class Experiment(Protocol):
     `adapters`: the most that are trained in one phase. `lines_per_step`: training lines
     of one optimizer step. `engine`: what the inner loop has to be made for besides
     (`capacity.choose`). `turn_end`: the token that ends an answer; empty: the model's
-    own end of text. `imitate`: how the policy learns; None: it does not.
+    own end of text. `imitate`: how the policy learns; None: it does not. `watch`: where
+    its numbers go.
     """
 
     @property
@@ -43,6 +45,8 @@ class Experiment(Protocol):
     def engine(self) -> EngineOptions: ...
     @property
     def turn_end(self) -> str: ...
+    @property
+    def watch(self) -> WatchConfig: ...
 
 
 class RoundsScale(Protocol):

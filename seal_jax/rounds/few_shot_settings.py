@@ -12,6 +12,7 @@ from seal_jax.rounds.settings import SelectConfig, StopConfig, check_products
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound, Edits, Rounds, Seed
 from seal_jax.runtime.settings import MeshConfig
+from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks.arc import examples as arc_data
 from seal_jax.tasks.arc import self_edit as arc_edit
 from seal_jax.tasks.arc import text as arc_text
@@ -71,6 +72,7 @@ class FewShot:
     imitate: ImitateConfig
     stop: StopConfig
     ladder: tuple[str, ...]
+    watch: WatchConfig
 
     def __post_init__(self):
         config_rules.check(self)

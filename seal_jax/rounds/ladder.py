@@ -34,6 +34,7 @@ from seal_jax.rounds.experiment import Experiment, Rounds
 from seal_jax.rounds.graded import Exam, Graded, counts, empty_rate, mean
 from seal_jax.rounds.ladder_rows import IN_CONTEXT, LadderRow, RowKind, kind_of
 from seal_jax.rounds.trials import Run
+from seal_jax.runtime import formatting
 
 
 def arm[Item](
@@ -136,6 +137,14 @@ def _base_row[Item](
         counts=counts([]),
         edits=shown,
     )
+
+
+def line(row: LadderRow) -> str:
+    """What came out of a row, for people."""
+    mean, se = stats.mean_se_of_any(row.values)
+    count = sum(value is not None for value in row.values)
+    shown = formatting.plus_minus(mean, se)
+    return f"ladder/{row.name}: mean score {shown} over {count} held-out items"
 
 
 def table(rows: Sequence[LadderRow]) -> list[dict[str, Any]]:

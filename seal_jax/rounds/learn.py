@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 
 from seal_jax.generation import policies
-from seal_jax.models import float8_base, hf, lora
+from seal_jax.models import lora
 from seal_jax.rounds import ladder_rows, select, trials
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
-from seal_jax.runtime import checkpoint, distributed, prng
+from seal_jax.runtime import checkpoint, distributed, prng, progress
 from seal_jax.tasks.base import Edit
 from seal_jax.training import imitate as sft
 
@@ -82,15 +82,20 @@ def finetuned[Item](
         run.say(f"{phase}: imitate {len(examples)} self-edits ({name})")
         begin = time.monotonic()
         pairs = [(policy.sequence(e.prompt), policy.encode(e.text)) for e in examples]
-        tuned = sft.train(
-            policy.params,
-            pairs,
-            key,
-            arch=policy.arch,
-            cfg=cfg,
-            eos=policy.eos,
-            mesh=run.mesh,
-        )
+        steps = cfg.epochs * -(-len(pairs) // cfg.batch)
+        with progress.progress(
+            steps, f"{phase}: imitate", "steps", visible=distributed.leads()
+        ) as tick:
+            tuned = sft.train(
+                policy.params,
+                pairs,
+                key,
+                arch=policy.arch,
+                cfg=cfg,
+                eos=policy.eos,
+                mesh=run.mesh,
+                tick=tick,
+            )
         meta = {
             "seconds": time.monotonic() - begin,
             "losses": tuned.losses,
@@ -123,10 +128,5 @@ def save_policy[Item](
 ) -> None:
     """Writes the policy in Hugging Face format, once per round."""
 
-    def unit() -> None:
-        params = distributed.readable(float8_base.master(policy.params))
-        arch, source = policy.arch.plain(), policy.source
-        if distributed.leads():
-            hf.save(workdir / "policy", arch, params, source=source)
-
-    run.journal.cached(str(UnitKey("policy", "saved", round_index)), unit)
+    key = str(UnitKey("policy", "saved", round_index))
+    run.journal.cached(key, lambda: policy.save(workdir / "policy"))

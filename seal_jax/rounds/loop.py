@@ -56,7 +56,11 @@ def walk[Item](
     wanted = wanted if heldout else ()
 
     def row_of(policy: policies.Policy, name: str) -> list[LadderRow]:
-        return [ladder.row(run, policy, heldout, name=name)] if heldout else []
+        if not heldout:
+            return []
+        row = ladder.row(run, policy, heldout, name=name)
+        run.say(ladder.line(row))
+        return [row]
 
     before = [arm for arm in exp.base_arms if arm in wanted and arm != "oracle"]
     rows = [row for arm in before for row in row_of(base, arm)]
@@ -132,6 +136,7 @@ def all_rounds[Item](
         learn.save_policy(run, policy, workdir, round_index=index)
         if distributed.leads():
             records.write_jsonl(workdir / "edits.jsonl", edits)
+        run.say(summary.told(lines[-1]))
         run.metrics.log(index, summary.metrics_of(lines[-1]))
         rows += row_of(policy, name)
         # As it was decided: a judgement that comes in later does not undo a round.

@@ -94,9 +94,14 @@ def walk(
             }
 
         name = str(UnitKey("seeds", "chunk", index))
-        if name not in run.journal:
+        new = name not in run.journal
+        if new:
             run.say(f"seeds {exp.seed + first} to {exp.seed + here[-1]} of {count}")
-        seeds += run.journal.cached(name, unit)["seeds"]
+        done = run.journal.cached(name, unit)
+        seeds += done["seeds"]
+        if new and run.whole is not None:
+            run.whole.add(done["adapters"])
+            run.say(run.whole.text())
     return seeds_summary.summary(seeds)
 
 

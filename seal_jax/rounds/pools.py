@@ -118,6 +118,7 @@ def train[Unit](
     phase: str,
     say: Callable[[str], None],
     log: Callable[[dict[str, float]], None] | None = None,
+    whole: progress.Whole | None = None,
 ) -> list[Unit]:
     """What `store` has of every pool, after training those that it lacks; see `each`.
 
@@ -133,6 +134,7 @@ def train[Unit](
         say=lambda line: say(f"{phase}: {line}"),
         log=log,
         visible=distributed.leads(),
+        whole=whole,
     )
     return list(units)
 
@@ -149,6 +151,7 @@ def each[Unit](
     say: Callable[[str], None],
     log: Callable[[dict[str, float]], None] | None = None,
     visible: bool = True,
+    whole: progress.Whole | None = None,
 ) -> Iterator[Unit]:
     """What `store` has of each pool, one after the other, trained when it is asked for.
 
@@ -163,9 +166,10 @@ def each[Unit](
       cfg: the inner loop.
       mesh: devices to share each pool, or None for the one of the base.
       title: of the progress bar.
-      say: takes a line on each pool's rates, and one on lines that are cut.
+      say: takes a line on training lines that are cut.
       log: takes each new pool's rates (`throughput.throughput`).
-      visible: whether there is a progress bar.
+      visible: whether there is a progress bar; none where all is in the store.
+      whole: the run, which counts what is trained.
 
     Raises:
       ValueError: see `packed.train`.
@@ -181,13 +185,15 @@ def each[Unit](
             "end there; raise inner.row_tokens"
         )
     with progress.progress(
-        count, title, "adapters", done=done, visible=visible
+        *(count, title, "adapters"),
+        done=done,
+        visible=visible and done < count,
+        whole=whole,
     ) as tick:
         for i, rows in enumerate(pools):
             if i not in store:
                 pool = _trained(policy, work, rows, key=key, cfg=cfg, mesh=mesh)
                 store.put(i, pool)
-                tick(len(rows))
                 unit = pool.cost() | {
                     "train_seconds": pool.seconds,
                     "seconds": time.monotonic() - pool.begin,
@@ -197,7 +203,7 @@ def each[Unit](
                 )
                 if log is not None:
                     log(measured)
-                say(throughput.line(measured, unit, len(rows)))
+                tick(len(rows), throughput.line(measured))
                 # Its adapters give way to those of the next: memory is for one pool.
                 del pool
             yield store.get(i, rows)

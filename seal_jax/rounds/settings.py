@@ -21,6 +21,7 @@ from seal_jax.runtime.config_rules import (
     shown,
 )
 from seal_jax.runtime.settings import MeshConfig
+from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training.settings import PLAIN, EngineOptions, ImitateConfig, InnerConfig
 
@@ -275,6 +276,7 @@ class PassageRounds:
     imitate: ImitateConfig
     stop: StopConfig
     ladder: tuple[str, ...]
+    watch: WatchConfig
 
     def __post_init__(self):
         config_rules.check(self)

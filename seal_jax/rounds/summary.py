@@ -7,11 +7,12 @@ from typing import Any
 from seal_jax.analysis import agreement, novelty_measures
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import graded as grades
-from seal_jax.rounds import scoring
+from seal_jax.rounds import ladder_rows, scoring
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Graded, mean
 from seal_jax.rounds.rest_em import Outcome
 from seal_jax.rounds.trials import Run
+from seal_jax.runtime import formatting
 from seal_jax.tasks.base import Lines
 
 
@@ -126,6 +127,18 @@ def agreement_line(
             if verdict is not None
         ]
     }
+
+
+def told(line: dict[str, Any]) -> str:
+    """What came out of a round, for people."""
+    names = ("baseline", "sampled", "best", "kept")
+    means = ", ".join(
+        f"{name} {formatting.number(line[f'{name}_mean'])}" for name in names
+    )
+    return (
+        f"{ladder_rows.round_name(line['round'])}: kept {line['kept']} self-edits; "
+        f"mean rewards: {means}"
+    )
 
 
 def nothing_kept(phase: str, graded: Sequence[Graded]) -> str:

@@ -22,7 +22,7 @@ from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import pools, unit_key
 from seal_jax.rounds.experiment import Experiment, Rounds
 from seal_jax.rounds.graded import Exam, Trial
-from seal_jax.runtime import meshes, metrics, prng
+from seal_jax.runtime import distributed, meshes, metrics, prng, progress
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks.base import Edit, Task
 from seal_jax.training import inner, plan
@@ -37,7 +37,7 @@ FAILED = "weights, loss or log-likelihoods became non-finite"
 class Run[Exp: Experiment, Item]:
     """What every phase needs: the experiment, and where finished work is kept.
 
-    It is generic in the experiment and in the task's items.
+    It is generic in the experiment and in the task's items. `whole`: how far it is.
     """
 
     exp: Exp
@@ -47,6 +47,7 @@ class Run[Exp: Experiment, Item]:
     metrics: metrics.Log
     task: Task[Item]
     say: Callable[[str], None]
+    whole: progress.Whole | None = None
 
     @property
     def shards(self) -> int:
@@ -118,6 +119,7 @@ def adapt_and_answer[Item](
         phase=phase,
         say=run.say,
         log=log,
+        whole=run.whole,
     )
     trials: dict[tuple[int, int], Trial] = {}
     for value in (value for unit in units for value in unit["trials"]):
@@ -205,11 +207,12 @@ def _answer[Item](
     ids: Sequence[tuple[int, ...]],
     *,
     room: int = 0,
+    tick: Callable[[int], None] = lambda count: None,
 ) -> list[Answers]:
     """What each adapter answers in its exam; `exams[a]` is for adapter a.
 
     `ids` tell the adapters apart, for the random numbers of sampled answers; `room` is
-    as of `generate.run`.
+    as of `generate.run`; `tick` is told how many are given.
     """
     task = run.task
     prompts = [task.prompts(exam.item) for exam in exams]
@@ -217,7 +220,9 @@ def _answer[Item](
     keys_A = prng.fold(run.key, np.full(len(ids), ANSWER), *np.array(ids).T)
     together = [p + q for p, q in zip(prompts, quizzes, strict=True)]
     answer = run.exp.answer
-    texts = policies.answer(policy, adapters, together, keys_A, answer, room=room)
+    texts = policies.answer(
+        policy, adapters, together, keys_A, answer, room=room, tick=tick
+    )
     scores: Sequence[Sequence[float]] = [()] * len(exams)
     if reward_names.LOG_LIKELIHOOD in run.exp.select.measured:
         gold = [
@@ -244,9 +249,14 @@ def base_answers[Item](
         begin = time.monotonic()
         ids = [(p,) for p in range(len(items))]
         exams = list(map(Exam, items))
-        answers = _answer(run, policy, None, exams, ids, room=run.task.room)
+        with progress.progress(
+            prompts, f"{phase}: ask", "prompts", visible=distributed.leads()
+        ) as tick:
+            answers = _answer(
+                run, policy, None, exams, ids, room=run.task.room, tick=tick
+            )
         seconds = time.monotonic() - begin
         return {"answers": [list(given.item) for given in answers], "seconds": seconds}
 
-    run.say(f"{phase}: ask {sum(len(run.task.prompts(i)) for i in items)} prompts")
+    prompts = sum(len(run.task.prompts(i)) for i in items)
     return run.journal.cached(f"{phase}/base", unit)["answers"]

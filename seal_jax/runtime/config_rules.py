@@ -35,6 +35,7 @@ ADDED: dict[str, Any] = {
     "model.attention": "auto",
     "model.base_dtype": "same",
     "model.chat": "none",
+    "watch": {"writers": ("tensorboard",), "project": "seal"},
 }
 
 # Texts are names, paths and one self-edit; tuples are lists of names. Beyond this they
@@ -191,7 +192,8 @@ def build[T](
         if key not in names:
             raise ValueError(_unknown(key, names, path, renamed))
     place = path.removeprefix("config").removeprefix(".")
-    values = {n: ADDED[p] for n in names if (p := f"{place}.{n}") in ADDED} | {**values}
+    prefix = f"{place}." if place else ""
+    values = {n: ADDED[p] for n in names if (p := f"{prefix}{n}") in ADDED} | {**values}
     missing = [n for n in names if n not in values and not _is_optional(hints[n])]
     if missing:
         raise ValueError(f"{path}: keys {missing} are missing; add them to the config")

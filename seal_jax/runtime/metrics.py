@@ -1,32 +1,23 @@
-"""Numbers by step: metrics.jsonl and TensorBoard.
+"""Numbers by step: metrics.jsonl, and whatever else is to show them.
 
-metrics.jsonl is the record; the TensorBoard file is derived from it. A resumed run does
-again what it had begun but not finished, and logs some steps a second time. So at
-opening, metrics.jsonl is read, every (step, name) pair in it is known, and logging a
-known pair does nothing. The TensorBoard file is then written anew from those rows: a
-kill between the two writes leaves no gap and no double point.
+metrics.jsonl is the record; TensorBoard and the other `writers` are derived from it. A
+resumed run does again what it had begun but not finished, and logs some steps a second
+time. So at opening, metrics.jsonl is read, every (step, name) pair in it is known, and
+logging a known pair does nothing. The TensorBoard file is then written anew from those
+rows: a kill between the two writes leaves no gap and no double point. The others are
+given the rows that they do not have.
 """
 
-import math
-import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.summary.writer import record_writer
-
-from seal_jax.runtime import files
+from seal_jax.runtime import files, writers
 
 FILE_NAME = "metrics.jsonl"
-TENSORBOARD_NAME = "tensorboard"
 _MOST_STEPS = 1 << 62  # TensorBoard has 64 bits for them.
 _RESERVED = ("step", "time")
-
-# protobuf makes these classes at import, out of a type checker's sight.
-_Event = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
-_Summary = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Log(Protocol):
@@ -44,17 +35,33 @@ class Log(Protocol):
 
 
 class Metrics:
-    """Writes scalars to `workdir`/metrics.jsonl and `workdir`/tensorboard.
+    """Writes scalars to `workdir`/metrics.jsonl and to `watch.writers`.
 
     A row of metrics.jsonl is {"step": int, "time": Unix seconds, name: value, ...}. A
-    value that is not finite is null there (and NaN in TensorBoard after a resume).
+    value that is not finite is null there (and NaN elsewhere after a resume).
+
+    Args:
+      workdir: of the run.
+      watch: the writers.
+      config: of the run, for writers that show it.
+      say: takes a line on where a writer is to be seen, and one where one fails.
+      clock: Unix seconds.
 
     Raises:
-      ValueError: at opening, a malformed metrics.jsonl; at `log`, a reserved name.
-      files.DiskFullError: no room.
+      ValueError: at opening, a malformed metrics.jsonl, or a writer that cannot be
+        opened; at `log`, a reserved name.
+      files.DiskFullError: no room for metrics.jsonl.
     """
 
-    def __init__(self, workdir: str | Path, *, clock: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        watch: writers.WatchConfig = writers.TENSORBOARD,
+        config: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.time,
+    ):
         self._clock = clock
         # No fsync per row: the page cache outlives a killed process, and a metric is
         # no unit of work.
@@ -63,16 +70,12 @@ class Metrics:
         try:
             # All are looked at before any is written out again.
             rows = [self._row(i, row) for i, row in enumerate(self._lines.rows, 1)]
-            self._events = _Events(Path(workdir) / TENSORBOARD_NAME, clock())
+            self._known = {(step, name) for step, _, row in rows for name in row}
+            self._writers = writers.Writers(
+                watch, Path(workdir), config or {}, rows, say=say, clock=clock
+            )
         except BaseException:
             self._lines.close()
-            raise
-        try:
-            for step, when, values in rows:
-                self._known |= {(step, name) for name in values}
-                self._events.write(step, when, values)
-        except BaseException:
-            self.close()
             raise
         self._lines.rows = []
 
@@ -102,12 +105,12 @@ class Metrics:
             return
         now = self._clock()
         self._lines.append_row({"step": int(step), "time": now} | new)
-        self._events.write(step, now, new)
+        self._writers.write(step, now, new)
         self._known |= {(step, name) for name in new}
 
     def close(self) -> None:
         self._lines.close()
-        self._events.close()
+        self._writers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -156,35 +159,3 @@ class NullMetrics:
 
     def __exit__(self, *_: object) -> None:
         pass
-
-
-class _Events:
-    """One TensorBoard event file, the only one in its directory."""
-
-    def __init__(self, directory: Path, now: float):
-        with files.disk_errors(directory):
-            directory.mkdir(exist_ok=True)
-            for old in directory.glob("events.out.tfevents.*"):
-                old.unlink()
-        # The name is TensorBoard's own pattern: time, host.
-        self._path = directory / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}"
-        with files.disk_errors(self._path):
-            self._writer = record_writer.RecordWriter(self._path.open("wb"))
-        self._put(_Event(wall_time=now, file_version="brain.Event:2"))
-
-    def write(self, step: int, when: float, values: Mapping[str, float | None]) -> None:
-        scalars = [
-            _Summary.Value(tag=name, simple_value=math.nan if value is None else value)
-            for name, value in values.items()
-        ]
-        summary = _Summary(value=scalars)
-        self._put(_Event(wall_time=when, step=step, summary=summary))
-
-    def _put(self, event: Any) -> None:
-        with files.disk_errors(self._path):
-            self._writer.write(event.SerializeToString())
-            self._writer.flush()
-
-    def close(self) -> None:
-        with files.disk_errors(self._path):
-            self._writer.close()

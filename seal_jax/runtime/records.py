@@ -23,6 +23,9 @@ LAYOUT_NAME = "layout.json"
 # layers are stacked.
 LAYOUT = 4
 _LOCK_NAME = ".lock"
+# Groups of a config that decide nothing of what a run comes to: no part of its hash,
+# and free to differ where it goes on.
+ASIDE = ("watch",)
 _SHOWN_DIFFERENCES = 8
 _RESTORE = "restore it, or give another --workdir"
 
@@ -147,7 +150,8 @@ def _differences(
 
     def texts(config: files.Json) -> dict[str, str]:
         # As JSON text, so that 1, 1.0 and true differ, as they do in the hash.
-        flat = leaves(config) if isinstance(config, dict) else {"": config}
+        is_tree = isinstance(config, dict)
+        flat = leaves(without_aside(config)) if is_tree else {"": config}
         return {k: json.dumps(v, sort_keys=True) for k, v in flat.items()}
 
     old, new = texts(there), texts(here)
@@ -165,6 +169,8 @@ def _shown(text: str | None) -> str:
 def config_hash(config: dict[str, Any]) -> str:
     """12 hex digits of the SHA-256 of `config` as JSON; the order of keys is nothing.
 
+    Neither are the groups in `ASIDE`.
+
     Raises:
       ValueError: a number that is not finite.
     """
@@ -172,7 +178,7 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def _canonical(config: dict[str, Any]) -> str:
-    plain = files.to_plain(config)
+    plain = without_aside(files.to_plain(config))
     for key, value in leaves(plain).items():
         if files.without_nan(value) != value:
             raise ValueError(
@@ -180,6 +186,11 @@ def _canonical(config: dict[str, Any]) -> str:
                 "compared; use None for no limit"
             )
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def without_aside(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without the groups in `ASIDE`."""
+    return {key: value for key, value in config.items() if key not in ASIDE}
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

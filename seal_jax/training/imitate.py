@@ -110,6 +110,7 @@ def train(
     cfg: ImitateConfig,
     eos: int,
     mesh: Mesh | None = None,
+    tick: Callable[[int], None] = lambda count: None,
 ) -> TunedAdapter:
     """Trains a fresh adapter on (prompt, completion) pairs of token ids.
 
@@ -125,6 +126,7 @@ def train(
         up to a multiple of the axis `data`.
       eos: end-of-text id, appended to every completion.
       mesh: devices that share a micro-batch's rows, or None for one.
+      tick: is told of each step when the one before it is through.
 
     Raises:
       ValueError: no examples.
@@ -159,6 +161,9 @@ def train(
                 params, state, rows, count, each, arch=arch, cfg=cfg, mesh=mesh
             )
             losses.append(loss)
+            # One step stays queued, so that the device never waits for this.
+            jax.block_until_ready(losses[-2:][0])
+            tick(1)
     # On the host, where it goes next anyway: no program for each of its shapes.
     delta = jax.tree.map(np.asarray, state[0])
     delta = lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank)

@@ -54,12 +54,10 @@ def throughput(
     return rates
 
 
-def line(rates: dict[str, float], unit: dict[str, Any], adapters: int) -> str:
-    """A pool's rates for people."""
+def line(rates: dict[str, float]) -> str:
+    """A pool's rates for people, but for how many adapters it trains in a second."""
     digits = formatting.three_digits
     parts = [
-        f"{adapters} adapters in {formatting.duration(unit['seconds'])}",
-        f"{digits(rates['adapters_per_s'])} adapters/s",
         f"{digits(rates['tokens_per_s'])} tokens/s",
         f"{digits(rates['steps_per_s'])} steps/s",
         f"token efficiency {rates['token_efficiency']:.0%}",

@@ -166,7 +166,8 @@ def cases() -> list[Case]:
             for value in (3, "x", (), [], True, {}, deep(100)):
                 found.append(Case(name, path, "no group", value))
             found.append(Case(name, path, "no group", None, optional))
-            found.append(Case(name, path, "missing", Missing, optional))
+            later = path in config_rules.ADDED
+            found.append(Case(name, path, "missing", Missing, optional or later))
             for key in ("sead", "x" * 5000, "a b\n", "\udc80", 3, None):
                 known = config_fields.at(tree, path)
                 found.append(Case(name, path, "key", {**known, key: 1}))

@@ -14,7 +14,7 @@ import report_run
 from tensorboard.backend.event_processing import event_file_loader
 
 from seal_jax.report import console, html_page
-from seal_jax.runtime import metrics, records
+from seal_jax.runtime import metrics, records, writer_kinds
 
 
 def poisoned(tree, text):
@@ -96,7 +96,7 @@ def test_tensorboard_is_given_numbers_and_no_text(tmp_path):
     records.open_workdir(tmp_path, {"name": "<b>"})
     with metrics.Metrics(tmp_path) as log:
         log.log(1, {"a": 1.0, "b/c": 2.0})
-    (file,) = (tmp_path / metrics.TENSORBOARD_NAME).iterdir()
+    (file,) = (tmp_path / writer_kinds.TENSORBOARD_NAME).iterdir()
     events = list(event_file_loader.EventFileLoader(str(file)).Load())
     values = [value for event in events for value in event.summary.value]
     assert [value.tag for value in values] == ["a", "b/c"]

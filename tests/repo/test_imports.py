@@ -171,7 +171,10 @@ def test_every_package_that_is_imported_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # These are imported under other names than the index lists them by.
     renamed = {"absl-py": "absl", "orbax-checkpoint": "orbax"}
-    names = [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]]
+    extras = project["optional-dependencies"]
+    # Writers of numbers are extras, and imported when a config names them.
+    lines = [*project["dependencies"], *extras["wandb"], *extras["trackio"]]
+    names = [re.split(r"[^\w-]", line)[0] for line in lines]
     declared = {renamed.get(name, name).replace("-", "_") for name in names}
     known = {*sys.stdlib_module_names, "seal_jax", "seal_kernels"}
     # The benchmarks' own modules, and the baseline they are measured against, which

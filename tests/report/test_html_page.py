@@ -389,6 +389,7 @@ def test_a_page_of_everything(tmp_path):
         report_run.edits_file(tmp_path / "iter0.json"),
     )
     assert headings(root) == [
+        "What differs between the configs",
         "Result files",
         "Paired differences",
         "Rounds",
@@ -417,13 +418,13 @@ def test_many_arms_of_several_runs_have_charts_by_run(tmp_path):
         report_run.continual_run(tmp_path / name, *"abcde", files=False)
         for name in ("one", "two")
     ]
-    assert headings(page_of(tmp_path, *paths))[:2] == [
+    assert headings(page_of(tmp_path, *paths))[1:3] == [
         "Arms: one",
         "Accuracy matrix: one",
     ]
     paths[1] = report_run.continual_run(tmp_path / "few", files=False)
     root = page_of(tmp_path, *paths)
-    assert headings(root)[:2] == ["Arms", "Accuracy matrix"]
+    assert headings(root)[1:3] == ["Arms", "Accuracy matrix"]
     assert "few: replay" in text_of(root)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seal_jax.rounds import pools
-from seal_jax.runtime import prng
+from seal_jax.runtime import prng, progress
 from seal_jax.runtime.journal import Journal
 from seal_jax.training import packed, plan
 
@@ -44,7 +44,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(packed, "train", train)
     monkeypatch.setattr(pools.throughput, "throughput", lambda *a, **k: {"mfu": 1.0})
-    monkeypatch.setattr(pools.throughput, "line", lambda *a: f"{a[2]} adapters")
+    monkeypatch.setattr(pools.throughput, "line", lambda rates: "MFU 100%")
     return calls
 
 
@@ -62,9 +62,9 @@ def train(work, store, said=None, **kwargs):
     )
 
 
-def test_jobs_are_cut_in_their_order_and_draw_with_their_own_keys(calls):
-    said, logged = [], []
-    held = train(work(5), pools.Held(), said, log=logged.append)
+def test_jobs_are_cut_in_their_order_and_draw_with_their_own_keys(calls, capsys):
+    logged, whole = [], progress.Whole(20, "adapters", done=5)
+    held = train(work(5), pools.Held(), log=logged.append, whole=whole)
     assert [list(pool.rows) for pool in held] == [[0, 1], [2, 3], [4]]
     assert [[j.total for j in jobs] for jobs, _, _ in calls] == [[1, 2], [3, 4], [5]]
     # However jobs are pooled, a key is that of its own integers alone.
@@ -73,7 +73,9 @@ def test_jobs_are_cut_in_their_order_and_draw_with_their_own_keys(calls):
     assert all(a == b for a, b in zip(alone, drawn, strict=True))
     # No rows to spare.
     assert [pool.adapters["x"].tolist() for pool in held] == [[1, 2], [3, 4], [5]]
-    assert said == ["p: 2 adapters", "p: 2 adapters", "p: 1 adapters"]
+    shown = capsys.readouterr().err
+    assert shown.startswith("p: adapt: 5/5 adapters, ") and "; MFU 100%; run: " in shown
+    assert whole.done == 10 and "run: 10 of about 20 adapters, about " in shown
     assert logged == [{"mfu": 1.0}] * 3
 
 
@@ -98,11 +100,20 @@ def test_a_killed_run_trains_the_pools_that_are_missing(calls, tmp_path):
         train(work(5), stored(journal))
     with Journal(tmp_path / "j") as journal:
         assert journal.keys() == ["r/adapt/0", "r/adapt/1"]
-        said = []
-        units = train(work(5), stored(journal), said)
+        whole = progress.Whole(5, "adapters", done=4)
+        units = train(work(5), stored(journal), whole=whole)
     cost = {"tokens": 10, "computed": 20, "steps": 5}
     assert units == [{"rows": rows, **cost} for rows in ([0, 1], [2, 3], [4])]
-    assert len(calls) == 4 and said == ["p: 1 adapters"]
+    assert len(calls) == 4 and whole.done == 5
+
+
+def test_what_is_all_in_the_store_shows_nothing(calls, capsys):
+    held = pools.Held()
+    train(work(3), held)
+    capsys.readouterr()
+    whole = progress.Whole(3, "adapters", done=3)
+    assert len(train(work(3), held, whole=whole)) == 2
+    assert capsys.readouterr().err == "" and whole.done == 3
 
 
 def test_no_jobs_are_no_pools(calls):

@@ -91,6 +91,8 @@ JAX_FREE = (
     "runtime.records",
     "runtime.relay",
     "runtime.settings",
+    "runtime.writer_kinds",
+    "runtime.writers",
     "training.fitting",
     "training.plan",
     "training.plan_arrays",

@@ -477,8 +477,9 @@ def test_a_config_of_an_earlier_version_builds_or_is_told_the_new_key(path):
     else:
         # Every value has kept its place and its meaning.
         for place, value in config_rules.ADDED.items():
-            group, key = place.split(".")
-            values[group].setdefault(key, value)
+            *groups, key = place.split(".")
+            above = values[groups[0]] if groups else values
+            above.setdefault(key, plain(value))
         assert plain(tiny_model.present(exp)) == values
 
 
