@@ -88,6 +88,7 @@ JAX_FREE = (
     "runtime.records",
     "runtime.relay",
     "runtime.settings",
+    "runtime.shipped",
     "training.fitting",
     "training.plan",
     "training.plan_arrays",
