@@ -34,6 +34,7 @@ def uv() -> str:
 
 
 def outside() -> dict[str, str]:
-    """A user's variables: nothing by which Python or uv would find this tree."""
+    """A user's variables: nothing of `make` or of tests/conftest.py leads here."""
     gone = ("PYTHONPATH", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON")
+    gone += ("JAX_NUMPY_RANK_PROMOTION",)
     return {key: value for key, value in os.environ.items() if key not in gone}
