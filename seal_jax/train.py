@@ -5,6 +5,9 @@
     python -m seal_jax.train --config=configs/arc.py:tiny --workdir=runs/arc
     python -m seal_jax.train --config=configs/tiny.py --config.seed=1 --workdir=runs/one
 
+The files come with the package: --config=tiny or --config=arc:tiny finds them from any
+folder.
+
 The same command continues a run that was stopped. `run` does the same from a test or a
 notebook. With --more_rounds=1 the run, finished or not, gets a round more than its
 config says. --dry_run tells what a run would do and need, and writes nothing.
@@ -171,7 +174,9 @@ def _errors_in_one_line() -> Iterator[None]:
 def define_flags() -> None:
     """Adds the command's flags; a function, so that an import has no effect."""
     config_flags.DEFINE_config_file(
-        "config", None, "Experiment file, such as configs/tiny.py."
+        "config",
+        None,
+        "An experiment by its name, such as tiny or tiny:seeds, or its file.",
     )
     flags.DEFINE_string("workdir", None, "Directory of this run.")
     flags.DEFINE_integer(

@@ -444,6 +444,8 @@ def _end(error: Exception) -> NoReturn:
 
 if __name__ == "__main__":
     with interrupts.one_line():
-        config_flags.DEFINE_config_file("config", None, "Pretraining config file.")
+        config_flags.DEFINE_config_file(
+            "config", None, "Pretraining: tiny_pretrain, or a config file."
+        )
         flags.DEFINE_string("workdir", None, "Where to write.")
         app.run(main, flags_parser=parse)

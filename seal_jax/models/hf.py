@@ -52,7 +52,10 @@ def resolve(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if name.startswith("embedded:"):
         return _embedded(name)
-    fix = "give a local model directory, or run configs/tiny.py, which needs no network"
+    fix = (
+        "give a local model directory, or embedded:tiny (--config=tiny), which needs "
+        "no network"
+    )
     # Not Path.expanduser, which raises where there is no such user.
     folder = os.path.expanduser(name)
     if name and files.is_folder(folder):

@@ -11,18 +11,18 @@ import importlib.util
 import re
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_path
 
-from seal_jax.runtime import files, reading
+from seal_jax.runtime import reading, shipped
 
 _FLAG = "config"
 # The flag of a command line that needs no workdir.
 DRY_RUN = "dry_run"
-_EXAMPLE = "configs/tiny.py"
 
 
 def check(argv: Sequence[str]) -> None:
@@ -38,8 +38,8 @@ def check(argv: Sequence[str]) -> None:
     named = _value(argv, _FLAG)
     if not named:
         raise ValueError(
-            f"--{_FLAG}=FILE must name an experiment's file; give one, such as "
-            f"--{_FLAG}={_EXAMPLE}"
+            f"--{_FLAG}=FILE must name an experiment, {', '.join(shipped.names())}, or "
+            f"its file; give one, such as {shipped.EXAMPLE}"
         )
     if not _is_set(argv, DRY_RUN) and not _value(argv, "workdir"):
         raise ValueError(
@@ -64,7 +64,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     if not helps:
         check(argv)
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_with_paths(argv))
     except SystemExit:
         # absl ends its help with status 1; who asked for it has got it.
         if helps:
@@ -79,28 +79,37 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 def load(named: str) -> ml_collections.ConfigDict:
-    """The config of "FILE.py" or "FILE.py:VARIANT".
+    """The config of "FILE.py" or "NAME", or of one of its variants, "NAME:VARIANT".
 
     Raises:
       ValueError: the file raises or ends the program, or gives no config.
-      FileNotFoundError: no such file.
+      FileNotFoundError: no such file, and no such name (see `shipped`).
     """
     name, *variant = named.split(":", 1)
-    if not files.is_file(name):
-        raise FileNotFoundError(
-            f"--{_FLAG}={reading.shorten(named)}: no such file; give an "
-            f"experiment's file, such as {_EXAMPLE}"
-        )
+    path = shipped.find(name)
     try:
-        config = _run(name, variant)
+        config = _run(path, variant)
     except (Exception, SystemExit) as error:
-        raise ValueError(_told(name, error)) from error
+        raise ValueError(_told(name, path, error)) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ValueError(
             f"{name}: get_config must return a ConfigDict, not "
-            f"{type(config).__name__}; see {_EXAMPLE}"
+            f"{type(config).__name__}; see {shipped.place('tiny')}"
         )
     return config
+
+
+def _with_paths(argv: Sequence[str]) -> list[str]:
+    """`argv` with paths for the names of experiments, as `config_flags` takes them."""
+    words = list(argv)
+    for i, argument in enumerate(argv):
+        flag, equals, named = argument.partition("=")
+        if argument == "--":
+            break
+        if i and flag in (f"-{_FLAG}", f"--{_FLAG}"):
+            name, *variant = (named if equals else words.pop(i + 1)).split(":", 1)
+            words[i] = f"{flag}={':'.join([shipped.find(name), *variant])}"
+    return words
 
 
 def _run(name: str, variant: Sequence[str]) -> Any:
@@ -121,24 +130,30 @@ class _NoFunctionError(ValueError):
     pass
 
 
-def _told(name: str, error: BaseException) -> str:
-    """What a config file raised, with its place in the file."""
+def _told(name: str, path: str, error: BaseException) -> str:
+    """What a config file raised, with its place in the file.
+
+    `name`: what the user gave, a path or the name of an experiment.
+    """
     text = reading.shorten(str(error))
     own = type(error) is ValueError or isinstance(error, _NoFunctionError)
-    if own and text.startswith(name):
-        return text  # of a file that names itself, such as those of the project
+    # Of a file that names itself, such as those of the project.
+    for itself in (path, f"configs/{Path(path).name}"):
+        if own and text.startswith(itself):
+            return name + text.removeprefix(itself)
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == name
+        if frame.filename == path
     ]
-    if isinstance(error, SyntaxError) and error.filename == name:
+    if isinstance(error, SyntaxError) and error.filename == path:
         lines, text = [error.lineno], reading.shorten(error.msg)
     where = f"{name} line {lines[-1]}" if lines else name
     if isinstance(error, RecursionError):
         where = name
     kind = "" if own else f"{type(error).__name__}: "
-    return f"{where}: {kind}{text}".rstrip(": ") + f"; correct the file, see {_EXAMPLE}"
+    said = f"{where}: {kind}{text}".rstrip(": ")
+    return f"{said}; correct the file, see {shipped.place('tiny')}"
 
 
 # Flags
@@ -237,6 +252,6 @@ def _hint(named: str, place: Any, parts: Sequence[Any], depth: int, above: str) 
     if depth < len(parts) - 1:
         return (
             f"{named} has no group {prefix}{part}; add it to the file, where "
-            f"configs/squad.py may show it ({there})"
+            f"{shipped.place('squad')} may show it ({there})"
         )
     return there

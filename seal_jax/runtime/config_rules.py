@@ -22,7 +22,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from seal_jax.runtime import reading
+from seal_jax.runtime import reading, shipped
 
 # Keys of earlier versions, by their place in the config: what each is called now, or
 # what to do without it. A row for each key that is renamed or removed.
@@ -235,7 +235,7 @@ def _value(hint: Any, value: Any, path: str, renamed: Mapping[str, str]) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(
                 f"{path}={shown(value)} must be a group of keys, not a value; see "
-                "configs/ for one"
+                f"{shipped.place('tiny')} for one"
             )
         return build(typing.cast(type, hint), value, path, renamed)
     if typing.get_origin(hint) is tuple:
@@ -298,8 +298,8 @@ def needs_group[Group](group: Group | None, name: str, why: str) -> Group:
     """
     if group is None:
         raise ValueError(
-            f"{why} needs the group config.{name}; see configs/squad.py, and add it to "
-            "the config file"
+            f"{why} needs the group config.{name}; see {shipped.place('squad')}, and "
+            "add it to the config file"
         )
     return group
 

@@ -32,7 +32,7 @@ SEAL_SEED = 42
 
 _FIX = (
     "give a JSON file in SEAL's format or a hub name such as rajpurkar/squad (see the "
-    "head of seal_jax/tasks/squad.py), or use configs/tiny.py, which needs no data"
+    "head of seal_jax/tasks/squad.py), or use --config=tiny, which needs no data"
 )
 
 

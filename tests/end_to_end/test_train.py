@@ -87,11 +87,11 @@ CONFIG = {
     "wrong type": ({"scale": 3}, ["config.scale=3"]),
     "model directory": (
         {"model__path": "/no/such/model"},
-        ["model='/no/such/model'", "directory", "configs/tiny.py"],
+        ["model='/no/such/model'", "directory", "embedded:tiny"],
     ),
     "hub name without network": (
         {"model__path": "Qwen/Qwen2.5-7B"},
-        ["model='Qwen/Qwen2.5-7B'", "local model directory", "configs/tiny.py"],
+        ["model='Qwen/Qwen2.5-7B'", "local model directory", "embedded:tiny"],
     ),
     "prompt file": (
         {"propose__prompt": "no/such/prompt.txt"},
@@ -297,6 +297,7 @@ FLAGS = {
     "unknown key": ([TINY, "--config.inner.lora.rnak=3"], ["no such key", '"rank"']),
     "wrong type": ([TINY, "--config.seed=many"], ["--config.seed=many"]),
     "no config file": (["--config=configs/no.py"], ["configs/no.py"]),
+    "no experiment": (["--config=tinny"], ["did you mean --config=tiny?"]),
     "variant": (["--config=configs/tiny.py:dbug"], ["dbug", "'debug'"]),
     "argument": ([TINY, "extra"], ["unexpected arguments ['extra']"]),
     "unknown flag": ([TINY, "--wokdir=x"], ["wokdir"]),

@@ -37,7 +37,7 @@ def test_resolve_expands_the_home_folder(tmp_path, monkeypatch):
 def test_resolve_refuses_what_can_only_be_a_path(name):
     with pytest.raises(FileNotFoundError) as caught:
         hf.resolve(name)
-    golden_models.assert_one_line(caught, repr(name), "directory", "configs/tiny.py")
+    golden_models.assert_one_line(caught, repr(name), "directory", "embedded:tiny")
 
 
 def test_resolve_without_a_network_says_what_to_do():
@@ -45,7 +45,7 @@ def test_resolve_without_a_network_says_what_to_do():
     with pytest.raises(FileNotFoundError) as caught:
         hf.resolve("nobody-at-all/no-such-model")
     golden_models.assert_one_line(
-        caught, "nobody-at-all/no-such-model", "local", "configs/tiny.py"
+        caught, "nobody-at-all/no-such-model", "local", "embedded:tiny"
     )
 
 

@@ -72,7 +72,7 @@ def good(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
-        ([], ["--config=FILE", "configs/tiny.py"]),
+        ([], ["--config=FILE", "squad", "--config=tiny"]),
         (["--config="], ["--config=FILE"]),
         (["--config=GOOD"], ["--workdir=FOLDER"]),
         (["--config=GOOD", "--workdir="], ["--workdir=FOLDER"]),

@@ -91,6 +91,7 @@ JAX_FREE = (
     "runtime.records",
     "runtime.relay",
     "runtime.settings",
+    "runtime.shipped",
     "runtime.writer_kinds",
     "runtime.writers",
     "training.fitting",

@@ -258,7 +258,7 @@ def test_a_folder_without_tasks_is_refused(write, tmp_path):
 @pytest.mark.parametrize("source", ["none.json", "/no/such.json", "arc", "", "a/b/c"])
 def test_a_missing_file_is_named(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rule = rf"data='{source}': no such file; give .*configs/arc\.py:tiny"
+    rule = rf"data='{source}': no such file; give .*--config=arc:tiny"
     with pytest.raises(FileNotFoundError, match=rule) as caught:
         arc.load(source, split="training")
     assert "\n" not in str(caught.value)
@@ -269,7 +269,7 @@ def test_without_network_the_hub_name_is_an_error_in_one_line(tmp_path, monkeypa
     with pytest.raises(FileNotFoundError) as caught:
         arc.load("nobody/no-such-data", split="training")
     assert "data='nobody/no-such-data', split='training'" in str(caught.value)
-    assert "configs/arc.py:tiny" in str(caught.value)
+    assert "--config=arc:tiny" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

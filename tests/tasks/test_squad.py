@@ -173,7 +173,7 @@ def test_what_is_not_json_is_refused(content, tmp_path):
 @pytest.mark.parametrize("source", ["none.json", "/no/such.json", "squad", "", "a/b/c"])
 def test_a_missing_file_is_named(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rule = rf"data='{source}': no such file; give .*configs/tiny\.py"
+    rule = rf"data='{source}': no such file; give .*--config=tiny"
     with pytest.raises(FileNotFoundError, match=rule) as caught:
         squad.load(source, split="train", seed=1)
     assert "\n" not in str(caught.value)
@@ -300,7 +300,7 @@ def test_without_network_the_hub_name_is_an_error_in_one_line(tmp_path, monkeypa
     with pytest.raises(FileNotFoundError) as caught:
         squad.load("nobody/no-such-data", split="train", seed=1)
     assert "data='nobody/no-such-data', split='train'" in str(caught.value)
-    assert "configs/tiny.py" in str(caught.value) and "\n" not in str(caught.value)
+    assert "--config=tiny" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_full_disk_is_not_taken_for_a_missing_data_set(tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ _IDS = ("id", "task_id")
 _LAYOUTS = "the head of seal_jax/tasks/arc/puzzles.py shows the layouts"
 _FIX = (
     "give a challenges file, a folder of task files or a hub name such as "
-    f"dataartist/arc-agi ({_LAYOUTS}), or use configs/arc.py:tiny, which needs no data"
+    f"dataartist/arc-agi ({_LAYOUTS}), or use --config=arc:tiny, which needs no data"
 )
 
 
