@@ -5,7 +5,6 @@ on arrays.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from jax.sharding import Mesh
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import AUTO, Decoding, ModelSource
 from seal_jax.models import chat, decoder, float8_base, hf, lora, placement
-from seal_jax.runtime import config_rules, distributed, meshes, prng
+from seal_jax.runtime import config_rules, distributed, prng
 from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
 
@@ -83,8 +82,14 @@ class Policy:
         """
         # From the host: on a mesh the delta's device is only one of the params'.
         delta = jax.tree.map(np.asarray, delta)
-        merge = _merging(self.arch, meshes.holding(self.params), consume)
-        return dataclasses.replace(self, params=merge(self.params, delta))
+        merged = lora.merge(self.params, delta, consume=consume)
+        # What no delta is for goes over too: nothing is shared, either may be `freed`.
+        leaves, tree = jax.tree.flatten(merged)
+        own = set(map(id, jax.tree.leaves(self.params)))
+        kept = {i: leaf for i, leaf in enumerate(leaves) if id(leaf) in own}
+        kept = (_given if consume else _copied)(kept)
+        leaves = [kept.get(i, leaf) for i, leaf in enumerate(leaves)]
+        return dataclasses.replace(self, params=tree.unflatten(leaves))
 
     def save(self, path: str | Path) -> None:
         """Writes it in Hugging Face format, with its tokenizer; see `hf.save`.
@@ -198,25 +203,12 @@ def load(
     return dataclasses.replace(blank, params=params)
 
 
-@functools.cache
-def _merging(
-    arch: decoder.Arch, mesh: Mesh | None, consume: bool
-) -> Callable[[dict, lora.Tree], dict]:
-    """`lora.merge`, jitted; on a mesh the weights stay where they are.
-
-    Without one nothing says where they are to be: arrays that are bound to a device are
-    others to jax than those that are not, and every program would be compiled again.
-    """
-    out = None if mesh is None else placement.param_shardings(arch, mesh)
-    if consume:
-        return jax.jit(_merge_in_place, out_shardings=out, donate_argnums=0)
-    return jax.jit(lora.merge, out_shardings=out)
+def _same(arrays: dict[int, Array]) -> dict[int, Array]:
+    return arrays
 
 
-def _merge_in_place(params: dict, delta: lora.Tree) -> dict:
-    # By a name of its own: it is another program than the one that keeps the old.
-    return lora.merge(params, delta)
-
+# Of arrays: others in their memory, which they lose, and others beside them.
+_given, _copied = jax.jit(_same, donate_argnums=0), jax.jit(_same)
 
 # Questions that share a copy of their adapter: SQuAD has five to a passage on average.
 PER_PAGE = 6

@@ -8,11 +8,14 @@ Adapters are float32 over any base dtype. The scale alpha / R is folded into `b`
 `scaled` when a delta is applied, so that the model knows nothing of it.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding
 
 from seal_jax.models import float8_base
 from seal_jax.models.decoder import Arch, layer_name
@@ -137,7 +140,7 @@ def scaled(delta: Tree, scale: float) -> Tree:
     return per_linear(delta, lambda ab: {"a": ab["a"], "b": ab["b"] * scale})
 
 
-def merge(params: Tree, delta: Tree) -> Tree:
+def merge(params: Tree, delta: Tree, *, consume: bool = False) -> Tree:
     """Adds a scaled delta into the weights: `W + A^T B`, summed in float32.
 
     Weights of a narrower type are rounded stochastically, so that on average nothing
@@ -145,34 +148,87 @@ def merge(params: Tree, delta: Tree) -> Tree:
     half a unit in a weight's last place leaves the weight as it was, in every round
     anew. The draw's seed is the delta itself: the same delta merges to the same bits
     again, in a resumed run too. Weights in eight bits are made anew from the others.
+
+    Every linear is a call of its own, so that one program is compiled for each shape,
+    not one for all of them. On a mesh the weights stay where they are.
+
+    `consume`: the memory of the linears that change becomes the new ones'.
     """
     seed, merged = _digest(delta), dict(params)
     for at, (layer, linears) in enumerate(delta.items()):
         merged[layer] = dict(params[layer])
         for index, (name, ab) in enumerate(linears.items()):
-            kernel = params[layer][name]["kernel"]
-            update = jnp.einsum("rd,rf->df", ab["a"], ab["b"])
-            key = jax.random.fold_in(jax.random.fold_in(seed, index), at)
-            exact = _rounded(kernel.astype(jnp.float32) + update, kernel.dtype, key)
-            merged[layer][name] = float8_base.with_kernel(params[layer][name], exact)
+            leaves = params[layer][name]
+            add = _adding(_placed(leaves), consume)
+            place = np.array([index, at], np.uint32)
+            merged[layer][name] = add(leaves, ab["a"], ab["b"], seed, place)
     return merged
 
 
+def _placed(leaves: dict[str, Array]) -> tuple[tuple[str, NamedSharding], ...]:
+    """Where a linear's leaves lie on a mesh; nothing without one, and inside jit.
+
+    Arrays that are bound to a device are others to jax than those that are not, and
+    every program would be compiled again for them.
+    """
+    found = []
+    for name, leaf in leaves.items():
+        if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, Array):
+            return ()
+        if isinstance(leaf.sharding, NamedSharding):
+            found.append((name, leaf.sharding))
+    return tuple(found)
+
+
+@functools.cache
+def _adding(
+    placed: tuple[tuple[str, NamedSharding], ...], consume: bool
+) -> Callable[..., dict[str, Array]]:
+    """A linear's leaves with `a` and `b` added to its kernel, compiled for a shape."""
+
+    def add_to_linear(leaves: dict, a: Array, b: Array, seed: Array, place: Array):
+        kernel = leaves[float8_base.KERNEL]
+        key = jax.random.fold_in(jax.random.wrap_key_data(seed), place[0])
+        key = jax.random.fold_in(key, place[1])
+        update = jnp.einsum("rd,rf->df", a, b)
+        exact = _rounded(kernel.astype(jnp.float32) + update, kernel.dtype, key)
+        return float8_base.with_kernel(leaves, exact)
+
+    out = dict(placed) or None
+    return jax.jit(
+        add_to_linear, out_shardings=out, donate_argnums=(0,) if consume else ()
+    )
+
+
 def _digest(delta: Tree) -> Array:
-    """A key made of a delta's bits, the same in whatever order they are summed."""
+    """The data of a key made of a delta's bits, whatever order they are summed in."""
+    leaves = jax.tree.leaves(delta)
+    if all(isinstance(leaf, np.ndarray) for leaf in leaves):
+        # Sums of integers are the same here, and need no programs.
+        sums_N = np.array(
+            [
+                leaf.astype(np.float32).view(np.uint32).sum(dtype=np.uint32)
+                for leaf in leaves
+            ]
+        )
+        return np.asarray(_folded(sums_N))
 
     def total(leaf: Array) -> Array:
         bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
         return jnp.sum(bits, dtype=jnp.uint32)
 
-    sums_N = jnp.stack([total(leaf) for leaf in jax.tree.leaves(delta)])
+    return _folded(jnp.stack([total(leaf) for leaf in leaves]))
+
+
+@jax.jit
+def _folded(sums_N: Array) -> Array:
     # In a loop: hundreds of folds one after the other take a CPU's compiler long.
     key, _ = jax.lax.scan(
         lambda key, sum: (jax.random.fold_in(key, sum), None),
         jax.random.key(0),
         sums_N,
     )
-    return key
+    return jax.random.key_data(key)
 
 
 def _rounded(exact: Array, dtype: jnp.dtype, key: Array) -> Array:
