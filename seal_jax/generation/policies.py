@@ -83,13 +83,14 @@ class Policy:
         # From the host: on a mesh the delta's device is only one of the params'.
         delta = jax.tree.map(np.asarray, delta)
         merged = lora.merge(self.params, delta, consume=consume)
-        # What no delta is for goes over too: nothing is shared, either may be `freed`.
-        leaves, tree = jax.tree.flatten(merged)
-        own = set(map(id, jax.tree.leaves(self.params)))
-        kept = {i: leaf for i, leaf in enumerate(leaves) if id(leaf) in own}
-        kept = (_given if consume else _copied)(kept)
-        leaves = [kept.get(i, leaf) for i, leaf in enumerate(leaves)]
-        return dataclasses.replace(self, params=tree.unflatten(leaves))
+        if not consume:
+            # Nor is what no delta is for shared: either policy may be `freed`.
+            leaves, tree = jax.tree.flatten(merged)
+            own = set(map(id, jax.tree.leaves(self.params)))
+            kept = {i: leaf for i, leaf in enumerate(leaves) if id(leaf) in own}
+            kept = _copied(kept)
+            merged = tree.unflatten([kept.get(i, x) for i, x in enumerate(leaves)])
+        return dataclasses.replace(self, params=merged)
 
     def save(self, path: str | Path) -> None:
         """Writes it in Hugging Face format, with its tokenizer; see `hf.save`.
@@ -203,12 +204,10 @@ def load(
     return dataclasses.replace(blank, params=params)
 
 
-def _same(arrays: dict[int, Array]) -> dict[int, Array]:
+@jax.jit
+def _copied(arrays: dict[int, Array]) -> dict[int, Array]:
     return arrays
 
-
-# Of arrays: others in their memory, which they lose, and others beside them.
-_given, _copied = jax.jit(_same, donate_argnums=0), jax.jit(_same)
 
 # Questions that share a copy of their adapter: SQuAD has five to a passage on average.
 PER_PAGE = 6

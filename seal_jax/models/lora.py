@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.sharding import NamedSharding
 
 from seal_jax.models import float8_base
@@ -149,86 +150,91 @@ def merge(params: Tree, delta: Tree, *, consume: bool = False) -> Tree:
     anew. The draw's seed is the delta itself: the same delta merges to the same bits
     again, in a resumed run too. Weights in eight bits are made anew from the others.
 
-    Every linear is a call of its own, so that one program is compiled for each shape,
-    not one for all of them. On a mesh the weights stay where they are.
+    Every layer is a call of its own, so that one program is compiled for all of them,
+    which are alike. On a mesh the weights stay where they are.
 
     `consume`: the memory of the linears that change becomes the new ones'.
     """
-    seed, merged = _digest(delta), dict(params)
+    sums_N, merged = _sums(delta), dict(params)
     for at, (layer, linears) in enumerate(delta.items()):
-        merged[layer] = dict(params[layer])
-        for index, (name, ab) in enumerate(linears.items()):
-            leaves = params[layer][name]
-            add = _adding(_placed(leaves), consume)
-            place = np.array([index, at], np.uint32)
-            merged[layer][name] = add(leaves, ab["a"], ab["b"], seed, place)
+        old = {name: params[layer][name] for name in linears}
+        add = _adding(_placed(old), consume)
+        merged[layer] = params[layer] | add(old, linears, sums_N, np.uint32(at))
     return merged
 
 
-def _placed(leaves: dict[str, Array]) -> tuple[tuple[str, NamedSharding], ...]:
-    """Where a linear's leaves lie on a mesh; nothing without one, and inside jit.
+def _placed(
+    layer: Tree,
+) -> tuple[tuple[str, tuple[tuple[str, NamedSharding], ...]], ...]:
+    """Where linears' leaves lie on a mesh; nothing without one, and inside jit.
 
     Arrays that are bound to a device are others to jax than those that are not, and
     every program would be compiled again for them.
     """
-    found = []
-    for name, leaf in leaves.items():
-        if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, Array):
-            return ()
-        if isinstance(leaf.sharding, NamedSharding):
-            found.append((name, leaf.sharding))
-    return tuple(found)
+    if _traced(layer):
+        return ()
+    found = {
+        name: tuple(
+            (key, leaf.sharding)
+            for key, leaf in leaves.items()
+            if isinstance(leaf, Array) and isinstance(leaf.sharding, NamedSharding)
+        )
+        for name, leaves in layer.items()
+    }
+    return tuple(found.items()) if all(found.values()) else ()
+
+
+def _traced(tree: Tree) -> bool:
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 @functools.cache
 def _adding(
-    placed: tuple[tuple[str, NamedSharding], ...], consume: bool
-) -> Callable[..., dict[str, Array]]:
-    """A linear's leaves with `a` and `b` added to its kernel, compiled for a shape."""
+    placed: tuple[tuple[str, tuple[tuple[str, NamedSharding], ...]], ...],
+    consume: bool,
+) -> Callable[..., Tree]:
+    """Linears of a layer with theirs of a delta added to their kernels, compiled."""
 
-    def add_to_linear(leaves: dict, a: Array, b: Array, seed: Array, place: Array):
-        kernel = leaves[float8_base.KERNEL]
-        key = jax.random.fold_in(jax.random.wrap_key_data(seed), place[0])
-        key = jax.random.fold_in(key, place[1])
-        update = jnp.einsum("rd,rf->df", a, b)
-        exact = _rounded(kernel.astype(jnp.float32) + update, kernel.dtype, key)
-        return float8_base.with_kernel(leaves, exact)
+    def add_to_layer(old: Tree, linears: Tree, sums_N: Array, at: Array) -> Tree:
+        new, seed = {}, _folded(sums_N)
+        for index, (name, ab) in enumerate(linears.items()):
+            kernel = old[name][float8_base.KERNEL]
+            key = jax.random.fold_in(seed, index)
+            key = jax.random.fold_in(key, at)
+            update = jnp.einsum("rd,rf->df", ab["a"], ab["b"])
+            exact = _rounded(kernel.astype(jnp.float32) + update, kernel.dtype, key)
+            new[name] = float8_base.with_kernel(old[name], exact)
+        return new
 
-    out = dict(placed) or None
-    return jax.jit(
-        add_to_linear, out_shardings=out, donate_argnums=(0,) if consume else ()
-    )
+    out = {name: dict(leaves) for name, leaves in placed} or None
+    donated = 0 if consume else ()
+    return jax.jit(add_to_layer, out_shardings=out, donate_argnums=donated)
 
 
-def _digest(delta: Tree) -> Array:
-    """The data of a key made of a delta's bits, whatever order they are summed in."""
+def _sums(delta: Tree) -> Array | np.ndarray:
+    """Of a delta's bits, leaf by leaf: the same in whatever order they are added."""
     leaves = jax.tree.leaves(delta)
-    if all(isinstance(leaf, np.ndarray) for leaf in leaves):
+    if not _traced(delta):
         # Sums of integers are the same here, and need no programs.
-        sums_N = np.array(
-            [
-                leaf.astype(np.float32).view(np.uint32).sum(dtype=np.uint32)
-                for leaf in leaves
-            ]
-        )
-        return np.asarray(_folded(sums_N))
+        bits = (np.asarray(leaf).astype(np.float32).view(np.uint32) for leaf in leaves)
+        return np.array([x.sum(dtype=np.uint32) for x in bits])
 
     def total(leaf: Array) -> Array:
         bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
         return jnp.sum(bits, dtype=jnp.uint32)
 
-    return _folded(jnp.stack([total(leaf) for leaf in leaves]))
+    return jnp.stack([total(leaf) for leaf in leaves])
 
 
-@jax.jit
 def _folded(sums_N: Array) -> Array:
+    """A key of all sums."""
     # In a loop: hundreds of folds one after the other take a CPU's compiler long.
     key, _ = jax.lax.scan(
         lambda key, sum: (jax.random.fold_in(key, sum), None),
         jax.random.key(0),
         sums_N,
     )
-    return jax.random.key_data(key)
+    return key
 
 
 def _rounded(exact: Array, dtype: jnp.dtype, key: Array) -> Array:
