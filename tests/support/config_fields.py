@@ -43,6 +43,7 @@ def values(name: str) -> dict[str, Any]:
     config = tiny_model.load_config(name, VARIANTS[name]).to_dict()
     if "grade" in config:
         config["grade"].setdefault("judge", dict(tiny_model.OPTIONAL["grade.judge"]))
+        config["task"].setdefault("columns", dict(tiny_model.OPTIONAL["task.columns"]))
     if name in ("tiny", "squad"):
         config.setdefault(
             "label_free", copy.deepcopy(tiny_model.OPTIONAL["label_free"])
