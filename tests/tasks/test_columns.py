@@ -73,7 +73,7 @@ def test_half_questions_are_left_out_and_counted(load, caplog):
 GOOD = {"text": "T."}
 BAD = {
     "no column": ([{"txt": "T."}], {}, "no column 'text' (task.columns.text); did you"),
-    "no title": ([GOOD], {"title": "name"}, "no column 'name' (task.columns.title) th"),
+    "no title": ([GOOD], {"title": "name"}, "no column 'name' (task.columns.title); t"),
     "no question": (
         [GOOD | {"a": "x"}],
         {"question": "q", "answer": "a"},
@@ -128,6 +128,11 @@ def test_texts_need_no_columns_and_tables_do(tmp_path):
     (tmp_path / "c.csv").write_text("text\nAda\n")
     with pytest.raises(ValueError, match=r"task\.columns must say which holds the te"):
         columns.load(str(tmp_path / "c.csv"), None, split="", seed=1)
+
+
+def test_no_data_is_told_by_its_key():
+    with pytest.raises(ValueError, match=r"^task\.train='' must name your data; give"):
+        columns.load("", named(), split="", seed=None)
 
 
 def test_columns_that_do_not_go_together_are_refused():
