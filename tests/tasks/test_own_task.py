@@ -101,6 +101,12 @@ def test_its_passages_are_taken_from_the_start_on():
     assert gold.load(exp)[1] == []
 
 
+def test_sequences_and_probes_are_made_of_them():
+    (first,) = sources.sequences(task("Plain"), group="train", count=1, length=2)
+    assert [p.title for p in first] == ["bothy", "corbel"]
+    assert sources.probes(task("Plain"), count=1)[0].title == "dado"
+
+
 def test_a_class_of_the_packages_kind_is_the_task():
     exp = experiment.read(values("Words"))
     assert knowledge.kind_of(exp.task).__name__ == "Words"
