@@ -11,6 +11,8 @@ from seal_jax.commands import evaluate, export
 from seal_jax.models import peft
 from seal_jax.rewards import own
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {
     "a.txt": "rye bread is the dish of Ada Quill. Boris Fenn plays cello.",
     "deep/b.md": "Carla Marsh weaves rope.\n\nEdda Tolen burns peat.",
