@@ -130,6 +130,14 @@ def test_adapters_are_trained_where_a_reward_asks_for_what_they_gave(here):
         )
 
 
+def test_a_threshold_of_ones_own_reward_may_be_any_number(here):
+    assert (
+        select(reward="own_rules:sure", compare=(), threshold="5").rule.threshold == 5
+    )
+    with pytest.raises(ValueError, match=r"select\.threshold=5\.0 must be at least"):
+        select(reward="grade", compare=(), threshold="5")
+
+
 def test_what_a_reward_raises_is_one_line(here):
     given = dict.fromkeys(own.GIVEN, "x")
     with pytest.raises(ValueError, match="own_rules line 11: KeyError: 'x'; correct"):
