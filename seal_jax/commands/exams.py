@@ -67,13 +67,15 @@ def read(args: argparse.Namespace) -> Exam:
     if plugins.is_named(task.name) and like is not None and not args.data:
         exp = _own(like)
     task = _told(task, args)
+    # Before data, which may be much: a grader that is not there is told at once.
+    grade = _grade(grade, args)
     passages = _passages(task, args.count or count)
     prompt = args.answer or (answer.prompt if answer else "concise")
     return Exam(
         passages,
         self_edit.load_template(prompt, "answer"),
         _drawing(answer, args),
-        _grade(grade, args),
+        grade,
         exp,
     )
 

@@ -104,6 +104,12 @@ def _table(
     """Each row of a table, by the name that it has or its number."""
     table = rows.read(path, split=split, fix=_FIX)
     rows.check_columns(table, {f"--column {k}": name for k, name in columns.items()})
+    if not columns and not {"text", "prompt", "lines"} & set(table.columns):
+        raise ValueError(
+            f"{path}: no column 'text'; there: "
+            f"{reading.shorten(', '.join(table.columns))}; name it by --column "
+            "text=NAME, or prompt and completion"
+        )
     digits = max(3, len(str(len(table.rows) - 1)))
     found: dict[str, Any] = {}
     for i, row in enumerate(table.rows):

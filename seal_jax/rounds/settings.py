@@ -137,7 +137,7 @@ class SelectConfig:
                 f"select.threshold={shown(self.threshold)} must be 'none', 'baseline' "
                 "or a number in quotes"
             )
-        if _is_number(self.threshold):
+        if _is_number(self.threshold) and not plugins.is_named(self.reward):
             # No share and no log-likelihood is larger: the round would be for nothing.
             THRESHOLD.check("select.threshold", float(self.threshold))
 

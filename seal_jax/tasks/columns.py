@@ -56,6 +56,11 @@ def load(
         two rows of one id that differ; file and row are named.
       FileNotFoundError: no such source.
     """
+    if not source:
+        raise ValueError(
+            "task.train='' must name your data; give a file, a folder or a hub name, "
+            "such as --config.task.train=notes/"
+        )
     table = rows.read(source, split=split, fix=FIX)
     if table.texts:
         columns = _TEXTS

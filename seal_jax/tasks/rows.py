@@ -248,8 +248,8 @@ def check_columns(table: Table, wanted: Mapping[str, str]) -> None:
         if column in known or column.partition(".")[0] in known:
             continue
         near = difflib.get_close_matches(column, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"{table.name}: no column {column!r} ({key}){hint} there: "
+            f"{table.name}: no column {column!r} ({key}); {hint}there: "
             f"{reading.shorten(', '.join(known))}"
         )

@@ -145,7 +145,8 @@ def group(
                 raise ValueError(
                     f"row {index}: must have title, context, question and answers.text,"
                     f" texts and a list of texts, as SQuAD's rows, not {row!r:.80}; "
-                    "give another data set or a file in SEAL's format"
+                    "name its columns (task.name='passages' and task.columns, or "
+                    "evaluate --column), or give data of that form"
                 )
         # The hub's titles are those of Wikipedia's addresses.
         title = title.replace("_", " ")

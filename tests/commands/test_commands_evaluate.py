@@ -2,6 +2,7 @@
 
 import json
 
+import own_code
 import pytest
 import tiny_model
 
@@ -167,3 +168,96 @@ def test_a_judge_grades_and_keeps_its_verdicts_beside_the_answers(
     assert asked == [("http://localhost:1/v1", "m", tmp_path / "judge.jsonl")]
     assert [row["score"] for row in rows(out)] == [None, 1.0, 1.0, 1.0]
     assert said.splitlines()[2].split()[-1] == "1"
+
+
+def test_a_table_with_a_grader_of_ones_own(
+    folder, template, tmp_path, monkeypatch, ended, rows
+):
+    own_code.stand_in(tmp_path, monkeypatch)
+    own_code.write(
+        tmp_path,
+        "evaluate_rules",
+        "def by_length(question, gold, answer): return len(answer) % 4 / 4\n",
+    )
+    cells = (
+        "body,q,a\nText 0.,Who?,Ada\nText 0.,What?,rye\nText 1.,,\nText 2.,Who?,Bo\n"
+    )
+    (tmp_path / "t.csv").write_text(cells)
+    columns = ("--column=text=body", "--column=question=q", "--column=answer=a")
+    status, said, _ = ended(
+        *(evaluate.main, folder, "--data=t.csv", *columns, "--count=3", TOKENS),
+        *("--answer", template, "--grade=evaluate_rules:by_length", "--out=out.jsonl"),
+    )
+    assert status == 0 and "model" in said
+    found = rows(tmp_path / "out.jsonl")
+    # What has no question is left out.
+    assert sorted((r["question"], r["gold"]) for r in found) == [
+        ("What?", "rye"), ("Who?", "Ada"), ("Who?", "Bo"),
+    ]  # fmt: skip
+    assert all(r["score"] == len(r["answer"]) % 4 / 4 for r in found)
+
+
+def test_the_task_of_a_run_of_ones_own_asks_and_scores(
+    folder, tmp_path, monkeypatch, ended, rows
+):
+    own_code.stand_in(tmp_path, monkeypatch)
+    own_code.write(
+        tmp_path,
+        "evaluate_task",
+        """
+        from seal_jax.tasks.knowledge import Knowledge
+        from seal_jax.tasks.passage import Passage
+
+        class Words(Knowledge):
+            @staticmethod
+            def items(task, side):
+                return [Passage.of(w, f"{w} {side}", [("Q?", w)]) for w in ("a", "b")]
+
+            def prompts(self, item):
+                return [f"{item.title} is {self.exp.seed} "]
+
+            def score(self, answered):
+                return [0.25 for _, answers in answered for _ in answers]
+        """,
+    )
+    values = tiny_model.values(
+        folder,
+        task__name="evaluate_task:Words",
+        task__forward_share=0.0,
+        scale__heldout_passages=2,
+        answer__max_tokens=6,
+        ladder=("base",),
+        seed=7,
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "journal.jsonl").write_text("")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(values))
+    asked = []
+
+    def generate(self, prompts, adapters=None, **options):
+        asked.extend(prompts)
+        return [["x"] for _ in prompts]
+
+    monkeypatch.setattr("seal_jax.api.models.Model.generate", generate)
+    assert ended(evaluate.main, "run", "--out=out.jsonl")[0] == 0
+    assert asked == [["a is 7 "], ["b is 7 "]]
+    assert [r["score"] for r in rows(tmp_path / "out.jsonl")] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--data=t.csv", "--column=tex=body"], ["--column=tex=body", "mean text?"]),
+        (["--data=world", "--column=text=body"], ["--column: names columns of a tab"]),
+        (["--data=t.csv", "--column=text=bdy"], ["no column 'bdy'", "mean 'body'?"]),
+        (["--data=t.csv", "--column=text=body", "--count=1"], ["--column question="]),
+        (["--data=t.csv"], ["row 0: must have title, context", "or evaluate --column"]),
+        (["--data=t.csv", "--grade=no_such_rules:x"], ["no module no_such_rules"]),
+    ],
+)
+def test_wrong_columns_and_rules_are_refused(
+    flags, parts, folder, refused, tmp_path, monkeypatch
+):
+    own_code.stand_in(tmp_path, monkeypatch)
+    (tmp_path / "t.csv").write_text("body\nText.\n")
+    refused(evaluate.main, folder, *flags, parts=parts)

@@ -46,9 +46,12 @@ def test_each_file_and_each_row_is_a_text_by_its_name(folder):
         ("x.jsonl", '{"lines": ["a", 3]}\n', ["row 0, line 1", "3"]),
         ("x.jsonl", '"\\ud800"\n', ["lone surrogates"]),
         ("x.jsonl", '"a"\n\n{"text": ', ["x.jsonl line 3", "correct the line"]),
-        ("x.pdf", "a", ["x.pdf: must end in one of .txt, .md, .jsonl"]),
+        ("x.pdf", "a", ["x.pdf: must end in one of .txt, .md, .json"]),
         ("y/x.pdf", "a", ["y: holds no file that ends in"]),
         ("gone", None, ["gone: no such file or folder"]),
+        ("x.csv", "body\na\n", ["no column 'text'; there: body; name it by --column"]),
+        ("x.csv", 'text\n""\n', ["line 2: {} must be a JSON text"]),
+        ("x.json", '[{"prompt": "a"}]', ["row 0: {'prompt': 'a'} must be"]),
         ("b.txt", "again", ["'b' is the name of an adapter already"]),
     ],
 )
@@ -93,3 +96,28 @@ def test_what_holds_no_prompts_is_refused(tmp_path, name, text, parts):
     with pytest.raises((ValueError, OSError)) as caught:
         given_texts.prompts(str(tmp_path / name))
     assert_one_line(caught, *parts)
+
+
+def test_rows_of_tables_by_their_columns(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "x.txt").write_text("deep")
+    (tmp_path / "t.csv").write_text(
+        "key,text,prompt,completion\na,one,,\nb,,Who?,Ada\n"
+    )
+    assert given_texts.named([str(tmp_path)]) == {
+        "deep-x": "deep",
+        "t-000": "one",
+        "t-001": ("Who?", "Ada"),
+    }
+    one, table = {"text": "key", "name": "key"}, str(tmp_path / "t.csv")
+    assert given_texts.named([table], columns=one) == {"a": "a", "b": "b"}
+    assert given_texts.prompts(table, {"prompt": "key"}) == ["a", "b"]
+    with pytest.raises(ValueError) as caught:
+        given_texts.named([table], columns={"text": "txt"})
+    assert_one_line(caught, "no column 'txt' (--column text); did you mean 'text'?")
+    (tmp_path / "n.csv").write_text("text,name\na,../x\n")
+    with pytest.raises(ValueError) as caught:
+        given_texts.named(
+            [str(tmp_path / "n.csv")], columns={"text": "text", "name": "name"}
+        )
+    assert_one_line(caught, "line 2: '../x' must be a folder's name")

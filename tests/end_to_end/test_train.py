@@ -175,7 +175,7 @@ def test_a_model_directory_without_weights(model_path, tmp_path, monkeypatch):
 def test_squad_debug_without_data_names_the_variable(tmp_path, monkeypatch):
     monkeypatch.delenv("SEAL_DATA", raising=False)
     values = tiny_model.load_config("squad", "debug").to_dict()
-    refused(values, tmp_path / "run", ["$SEAL_DATA", "no such file", "tiny.py"])
+    refused(values, tmp_path / "run", ["$SEAL_DATA", "no such file", "tiny"])
 
 
 OTHER = record("Marl", "Boris Fenn plays cello.")
@@ -191,7 +191,7 @@ DATA = {
     "no question": (
         [record(questions=[]), record("Marl", "Marl.", [])],
         {},
-        ["must have a question"],
+        ["needs questions with gold answers", "self_asked"],
     ),
     "too few": ([record(), OTHER], {"scale__passages": 5}, ["5 passages", "the 2"]),
     "in both sets": (

@@ -11,7 +11,9 @@ import few_shot_run
 import golden_models
 import jax.numpy as jnp
 import numpy as np
+import pyarrow
 import report_run
+from pyarrow import parquet
 
 from seal_jax import experiment
 from seal_jax.commands import given_texts
@@ -24,9 +26,10 @@ from seal_jax.report.commands import agreement, continual, novelty, reliability,
 from seal_jax.rewards import judge
 from seal_jax.runtime import checkpoint, metrics, records
 from seal_jax.runtime.journal import Journal
-from seal_jax.tasks import self_edit, squad
+from seal_jax.tasks import columns, self_edit, squad
 from seal_jax.tasks.arc import puzzles
 from seal_jax.tasks.arc import text as arc_text
+from seal_jax.tasks.settings import ColumnsConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,23 @@ def _open_passages(folder: pathlib.Path) -> None:
             part.encode()
         for asked in passage.questions:
             assert asked.question.strip() and asked.answer.strip()
+
+
+def _tables(folder: pathlib.Path) -> None:
+    rows = [{"text": f"It is {i}, é.", "q": "Since when?", "a": i} for i in range(3)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "t.jsonl").write_text(lines, encoding="utf-8")
+    cells = "".join(f'"{row["text"]}",{row["q"]},{row["a"]}\n' for row in rows)
+    (folder / "t.csv").write_text(f"text,q,a\n{cells}", encoding="utf-8")
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "t.parquet")
+
+
+def _open_tables(folder: pathlib.Path) -> None:
+    named = ColumnsConfig("text", "", "", "q", "a", "")
+    for kind in ("jsonl", "csv", "parquet"):
+        for passage in columns.load(str(folder / f"t.{kind}"), named, split="", seed=1):
+            passage.text.encode()
+            assert all(q.answer.strip() for q in passage.questions)
 
 
 def _completions(folder: pathlib.Path) -> None:
@@ -312,6 +332,7 @@ _ALL = (
     Door("sharded model", _sharded, ("*.json", "model*"), _open_model, 3),
     Door("adapter", _adapter, _ADAPTER_FILES, _open_adapter, 5),
     Door("passages", _passages, ("*.json",), _open_passages, 5),
+    Door("tables", _tables, ("t.*",), _open_tables, 5),
     Door("completions", _completions, ("completions.json",), _open_completions, 3),
     Door("tasks in a file", _tasks, ("*.json",), _open_tasks, 4),
     Door("tasks in a folder", _task_folder, ("*.json",), _open_task_folder, 3),

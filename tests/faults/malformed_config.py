@@ -303,13 +303,19 @@ FLAGS = (
 )  # fmt: skip
 
 
+# Groups that the command line cannot set, as the file does not have them.
+_LEFT_OUT = dict.fromkeys(
+    config_fields.VARIANTS, ("grade.judge", "label_free", "task.columns")
+) | {"squad": ("task.columns",), "own": ("grade.judge",)}
+
+
 def flag_cases() -> list[Case]:
     """Each field of each config with texts that a shell may hand over."""
     return [
         Case(name, path, "flag", text, legal=True)
         for name in config_fields.VARIANTS
         for _, path, _ in config_fields.fields(name)
-        if not path.startswith(("grade.judge", "label_free")) or name == "squad"
+        if not path.startswith(_LEFT_OUT[name])
         for text in FLAGS
     ]
 

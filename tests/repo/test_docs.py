@@ -6,7 +6,9 @@ Links between the pages of docs/ are checked by `mkdocs build --strict` (`make d
 import ast
 import importlib
 import importlib.util
+import pathlib
 import re
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -211,12 +213,16 @@ def settings() -> list[tuple[str, str]]:
         for match in (*flag.finditer(command), *plain.finditer(command))
         if "$" not in match[2]  # a variable of the shell
         and not match[1].isupper()  # a placeholder
+        and not match[2].startswith("module:")  # another one
     }
     return sorted(found)
 
 
 @pytest.mark.parametrize("key, text", settings())
-def test_settings_are_accepted(key, text):
+def test_settings_are_accepted(key, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write_modules(PAGES, tmp_path)
     text = text.strip('"')
     try:
         value = ast.literal_eval(text)
@@ -316,6 +322,18 @@ def test_the_dimension_key_is_the_decoders():
 WITH_CODE = [page for page in PAGES if page.fenced("python")]
 
 
+def write_modules(of: list[pages.Page], folder: pathlib.Path) -> None:
+    """The files that blocks of the pages are."""
+    for name, text in (entry for page in of for entry in page.modules.items()):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.name)
+def test_no_example_is_longer_than_60_lines(page):
+    lengths = [len(block.splitlines()) for block in page.modules.values()]
+    assert max(lengths, default=0) < 60
+
+
 def execute(page: pages.Page) -> None:
     """Runs the page's blocks in their order, in one namespace."""
     namespace: dict[str, Any] = {"__name__": "page"}
@@ -340,4 +358,6 @@ def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # What a page adds to the table of graders is gone after it.
     monkeypatch.setattr(graders, "LOCAL", dict(graders.LOCAL))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write_modules([page], tmp_path)
     execute(page)

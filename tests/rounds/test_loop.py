@@ -103,3 +103,15 @@ def test_a_stop_stays_decided(walk):
     first = walk(FLAT, stop__rule="plateau")
     # Judgements that come in later change the rows, not where the rounds ended.
     assert walk(UP, stop__rule="plateau").stopped == first.stopped
+
+
+def test_without_answers_held_out_there_are_rounds_and_no_rows(walk, monkeypatch):
+    bare = [dataclasses.replace(p, questions=()) for p in HELDOUT]
+    monkeypatch.setattr("test_loop.HELDOUT", bare)
+    changes = {"ladder": ("base", "self_edits", "random_kept", "oracle")}
+    walked = walk(UP, select__reward="rubric", **changes)
+    assert walked.ladder == walked.paired == walked.items == walked.control == []
+    assert len(walked.rounds) == len(walked.calls) == 4
+    (line,) = [said for said in walked.said if "left out" in said]
+    assert line == walked.left_out
+    assert "base, self_edits, random_kept, oracle, rounds" in line

@@ -41,8 +41,11 @@ class Field(typing.NamedTuple):
 def values(name: str) -> dict[str, Any]:
     """The config's values, with the groups that it could leave out."""
     config = tiny_model.load_config(name, VARIANTS[name]).to_dict()
+    if name == "own":  # The one that is nothing without data.
+        config["task"]["train"] = str(tiny_model.ROOT / "tests/golden/own.jsonl")
     if "grade" in config:
         config["grade"].setdefault("judge", dict(tiny_model.OPTIONAL["grade.judge"]))
+        config["task"].setdefault("columns", dict(tiny_model.OPTIONAL["task.columns"]))
     if name in ("tiny", "squad"):
         config.setdefault(
             "label_free", copy.deepcopy(tiny_model.OPTIONAL["label_free"])

@@ -25,6 +25,13 @@ class Page:
         return [body for kind, body in _FENCED.findall(self.text) if kind == language]
 
     @property
+    def modules(self) -> dict[str, str]:
+        """Python blocks that are files: the first line is a comment with the name."""
+        named = re.compile(r"# (\w+\.py)\n")
+        blocks = self.fenced("python")
+        return {m[1]: block for block in blocks if (m := named.match(block))}
+
+    @property
     def prose(self) -> str:
         """The text without its blocks."""
         return _FENCED.sub("", self.text)

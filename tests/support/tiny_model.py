@@ -61,6 +61,14 @@ OPTIONAL: dict[str, dict[str, Any]] = {
         "temperature": 0.0,
         "backoff_s": 1.0,
     },
+    "task.columns": {
+        "text": "text",
+        "title": "",
+        "id": "",
+        "question": "",
+        "answer": "",
+        "questions": "",
+    },
     "label_free": {
         "rubric": "rules",
         "questions": 6,
@@ -121,7 +129,7 @@ def present(exp: Any) -> dict[str, Any]:
         return {
             key: clean(value) if isinstance(value, dict) else value
             for key, value in tree.items()
-            if value is not None or key not in ("judge", "label_free")
+            if value is not None or key not in ("judge", "label_free", "columns")
         }
 
     return clean(dataclasses.asdict(exp))

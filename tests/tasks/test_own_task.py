@@ -1,0 +1,171 @@
+"""A class of the user's own as a task: its passages, and what else it says."""
+
+import own_code
+import pytest
+import tiny_model
+
+from seal_jax import experiment
+from seal_jax.rounds import gold
+from seal_jax.rounds.over_seeds_settings import OverSeeds
+from seal_jax.tasks import knowledge, own, sources
+from seal_jax.tasks.passage import Passage
+from seal_jax.tasks.settings import TaskConfig
+
+CODE = """
+from seal_jax.tasks.knowledge import Knowledge
+from seal_jax.tasks.passage import Passage
+
+WORDS = ("alcove", "bothy", "corbel", "dado")
+
+class Plain:
+    @staticmethod
+    def items(task, side):
+        words = WORDS[:3] if side == "train" else WORDS[3:]
+        return [Passage.of(w, f"{w} {task.shuffle_seed}", [("Q?", w)]) for w in words]
+
+class Bare(Plain):
+    @staticmethod
+    def items(task, side):
+        return [Passage.of(w, f"about {w}") for w in WORDS] if side == "train" else []
+
+class Words(Knowledge):
+    items = staticmethod(Plain.items)
+
+    def propose_prompt(self, item):
+        return f"Use {item.title}:"
+
+    def score(self, answered):
+        return [float(item.title in a) for item, answers in answered for a in answers]
+
+class Twice:
+    @staticmethod
+    def items(task, side): return [Passage.of("a", "b")] * 2
+
+class Odd:
+    @staticmethod
+    def items(task, side): return ["text"]
+
+class Blank:
+    @staticmethod
+    def items(task, side): return [Passage.of("a", " ")]
+
+class None_:
+    @staticmethod
+    def items(task, side): return None
+
+class Fails:
+    @staticmethod
+    def items(task, side): return [][1]
+
+class NoItems: pass
+class Sided:
+    @staticmethod
+    def items(side): return []
+def function(task, side): return []
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    own_code.stand_in(tmp_path, monkeypatch)
+    own_code.write(tmp_path, "own_words", CODE)
+
+
+def values(name, **changes):
+    return tiny_model.values(
+        "model",
+        task__name=f"own_words:{name}",
+        task__forward_share=0.0,
+        scale__rounds=1,
+        scale__heldout_passages=1,
+        ladder=("base", "self_edits"),
+        **changes,
+    )
+
+
+def task(name):
+    return TaskConfig(f"own_words:{name}", "", "", 1, "", "", 0, 7, 0.0, None)
+
+
+def test_its_passages_are_taken_from_the_start_on():
+    found = sources.passages(task("Plain"), sources.TRAIN, count=2)
+    assert [(p.title, p.text) for p in found] == [
+        ("bothy", "bothy 7"),
+        ("corbel", "corbel 7"),
+    ]
+    assert sources.has_heldout(task("Plain")) and not sources.has_heldout(task("Bare"))
+    exp = experiment.read(values("Plain"))
+    train, heldout = gold.load(exp)
+    assert [p.title for p in (*train[0], *heldout)] == ["alcove", "bothy", "dado"]
+    exp = experiment.read(values("Bare", select__reward="rubric"))
+    assert gold.load(exp)[1] == []
+
+
+def test_sequences_and_probes_are_made_of_them():
+    (first,) = sources.sequences(task("Plain"), group="train", count=1, length=2)
+    assert [p.title for p in first] == ["bothy", "corbel"]
+    assert sources.probes(task("Plain"), count=1)[0].title == "dado"
+
+
+def test_a_class_of_the_packages_kind_is_the_task():
+    exp = experiment.read(values("Words"))
+    assert knowledge.kind_of(exp.task).__name__ == "Words"
+    assert knowledge.kind_of(experiment.read(values("Plain")).task) is (
+        knowledge.Knowledge
+    )
+    made = knowledge.kind_of(exp.task)(
+        exp,
+        None,
+        "",
+        "{title} {question}",
+        knowledge.unconnected,
+        knowledge.unconnected,
+    )
+    item = Passage.of("dado", "x", [("Q?", "y")])
+    assert made.propose_prompt(item) == "Use dado:"
+    assert made.in_view().score([(item, ["a dado", "none"])]) == [1.0, 0.0]
+
+
+WRONG = {
+    "Twice": "number 1 has the id",
+    "Odd": "number 0 is 'text', and must be a Passage",
+    "Blank": "number 0 must have a title and text",
+    "None_": "must return a list of passages, not None",
+    "Fails": "own_words line 45: IndexError: list index out of range",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_passages_that_cannot_be_are_refused_in_one_line(name):
+    with pytest.raises(ValueError) as caught:
+        own.items(task(name), "train")
+    said = str(caught.value)
+    assert WRONG[name] in said and f"own_words:{name}" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_words:NoItems", "must have a static method items(task, side)"),
+        ("own_words:Sided", "items must take (task, side) and takes (side)"),
+        ("own_words:function", "must be a class, and is <function"),
+        ("own_words:Word", "did you mean Words?"),
+        ("passage", "must be one of"),
+    ],
+)
+def test_a_config_with_another_class_is_refused_when_it_is_read(name, message):
+    given = values("Plain")
+    given["task"]["name"] = name
+    with pytest.raises(ValueError) as caught:
+        experiment.read(given)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_rounds_over_seeds_take_none():
+    config = tiny_model.load_config("tiny", "seeds").to_dict()
+    assert isinstance(experiment.read(config), OverSeeds)
+    config["task"] |= {"name": "own_words:Plain", "forward_share": 0.0}
+    with pytest.raises(
+        ValueError, match=r"task\.name='own_words:Plain' has no form on"
+    ):
+        experiment.read(config)
