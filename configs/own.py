@@ -31,6 +31,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict(dict(
         seed=0,
         mesh=dict(data=0, model=1),
+        watch=dict(writers=("tensorboard",), project="seal"),
         model=dict(
             path="HuggingFaceTB/SmolLM2-135M-Instruct", random_weights=False,
             dtype="bfloat16", base_dtype="same", kernel="auto", attention="auto",
