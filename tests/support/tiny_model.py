@@ -121,7 +121,7 @@ def present(exp: Any) -> dict[str, Any]:
         return {
             key: clean(value) if isinstance(value, dict) else value
             for key, value in tree.items()
-            if value is not None or key not in ("judge", "label_free")
+            if value is not None or key not in ("judge", "label_free", "columns")
         }
 
     return clean(dataclasses.asdict(exp))
