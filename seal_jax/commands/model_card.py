@@ -64,7 +64,8 @@ def _head(base: str) -> str:
     # What the hub takes for a base: one of its own names.
     known = files.is_hub_name(base, owner=True)
     extra = f"\nbase_model: {base}" if known else ""
-    return f"---\nlibrary_name: transformers{extra}\n{tags}\n---"
+    kind = "library_name: transformers\npipeline_tag: text-generation"
+    return f"---\n{kind}{extra}\n{tags}\n---"
 
 
 def _facts(config: dict[str, Any], summary: dict[str, Any], base: str) -> str:

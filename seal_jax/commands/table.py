@@ -18,7 +18,10 @@ COMMANDS = {
         "seal_jax.commands.export",
         "the policy of a run, or the adapter of any of its edits, for others",
     ),
-    "report": ("seal_jax.report", "results of runs as tables, and as one page"),
+    "report": (
+        "seal_jax.report",
+        "results of runs as tables and pages; what differs, over seeds",
+    ),
     "select": (
         "seal_jax.report.commands.select",
         "a fine-tuning set from a released ranking of self-edits",

@@ -229,7 +229,7 @@ def _answer[Item](
             list(zip(group, task.gold(exam.item), strict=True))
             for group, exam in zip(prompts, exams, strict=True)
         ]
-        scores = policies.log_likelihood(policy, adapters, gold, answer)
+        scores = policies.log_likelihood(policy, adapters, gold, run.exp.answer)
     return [
         Answers(tuple(text[: len(group)]), tuple(text[len(group) :]), tuple(score))
         for text, group, score in zip(texts, prompts, scores, strict=True)

@@ -113,7 +113,7 @@ def test_every_command_completes_its_own_flags():
     flags = completion.flags()
     assert list(flags) == list(COMMANDS)
     assert {"--model", "--rank", "--out", "--by-line"} <= set(flags["adapt"])
-    assert {"--html", "--help"} == set(flags["report"])
+    assert {"--html", "--markdown", "--help"} == set(flags["report"])
     for module, _ in COMMANDS.values():
         assert importlib.util.find_spec(module)
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import yaml
 
 from seal_jax.commands import model_card
 from seal_jax.runtime import records
@@ -27,7 +28,11 @@ def run(tmp_path):
 def test_it_tells_base_data_hash_and_how_to_load(run, tmp_path):
     model_card.write(run, tmp_path, after="the policy after round 2")
     card = (tmp_path / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers\nbase_model: Qwen/Qwen2.5")
+    head = "library_name: transformers\npipeline_tag: text-generation\n"
+    assert card.startswith(f"---\n{head}base_model: Qwen/Qwen2.5-7B\ntags:\n- seal\n")
+    # What the hub reads is YAML.
+    (front,) = re.findall(r"\A---\n(.*?)\n---\n", card, re.S)
+    assert yaml.safe_load(front)["tags"] == ["seal", "self-adapting", "seal_jax"]
     assert "# squad: the policy after round 2\n" in card
     for row in (
         "| base model | Qwen/Qwen2.5-7B |",

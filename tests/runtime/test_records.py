@@ -144,3 +144,17 @@ def test_a_torn_file_of_a_workdir_is_not_to_be_downloaded(tmp_path, name, text):
     with pytest.raises(ValueError, match="must be one JSON value") as caught:
         records.open_workdir(tmp_path, {"a": 1})
     assert str(caught.value).endswith("; restore it, or give another --workdir")
+
+
+def test_where_a_run_is_watched_is_no_part_of_what_it_is(tmp_path):
+    config = {"seed": 1, "watch": {"writers": ["tensorboard"]}}
+    other = {"seed": 1, "watch": {"writers": ["wandb"], "project": "seal"}}
+    hashes = {records.config_hash(c) for c in (config, other, {"seed": 1})}
+    assert hashes == {records.config_hash({"seed": 1})}
+    records.open_workdir(tmp_path / "run", config)
+    records.open_workdir(tmp_path / "run", other)
+    raised = {"seed": 2, "watch": {"writers": []}}
+    assert records.risen(tmp_path / "run", raised, "seed")
+    with pytest.raises(ValueError, match="seed=1 there, 2 here; give") as caught:
+        records.open_workdir(tmp_path / "run", raised)
+    assert "watch." not in str(caught.value)

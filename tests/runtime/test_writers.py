@@ -286,3 +286,12 @@ def test_the_lock_holds_the_packages():
     text = Path(__file__).parents[2].joinpath("pyproject.toml").read_text()
     for name, kind in writers.WRITERS.items():
         assert f'"{kind.package}>=' in text, name
+
+
+def test_a_run_asks_for_them_before_all_else(fakes, monkeypatch, tmp_path):
+    fakes.logged_in = False
+    monkeypatch.setattr(experiment, "check", lambda *_: pytest.fail("went on"))
+    exp = types.SimpleNamespace(watch=WatchConfig(("wandb",), "seal"))
+    with pytest.raises(ValueError, match="names 'wandb', and there is no login"):
+        experiment.run(exp, {}, tmp_path / "run", say=print)  # pyright: ignore
+    assert not (tmp_path / "run").exists()
