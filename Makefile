@@ -79,7 +79,7 @@ format: $(STAMP)
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv .venv-aot .venv-docs .venv-newest .tools .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-aot .venv-docs .venv-newest .tools .cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The stamp holds the uv that was used, for scripts that need one.

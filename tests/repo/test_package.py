@@ -1,6 +1,7 @@
 """The wheel and the sdist: all that the commands need is in them, and nothing else."""
 
 import email
+import re
 import tarfile
 import tomllib
 
@@ -85,6 +86,18 @@ def test_the_sdist_builds_the_same_wheel(wheel, tmp_path):
     (source,) = (tmp_path / "source").iterdir()
     again = packages.contents(packages.build(tmp_path / "again", "wheel", source))
     assert again == wheel
+
+
+def test_the_pythons_that_are_named_are_tried():
+    """By `.ci/environments`: the oldest with the lowest versions of dependencies."""
+    script = (pages.ROOT / ".ci" / "environments").read_text(encoding="utf-8")
+    (legs,) = re.findall(r"LEGS=\((3.*)\)", script)
+    tried = dict(leg.split(":") for leg in legs.split())
+    named = [c.split(" :: ")[-1] for c in PROJECT["classifiers"] if ":: 3." in c]
+    assert list(tried) == named
+    assert tried.pop(named[0]) == "lowest-direct"
+    assert set(tried.values()) == {"highest"}
+    assert PROJECT["requires-python"] == f">={named[0]}"
 
 
 def test_every_dependency_has_a_lower_bound():
