@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import AUTO, Decoding, ModelSource
@@ -82,14 +82,13 @@ class Policy:
         """
         # From the host: on a mesh the delta's device is only one of the params'.
         delta = jax.tree.map(np.asarray, delta)
-        merged = lora.merge(self.params, delta, consume=consume)
-        # What no delta is for goes over too: nothing is shared, either may be `freed`.
-        leaves, tree = jax.tree.flatten(merged)
-        own = set(map(id, jax.tree.leaves(self.params)))
-        kept = {i: leaf for i, leaf in enumerate(leaves) if id(leaf) in own}
-        kept = (_given if consume else _copied)(kept)
-        leaves = [kept.get(i, leaf) for i, leaf in enumerate(leaves)]
-        return dataclasses.replace(self, params=tree.unflatten(leaves))
+        # Nothing is shared afterwards: either policy may be `freed`.
+        params = self.params if consume else jax.tree.map(_copied, self.params)
+        params = lora.merge(params, delta, consume=True)
+        if consume:
+            own = set(map(id, jax.tree.leaves(self.params)))
+            params = jax.tree.map(lambda x: _moved(x) if id(x) in own else x, params)
+        return dataclasses.replace(self, params=params)
 
     def save(self, path: str | Path) -> None:
         """Writes it in Hugging Face format, with its tokenizer; see `hf.save`.
@@ -200,12 +199,18 @@ def load(
     return dataclasses.replace(blank, params=params)
 
 
-def _same(arrays: dict[int, Array]) -> dict[int, Array]:
-    return arrays
+def _copied(weight: Array) -> Array:
+    if isinstance(weight.sharding, NamedSharding):
+        return weight.copy()
+    # Not `copy`, which is a program for every shape.
+    return jax.device_put(weight, may_alias=False)
 
 
-# Of arrays: others in their memory, which they lose, and others beside them.
-_given, _copied = jax.jit(_same, donate_argnums=0), jax.jit(_same)
+def _moved(weight: Array) -> Array:
+    moved = _copied(weight)
+    weight.delete()
+    return moved
+
 
 # Questions that share a copy of their adapter: SQuAD has five to a passage on average.
 PER_PAGE = 6

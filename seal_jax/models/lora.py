@@ -149,54 +149,59 @@ def merge(params: Tree, delta: Tree, *, consume: bool = False) -> Tree:
     anew. The draw's seed is the delta itself: the same delta merges to the same bits
     again, in a resumed run too. Weights in eight bits are made anew from the others.
 
-    Every linear is a call of its own, so that one program is compiled for each shape,
-    not one for all of them. On a mesh the weights stay where they are.
+    Every layer is a call of its own: layers are alike, so that one program is compiled
+    for all of them. On a mesh the weights stay where they are.
 
     `consume`: the memory of the linears that change becomes the new ones'.
     """
     seed, merged = _digest(delta), dict(params)
-    for at, (layer, linears) in enumerate(delta.items()):
-        merged[layer] = dict(params[layer])
-        for index, (name, ab) in enumerate(linears.items()):
-            leaves = params[layer][name]
-            add = _adding(_placed(leaves), consume)
-            place = np.array([index, at], np.uint32)
-            merged[layer][name] = add(leaves, ab["a"], ab["b"], seed, place)
+    # Sorted, as jax has them inside jit: by it the draws are told apart.
+    for at, (layer, linears) in enumerate(sorted(delta.items())):
+        own = {name: params[layer][name] for name in linears}
+        add = _adding(_placed(own), consume)
+        merged[layer] = {**params[layer], **add(own, linears, seed, np.uint32(at))}
     return merged
 
 
-def _placed(leaves: dict[str, Array]) -> tuple[tuple[str, NamedSharding], ...]:
-    """Where a linear's leaves lie on a mesh; nothing without one, and inside jit.
+type _Placed = tuple[tuple[str, tuple[tuple[str, NamedSharding], ...]], ...]
+
+
+def _placed(linears: Tree) -> _Placed:
+    """Where linears' leaves lie on a mesh; nothing without one, and inside jit.
 
     Arrays that are bound to a device are others to jax than those that are not, and
     every program would be compiled again for them.
     """
-    found = []
-    for name, leaf in leaves.items():
-        if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, Array):
-            return ()
-        if isinstance(leaf.sharding, NamedSharding):
-            found.append((name, leaf.sharding))
-    return tuple(found)
+    found = {
+        name: {
+            leaf: x.sharding
+            for leaf, x in leaves.items()
+            if isinstance(x, Array)
+            and not isinstance(x, jax.core.Tracer)
+            and isinstance(x.sharding, NamedSharding)
+        }
+        for name, leaves in linears.items()
+    }
+    return tuple((name, tuple(where.items())) for name, where in found.items() if where)
 
 
 @functools.cache
-def _adding(
-    placed: tuple[tuple[str, NamedSharding], ...], consume: bool
-) -> Callable[..., dict[str, Array]]:
-    """A linear's leaves with `a` and `b` added to its kernel, compiled for a shape."""
+def _adding(placed: _Placed, consume: bool) -> Callable[..., Tree]:
+    """Adds a layer's delta to its linears; compiled."""
 
-    def add_to_linear(leaves: dict, a: Array, b: Array, seed: Array, place: Array):
-        kernel = leaves[float8_base.KERNEL]
-        key = jax.random.fold_in(jax.random.wrap_key_data(seed), place[0])
-        key = jax.random.fold_in(key, place[1])
-        update = jnp.einsum("rd,rf->df", a, b)
-        exact = _rounded(kernel.astype(jnp.float32) + update, kernel.dtype, key)
-        return float8_base.with_kernel(leaves, exact)
+    def add_to_layer(linears: Tree, delta: Tree, seed: Array, at: Array) -> Tree:
+        added, seed = {}, jax.random.wrap_key_data(seed)
+        for index, (name, ab) in enumerate(delta.items()):
+            kernel = linears[name][float8_base.KERNEL]
+            update = jnp.einsum("rd,rf->df", ab["a"], ab["b"])
+            key = jax.random.fold_in(jax.random.fold_in(seed, index), at)
+            exact = _rounded(kernel.astype(jnp.float32) + update, kernel.dtype, key)
+            added[name] = float8_base.with_kernel(linears[name], exact)
+        return added
 
-    out = dict(placed) or None
+    out = {name: dict(where) for name, where in placed} or None
     return jax.jit(
-        add_to_linear, out_shardings=out, donate_argnums=(0,) if consume else ()
+        add_to_layer, out_shardings=out, donate_argnums=(0,) if consume else ()
     )
 
 
