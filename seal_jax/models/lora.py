@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.sharding import NamedSharding
 
 from seal_jax.models import float8_base
@@ -177,7 +178,7 @@ def _placed(linears: Tree) -> _Placed:
             leaf: x.sharding
             for leaf, x in leaves.items()
             if isinstance(x, Array)
-            and not isinstance(x, jax.core.Tracer)
+            and not isinstance(x, Tracer)
             and isinstance(x.sharding, NamedSharding)
         }
         for name, leaves in linears.items()
@@ -205,7 +206,7 @@ def _adding(placed: _Placed, consume: bool) -> Callable[..., Tree]:
     )
 
 
-def _digest(delta: Tree) -> Array:
+def _digest(delta: Tree) -> Array | np.ndarray:
     """The data of a key made of a delta's bits, whatever order they are summed in."""
     leaves = jax.tree.leaves(delta)
     if all(isinstance(leaf, np.ndarray) for leaf in leaves):
