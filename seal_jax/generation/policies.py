@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import AUTO, Decoding, ModelSource
@@ -82,15 +82,13 @@ class Policy:
         """
         # From the host: on a mesh the delta's device is only one of the params'.
         delta = jax.tree.map(np.asarray, delta)
-        merged = lora.merge(self.params, delta, consume=consume)
-        if not consume:
-            # Nor is what no delta is for shared: either policy may be `freed`.
-            leaves, tree = jax.tree.flatten(merged)
+        # Nothing is shared afterwards: either policy may be `freed`.
+        params = self.params if consume else jax.tree.map(_copied, self.params)
+        params = lora.merge(params, delta, consume=True)
+        if consume:
             own = set(map(id, jax.tree.leaves(self.params)))
-            kept = {i: leaf for i, leaf in enumerate(leaves) if id(leaf) in own}
-            kept = _copied(kept)
-            merged = tree.unflatten([kept.get(i, x) for i, x in enumerate(leaves)])
-        return dataclasses.replace(self, params=merged)
+            params = jax.tree.map(lambda x: _moved(x) if id(x) in own else x, params)
+        return dataclasses.replace(self, params=params)
 
     def save(self, path: str | Path) -> None:
         """Writes it in Hugging Face format, with its tokenizer; see `hf.save`.
@@ -204,9 +202,17 @@ def load(
     return dataclasses.replace(blank, params=params)
 
 
-@jax.jit
-def _copied(arrays: dict[int, Array]) -> dict[int, Array]:
-    return arrays
+def _copied(weight: Array) -> Array:
+    if isinstance(weight.sharding, NamedSharding):
+        return weight.copy()
+    # Not `copy`, which is a program for every shape.
+    return jax.device_put(weight, may_alias=False)
+
+
+def _moved(weight: Array) -> Array:
+    moved = _copied(weight)
+    weight.delete()
+    return moved
 
 
 # Questions that share a copy of their adapter: SQuAD has five to a passage on average.

@@ -316,7 +316,10 @@ class Decoder(nn.Module):
         for layer in self.layers:
             x_BTD, kv = layer(x_BTD, rope, ranges, cache)
             kept.append(kv)
-        return self.final_norm(x_BTD), None if cache is None else tuple(kept)
+        return self.normed(x_BTD), None if cache is None else tuple(kept)
+
+    def normed(self, x: Array) -> Array:
+        return self.final_norm(x)
 
     def embedded(self, tokens_BT, positions_BT):
         """What the first layer takes: `x_BTD`, and the rotary cosines and sines."""
@@ -376,8 +379,37 @@ def hidden(
             f"delta: layers {sorted(delta)} must be {sorted(layers)}, as lora.init has "
             "them"
         )
+    x_BTD, rope = embedded(params, cfg, tokens_BT, positions_BT)
+    kept = []
+    for name in map(layer_name, range(cfg.layers)):
+        own = None if delta is None else delta[name]
+        x_BTD, kv = layer(params[name], own, x_BTD, rope, ranges, cache, None, cfg=cfg)
+        kept.append(kv)
+    return normed(params, cfg, x_BTD), None if cache is None else tuple(kept)
+
+
+# A function that is compiled is traced once for all layers, and differentiated once.
+@functools.partial(jax.jit, static_argnames="cfg")
+def layer(params, delta, x_BTD, rope, ranges, cache, slots_B, *, cfg: Arch):
+    """One layer of the stack, by its own parameters and delta; see `Block`."""
     variables = {"params": params} | ({} if delta is None else {"lora": delta})
-    out: Any = Decoder(cfg).apply(variables, tokens_BT, positions_BT, ranges, cache)
+    applied: Any = Block(cfg).apply(variables, x_BTD, rope, ranges, cache, slots_B)
+    return applied
+
+
+def embedded(
+    params: dict, cfg: Arch, tokens: Array, positions: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    """What the first layer takes: see `Decoder.embedded`."""
+    out: Any = Decoder(cfg).apply(
+        {"params": params}, tokens, positions, method="embedded"
+    )
+    return out
+
+
+def normed(params: dict, cfg: Arch, x: Array) -> Array:
+    """The final norm of what the last layer gives."""
+    out: Any = Decoder(cfg).apply({"params": params}, x, method="normed")
     return out
 
 

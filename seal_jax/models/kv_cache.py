@@ -69,22 +69,12 @@ def step(
       length_B: the slots they go to; they attend to these and all before.
       cache: what lies before. It is updated in place if the caller donated it.
     """
-    net, variables = decoder.Decoder(cfg), {"params": params}
-    embedded: Any = net.apply(
-        variables, token_B[:, None], length_B[:, None], method="embedded"
-    )
-    x_B1D, rope = embedded
+    x_B1D, rope = decoder.embedded(params, cfg, token_B[:, None], length_B[:, None])
     new_cache = []
-    for i in range(cfg.layers):
-        name = decoder.layer_name(i)
-        weights = {"params": params[name]}
-        weights |= {} if delta is None else {"lora": delta[name]}
-        applied: Any = decoder.Block(cfg).apply(
-            weights, x_B1D, rope, None, cache[i], length_B
+    for i, name in enumerate(map(decoder.layer_name, range(cfg.layers))):
+        own = None if delta is None else delta[name]
+        x_B1D, kv = decoder.layer(
+            params[name], own, x_B1D, rope, None, cache[i], length_B, cfg=cfg
         )
-        x_B1D, kv = applied
         new_cache.append(kv)
-    hidden_BD: Any = net.apply(
-        variables, x_B1D[:, 0], method=lambda net, x_BD: net.final_norm(x_BD)
-    )
-    return hidden_BD, tuple(new_cache)
+    return decoder.normed(params, cfg, x_B1D[:, 0]), tuple(new_cache)

@@ -156,7 +156,8 @@ def merge(params: Tree, delta: Tree, *, consume: bool = False) -> Tree:
     `consume`: the memory of the linears that change becomes the new ones'.
     """
     sums_N, merged = _sums(delta), dict(params)
-    for at, (layer, linears) in enumerate(delta.items()):
+    # Sorted, as jax has them inside jit: by it the draws are told apart.
+    for at, (layer, linears) in enumerate(sorted(delta.items())):
         old = {name: params[layer][name] for name in linears}
         add = _adding(_placed(old), consume)
         merged[layer] = params[layer] | add(old, linears, sums_N, np.uint32(at))

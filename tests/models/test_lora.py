@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import compilations
 import golden_models
 import jax
 import jax.numpy as jnp
@@ -185,6 +186,32 @@ def test_a_merge_is_the_same_whenever_it_is_done_and_holds_what_it_can():
     nothing = jax.tree.map(jnp.zeros_like, drawn(2, ALL))
     same = jax.tree.map(np.array_equal, lora.merge(base, nothing), base)
     assert all(jax.tree.leaves(same))
+
+
+def test_a_merge_is_one_program_for_all_layers_and_the_bits_of_the_whole():
+    """More than ten layers: by their names they are in another order."""
+    rng = np.random.default_rng(5)
+
+    def drawn_layers(*leaves):
+        return {
+            f"layers_{i}": {
+                "q_proj": {k: np.float32(rng.normal(0, 0.1, s)) for k, s in leaves}
+            }
+            for i in range(12)
+        }
+
+    base = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.bfloat16), drawn_layers(("kernel", (5, 7)))
+    )
+    delta = drawn_layers(("a", (2, 5)), ("b", (2, 7)))
+    whole = jax.jit(lora.merge)(base, delta)
+    with compilations.recorded() as programs:
+        merged = lora.merge(base, delta, consume=True)
+    same = jax.tree.map(np.array_equal, merged, whole)
+    assert all(jax.tree.leaves(same))
+    assert all(x.is_deleted() for x in jax.tree.leaves(base))
+    assert [p.name for p in programs].count("add_to_layer") == 1
+    assert len(programs) <= 2  # And the delta's digest, unless it was there before.
 
 
 def test_values_round_to_their_neighbours_in_proportion_and_nan_stays():
