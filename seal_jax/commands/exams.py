@@ -69,6 +69,9 @@ def read(args: argparse.Namespace) -> Exam:
     task = _told(task, args)
     # Before data, which may be much: a grader that is not there is told at once.
     grade = _grade(grade, args)
+    if args.data and not args.count:
+        # All that there are, if they are fewer than what is asked by itself.
+        count = max(1, min(count, sources.heldout_left(task) or count))
     passages = _passages(task, args.count or count)
     prompt = args.answer or (answer.prompt if answer else "concise")
     return Exam(

@@ -42,12 +42,12 @@ def passages(
       ValueError, FileNotFoundError: as `load`; or there are fewer, or one that should
         be `asked` about has no questions.
     """
-    texts = load(source, columns, split=split, seed=seed)
+    texts = load(source, columns=columns, split=split, seed=seed)
     return passage.part(texts, source, start=start, count=count, asked=asked)
 
 
 def load(
-    source: str, columns: ColumnsConfig | None, *, split: str, seed: int | None
+    source: str, *, columns: ColumnsConfig | None, split: str, seed: int | None
 ) -> list[Passage]:
     """Every passage of `source`, shuffled as by `squad.load`; None keeps the order.
 

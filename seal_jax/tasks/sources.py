@@ -65,6 +65,24 @@ def has_heldout(task: TaskConfig) -> bool:
     return task.name != "passages" or bool(task.heldout)
 
 
+def heldout_left(task: TaskConfig) -> int | None:
+    """How many passages there are from `heldout_start` on; None: any number.
+
+    Raises:
+      ValueError, FileNotFoundError: see `passages`.
+    """
+    if task.name == "world":
+        return None
+    if plugins.is_named(task.name):
+        found = own.items(task, HELDOUT)
+    else:
+        read = squad.load
+        if task.name == "passages":
+            read = functools.partial(columns.load, columns=task.columns)
+        found = read(task.heldout, split=task.heldout_split, seed=None)
+    return max(0, len(found) - task.heldout_start)
+
+
 def sequences(
     task: TaskConfig, *, group: str, count: int, length: int
 ) -> list[list[Passage]]:

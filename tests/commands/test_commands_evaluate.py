@@ -185,7 +185,7 @@ def test_a_table_with_a_grader_of_ones_own(
     (tmp_path / "t.csv").write_text(cells)
     columns = ("--column=text=body", "--column=question=q", "--column=answer=a")
     status, said, _ = ended(
-        *(evaluate.main, folder, "--data=t.csv", *columns, "--count=3", TOKENS),
+        *(evaluate.main, folder, "--data=t.csv", *columns, TOKENS),
         *("--answer", template, "--grade=evaluate_rules:by_length", "--out=out.jsonl"),
     )
     assert status == 0 and "model" in said

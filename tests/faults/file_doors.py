@@ -115,7 +115,9 @@ def _tables(folder: pathlib.Path) -> None:
 def _open_tables(folder: pathlib.Path) -> None:
     named = ColumnsConfig("text", "", "", "q", "a", "")
     for kind in ("jsonl", "csv", "parquet"):
-        for passage in columns.load(str(folder / f"t.{kind}"), named, split="", seed=1):
+        for passage in columns.load(
+            str(folder / f"t.{kind}"), columns=named, split="", seed=1
+        ):
             passage.text.encode()
             assert all(q.answer.strip() for q in passage.questions)
 

@@ -19,7 +19,7 @@ def load(tmp_path):
     def load(rows, seed=None, **names):
         path = tmp_path / "mine.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return columns.load(str(path), named(**names), split="", seed=seed)
+        return columns.load(str(path), columns=named(**names), split="", seed=seed)
 
     return load
 
@@ -120,19 +120,19 @@ def test_bad_rows_are_named_in_one_line(case, load):
 def test_texts_need_no_columns_and_tables_do(tmp_path):
     (tmp_path / "a.txt").write_text("Ada.")
     for given in (None, named(text="body")):
-        (found,) = columns.load(str(tmp_path), given, split="", seed=1)
+        (found,) = columns.load(str(tmp_path), columns=given, split="", seed=1)
         assert (found.title, found.text) == ("a", "Ada.")
     (tmp_path / "b.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"b\.txt must have text; fill it in"):
-        columns.load(str(tmp_path), None, split="", seed=1)
+        columns.load(str(tmp_path), columns=None, split="", seed=1)
     (tmp_path / "c.csv").write_text("text\nAda\n")
     with pytest.raises(ValueError, match=r"task\.columns must say which holds the te"):
-        columns.load(str(tmp_path / "c.csv"), None, split="", seed=1)
+        columns.load(str(tmp_path / "c.csv"), columns=None, split="", seed=1)
 
 
 def test_no_data_is_told_by_its_key():
     with pytest.raises(ValueError, match=r"^task\.train='' must name your data; give"):
-        columns.load("", named(), split="", seed=None)
+        columns.load("", columns=named(), split="", seed=None)
 
 
 def test_columns_that_do_not_go_together_are_refused():
