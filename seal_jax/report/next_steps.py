@@ -91,7 +91,9 @@ def _argument(prompt: str) -> str:
     """A prompt as `generate` takes it, or nothing: then it asks for prompts."""
     if not prompt or len(prompt) > _LONG or "\\" in prompt:
         return ""
-    return " " + shlex.quote(prompt.replace("\n", "\\n"))
+    # What begins with - would be an option.
+    end = " --" if prompt.startswith("-") else ""
+    return f"{end} {shlex.quote(prompt.replace('\n', '\\n'))}"
 
 
 def _without(argv: Sequence[str], flag: str) -> list[str]:

@@ -106,7 +106,8 @@ def _with_paths(argv: Sequence[str]) -> list[str]:
         flag, equals, named = argument.partition("=")
         if argument == "--":
             break
-        if i and flag in (f"-{_FLAG}", f"--{_FLAG}"):
+        valued = equals or i + 1 < len(words)
+        if i and valued and flag in (f"-{_FLAG}", f"--{_FLAG}"):
             name, *variant = (named if equals else words.pop(i + 1)).split(":", 1)
             words[i] = f"{flag}={':'.join([shipped.find(name), *variant])}"
     return words

@@ -58,7 +58,7 @@ def load(
     """
     if not source:
         raise ValueError(
-            "task.train='' must name your data; give a file, a folder or a hub name, "
+            "task.train and task.heldout must name your data, and one is ''; give a file, a folder or a hub name, "
             "such as --config.task.train=notes/"
         )
     table = rows.read(source, split=split, fix=FIX)
