@@ -58,8 +58,8 @@ def load(
     """
     if not source:
         raise ValueError(
-            "task.train and task.heldout must name your data, and one is ''; give a file, a folder or a hub name, "
-            "such as --config.task.train=notes/"
+            "task.train and task.heldout must name your data, and one is ''; give a "
+            "file, a folder or a hub name, such as --config.task.train=notes/"
         )
     table = rows.read(source, split=split, fix=FIX)
     if table.texts:
