@@ -24,13 +24,18 @@ from seal_jax.api.settings import (
     build,
 )
 from seal_jax.generation import policies
-from seal_jax.generation.settings import ModelSource
+from seal_jax.generation.settings import NONE, ModelSource
 from seal_jax.runtime import backend, meshes, prng, progress
 from seal_jax.runtime.config_rules import shown
 
 
 def load(
-    path: str | Path, *, dtype: str = AUTO, data: int = 0, model: int = 1
+    path: str | Path,
+    *,
+    dtype: str = AUTO,
+    chat: str = NONE,
+    data: int = 0,
+    model: int = 1,
 ) -> "Model":
     """A model from a Hugging Face directory, a hub name, or "embedded:tiny".
 
@@ -39,6 +44,8 @@ def load(
     Args:
       path: Qwen2, Qwen2.5, Qwen3 or Llama 3, with its tokenizer.
       dtype: "float32" or "bfloat16"; "auto" is float32 on a CPU, else bfloat16.
+      chat: "auto" ends texts where a turn of the tokenizer's chat ends, and lets
+        `evaluate` ask in turns, as `model.chat` of a config; "none" does neither.
       data: devices that share adapters and prompts; 0: all that there are.
       model: devices that share one set of weights, where one does not hold it.
 
@@ -50,10 +57,14 @@ def load(
             f"load.path={shown(path)} must be a path or a name; give a model directory"
             ', a hub name, or "embedded:tiny"'
         )
-    build(LoadSettings, "load", {"dtype": dtype, "data": data, "model": model})
+    build(
+        LoadSettings,
+        "load",
+        {"dtype": dtype, "chat": chat, "data": data, "model": model},
+    )
     if dtype == AUTO:
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    source = ModelSource(str(path), False, dtype, AUTO, AUTO)
+    source = ModelSource(str(path), False, dtype, AUTO, AUTO, chat=chat)
     backend.cache_programs()
     blank = policies.describe(source)
     mesh = meshes.of_devices(data=data, model=model)

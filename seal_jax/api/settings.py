@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
-from seal_jax.generation.settings import DTYPES
+from seal_jax.generation.settings import CHATS, DTYPES, NONE
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import (
     Batch,
@@ -67,14 +67,16 @@ class TrainSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LoadSettings:
-    """Of `load`: the dtype of the weights, and how devices share the work."""
+    """Of `load`: the weights' dtype, the prompts' form, how devices share the work."""
 
     dtype: str = AUTO
+    chat: str = NONE
     data: Annotated[int, Bound(0, MOST_DEVICES)] = 0
     model: Annotated[int, Bound(1, MOST_DEVICES)] = 1
 
     def __post_init__(self):
         config_rules.one_of("dtype", self.dtype, (AUTO, *DTYPES))
+        config_rules.one_of("chat", self.chat, CHATS)
 
 
 class WriteOptions(TypedDict, total=False):

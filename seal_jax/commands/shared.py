@@ -66,7 +66,16 @@ def open_model(name: str, dtype: str) -> "Model":
     # Imported here: `--help` and a mistyped flag should not wait for jax.
     import seal_jax as seal
 
-    return seal.load(model_path(name), dtype=dtype)
+    return seal.load(model_path(name), dtype=dtype, chat=_chat(name))
+
+
+def _chat(name: str) -> str:
+    """`model.chat` of the run of a workdir; a model by itself has none."""
+    if is_workdir(name):
+        match files.read_json(Path(name) / "config.json"):
+            case {"model": {"chat": str(chat)}}:
+                return chat
+    return "none"
 
 
 def model_path(name: str) -> str:

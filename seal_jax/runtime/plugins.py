@@ -161,6 +161,13 @@ def check_takes(where: str, found: Callable[..., Any], takes: Sequence[str]) -> 
         raise ValueError(
             f"{where} must take ({', '.join(takes)}) and takes {signature}; change it"
         ) from None
+    # Names are free, but these in another order would be mixed up unseen.
+    first = [*signature.parameters][: len(takes)]
+    if first != [*takes] and sorted(first) == sorted(takes):
+        raise ValueError(
+            f"{where} is called with ({', '.join(takes)}), in this order, and takes "
+            f"{signature}; change it"
+        )
 
 
 def signature_of(found: Callable[..., Any]) -> inspect.Signature | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax.runtime import files, reading
+from seal_jax.runtime.config_rules import ADDED
 
 CONFIG_NAME = "config.json"
 LAYOUT_NAME = "layout.json"
@@ -152,6 +153,10 @@ def _differences(
         # As JSON text, so that 1, 1.0 and true differ, as they do in the hash.
         is_tree = isinstance(config, dict)
         flat = leaves(without_aside(config)) if is_tree else {"": config}
+        groups = {key.rpartition(".")[0] for key in flat if "." in key}
+        # What a config that is older than a key stands for.
+        later = {k: v for k, v in ADDED.items() if k.rpartition(".")[0] in groups}
+        flat = later | flat
         return {k: json.dumps(v, sort_keys=True) for k, v in flat.items()}
 
     old, new = texts(there), texts(here)

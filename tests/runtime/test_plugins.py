@@ -22,6 +22,7 @@ def here(tmp_path, monkeypatch):
         class Kind: pass
         def good(question, gold, answer, scale=1.0): return scale
         def short(question): return 1
+        def mixed(question, answer, gold): return 1
         def late(question, gold, answer):
             import plug_later
             return plug_later.VALUE
@@ -62,6 +63,7 @@ REFUSED = {
     "plug_ends:x": "plug_ends line 1: SystemExit: 3",
     "plug_mine:SIZE": "must be a function, and is 3",
     "plug_mine:Kind": "must be a function, and is <class",
+    "plug_mine:mixed": "is called with (question, gold, answer), in this order",
     "plug_mine:short": "must take (question, gold, answer) and takes (question)",
     "os:system": "os is a module of Python's own",
     "builtins:eval": "builtins is a module of Python's own",

@@ -158,3 +158,12 @@ def test_where_a_run_is_watched_is_no_part_of_what_it_is(tmp_path):
     with pytest.raises(ValueError, match="seed=1 there, 2 here; give") as caught:
         records.open_workdir(tmp_path / "run", raised)
     assert "watch." not in str(caught.value)
+
+
+def test_a_run_older_than_a_key_is_continued_by_what_the_key_stands_for(tmp_path):
+    now = {"model": {"path": "m", "chat": "none", "base_dtype": "same"}, "seed": 0}
+    records.open_workdir(tmp_path, {"model": {"path": "m"}, "seed": 0})
+    assert records.open_workdir(tmp_path, now) == tmp_path
+    changed = {**now, "model": {**now["model"], "chat": "auto"}}
+    with pytest.raises(ValueError, match=r'model.chat="none" there, "auto" here'):
+        records.open_workdir(tmp_path, changed)
