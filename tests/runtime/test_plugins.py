@@ -85,7 +85,7 @@ def test_what_the_users_code_raises_is_told_with_its_place(here):
     text = "plug_mine:fails"
     found = plugins.function("grade.name", text, GRADER)
     with pytest.raises(
-        ValueError, match="plug_mine line 10: ZeroDivisionError"
+        ValueError, match="plug_mine line 11: ZeroDivisionError"
     ) as told:
         plugins.call("grade.name", text, found, "q", "g", "a")
     assert "\n" not in str(told.value)
