@@ -108,7 +108,7 @@ def graded(
         for group, group_answers in zip(groups, by_passage, strict=True)
         for passage, answers in zip(group, group_answers, strict=True)
     ]
-    scored = iter(setting.task.score(pairs))
+    scored = iter(scoring.one_for_all(setting.task, pairs))
     scores = [[[next(scored) for _ in a] for a in group] for group in by_passage]
     passages = [passage for group in scores for passage in group]
     flat_scores = [score for passage in passages for score in passage]

@@ -29,7 +29,7 @@ from typing import Annotated, Any
 
 from seal_jax.rewards import graders as local_grade
 from seal_jax.rewards import replies, wire
-from seal_jax.runtime import config_rules, files, interrupts
+from seal_jax.runtime import config_rules, files, interrupts, plugins
 from seal_jax.runtime.config_rules import Bound
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ _SHORTEST_KEY = 8
 _POLL_S = 0.2
 
 
-class JudgeError(RuntimeError):
+class JudgeError(plugins.Told, RuntimeError):
     """The endpoint does not work as configured; one line says what to change."""
 
 

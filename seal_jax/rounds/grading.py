@@ -1,12 +1,13 @@
 """Who grades answers and edits: the rule or the endpoint that a config names.
 
 The graders themselves are in `rewards` (`graders`, `judge`, `rubric`); a task
-(`knowledge`) takes one as a function. On several processes the first grades for all.
+(`knowledge`) takes one as a function. On several processes only the first has one: who
+asks a task for scores hands them on (`scoring.one_for_all`).
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -34,7 +35,7 @@ def connect(exp: HasGrade, task: Knowledge, workdir: Path) -> Knowledge:
       judge.JudgeError: the endpoint refuses.
     """
     score = scorer(exp.grade, workdir) if distributed.leads() else _silent
-    return dataclasses.replace(task, grader=_one_for_all(score))
+    return dataclasses.replace(task, grader=score)
 
 
 def connect_rounds(exp: PassageRounds, task: Knowledge, workdir: Path) -> Knowledge:
@@ -48,13 +49,7 @@ def connect_rounds(exp: PassageRounds, task: Knowledge, workdir: Path) -> Knowle
         judge.check(exp.grade.endpoint(_RUBRIC))
     task = connect(exp, task, workdir)
     judged = rubric_of(exp, workdir) if leads else _silent
-    return dataclasses.replace(task, judged=_one_for_all(judged))
-
-
-def _one_for_all[T](
-    rule: Callable[[Sequence[T]], list[float | None]],
-) -> Callable[[Sequence[T]], list[float | None]]:
-    return lambda items: distributed.share(lambda: rule(items))
+    return dataclasses.replace(task, judged=judged)
 
 
 def _silent(items: Sequence[object]) -> list[float | None]:

@@ -19,7 +19,7 @@ from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.settings import LabelFreeConfig
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
-from seal_jax.runtime import prng
+from seal_jax.runtime import distributed, prng
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.knowledge import Knowledge
 from seal_jax.tasks.passage import Passage
@@ -149,7 +149,8 @@ def rubric[Item](
 
     def unit() -> dict[str, Any]:
         begin = time.monotonic()
-        values = task.rubric([(texts[e.item], e) for e in edits])
+        pairs = [(texts[e.item], e) for e in edits]
+        values = distributed.share(lambda: task.rubric(pairs))
         missing = sum(value is None for value in values)
         if missing > run.task.max_missing * len(values):
             raise scoring.MissingJudgementsError(

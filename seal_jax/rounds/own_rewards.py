@@ -78,8 +78,11 @@ def _with[Item](
 
 
 def _named[Item](run: Run[Rounds, Item], *, trains: bool) -> list[own.Reward]:
-    names = filter(plugins.is_named, run.exp.select.measured)
-    return [r for r in map(own.reward, names) if r.trains == trains]
+    chosen = run.exp.select
+    keys = {name: "select.compare" for name in chosen.measured}
+    keys[chosen.reward] = "select.reward"
+    named = [own.reward(n, keys[n]) for n in chosen.measured if plugins.is_named(n)]
+    return [reward for reward in named if reward.trains == trains]
 
 
 def _kept[Item](
@@ -90,21 +93,25 @@ def _kept[Item](
     reward: own.Reward,
     phase: str,
 ) -> list[list[float | None]]:
-    """The values of each edit's `trials`, as a unit of the journal; None if it failed.
+    """The values of each edit's `trials`, as a unit of the journal.
+
+    None if an adapter failed, or if the reward asks for questions and there are none
+    about the passage: `gold.left_out` says so.
 
     Raises:
       ValueError: see `of_trials`; or the items are no passages.
     """
     texts = label_free.passages(items)
 
+    def value(graded: Graded, trial: Trial | None) -> float | None:
+        passage = texts[graded.edit.item]
+        if (trial and trial.failed) or (reward.asks and not passage.questions):
+            return None
+        return reward.of(_given(passage, graded, trial))
+
     def measure() -> list[list[float | None]]:
         return [
-            [
-                None
-                if trial is not None and trial.failed
-                else reward.of(_given(texts[g.edit.item], g, trial))
-                for trial in own_trials
-            ]
+            [value(g, trial) for trial in own_trials]
             for g, own_trials in zip(graded, trials, strict=True)
         ]
 

@@ -13,7 +13,8 @@ from seal_jax.rounds.experiment import Experiment, Rounds
 from seal_jax.rounds.graded import Exam, Graded, Trial, by_item, decided, mean
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
-from seal_jax.tasks.base import Edit, Lines
+from seal_jax.runtime import distributed
+from seal_jax.tasks.base import Edit, Lines, Questions
 
 
 def reward[Item](
@@ -180,7 +181,7 @@ def grade[Item](
     if name in run.journal:
         return run.journal.get(name)["scores"]
     begin = time.monotonic()
-    scores = run.task.score(answered)
+    scores = one_for_all(run.task, answered)
     missing = sum(score is None for score in scores)
     if missing > run.task.max_missing * len(scores):
         raise MissingJudgementsError(
@@ -192,6 +193,17 @@ def grade[Item](
         seconds = time.monotonic() - begin
         run.journal.put(name, {"scores": scores, "seconds": seconds})
     return scores
+
+
+def one_for_all[Item](
+    task: Questions[Item], answered: Sequence[tuple[Item, Sequence[str]]]
+) -> list[float | None]:
+    """What the first process's task scores, on all of them.
+
+    All must come here. A grader may ask an endpoint, and a task of the user's own may
+    draw or look at a clock: each process would go on with scores of its own.
+    """
+    return distributed.share(lambda: task.score(answered))
 
 
 def baselines[Item](

@@ -23,6 +23,14 @@ from seal_jax.runtime.config_rules import shown
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
+class Told(Exception):
+    """Says all in one line: passes through the user's code (`call`) as it is."""
+
+
+class OwnCodeError(Told, ValueError):
+    """The user's own code raised, or gave what it must not give."""
+
+
 def is_named(text: object) -> bool:
     """Whether a value is `module:name`, not one of the package's own names."""
     return isinstance(text, str) and ":" in text
@@ -182,20 +190,27 @@ def call(key: str, text: str, found: Callable[..., Any], *args: Any, **kw: Any) 
     """Calls the user's own code; whatever it raises ends in one line.
 
     Raises:
-      ValueError: it raised.
+      OwnCodeError: it raised.
+      Told: what it called raised it.
     """
     try:
         return found(*args, **kw)
+    except Told:
+        raise
     except (Exception, SystemExit) as error:
         why = failure(error, text.partition(":")[0])
-        raise ValueError(f"{key}={shown(text)}: {why}") from error
+        raise OwnCodeError(f"{key}={shown(text)}: {why}") from error
 
 
-def number(key: str, text: str, value: Any, low: float, high: float) -> float | None:
+def number(
+    key: str, text: str, value: Any, low: float, high: float, *, of: str = ""
+) -> float | None:
     """What the user's own code gave, as a number from `low` to `high`, or None.
 
+    `of`: the method of a class that gave it.
+
     Raises:
-      ValueError: it is something else.
+      OwnCodeError: it is something else.
     """
     if value is None:
         return None
@@ -204,8 +219,9 @@ def number(key: str, text: str, value: Any, low: float, high: float) -> float | 
     except (TypeError, ValueError):
         plain = float("nan")
     if not low <= plain <= high:
-        raise ValueError(
-            f"{key}={shown(text)}: gave {shown(value)}, and must give a number from "
+        gave = f"{of} gave" if of else "gave"
+        raise OwnCodeError(
+            f"{key}={shown(text)}: {gave} {shown(value)}, and must give a number from "
             f"{low:g} to {high:g}, or None where there is none; change it"
         )
     return plain

@@ -135,9 +135,15 @@ def make(
 
 
 def kind_of(task: TaskConfig) -> "type[Knowledge]":
-    """The class of the task: the user's own, if the config names one that is it."""
+    """The class of the task: the user's own (guarded), if the config names such a one.
+
+    Raises:
+      ValueError: see `own.check`.
+    """
     found = own.check("task.name", task.name) if plugins.is_named(task.name) else None
-    return found if found and issubclass(found, Knowledge) else Knowledge
+    if found is None or not issubclass(found, Knowledge):
+        return Knowledge
+    return own.guarded(task.name, found, Knowledge)
 
 
 class LadderSettings(Settings, Protocol):

@@ -6,10 +6,11 @@ in its own way how passages are written about, trained, asked about and scored; 
 that is as for all passages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from seal_jax.runtime import config_rules, plugins
+from seal_jax.tasks.base import Reading
 from seal_jax.tasks.passage import Passage
 
 _ITEMS = ("task", "side")
@@ -68,3 +69,110 @@ def items(task: Any, side: str) -> list[Passage]:
             )
         seen.add(item.id)
     return list(given)
+
+
+def guarded[T](text: str, found: type[T], base: type) -> type[T]:
+    """The class `found`, with what it says in its own way called and looked at.
+
+    Methods that it takes from `base`, of which it derives, stay as they are. What its
+    own ones raise, or give that they must not give, is a `plugins.OwnCodeError`.
+
+    Args:
+      text: its name, `module:Class`.
+      found: the user's class.
+      base: the package's.
+    """
+
+    def method(name: str, look: Callable[..., Any]) -> Callable[..., Any]:
+        def called(self: T, *args: Any, **kw: Any) -> Any:
+            def read_out() -> Any:
+                value = getattr(super(made, self), name)(*args, **kw)
+                # A generator's errors come only as it is read.
+                lazy = isinstance(value, Iterable) and not isinstance(
+                    value, str | tuple
+                )
+                return list(value) if lazy else value
+
+            value = plugins.call("task.name", text, read_out)
+            return look(text, name, self, (*args, *kw.values()), value)
+
+        return called
+
+    looks = {
+        "propose_prompt": _text,
+        "read": _reading,
+        "lines": _texts,
+        "prompts": _prompts,
+        "score": _scores,
+    }
+    named = {
+        name: method(name, look)
+        for name, look in looks.items()
+        if getattr(found, name) is not getattr(base, name)
+    }
+    about = {"__module__": found.__module__, "__doc__": found.__doc__}
+    made: Any = type(found.__name__, (found,), {**about, **named})
+    return made
+
+
+def _wrong(text: str, name: str, must: str, value: object) -> plugins.OwnCodeError:
+    return plugins.OwnCodeError(
+        f"task.name={text!r}: {name} must return {must}, not "
+        f"{config_rules.shown(value)}; change it"
+    )
+
+
+def _text(text: str, name: str, task: Any, args: Sequence[Any], value: Any) -> str:
+    del task, args
+    if not isinstance(value, str):
+        raise _wrong(text, name, "a text", value)
+    return value
+
+
+def _reading(
+    text: str, name: str, task: Any, args: Sequence[Any], value: Any
+) -> Reading:
+    del task, args
+    if not isinstance(value, Reading):
+        raise _wrong(text, name, "a Reading of seal_jax.tasks.base", value)
+    return value
+
+
+def _texts(
+    text: str, name: str, task: Any, args: Sequence[Any], value: Any
+) -> Sequence[str]:
+    del task, args
+    if not isinstance(value, list | tuple):
+        raise _wrong(text, name, "a list of texts", value)
+    for each in value:
+        if not isinstance(each, str):
+            raise _wrong(text, name, "a list of texts", each)
+    return value
+
+
+def _prompts(
+    text: str, name: str, task: Any, args: Sequence[Any], value: Any
+) -> list[str]:
+    found, count = list(_texts(text, name, task, args, value)), len(task.gold(*args))
+    if len(found) != count:
+        raise plugins.OwnCodeError(
+            f"task.name={text!r}: {name} gave {len(found)} texts about {count} "
+            "questions; give one for each"
+        )
+    return found
+
+
+def _scores(
+    text: str, name: str, task: Any, args: Sequence[Any], value: Any
+) -> list[float | None]:
+    if not isinstance(value, list | tuple):
+        raise _wrong(text, name, "a list of numbers", value)
+    count = sum(task.scores_of(item) for item, _ in args[0])
+    if len(value) != count:
+        raise plugins.OwnCodeError(
+            f"task.name={text!r}: {name} gave {len(value)} scores of {count} answers; "
+            "give one for each, or None where there is none, in one list"
+        )
+    return [
+        plugins.number("task.name", text, each, 0.0, 1.0, of=name) for each in value
+    ]

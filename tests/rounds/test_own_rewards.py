@@ -8,8 +8,8 @@ import pytest
 from make_run import BLANK
 
 from seal_jax.rewards import own
-from seal_jax.rounds import evaluate, scoring, trials
-from seal_jax.rounds.graded import Trial
+from seal_jax.rounds import evaluate, own_rewards, scoring, trials
+from seal_jax.rounds.graded import Graded, Trial
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
 
@@ -35,6 +35,12 @@ def make_run(tmp_path, monkeypatch):
         def short(edit):
             asked.append(edit)
             return -len(edit)
+        def first(questions, edit):
+            return len(edit) + len(questions[0])
+        def share(answers, gold):
+            return len(gold) / len(gold)
+        def wrong(edit):
+            return edit
         """,
     )
     with run_maker.opened(tmp_path) as make:
@@ -116,3 +122,29 @@ def test_a_race_keeps_the_rewards_of_its_first_rung(make_run, trained):
     assert trained == [(0,), (1,)]
     assert graded[0].rewards == (-0.0, -0.1)
     assert len(asked()) == 5  # Three first trials, then two; one of them failed.
+
+
+def test_what_a_passage_without_questions_leaves_out_is_not_asked(make_run, trained):
+    names = ("round_rules:first", "round_rules:share")
+    run = make_run(select__reward=SURE, select__compare=names)
+    passages = [ITEMS[0], Passage.of("Marl", "Bo bakes.", [("Who?", "Bo")])]
+    adapt = functools.partial(trials.adapt_and_answer, run, BLANK, EDITS, round_index=1)
+    found = adapt([], phase="round_1", seeds=(0,), among=range(4))
+    graded = [
+        Graded(e, tuple(t), (), (), None) for e, t in zip(EDITS, found, strict=True)
+    ]
+    graded = own_rewards.of_texts(run, passages, graded, phase="round_1")
+    graded = own_rewards.of_trials(run, passages, graded, (), phase="round_1")
+    assert [g.measured.get(names[0]) for g in graded] == [(None,), (None,), (8,), None]
+    assert [g.measured[names[1]] for g in graded] == [(None,), (None,), (1.0,), ()]
+    asked()
+
+
+def test_an_error_names_the_key_that_names_the_reward(make_run, trained):
+    run = make_run(select__reward=SHORT, select__compare=("round_rules:wrong",))
+    with pytest.raises(ValueError, match=r"^select\.compare='round_rules:wrong': gave"):
+        evaluated(run)
+    run = make_run(select__reward="round_rules:wrong", select__compare=(SHORT,))
+    with pytest.raises(ValueError, match=r"^select\.reward='round_rules:wrong': gave"):
+        evaluated(run)
+    asked()

@@ -5,9 +5,11 @@ import pytest
 import tiny_model
 
 from seal_jax import experiment
+from seal_jax.rewards import judge
 from seal_jax.rounds import gold
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.tasks import knowledge, own, sources
+from seal_jax.tasks.base import Edit, Reading
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import TaskConfig
 
@@ -36,6 +38,17 @@ class Words(Knowledge):
 
     def score(self, answered):
         return [float(item.title in a) for item, answers in answered for a in answers]
+
+class Given(Words):
+    # Gives and raises what the test wants, by the name of the method.
+    def gives(self, name): return given[name](self)
+    def propose_prompt(self, item): return self.gives("propose_prompt")
+    def read(self, item, text): return self.gives("read")
+    def lines(self, item, edit): return self.gives("lines")
+    def prompts(self, item): return self.gives("prompts")
+    def score(self, answered): return self.gives("score")
+
+given = {}
 
 class Twice:
     @staticmethod
@@ -123,7 +136,81 @@ def test_a_class_of_the_packages_kind_is_the_task():
     )
     item = Passage.of("dado", "x", [("Q?", "y")])
     assert made.propose_prompt(item) == "Use dado:"
-    assert made.in_view().score([(item, ["a dado", "none"])]) == [1.0, 0.0]
+    assert made.in_view().score([(item, ["a dado"]), (item, ["none"])]) == [1.0, 0.0]
+
+
+ITEM = Passage.of("dado", "x", [("Q?", "y"), ("R?", "z")])
+CALLS = {
+    "propose_prompt": (ITEM,),
+    "read": (ITEM, "a text"),
+    "lines": (ITEM, Edit(0, 0, "", "a text")),
+    "prompts": (ITEM,),
+    "score": ([(ITEM, ["a", "b"])],),
+}
+
+
+def call(name, gives):
+    """What a method of the user's own class is taken for that gives `gives(self)`."""
+    kind = knowledge.kind_of(task("Given"))
+    import own_words  # pyright: ignore[reportMissingImports]
+
+    own_words.given[name] = gives
+    nobody = knowledge.unconnected
+    made = kind(None, None, "", "", nobody, nobody)
+    return getattr(made.in_view(), name)(*CALLS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "gives", "message"),
+    [
+        ("score", [7.5, 0], "score gave 7.5, and must give a number from 0 to 1"),
+        ("score", [0, float("nan")], "score gave nan, and must give"),
+        ("score", ["1", 1], "score gave '1', and must give"),
+        ("score", [1.0], "score gave 1 scores of 2 answers; give one for each"),
+        ("score", 1.0, "score must return a list of numbers, not 1.0"),
+        ("prompts", ["Q?"], "prompts gave 1 texts about 2 questions"),
+        ("prompts", "Q?", "prompts must return a list of texts, not 'Q?'"),
+        ("lines", ["a", None], "lines must return a list of texts, not None"),
+        ("read", None, "read must return a Reading"),
+        ("propose_prompt", 3, "propose_prompt must return a text, not 3"),
+    ],
+)
+def test_what_its_methods_give_is_looked_at(name, gives, message):
+    with pytest.raises(ValueError) as caught:
+        call(name, lambda self: gives)
+    said = str(caught.value)
+    assert said.startswith(f"task.name='own_words:Given': {message}")
+    assert said.endswith(("change it", "give one for each", "in one list"))
+
+
+def test_what_its_methods_give_is_taken():
+    assert call("score", lambda self: (s for s in (True, None))) == [1.0, None]
+    assert call("prompts", lambda self: ("a", "b")) == ["a", "b"]
+    assert call("lines", lambda self: ()) == ()
+    assert call("read", lambda self: Reading("no")).refused == "no"
+    assert call("propose_prompt", lambda self: "a") == "a"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_its_methods_raise_ends_in_one_line(name):
+    with pytest.raises(ValueError) as caught:
+        call(name, lambda self: {}["a\nb"])
+    said = str(caught.value)
+    assert said.startswith("task.name='own_words:Given': own_words line ")
+    assert "KeyError" in said and "\n" not in said
+
+
+def test_what_is_told_already_is_told_once():
+    def refuses(self):
+        raise judge.JudgeError("the endpoint refuses")
+
+    with pytest.raises(judge.JudgeError, match=r"^the endpoint refuses$"):
+        call("score", refuses)
+    with pytest.raises(ValueError) as first:
+        call("lines", lambda self: {}[1])
+    with pytest.raises(ValueError) as second:
+        call("score", lambda self: self.lines(*CALLS["lines"]))
+    assert str(second.value) == str(first.value)
 
 
 WRONG = {
@@ -131,7 +218,7 @@ WRONG = {
     "Odd": "number 0 is 'text', and must be a Passage",
     "Blank": "number 0 must have a title and text",
     "None_": "must return a list of passages, not None",
-    "Fails": "own_words line 45: IndexError: list index out of range",
+    "Fails": "own_words line 56: IndexError: list index out of range",
 }
 
 
