@@ -426,6 +426,9 @@ def check_items[Item](
             "propose.prompt give now: a file has changed; restore it, or give another "
             "--workdir"
         )
+    if len(now["train"]) > len(first["train"]):
+        # Added rounds, once begun, go on with these.
+        journal.put("items", now)
 
 
 def size(
