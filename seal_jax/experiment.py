@@ -210,11 +210,12 @@ def run(
     workdir: Path,
     *,
     say: Callable[[str], None],
-    counted: Callable[[], int] | None = None,
+    counted: Callable[[list[Any], list[Any]], int] | None = None,
 ) -> dict[str, Any]:
     """Runs, or continues, `exp` in `workdir`; `values` is the config as written.
 
-    `counted` says how many adapters it trains in all, about; None: nobody knows.
+    `counted` says how many adapters it trains in all, about, from the lists of items to
+    learn from and the items held out; None: nobody knows.
     Several processes call it alike; only the first one touches `workdir` and speaks,
     and all return its summary.
     """
@@ -238,7 +239,7 @@ def run(
         say(f"{workdir}: config {records.config_hash(values)}, {machine()}")
         state, base = open_run(exp, values, checked, workdir, stack, say=say)
         if counted is not None:
-            far = whole(state.journal, counted())
+            far = whole(state.journal, counted(checked.train, checked.heldout))
             state = dataclasses.replace(state, whole=far)
             say(far.text())
         summary = checked.kind.walk(
@@ -426,6 +427,9 @@ def check_items[Item](
             "propose.prompt give now: a file has changed; restore it, or give another "
             "--workdir"
         )
+    if len(now["train"]) > len(first["train"]):
+        # Added rounds, once begun, go on with these.
+        journal.put("items", now)
 
 
 def size(

@@ -71,10 +71,10 @@ def run(
         more.check_begun(Path(workdir), more_rounds)
     exp = experiment.read(values)
 
-    def counted() -> int:
+    def counted(*items: list[Any]) -> int:
         from seal_jax.forecast import work
 
-        return sum(phase.adapters for phase in work.phases(exp, work.text(exp)))
+        return sum(phase.adapters for phase in work.phases(exp, work.text(exp, items)))
 
     return experiment.run(exp, values, Path(workdir), say=say, counted=counted)
 

@@ -98,13 +98,13 @@ def _passages(task: TaskConfig, count: int) -> list[Passage]:
     Raises:
       ValueError: there is none.
     """
-    if not sources.has_heldout(task):
+    bare = task.name == "passages" or plugins.is_named(task.name)
+    found = sources.heldout(task, count=count, asked=not bare)
+    if not found:
         raise ValueError(
             f"task.heldout={task.heldout!r}: this run holds no passages out; give "
             "--data with questions"
         )
-    bare = task.name == "passages" or plugins.is_named(task.name)
-    found = sources.passages(task, sources.HELDOUT, count=count, asked=not bare)
     if asked := [passage for passage in found if passage.questions]:
         return asked
     raise ValueError(

@@ -7,8 +7,7 @@ from typing import Any
 from seal_jax.runtime import files, reading
 from seal_jax.tasks import rows
 
-TEXTS, ROWS = rows.TEXTS, ".jsonl"
-KINDS = (*TEXTS, *rows.TABLES)
+KINDS = (*rows.TEXTS, *rows.TABLES)
 # What `--column` can name.
 COLUMNS, PROMPT = ("text", "prompt", "completion", "name"), ("prompt",)
 _FIX = f"give files that end in {', '.join(KINDS)}, folders of them, or a hub name"
@@ -31,7 +30,9 @@ def named(
     """What each adapter is to learn (`api.lines`), by a name that can be a folder's.
 
     A text file is one, by its own name; of a table each row is, by the file's name and
-    its number. A folder stands for such files in it, and in folders below it.
+    its number. A folder stands for such files in it, and in folders below it (of which
+    "deep/x" is "deep-x": each adapter has a folder of its name); or it is what
+    `datasets` saved.
 
     Args:
       paths: files, folders, or names of the hub.
@@ -47,9 +48,10 @@ def named(
     """
     found: dict[str, Any] = {}
     for path, name in (file for given in paths for file in _files(given, split)):
-        if path.suffix in TEXTS:
+        kind = rows.kind_of(path)
+        if kind in rows.TEXTS:
             here = {name: _text(path, by_line)}
-        elif path.suffix == ROWS and not columns:
+        elif kind in rows.LINES and not columns:
             here = _rows(path, name)
         else:
             here = _table(path, name, columns or {}, split)
@@ -66,22 +68,22 @@ def _files(given: str, split: str) -> list[tuple[Path, str]]:
     """Files with the names of what they hold; or what is to be read as a whole."""
     path = Path(given)
     if files.is_folder(path):
-        inside = [p for p in sorted(path.rglob("*")) if p.suffix in KINDS]
-        found = [(p, p.relative_to(path).with_suffix("")) for p in inside]
-        found = [(p, n) for p, n in found if not any(q[0] == "." for q in n.parts)]
+        if rows.is_saved(path):
+            return [(path, path.name)]
+        found = [(p, n) for p, n in rows.inside(path) if rows.kind_of(p) in KINDS]
         if not found:
             raise ValueError(
                 f"{given}: holds no file that ends in {', '.join(KINDS)}; give another "
                 "folder, or files"
             )
-        return [(p, "-".join(name.parts)) for p, name in found]
+        return [(p, name.replace("/", "-")) for p, name in found]
     if not files.is_file(path):
         if split and files.is_hub_name(given, owner=True):
             return [(path, path.name)]
         raise FileNotFoundError(
             f"{reading.shorten(given)}: no such file or folder; {_FIX} with --split"
         )
-    if path.suffix not in KINDS:
+    if rows.kind_of(path) not in KINDS:
         raise ValueError(
             f"{given}: must end in one of {', '.join(KINDS)}; rename it, or write it as"
             " one of these"
@@ -128,14 +130,9 @@ def _table(
 
 
 def _rows(path: Path, stem: str) -> dict[str, Any]:
-    read = files.read_rows(path)
+    read = rows.json_lines(path)
     if not read:
         raise ValueError(f"{path}: has no rows; each must be {_ROW}")
-    if (odd := reading.surrogate(read)) is not None:
-        raise ValueError(
-            f"{path}: {odd!r:.40} must be text without lone surrogates; write it as "
-            "UTF-8"
-        )
     digits = max(3, len(str(len(read) - 1)))
     return {
         f"{stem}-{i:0{digits}}": _row(row, f"{path}: row {i}")
@@ -176,12 +173,12 @@ def prompts(path: str, columns: Mapping[str, str] | None = None) -> list[str]:
             f"{reading.shorten(path)}: no such file; give a prompt a line, or "
             f"{', '.join(rows.TABLES)}"
         )
-    kind = Path(path).suffix
+    kind = rows.kind_of(path)
     if kind not in rows.TABLES:
         lines = files.read_prompt(path).splitlines()
         found = [unescaped(line) for line in lines if line.strip()]
-    elif kind == ROWS and not columns:
-        read = files.read_rows(path)
+    elif kind in rows.LINES and not columns:
+        read = rows.json_lines(path)
         found = [_prompt(row, f"{path}: row {i}") for i, row in enumerate(read)]
     else:
         table = rows.read(path, fix=_FIX)

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from seal_jax.analysis import halving
 from seal_jax.continual.settings import Continual, controls
@@ -22,6 +23,7 @@ from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import files, plugins
 from seal_jax.tasks import sources
+from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import TaskConfig
 
 _SAMPLE = 8
@@ -62,8 +64,10 @@ class Phase:
     imitated: int = 0
 
 
-def text(exp: Experiment) -> Text:
+def text(exp: Experiment, items: tuple[list[Any], ...] = ()) -> Text:
     """What an edit of this experiment comes to.
+
+    `items`: lists of items to learn from, and the items held out, if they are loaded.
 
     Raises:
       ValueError, FileNotFoundError: a model of the package that is none.
@@ -93,7 +97,8 @@ def text(exp: Experiment) -> Text:
         "of 52 tokens, 4.5 questions; no data was read",
     )
     if isinstance(exp, PassageRounds) and _is_here(exp.task):
-        return _of_own(exp, published)
+        train, heldout = items or gold.load(exp)
+        return _of_own(exp, published, train, heldout)
     return published
 
 
@@ -105,9 +110,13 @@ def _is_here(task: TaskConfig) -> bool:
     return all(files.is_file(name) or files.is_folder(name) for name in given)
 
 
-def _of_own(exp: PassageRounds, published: Text) -> Text:
+def _of_own(
+    exp: PassageRounds,
+    published: Text,
+    train: list[list[Passage]],
+    heldout: list[Passage],
+) -> Text:
     """Questions as they are in the data; lines and tokens as in what was published."""
-    train, heldout = gold.load(exp)
     passages = list(itertools.chain(*train))
     asked = sum(bool(p.questions) for p in heldout)
     bare = sum(not p.questions for p in passages)

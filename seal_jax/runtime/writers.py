@@ -110,6 +110,8 @@ class Writers:
         # Rows that each has: as of now, and as of the last look at the clock.
         self._rows: dict[str, int] = {}
         self._seen: dict[str, int] = {}
+        # And that each of `_state` had when this began.
+        self._first: dict[str, int] = {}
         self._looked = clock()
         try:
             for name in cfg.writers:
@@ -136,6 +138,8 @@ class Writers:
         if not kind.anew:
             # Before the first row: a start after a kill must find the same id.
             self._state[name] = {"id": own, "rows": has}
+            self._first[name] = has
+            self._save({})
             self._say(f"watch: {name}: {self._open[name].where}")
         self._rows[name] = has
         for row in rows[has:]:
@@ -180,7 +184,7 @@ class Writers:
             )
             if failed is not None:
                 with contextlib.suppress(Exception):
-                    failed.close()
+                    self._end(name, failed)
 
     def _save(self, rows: Mapping[str, int]) -> None:
         for name, entry in self._state.items():
@@ -188,11 +192,21 @@ class Writers:
         if self._state:
             files.write_json(self._path, self._state)
 
+    def _end(self, name: str, writer: Writer) -> None:
+        """Closes a writer; if that fails, nothing given since the start counts."""
+        try:
+            writer.close()
+        except Exception:
+            if name in self._first:
+                first = self._first[name]
+                self._rows[name] = self._seen[name] = first
+                self._state[name]["rows"] = first
+            raise
+
     def close(self) -> None:
         for name in list(self._open):
             with self._spared(name):
-                self._open[name].close()
-        self._open.clear()
+                self._end(name, self._open.pop(name))
         self._save(self._rows)
 
 

@@ -91,12 +91,8 @@ def load(
         )
     with sources.wanted_by("scale.rounds * scale.passages from task.train_start on"):
         train = sources.passages(task, sources.TRAIN, count=wanted, asked=asked)
-    heldout = []
-    if asked or sources.has_heldout(task):
-        with sources.wanted_by("scale.heldout_passages from task.heldout_start on"):
-            heldout = sources.passages(
-                task, sources.HELDOUT, count=scale.heldout_passages, asked=asked
-            )
+    with sources.wanted_by("scale.heldout_passages from task.heldout_start on"):
+        heldout = sources.heldout(task, count=scale.heldout_passages, asked=asked)
     sources.check_apart(train, heldout, "held-out passages are training passages too")
     if "oracle" in exp.ladder and heldout:
         sources.check_oracle(task, heldout[0], "ladder")

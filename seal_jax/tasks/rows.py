@@ -24,7 +24,8 @@ from seal_jax.runtime import files, reading
 from seal_jax.tasks import hub
 
 TEXTS = (".txt", ".md")
-TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+LINES = (".jsonl", ".ndjson")
+TABLES = (".json", *LINES, ".csv", ".tsv", ".parquet")
 # The columns of the rows that texts give.
 TEXT, TITLE = "text", "title"
 
@@ -85,8 +86,32 @@ def read(source: str | Path, *, split: str = "", fix: str) -> Table:
     return table
 
 
+def kind_of(path: str | Path) -> str:
+    """The ending that says what a file holds, in small letters."""
+    return Path(path).suffix.lower()
+
+
+def inside(folder: Path) -> list[tuple[Path, str]]:
+    """The files of a folder, and of folders below it, by their names there.
+
+    A name is the path from the folder on, without the ending. What begins with a dot is
+    left out.
+    """
+    found = [(p, p.relative_to(folder)) for p in sorted(folder.rglob("*"))]
+    return [
+        (path, name.with_suffix("").as_posix())
+        for path, name in found
+        if not any(part.startswith(".") for part in name.parts) and path.is_file()
+    ]
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder is what `datasets` saved."""
+    return any(files.is_file(folder / name) for name in _SAVED)
+
+
 def _file(path: Path) -> Table:
-    kind = path.suffix.lower()
+    kind = kind_of(path)
     if kind in TEXTS:
         return Table(str(path), path.stem, [_text(path, path.stem)], texts=True)
     if kind not in TABLES:
@@ -111,13 +136,23 @@ def _table(path: Path, kind: str) -> list[Row]:
                 "write it as one, or as a .jsonl file"
             )
         return _numbered(str(path), value)
+    return _numbered(str(path), json_lines(path))
+
+
+def json_lines(path: str | Path) -> list[Any]:
+    """The values of a file of JSON lines.
+
+    Raises:
+      ValueError: a line that is not JSON, or text that is no Unicode.
+      OSError: it cannot be read.
+    """
     rows = files.read_rows(path)
     if (odd := reading.surrogate(rows)) is not None:
         raise ValueError(
             f"{path}: {reading.shorten(odd)[:40]!r} must be text without lone "
             "surrogates; write it again as UTF-8"
         )
-    return _numbered(str(path), rows)
+    return rows
 
 
 def _numbered(name: str, values: Iterable[Any]) -> list[Row]:
@@ -194,19 +229,13 @@ def _text(path: Path, title: str) -> Row:
 
 
 def _folder(path: Path, split: str) -> Table:
-    if any(files.is_file(path / name) for name in _SAVED):
+    if is_saved(path):
         saved = _numbered(str(path), hub.saved(path, split))
         return Table(str(path), path.name, saved)
-    inside = [
-        p
-        for p in sorted(path.rglob("*"))
-        if p.is_file() and not any(q.startswith(".") for q in p.relative_to(path).parts)
-    ]
-    if texts := [p for p in inside if p.suffix.lower() in TEXTS]:
-        titles = [p.relative_to(path).with_suffix("").as_posix() for p in texts]
-        found = [_text(p, title) for p, title in zip(texts, titles, strict=True)]
-        return Table(str(path), path.name, found, texts=True)
-    kinds = {p.suffix.lower() for p in inside} & set(TABLES)
+    there = inside(path)
+    if texts := [_text(p, title) for p, title in there if kind_of(p) in TEXTS]:
+        return Table(str(path), path.name, texts, texts=True)
+    kinds = {kind_of(p) for p, _ in there} & set(TABLES)
     if len(kinds) != 1:
         what = f"files of the kinds {', '.join(sorted(kinds))}" if kinds else "no files"
         raise ValueError(
@@ -214,7 +243,7 @@ def _folder(path: Path, split: str) -> Table:
             f"({', '.join(TABLES)}), and holds {what}; give one of them"
         )
     (kind,) = kinds
-    parts = [p for p in inside if p.suffix.lower() == kind]
+    parts = [p for p, _ in there if kind_of(p) == kind]
     found = [row for part in parts for row in _table(part, kind)]
     return Table(str(path), path.name, found)
 

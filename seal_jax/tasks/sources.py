@@ -58,11 +58,21 @@ def passages(
     )
 
 
-def has_heldout(task: TaskConfig) -> bool:
-    """Whether any passages are held out; those of one's own need not be."""
-    if plugins.is_named(task.name):
-        return bool(own.items(task, HELDOUT))
-    return task.name != "passages" or bool(task.heldout)
+def heldout(task: TaskConfig, *, count: int, asked: bool = True) -> list[Passage]:
+    """`passages` held out; none, if of one's own none are and none need be `asked`.
+
+    Raises:
+      ValueError, FileNotFoundError: see `passages`.
+    """
+    if not asked and task.name == "passages" and not task.heldout:
+        return []
+    if not asked and plugins.is_named(task.name):
+        # Once: a user's own code may take its time.
+        given, start = own.items(task, HELDOUT), task.heldout_start
+        if not given:
+            return []
+        return part(given, task.name, start=start, count=count, asked=asked)
+    return passages(task, HELDOUT, count=count, asked=asked)
 
 
 def heldout_left(task: TaskConfig) -> int | None:

@@ -58,7 +58,7 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
     """
     path = Path(source)
     with reading.boundary(source, wrong="must be passages", fix=_FIX):
-        if files.is_file(path) and path.suffix.lower() not in rows.TABLES[1:]:
+        if files.is_file(path) and rows.kind_of(path) not in rows.TABLES[1:]:
             records = files.read_data(path)
         elif files.is_file(path):
             table = [row.values for row in rows.read(path, fix=_FIX).rows]

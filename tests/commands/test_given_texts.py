@@ -6,6 +6,7 @@ import pytest
 from golden_models import assert_one_line
 
 from seal_jax.commands import given_texts
+from seal_jax.tasks import rows
 
 
 @pytest.fixture
@@ -96,6 +97,35 @@ def test_what_holds_no_prompts_is_refused(tmp_path, name, text, parts):
     with pytest.raises((ValueError, OSError)) as caught:
         given_texts.prompts(str(tmp_path / name))
     assert_one_line(caught, *parts)
+
+
+def test_a_folder_is_read_as_train_reads_it(tmp_path):
+    for name in ("deep", ".git", "folder.txt"):
+        (tmp_path / name).mkdir()
+    for name in ("A.TXT", "deep/B.c.Md", ".git/x.txt", ".hidden.txt"):
+        (tmp_path / name).write_text(f"text of {name}")
+    trained = rows.read(tmp_path, fix="").rows
+    titles = {str(row.values["title"]): row.values["text"] for row in trained}
+    assert list(titles) == ["A", "deep/B.c"]
+    # A name is a folder's, so it has no folders in it.
+    named = {title.replace("/", "-"): text for title, text in titles.items()}
+    assert given_texts.named([str(tmp_path)]) == named
+    assert given_texts.named([str(tmp_path / "A.TXT")]) == {"A": "text of A.TXT"}
+    for name in ("R.JSONL", "r.ndjson"):
+        (tmp_path / name).write_text('"one"\n')
+        assert list(given_texts.named([str(tmp_path / name)]).values()) == ["one"]
+        assert given_texts.prompts(str(tmp_path / name)) == ["one"]
+        (tmp_path / name).write_text('"\\ud800"\n')
+        with pytest.raises(ValueError, match="must be text without lone surrogates"):
+            given_texts.prompts(str(tmp_path / name))
+
+
+def test_what_datasets_saved_is_a_table(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_list([{"text": "one"}, {"text": "two"}])
+    made.save_to_disk(str(tmp_path / "mine"))
+    named = given_texts.named([str(tmp_path / "mine")])
+    assert named == {"mine-000": "one", "mine-001": "two"}
 
 
 def test_rows_of_tables_by_their_columns(tmp_path):

@@ -71,11 +71,18 @@ def assert_same_run(here: pathlib.Path, there: pathlib.Path) -> None:
         for at in (here, there)
     ]
     assert numbers[0] == numbers[1]
+    # The items are stored again when there are more of them.
     keys = [
-        sorted(row["key"] for row in files.read_jsonl(at / "journal.jsonl"))
+        sorted(
+            row["key"]
+            for row in files.read_jsonl(at / "journal.jsonl")
+            if row["key"] != "items"
+        )
         for at in (here, there)
     ]
     assert keys[0] == keys[1] and len(keys[0]) == len(set(keys[0]))
+    items = [Journal(at / "journal.jsonl").get("items") for at in (here, there)]
+    assert items[0] == items[1]
 
 
 @pytest.mark.parametrize("how", ["flag", "config"])
@@ -94,7 +101,8 @@ def test_a_round_more_is_the_run_of_three_from_the_start(made, begun, monkeypatc
     assert_same_run(begun, made / "of_3")
     # Nothing but the new round, its row, and the control's row was done.
     control = "ladder/random_kept/"
-    again = [key for key in new if key in old]
+    assert new.count("items") == 1
+    again = [key for key in new if key in old and key != "items"]
     assert again and all(key.startswith(control) for key in again)
     rest = {key for key in new if key not in old}
     assert rest and all("3" in key for key in rest)
@@ -103,6 +111,26 @@ def test_a_round_more_is_the_run_of_three_from_the_start(made, begun, monkeypatc
     train.run(values(made, 3 - len(more)), begun, say=said.append, **more)
     assert "holds a finished run" in said[-1]
     assert said[-1].endswith("or raise scale.rounds for more rounds")
+
+
+class Texts:
+    """What is asked of a task about its items, which are texts here."""
+
+    name = propose_prompt = staticmethod(str)
+    prompts = gold = staticmethod(list)
+
+
+def test_a_begun_round_more_goes_on_with_its_own_items(tmp_path):
+    def check(*train):
+        with Journal(tmp_path / "journal.jsonl") as journal:
+            experiment.check_items(journal, Texts(), train, ["out"])  # pyright: ignore[reportArgumentType]
+            return len(journal.get("items")["train"])
+
+    assert check(["a"]) == 1
+    assert check(["a"], ["b"]) == check(["a"], ["b"]) == 2
+    with pytest.raises(ValueError, match="begun with other data"):
+        check(["a"], ["c"])
+    assert check(["a"]) == 2  # Fewer take nothing back.
 
 
 @pytest.mark.parametrize("step", ["forget", "write_json"])

@@ -161,6 +161,54 @@ def test_a_writer_that_fails_is_left_out_and_the_run_goes_on(fakes, tmp_path):
     assert [row["loss"] for row in kept if row != "end"] == [3.0, 2.0, 1.0]
 
 
+@pytest.mark.parametrize("fails", ["close", "write"])
+def test_what_a_failed_close_may_have_lost_is_sent_again(fakes, tmp_path, fails):
+    now, said = [100.0], []
+    with opened(tmp_path, "wandb") as log:
+        log.log(0, {"loss": 0.0})
+    log = opened(tmp_path, "wandb", said=said, clock=lambda: now[0])
+    for step in (1, 2, 3):
+        now[0] += 6
+        log.log(step, {"loss": float(step)})
+    assert read_state(tmp_path)["wandb"]["rows"] == 3
+    fakes.runs[1].finish = lambda: 1 // 0  # As if nothing of it had arrived.
+    fakes.runs[1].fails = fails == "write"
+    if fails == "write":
+        log.log(4, {"loss": 4.0})
+        now[0] += 6
+        log.log(5, {"loss": 5.0})
+    log.close()
+    assert "left out" in said[-1]
+    assert read_state(tmp_path)["wandb"]["rows"] == 1
+    kept = fakes.kept[fakes.inits[0]["id"]]
+    kept.clear()
+    with opened(tmp_path, "wandb"):
+        pass
+    last = 3 if fails == "close" else 5
+    assert [row["step"] for row in kept if row != "end"] == [*range(1, last + 1)]
+
+
+def test_a_kill_while_earlier_rows_are_sent_keeps_the_id(fakes, tmp_path, monkeypatch):
+    with opened(tmp_path) as log:
+        log.log(0, {"loss": 0.0})
+
+    def kill(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeRun, "log", kill)
+        # A killed process does not close what it has.
+        patch.setattr(writers.Writers, "close", lambda self: None)
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path, "wandb")
+    assert read_state(tmp_path)["wandb"]["rows"] == 0
+    with opened(tmp_path, "wandb"):
+        pass
+    first, second = fakes.inits
+    assert first["id"] == second["id"]
+    assert [row["step"] for row in fakes.kept[first["id"]][:-1]] == [0]
+
+
 def test_a_full_disk_under_tensorboard_ends_no_run(tmp_path, monkeypatch):
     def full(_, values):
         raise files.DiskFullError(28, tmp_path / "tensorboard")

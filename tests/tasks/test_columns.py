@@ -146,9 +146,8 @@ def test_both_sides_are_slices_of_one_shuffle(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("text\n" + "".join(f"Text {i}.\n" for i in range(9)))
     task = TaskConfig("passages", str(path), "", 0, str(path), "", 5, 3, 0.0, named())
-    assert sources.has_heldout(task)
     train = sources.passages(task, sources.TRAIN, count=5, asked=False)
-    held = sources.passages(task, sources.HELDOUT, count=4, asked=False)
+    held = sources.heldout(task, count=4, asked=False)
     assert {p.text for p in (*train, *held)} == {f"Text {i}." for i in range(9)}
     with pytest.raises(ValueError, match="must have a question to be scored by"):
         sources.passages(task, sources.TRAIN, count=1)

@@ -4,7 +4,8 @@ import own_code
 import pytest
 import tiny_model
 
-from seal_jax import experiment
+from seal_jax import experiment, train
+from seal_jax.forecast import work
 from seal_jax.rewards import judge
 from seal_jax.rounds import gold
 from seal_jax.rounds.over_seeds_settings import OverSeeds
@@ -106,12 +107,33 @@ def test_its_passages_are_taken_from_the_start_on():
         ("bothy", "bothy 7"),
         ("corbel", "corbel 7"),
     ]
-    assert sources.has_heldout(task("Plain")) and not sources.has_heldout(task("Bare"))
+    assert sources.heldout(task("Bare"), count=1, asked=False) == []
+    with pytest.raises(ValueError, match="must be at most the 0 of own_words:Bare"):
+        sources.heldout(task("Bare"), count=1)
     exp = experiment.read(values("Plain"))
     train, heldout = gold.load(exp)
     assert [p.title for p in (*train[0], *heldout)] == ["alcove", "bothy", "dado"]
     exp = experiment.read(values("Bare", select__reward="rubric"))
     assert gold.load(exp)[1] == []
+
+
+def test_items_are_asked_for_once_a_side_at_a_start(monkeypatch, tmp_path):
+    """Their code may take minutes; the count of adapters needs no more of it."""
+    exp, asked, given = experiment.read(values("Plain")), [], own.items
+
+    def items(task, side):
+        asked.append(side)
+        return given(task, side)
+
+    def told(exp, values, workdir, *, say, counted):
+        return {"adapters": counted(*gold.load(exp))}
+
+    monkeypatch.setattr(own, "items", items)
+    monkeypatch.setattr(experiment, "run", told)
+    summary = train.run(values("Plain"), tmp_path, say=print)
+    assert asked == [sources.TRAIN, sources.HELDOUT]
+    phases = work.phases(exp, work.text(exp))
+    assert summary["adapters"] == sum(phase.adapters for phase in phases)
 
 
 def test_sequences_and_probes_are_made_of_them():
