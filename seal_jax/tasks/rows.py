@@ -23,8 +23,7 @@ from typing import Any, NamedTuple
 from seal_jax.runtime import files, reading
 from seal_jax.tasks import hub
 
-TEXTS = (".txt", ".md")
-TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+TEXTS, TABLES = hub.TEXTS, hub.TABLES
 # The columns of the rows that texts give.
 TEXT, TITLE = "text", "title"
 
