@@ -4,11 +4,52 @@ The package `datasets` reads them: from the hub, from its cache, or from a folde
 it saved.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from seal_jax.runtime import files, reading
+
+# Endings of the files that `rows` reads: such a name is a file's, never sent out.
+TEXTS = (".txt", ".md")
+TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+
+
+def is_name(name: str) -> bool:
+    """Whether a name can be that of a data set on the hub, and of no file."""
+    file = Path(name).suffix.lower() in (*TEXTS, *TABLES)
+    return not file and files.is_hub_name(name, owner=True)
+
+
+def check_name(name: str, *, fix: str) -> None:
+    """Refuses what is neither here nor a name of the hub.
+
+    Raises:
+      FileNotFoundError: see above; says the nearest name in its folder, and `fix`.
+    """
+    here = bool(name) and (files.is_file(name) or files.is_folder(name))
+    if not here:
+        _check_form(name, fix)
+
+
+def _check_form(name: str, fix: str) -> None:
+    if not is_name(name):
+        raise FileNotFoundError(
+            f"data={reading.shorten(name)!r}: no such file; {_nearest(name)}{fix}"
+        )
+
+
+def _nearest(name: str) -> str:
+    path = Path(name)
+    try:
+        beside = {p.name for p in path.parent.iterdir()} - {path.name}
+    except (OSError, ValueError):  # No such folder; no name of one.
+        return ""
+    near = difflib.get_close_matches(path.name, sorted(beside), 1)
+    if not near or not name.isprintable():
+        return ""
+    return f"did you mean {reading.shorten(str(path.parent / near[0]))!r}? Or "
 
 
 def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:
@@ -23,8 +64,7 @@ def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:
       files.DiskFullError: no room for the download.
     """
     shown = f"data={reading.shorten(name)!r}"
-    if Path(name).suffix == ".json" or not files.is_hub_name(name, owner=True):
-        raise FileNotFoundError(f"{shown}: no such file; {fix}")
+    _check_form(name, fix)
     if files.is_folder(name):
         # The library would read whatever lies in it.
         raise FileNotFoundError(f"{shown}: must be a file, and is a folder here; {fix}")
@@ -45,7 +85,7 @@ def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise FileNotFoundError(
             f"{shown}, split={split!r}: no such file, and the hub did not give it "
-            f"({why}); {fix}"
+            f"({why}); {_nearest(name)}{fix}"
         ) from error
 
 

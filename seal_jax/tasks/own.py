@@ -11,7 +11,7 @@ from typing import Any
 
 from seal_jax.runtime import config_rules, plugins
 from seal_jax.tasks.base import Reading
-from seal_jax.tasks.passage import Passage
+from seal_jax.tasks.passage import Passage, Question
 
 _ITEMS = ("task", "side")
 
@@ -38,12 +38,43 @@ def check(key: str, text: str) -> type:
     return found
 
 
+def _check_texts(where: str, item: Passage) -> None:
+    """Refuses a passage with a field that is no text, or a blank one.
+
+    Raises:
+      ValueError: see above; `where` and the field are named.
+    """
+    fields: list[tuple[str, object]]
+    fields = [("title", item.title), ("text", item.text), ("id", item.id)]
+    if not isinstance(item.questions, Sequence):
+        raise ValueError(
+            f"{where}: questions={config_rules.shown(item.questions)} must be a tuple "
+            "of Question; make the passage by Passage.of(title, text, questions)"
+        )
+    for j, asked in enumerate(item.questions):
+        if not isinstance(asked, Question):
+            raise ValueError(
+                f"{where}: questions[{j}] is {config_rules.shown(asked)}, and must be "
+                "a Question; make the passage by Passage.of(title, text, questions)"
+            )
+        fields += [
+            (f"questions[{j}].question", asked.question),
+            (f"questions[{j}].answer", asked.answer),
+        ]
+    for name, value in fields:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(
+                f"{where}: {name}={config_rules.shown(value)} must be text that is not "
+                "blank; correct it, or leave it out"
+            )
+
+
 def items(task: Any, side: str) -> list[Passage]:
     """The passages of a side, of the class that the `TaskConfig` names.
 
     Raises:
-      ValueError: it raises, or gives something else than passages with text, each of an
-        id of its own.
+      ValueError: it raises, or gives something else than passages whose fields are
+        texts, each of an id of its own.
     """
     key, text = "task.name", task.name
     given = plugins.call(key, text, check(key, text).items, task, side)  # pyright: ignore[reportAttributeAccessIssue]
@@ -60,8 +91,7 @@ def items(task: Any, side: str) -> list[Passage]:
                 f"{where}: number {i} is {config_rules.shown(item)}, and must be a "
                 "Passage; make it by Passage.of(title, text, questions)"
             )
-        if not (item.text.strip() and item.title.strip()):
-            raise ValueError(f"{where}: number {i} must have a title and text; add it")
+        _check_texts(f"{where}: number {i}", item)
         if item.id in seen:
             raise ValueError(
                 f"{where}: number {i} has the id {item.id!r} of one before it; give "

@@ -23,9 +23,7 @@ from typing import Any, NamedTuple
 from seal_jax.runtime import files, reading
 from seal_jax.tasks import hub
 
-TEXTS = (".txt", ".md")
-LINES = (".jsonl", ".ndjson")
-TABLES = (".json", *LINES, ".csv", ".tsv", ".parquet")
+TEXTS, TABLES, LINES = hub.TEXTS, hub.TABLES, (".jsonl", ".ndjson")
 # The columns of the rows that texts give.
 TEXT, TITLE = "text", "title"
 

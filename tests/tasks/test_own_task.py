@@ -63,6 +63,31 @@ class Blank:
     @staticmethod
     def items(task, side): return [Passage.of("a", " ")]
 
+class Number:
+    @staticmethod
+    def items(task, side): return [Passage.of(5, "text")]
+
+class NoText:
+    @staticmethod
+    def items(task, side): return [Passage.of("z", "t"), Passage.of("a", None)]
+
+class NumberAnswer:
+    @staticmethod
+    def items(task, side):
+        return [Passage.of("a", "b", [("Who?", "Ada"), ("When?", 1204)])]
+
+class NoQuestion:
+    @staticmethod
+    def items(task, side): return [Passage.of("a", "b", [("", "")])]
+
+class Pairs:
+    @staticmethod
+    def items(task, side): return [Passage("i", "a", "b", [("Who?", "Ada")])]
+
+class NoId:
+    @staticmethod
+    def items(task, side): return [Passage(7, "a", "b", ())]
+
 class None_:
     @staticmethod
     def items(task, side): return None
@@ -238,9 +263,15 @@ def test_what_is_told_already_is_told_once():
 WRONG = {
     "Twice": "number 1 has the id",
     "Odd": "number 0 is 'text', and must be a Passage",
-    "Blank": "number 0 must have a title and text",
+    "Blank": "number 0: text=' ' must be text that is not blank; correct it",
+    "Number": "number 0: title=5 must be text that is not blank",
+    "NoText": "number 1: text=None must be text",
+    "NumberAnswer": "number 0: questions[1].answer=1204 must be text",
+    "NoQuestion": "number 0: questions[0].question='' must be text",
+    "Pairs": "number 0: questions[0] is ('Who?', 'Ada'), and must be a Question",
+    "NoId": "number 0: id=7 must be text",
     "None_": "must return a list of passages, not None",
-    "Fails": "own_words line 56: IndexError: list index out of range",
+    "Fails": "own_words line 81: IndexError: list index out of range",
 }
 
 

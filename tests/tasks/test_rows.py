@@ -136,6 +136,25 @@ def test_a_source_that_is_not_there_is_named(source, tmp_path, monkeypatch):
         rows.read(source, fix="fix it")
 
 
+ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".md")
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, ".CSV", ".Json"])
+def test_a_misspelt_file_is_not_asked_for_on_the_hub(ending, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.chdir(tmp_path)
+    name, right = f"data/trian{ending}", f"data/train{ending}"
+    with pytest.raises(FileNotFoundError, match=rf"'{name}': no such file; fix it"):
+        rows.read(name, split="train", fix="fix it")
+    (tmp_path / "data").mkdir()
+    (tmp_path / right).touch()
+    with pytest.raises(FileNotFoundError) as caught:
+        rows.read(name, split="train", fix="fix it")
+    hint = f"no such file; did you mean {right!r}? Or fix it"
+    assert str(caught.value) == f"data={name!r}: {hint}"
+
+
 def test_a_damaged_parquet_file_never_does_more_than_be_refused(tmp_path):
     import pyarrow
     from pyarrow import parquet
