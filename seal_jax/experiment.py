@@ -401,7 +401,7 @@ def check_items[Item](
     train: Sequence[Sequence[Item]],
     heldout: Sequence[Item],
 ) -> None:
-    """Refuses other items, or other prompts about them, than the workdir began with.
+    """Refuses other items, prompts or code of a task than the workdir began with.
 
     A config only names files: of data, of prompts, of code.
 
@@ -411,9 +411,16 @@ def check_items[Item](
 
     def digest(items: Sequence[Item]) -> str:
         told = [
-            [task.name(i), task.propose_prompt(i), task.prompts(i), task.gold(i)]
+            [
+                task.name(i),
+                task.text(i),
+                task.propose_prompt(i),
+                task.prompts(i),
+                task.gold(i),
+            ]
             for i in items
         ]
+        told.append([plugins.source(type(task))])
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     now = {"train": list(map(digest, train)), "heldout": digest(heldout)}
@@ -423,7 +430,7 @@ def check_items[Item](
         a != b for a, b in zip(now["train"], first["train"], strict=False)
     ):
         raise ValueError(
-            "this workdir was begun with other data, or other prompts, than task and "
+            "this workdir was begun with other data, prompts or code than task and "
             "propose.prompt give now: a file has changed; restore it, or give another "
             "--workdir"
         )

@@ -6,6 +6,7 @@ the key. Modules of Python's own library are refused: a config that came with so
 else's workdir is not to reach for them.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -184,6 +185,17 @@ def signature_of(found: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(found)
     except (ValueError, TypeError):
         return None
+
+
+def source(kind: type) -> str:
+    """The user's own module that a class is from, as text; "" if it is ours."""
+    package = __name__.partition(".")[0]
+    for base in kind.__mro__:
+        top = base.__module__.partition(".")[0]
+        if top != package and top not in sys.stdlib_module_names:
+            with contextlib.suppress(OSError, TypeError):
+                return inspect.getsource(sys.modules[base.__module__])
+    return ""
 
 
 def call(key: str, text: str, found: Callable[..., Any], *args: Any, **kw: Any) -> Any:

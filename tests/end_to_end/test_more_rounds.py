@@ -116,7 +116,7 @@ def test_a_round_more_is_the_run_of_three_from_the_start(made, begun, monkeypatc
 class Texts:
     """What is asked of a task about its items, which are texts here."""
 
-    name = propose_prompt = staticmethod(str)
+    name = text = propose_prompt = staticmethod(str)
     prompts = gold = staticmethod(list)
 
 

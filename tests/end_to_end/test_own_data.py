@@ -119,7 +119,7 @@ def test_a_workdir_is_not_continued_on_other_data(run):
     for name, text in (("notes/a.txt", "Other."), ("prompt.txt", "{title} {passage}")):
         before = (folder / name).read_text()
         (folder / name).write_text(text)
-        with pytest.raises(ValueError, match="begun with other data, or other prompts"):
+        with pytest.raises(ValueError, match="begun with other data, prompts or code"):
             train.run(values, "run")
         (folder / name).write_text(before)
     said = []

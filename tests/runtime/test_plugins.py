@@ -118,3 +118,10 @@ def test_both_ways_to_start_a_command_look_in_the_current_folder(way, here, chil
     )
     assert done.returncode == 2
     assert "plug_mine has no god; did you mean good?" in done.stderr
+
+
+def test_a_class_is_known_by_the_file_that_it_is_written_in(here):
+    kind = plugins.find("task.name", "plug_mine:Kind")
+    text = plugins.source(type("Wrapped", (kind,), {"__module__": "seal_jax.tasks"}))
+    assert text == (here / "plug_mine.py").read_text()
+    assert plugins.source(plugins.Names) == plugins.source(dict) == ""
