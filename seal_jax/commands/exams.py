@@ -7,7 +7,9 @@ from typing import Any, cast
 
 from seal_jax.api.settings import WriteOptions
 from seal_jax.commands import given_columns, shared
+from seal_jax.continual.settings import Continual
 from seal_jax.generation.settings import Decoding
+from seal_jax.pooled.settings import Pooled
 from seal_jax.rewards import graders
 from seal_jax.rewards.judge import JudgeConfig
 from seal_jax.rewards.settings import GradeConfig
@@ -33,7 +35,7 @@ class Exam:
     template: str
     drawing: WriteOptions
     grade: GradeConfig
-    exp: PassageRounds | None = None
+    exp: knowledge.Settings | None = None
 
     def task(self, encoder: Encoder, score: Scorer) -> knowledge.Knowledge:
         """The task that asks about the passages, and scores the answers."""
@@ -55,9 +57,9 @@ def read(args: argparse.Namespace) -> Exam:
             f"--like: {reading.shorten(args.like)}/config.json is not there; give the "
             "workdir of a run"
         )
-    task, count, answer, grade = _plain(), 100, None, None
+    task, held, answer, grade = _plain(), 100, None, None
     if like is not None:
-        task, count, answer, grade = _of_run(like)
+        task, held, answer, grade = _of_run(like)
     elif not args.data:
         raise ValueError(
             "--data must name passages with questions: world, a file, a folder or a "
@@ -69,7 +71,8 @@ def read(args: argparse.Namespace) -> Exam:
     task = _told(task, args)
     # Before data, which may be much: a grader that is not there is told at once.
     grade = _grade(grade, args)
-    if args.data and not args.count:
+    count = held or 100
+    if (args.data or held is None) and not args.count and sources.has_heldout(task):
         # All that there are, if they are fewer than what is asked by itself.
         count = max(1, min(count, sources.heldout_left(task) or count))
     passages = _passages(task, args.count or count)
@@ -83,13 +86,22 @@ def read(args: argparse.Namespace) -> Exam:
     )
 
 
-def _own(workdir: str) -> PassageRounds | None:
-    """The experiment of a run on a task of the user's own."""
+def _own(workdir: str) -> knowledge.Settings:
+    """The experiment of a run on a task of the user's own, of any kind.
+
+    Raises:
+      ValueError: its config is none.
+    """
     # Imported here: it brings jax.
     from seal_jax import experiment
 
     exp = experiment.read(files.read_json(Path(workdir) / "config.json"))
-    return exp if isinstance(exp, PassageRounds) else None
+    if isinstance(exp, PassageRounds | Continual | Pooled):
+        return exp
+    raise ValueError(
+        f"{workdir}: its task is one of your own, and its config of a kind that has "
+        "none; give --data"
+    )
 
 
 def _passages(task: TaskConfig, count: int) -> list[Passage]:
@@ -130,8 +142,8 @@ def _plain() -> TaskConfig:
     return TaskConfig("world", "", "", 0, "", "", 0, 0, 0.0, None)
 
 
-def _of_run(workdir: str) -> tuple[TaskConfig, int, Decoding, GradeConfig]:
-    """What a run's config says of its held-out side.
+def _of_run(workdir: str) -> tuple[TaskConfig, int | None, Decoding, GradeConfig]:
+    """What a run's config says of its held-out side; no number, if it has no scale.
 
     Raises:
       ValueError: no such config, or one of another kind of items.
@@ -155,7 +167,7 @@ def _of_run(workdir: str) -> tuple[TaskConfig, int, Decoding, GradeConfig]:
     count = scale.get("heldout_passages") if isinstance(scale, dict) else None
     return (
         config_rules.build(TaskConfig, task, "config.task"),
-        count if isinstance(count, int) else 100,
+        count if isinstance(count, int) else None,
         config_rules.build(Decoding, answer, "config.answer"),
         config_rules.build(GradeConfig, grade, "config.grade"),
     )

@@ -197,8 +197,23 @@ def test_a_table_with_a_grader_of_ones_own(
     assert all(r["score"] == len(r["answer"]) % 4 / 4 for r in found)
 
 
+OWN = {
+    "task.name": "evaluate_task:Words",
+    "task.forward_share": 0.0,
+    "answer.max_tokens": 6,
+    "seed": 7,
+}
+# The last two do not say how many passages are held out: all of them are asked about.
+KINDS = {
+    "tiny": {"ladder": ("base",), "scale.heldout_passages": 2},
+    "continual": {},
+    "squad_cpt": {},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_task_of_a_run_of_ones_own_asks_and_scores(
-    folder, tmp_path, monkeypatch, ended, rows
+    kind, folder, tmp_path, monkeypatch, ended, rows
 ):
     own_code.stand_in(tmp_path, monkeypatch)
     own_code.write(
@@ -220,15 +235,10 @@ def test_the_task_of_a_run_of_ones_own_asks_and_scores(
                 return [0.25 for _, answers in answered for _ in answers]
         """,
     )
-    values = tiny_model.values(
-        folder,
-        task__name="evaluate_task:Words",
-        task__forward_share=0.0,
-        scale__heldout_passages=2,
-        answer__max_tokens=6,
-        ladder=("base",),
-        seed=7,
-    )
+    config = tiny_model.load_config(kind, "debug")
+    config.model.path = str(folder)
+    config.update_from_flattened_dict(OWN | KINDS[kind])
+    values = config.to_dict()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "journal.jsonl").write_text("")
     (tmp_path / "run" / "config.json").write_text(json.dumps(values))
