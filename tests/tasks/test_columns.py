@@ -73,6 +73,22 @@ def test_half_questions_are_left_out_and_counted(load, caplog):
 GOOD = {"text": "T."}
 BAD = {
     "no column": ([{"txt": "T."}], {}, "no column 'text' (task.columns.text); did you"),
+    "no key": (
+        [{"text": "T.", "meta": None}, {"text": "U.", "meta": {"title": "x", "n": 1}}],
+        {"title": "meta.titel"},
+        "no column 'meta.titel' (task.columns.title); did you mean 'meta.title'? there:"
+        " meta.title, meta.n",
+    ),
+    "no deep key": (
+        [GOOD | {"q": "Q?", "a": {"b": {"text": ["x"]}}}],
+        {"question": "q", "answer": "a.b.txt"},
+        "no column 'a.b.txt' (task.columns.answer); did you mean 'a.b.text'? there: a.",
+    ),
+    "no object": (
+        [GOOD | {"title": "x"}],
+        {"title": "title.text"},
+        "no column 'title.text' (task.columns.title); did you mean 'title'? there: te",
+    ),
     "no title": ([GOOD], {"title": "name"}, "no column 'name' (task.columns.title); t"),
     "no question": (
         [GOOD | {"a": "x"}],
@@ -131,7 +147,7 @@ def test_texts_need_no_columns_and_tables_do(tmp_path):
 
 
 def test_no_data_is_told_by_its_key():
-    with pytest.raises(ValueError, match=r"^task\.train='' must name your data; give"):
+    with pytest.raises(ValueError, match=r"^task\.train and .* must name your data"):
         columns.load("", columns=named(), split="", seed=None)
 
 
