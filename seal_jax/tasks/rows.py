@@ -2,7 +2,7 @@
 
 .json    a list of objects
 .jsonl   an object a line (.ndjson too)
-.csv     the first line names the columns; commas, or semicolons if it has no comma
+.csv     the first line names the columns; commas, or semicolons if they make more
 .tsv     likewise, with tabs
 .parquet as the library pyarrow reads it
 .txt .md one text; its name is the title
@@ -173,8 +173,7 @@ def _separated(path: Path, separator: str) -> list[Row]:
         quotes that do not end.
     """
     text = files.read_prompt(path)
-    first = text.lstrip("\n").partition("\n")[0]
-    if separator == "," and "," not in first and ";" in first:
+    if separator == "," and _columns(text, ";") > _columns(text, ","):
         separator = ";"
     reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
     before = csv.field_size_limit(sys.maxsize)
@@ -205,6 +204,15 @@ def _separated(path: Path, separator: str) -> list[Row]:
             )
         rows.append(Row(where, dict(zip(names, cells, strict=True))))
     return rows
+
+
+def _columns(text: str, separator: str) -> int:
+    """How many columns the first line names, read with a separator; 0: it cannot be."""
+    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    try:
+        return len(next((cells for cells in reader if cells), []))
+    except csv.Error:
+        return 0
 
 
 def _parquet(path: Path) -> list[Any]:

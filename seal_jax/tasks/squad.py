@@ -143,8 +143,9 @@ def group(
                 pass
             case _:
                 raise ValueError(
-                    f"row {index}: must have title, context, question and answers.text,"
-                    f" texts and a list of texts, as SQuAD's rows, not {row!r:.80}; "
+                    f"{name}: row {index}: must have title, context, question and "
+                    "answers.text, texts and a list of texts, as SQuAD's rows, not "
+                    f"{row!r:.80}; "
                     "name its columns (task.name='passages' and task.columns, or "
                     "evaluate --column), or give data of that form"
                 )

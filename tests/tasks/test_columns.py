@@ -61,6 +61,29 @@ def test_an_id_names_a_passage_and_holds_its_rows_together(load):
         load(rows, id="key")
 
 
+def test_gaps_of_a_column_of_numbers_are_nothing(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    nan = float("nan")
+    table = {
+        "text": ["T.", "U.", "V."],
+        "name": [nan, 2.5, 3.0],
+        "key": [1.0, 2.0, 3e20],
+        "q": ["Q?", "Q?", "Q?"],
+        "a": [[nan, 4.0], [nan], [-1.0]],
+    }
+    parquet.write_table(pyarrow.table(table), tmp_path / "mine.parquet")
+    given = named(title="name", id="key", question="q", answer="a")
+    source = str(tmp_path / "mine.parquet")
+    found = columns.load(source, columns=given, split="", seed=None)
+    assert [(p.title, p.id) for p in found] == [
+        ("mine", "1"),
+        ("2.5", "2"),
+        ("3", "3e+20"),
+    ]
+    assert [[q.answer for q in p.questions] for p in found] == [["4"], [], ["-1"]]
+
+
 def test_half_questions_are_left_out_and_counted(load, caplog):
     rows = [
         {"text": "T.", "q": q, "a": a} for q, a in [("Q", " "), ("", ""), ("", "A")]
@@ -106,6 +129,8 @@ BAD = {
         {},
         "row 1 and 1 more must have",
     ),
+    "nan": ([GOOD, {"text": float("nan")}], {}, "row 1 must have text in 'text'"),
+    "no number": ([GOOD | {"key": float("nan")}], {"id": "key"}, "key='' must be a na"),
     "a number": ([{"text": 3}], {}, "row 0: text=3 must be text"),
     "a list": ([{"text": ["T."]}], {}, "row 0: text=['T.'] must be text"),
     "no id": ([GOOD | {"key": 1}, GOOD], {"id": "key"}, "row 1: key='' must be a name"),
