@@ -430,7 +430,7 @@ def main(argv: list[str]) -> None:
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags; a wrong one ends the program in one line."""
     try:
-        return config_file.parse(argv)
+        return config_file.parse(argv, pretrains=True)
     except (ValueError, OSError) as error:
         _end(error)
 

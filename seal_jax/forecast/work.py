@@ -13,6 +13,7 @@ from typing import Any
 
 from seal_jax.analysis import halving
 from seal_jax.continual.settings import Continual, controls
+from seal_jax.forecast import named
 from seal_jax.models import hf
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rewards import names as reward_names
@@ -70,8 +71,10 @@ def text(exp: Experiment, items: tuple[list[Any], ...] = ()) -> Text:
     `items`: lists of items to learn from, and the items held out, if they are loaded.
 
     Raises:
-      ValueError, FileNotFoundError: a model of the package that is none.
+      ValueError, FileNotFoundError: a model of the package that is none; or see
+        `named.check`, and `gold.load` for data that is here.
     """
+    named.check(exp)
     if isinstance(exp, FewShot):
         limits, views = exp.edit, 1 + len(exp.views.geometric)
         return Text(

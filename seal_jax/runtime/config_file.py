@@ -25,34 +25,42 @@ _FLAG = "config"
 DRY_RUN = "dry_run"
 
 
-def check(argv: Sequence[str]) -> None:
+def check(argv: Sequence[str], *, pretrains: bool = False) -> None:
     """Refuses a command line without config and workdir, or with wrong ones.
 
     Args:
       argv: as `sys.argv`.
+      pretrains: whether the command is `pretrain`, which has configs of its own.
 
     Raises:
       ValueError: no such flag, a file that gives no config, a key that it has not.
       FileNotFoundError: no such file.
     """
     named = _value(argv, _FLAG)
+    known = shipped.names(pretrains=pretrains)
     if not named:
+        example = f"--{_FLAG}={known[0]}" if pretrains else shipped.EXAMPLE
         raise ValueError(
-            f"--{_FLAG}=FILE must name an experiment, {', '.join(shipped.names())}, or "
-            f"its file; give one, such as {shipped.EXAMPLE}"
+            f"--{_FLAG}=FILE must name an experiment, {', '.join(known)}, or its file; "
+            f"give one, such as {example}"
+        )
+    if not pretrains and Path(named.split(":")[0]).stem in shipped.PRETRAINING:
+        raise ValueError(
+            f"--{_FLAG}={reading.shorten(named)}: belongs to the command pretrain; run "
+            f"that, or give one of {', '.join(known)}"
         )
     if not _is_set(argv, DRY_RUN) and not _value(argv, "workdir"):
         raise ValueError(
             "--workdir=FOLDER must name where this run's files go; give one, such as "
             "--workdir=runs/tiny"
         )
-    config = load(named)
+    config = load(named, pretrains=pretrains)
     for key in _overrides(argv):
         _check_key(named, config, key)
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parses the flags of a command that has --config and --workdir.
+def parse(argv: Sequence[str], *, pretrains: bool = False) -> list[str]:
+    """Parses the flags of a command that has --config and --workdir; see `check`.
 
     Returns:
       what is left of `argv`, as absl gives it.
@@ -62,7 +70,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     """
     helps = bool({"--help", "-help", "--helpshort", "--helpfull"} & set(argv))
     if not helps:
-        check(argv)
+        check(argv, pretrains=pretrains)
     try:
         return flags.FLAGS(_with_paths(argv))
     except SystemExit:
@@ -78,7 +86,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         ) from error
 
 
-def load(named: str) -> ml_collections.ConfigDict:
+def load(named: str, *, pretrains: bool = False) -> ml_collections.ConfigDict:
     """The config of "FILE.py" or "NAME", or of one of its variants, "NAME:VARIANT".
 
     Raises:
@@ -86,7 +94,7 @@ def load(named: str) -> ml_collections.ConfigDict:
       FileNotFoundError: no such file, and no such name (see `shipped`).
     """
     name, *variant = named.split(":", 1)
-    path = shipped.find(name)
+    path = shipped.find(name, pretrains=pretrains)
     try:
         config = _run(path, variant)
     except (Exception, SystemExit) as error:

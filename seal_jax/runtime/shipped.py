@@ -12,6 +12,8 @@ from pathlib import Path
 from seal_jax.runtime import files, reading
 
 EXAMPLE = "--config=tiny"
+# Of another command, which makes the models that the package holds.
+PRETRAINING = ("tiny_pretrain",)
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -40,23 +42,24 @@ def place(name: str) -> str:
     return str(path)
 
 
-def names() -> list[str]:
-    """What `--config` takes in the place of a file."""
-    return sorted(path.stem for path in folder().glob("*.py"))
+def names(*, pretrains: bool = False) -> list[str]:
+    """What `--config` takes in the place of a file, of `train` or of `pretrain`."""
+    found = {path.stem for path in folder().glob("*.py")}
+    return sorted(name for name in found if (name in PRETRAINING) == pretrains)
 
 
-def find(name: str) -> str:
+def find(name: str, *, pretrains: bool = False) -> str:
     """The path of an experiment's file: that of `name` itself, or the one so named.
 
     A file that is there goes before a name.
 
     Raises:
-      FileNotFoundError: neither; the nearest names are told.
+      FileNotFoundError: neither; the nearest `names` are told.
     """
     if files.is_file(name):
         return name
-    known = names()
-    if name in known:
+    known = names(pretrains=pretrains)
+    if name in (*known, *PRETRAINING):
         return str(folder() / f"{name}.py")
     begin = f"--config={reading.shorten(name)}: no such file"
     word = Path(name).name.removesuffix(".py")
@@ -65,5 +68,5 @@ def find(name: str) -> str:
         raise FileNotFoundError(f"{begin}; did you mean {hint}?")
     raise FileNotFoundError(
         f"{begin}; give an experiment's file, or one of {', '.join(known)}, as "
-        f"{EXAMPLE}"
+        f"{f'--config={known[0]}' if pretrains else EXAMPLE}"
     )

@@ -6,6 +6,7 @@ judged without labels.
 """
 
 import logging
+import math
 import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ FIX = (
 # Of whole files, whose title is their name.
 _TEXTS = ColumnsConfig(rows.TEXT, rows.TITLE, "", "", "", "")
 _LONGEST_NAME = 200
+# Whole floats below it are the number that was meant.
+_EXACT = 2**53
 
 
 def passages(
@@ -126,6 +129,7 @@ def _grouped(table: rows.Table, columns: ColumnsConfig) -> list[Passage]:
 
 def _read(table: rows.Table, row: rows.Row, columns: ColumnsConfig) -> _Cell:
     text = rows.value(row, columns.text)
+    text = None if _is_nan(text) else text
     if text is not None and not isinstance(text, str):
         raise ValueError(
             f"{row.where}: {columns.text}={reading.shorten(repr(text))[:40]} must be "
@@ -175,19 +179,29 @@ def _pairs(row: rows.Row, columns: ColumnsConfig) -> Iterator[tuple[str, str]]:
 def _word(row: rows.Row, column: str) -> str:
     """A text of a row; a number as it is written, of a list the first that is no blank.
 
+    A column of whole numbers with gaps is one of floats to most tools, nan in the gaps:
+    nan is nothing here, and 7.0 is "7".
+
     Raises:
       ValueError: something else.
     """
     given: Any = rows.value(row, column) if column else None
     if isinstance(given, list):
-        given = next((g for g in given if not isinstance(g, str) or g.strip()), None)
-    if given is None:
+        told = (g for g in given if not isinstance(g, str) or g.strip())
+        given = next((g for g in told if not _is_nan(g)), None)
+    if given is None or _is_nan(given):
         return ""
     if isinstance(given, str):
         return given
+    if isinstance(given, float) and given.is_integer() and abs(given) < _EXACT:
+        given = int(given)
     if isinstance(given, int | float) and not isinstance(given, bool):
         return str(given)
     raise ValueError(
         f"{row.where}: {column}={reading.shorten(repr(given))[:40]} must be text; "
         "correct it, or name another column"
     )
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -2,7 +2,7 @@
 
 .json    a list of objects
 .jsonl   an object a line (.ndjson too)
-.csv     the first line names the columns; commas, or semicolons if it has no comma
+.csv     the first line names the columns; commas, or semicolons if they make more
 .tsv     likewise, with tabs
 .parquet as the library pyarrow reads it
 .txt .md one text; its name is the title
@@ -173,8 +173,7 @@ def _separated(path: Path, separator: str) -> list[Row]:
         quotes that do not end.
     """
     text = files.read_prompt(path)
-    first = text.lstrip("\n").partition("\n")[0]
-    if separator == "," and "," not in first and ";" in first:
+    if separator == "," and _columns(text, ";") > _columns(text, ","):
         separator = ";"
     reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
     before = csv.field_size_limit(sys.maxsize)
@@ -205,6 +204,15 @@ def _separated(path: Path, separator: str) -> list[Row]:
             )
         rows.append(Row(where, dict(zip(names, cells, strict=True))))
     return rows
+
+
+def _columns(text: str, separator: str) -> int:
+    """How many columns the first line names, read with a separator; 0: it cannot be."""
+    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    try:
+        return len(next((cells for cells in reader if cells), []))
+    except csv.Error:
+        return 0
 
 
 def _parquet(path: Path) -> list[Any]:
@@ -249,17 +257,26 @@ def _folder(path: Path, split: str) -> Table:
 # Columns
 
 
+_NOTHING: Any = object()
+
+
 def value(row: Row, column: str) -> Any:
     """What a row has in a column; None where it has none.
 
     A dot leads into an object: "answers.text" is the key "text" of "answers".
     """
-    here: Any = row.values
+    found = _resolved(row.values, column)
+    return None if found is _NOTHING else found
+
+
+def _resolved(values: Mapping[str, Any], column: str) -> Any:
+    """What `value` gives, or `_NOTHING` where the key is not there."""
+    here: Any = values
     if column in here:
         return here[column]
     for part in column.split("."):
         if not isinstance(here, Mapping) or part not in here:
-            return None
+            return _NOTHING
         here = here[part]
     return here
 
@@ -268,15 +285,29 @@ def check_columns(table: Table, wanted: Mapping[str, str]) -> None:
     """Refuses columns that no row of the table has; `wanted`: by the config's key.
 
     Raises:
-      ValueError: see above; the nearest name is told.
+      ValueError: see above; the nearest name is told, and for a way into an object
+        what is in it.
     """
-    known = table.columns
     for key, column in wanted.items():
-        if column in known or column.partition(".")[0] in known:
+        if any(_resolved(row.values, column) is not _NOTHING for row in table.rows):
             continue
+        known = _beside(table, column) or table.columns
         near = difflib.get_close_matches(column, known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"{table.name}: no column {column!r} ({key}); {hint}there: "
             f"{reading.shorten(', '.join(known))}"
         )
+
+
+def _beside(table: Table, column: str) -> list[str]:
+    """Ways into the deepest object that a column leads to; none: it leads to none."""
+    parts, found = column.split("."), []
+    level: list[Any] = [row.values for row in table.rows]
+    for depth, part in enumerate(parts[:-1], start=1):
+        level = [here[part] for here in level if part in here]
+        level = [here for here in level if isinstance(here, Mapping)]
+        begin = ".".join(parts[:depth])
+        inside = dict.fromkeys(f"{begin}.{key}" for here in level for key in here)
+        found = list(inside) or found
+    return found

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # The seed whose shuffle the SEAL authors took their passages from.
 SEAL_SEED = 42
 
-_FIX = (
+FIX = (
     "give a JSON file in SEAL's format or a hub name such as rajpurkar/squad (see the "
     "head of seal_jax/tasks/squad.py), or use --config=tiny, which needs no data"
 )
@@ -57,16 +57,16 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
       ValueError: not in the format (record and key are named), or nothing in it.
     """
     path = Path(source)
-    with reading.boundary(source, wrong="must be passages", fix=_FIX):
+    with reading.boundary(source, wrong="must be passages", fix=FIX):
         if files.is_file(path) and rows.kind_of(path) not in rows.TABLES[1:]:
             records = files.read_data(path)
         elif files.is_file(path):
-            table = [row.values for row in rows.read(path, fix=_FIX).rows]
+            table = [row.values for row in rows.read(path, fix=FIX).rows]
             # Records of SEAL's, a row each; or rows as the hub has them.
             nested = any("questions" in row for row in table)
             records = table if nested else group(table, str(source))
         else:
-            records = group(hub.rows(str(source), split, fix=_FIX), f"data={source}")
+            records = group(hub.rows(str(source), split, fix=FIX), f"data={source}")
         texts = parse(records, str(source))
     if seed is not None:
         random.Random(seed).shuffle(texts)
@@ -143,8 +143,9 @@ def group(
                 pass
             case _:
                 raise ValueError(
-                    f"row {index}: must have title, context, question and answers.text,"
-                    f" texts and a list of texts, as SQuAD's rows, not {row!r:.80}; "
+                    f"{name}: row {index}: must have title, context, question and "
+                    "answers.text, texts and a list of texts, as SQuAD's rows, not "
+                    f"{row!r:.80}; "
                     "name its columns (task.name='passages' and task.columns, or "
                     "evaluate --column), or give data of that form"
                 )

@@ -50,7 +50,8 @@ def test_the_wheel_has_every_file_of_a_package(folder, inside, wheel):
 def test_the_wheel_has_nothing_else(wheel):
     info = f"seal_jax-{PROJECT['version']}.dist-info"
     assert {n.split("/")[0] for n in wheel} == {"seal_jax", "seal_kernels", info}
-    assert {f"seal_jax/configs/{name}.py" for name in shipped.names()} <= set(wheel)
+    names = (*shipped.names(), *shipped.PRETRAINING)
+    assert {f"seal_jax/configs/{name}.py" for name in names} <= set(wheel)
     assert "seal_jax/embedded/assets/tiny/model.safetensors" in wheel
     assert f"{info}/licenses/LICENSE" in wheel
 

@@ -19,7 +19,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 def test_every_experiment_has_its_name(root):
     files = {path.stem for path in (root / "configs").glob("*.py")}
-    assert set(shipped.names()) == files >= {"tiny", "squad", "arc", "continual"}
+    assert shipped.names(pretrains=True) == ["tiny_pretrain"]
+    named = {*shipped.names(), "tiny_pretrain"}
+    assert named == files >= {"tiny", "squad", "arc", "continual"}
 
 
 def test_a_clone_and_a_wheel_have_them_in_their_own_places(
@@ -46,6 +48,22 @@ def test_names_and_their_variants_load_from_any_folder(named, rounds, elsewhere)
     assert config_file.load(named).scale.rounds == rounds
 
 
+def test_a_config_of_pretraining_is_not_offered_to_train(elsewhere):
+    def said(argv, **kw):
+        with pytest.raises((ValueError, FileNotFoundError)) as caught:
+            config_file.check(["x", *argv, "--workdir=w"], **kw)
+        return str(caught.value)
+
+    for named in ("tiny_pretrain", "tiny_pretrain:arc", "configs/tiny_pretrain.py"):
+        assert f"--config={named}: belongs to the command pretrain; run" in said(
+            [f"--config={named}"]
+        )
+    for argv in ([], ["--config=tiny_pretran"], ["--config=zzzz"]):
+        assert "tiny_pretrain" not in said(argv)
+        assert "--config=tiny_pretrain" in said(argv, pretrains=True)
+    config_file.check(["x", "--config=tiny_pretrain", "--workdir=w"], pretrains=True)
+
+
 def test_a_file_goes_before_a_name(elsewhere):
     (elsewhere / "tiny").write_text(
         "from ml_collections import ConfigDict\n"
@@ -60,7 +78,10 @@ def test_a_file_goes_before_a_name(elsewhere):
         ("tinny", ["--config=tinny: no such file; did you mean --config=tiny"]),
         ("squadcpt", ["did you mean --config=squad_cpt or --config=squad?"]),
         ("configs/tiny.py", ["configs/tiny.py: no such file", "--config=tiny"]),
-        ("mine/zzzz.py", ["file, or one of arc, continual, ", ", tiny, tiny_pretrain"]),
+        (
+            "mine/zzzz.py",
+            ["file, or one of arc, continual, ", ", tiny, as --config=tiny"],
+        ),
         ("tiny:seed", ["tiny:seed: the variants are", "'seeds'"]),
         ("continual:x", ["continual:x: the variants are"]),
     ],

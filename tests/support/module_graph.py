@@ -58,6 +58,7 @@ JAX_FREE = (
     "embedded.grids_corpus",
     "embedded.make_debug",
     "embedded.world_corpus",
+    "forecast.named",
     "generation.places",
     "generation.schedule",
     "generation.settings",

@@ -61,6 +61,29 @@ def test_an_id_names_a_passage_and_holds_its_rows_together(load):
         load(rows, id="key")
 
 
+def test_gaps_of_a_column_of_numbers_are_nothing(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    nan = float("nan")
+    table = {
+        "text": ["T.", "U.", "V."],
+        "name": [nan, 2.5, 3.0],
+        "key": [1.0, 2.0, 3e20],
+        "q": ["Q?", "Q?", "Q?"],
+        "a": [[nan, 4.0], [nan], [-1.0]],
+    }
+    parquet.write_table(pyarrow.table(table), tmp_path / "mine.parquet")
+    given = named(title="name", id="key", question="q", answer="a")
+    source = str(tmp_path / "mine.parquet")
+    found = columns.load(source, columns=given, split="", seed=None)
+    assert [(p.title, p.id) for p in found] == [
+        ("mine", "1"),
+        ("2.5", "2"),
+        ("3", "3e+20"),
+    ]
+    assert [[q.answer for q in p.questions] for p in found] == [["4"], [], ["-1"]]
+
+
 def test_half_questions_are_left_out_and_counted(load, caplog):
     rows = [
         {"text": "T.", "q": q, "a": a} for q, a in [("Q", " "), ("", ""), ("", "A")]
@@ -73,6 +96,22 @@ def test_half_questions_are_left_out_and_counted(load, caplog):
 GOOD = {"text": "T."}
 BAD = {
     "no column": ([{"txt": "T."}], {}, "no column 'text' (task.columns.text); did you"),
+    "no key": (
+        [{"text": "T.", "meta": None}, {"text": "U.", "meta": {"title": "x", "n": 1}}],
+        {"title": "meta.titel"},
+        "no column 'meta.titel' (task.columns.title); did you mean 'meta.title'? there:"
+        " meta.title, meta.n",
+    ),
+    "no deep key": (
+        [GOOD | {"q": "Q?", "a": {"b": {"text": ["x"]}}}],
+        {"question": "q", "answer": "a.b.txt"},
+        "no column 'a.b.txt' (task.columns.answer); did you mean 'a.b.text'? there: a.",
+    ),
+    "no object": (
+        [GOOD | {"title": "x"}],
+        {"title": "title.text"},
+        "no column 'title.text' (task.columns.title); did you mean 'title'? there: te",
+    ),
     "no title": ([GOOD], {"title": "name"}, "no column 'name' (task.columns.title); t"),
     "no question": (
         [GOOD | {"a": "x"}],
@@ -90,6 +129,8 @@ BAD = {
         {},
         "row 1 and 1 more must have",
     ),
+    "nan": ([GOOD, {"text": float("nan")}], {}, "row 1 must have text in 'text'"),
+    "no number": ([GOOD | {"key": float("nan")}], {"id": "key"}, "key='' must be a na"),
     "a number": ([{"text": 3}], {}, "row 0: text=3 must be text"),
     "a list": ([{"text": ["T."]}], {}, "row 0: text=['T.'] must be text"),
     "no id": ([GOOD | {"key": 1}, GOOD], {"id": "key"}, "row 1: key='' must be a name"),
@@ -131,7 +172,7 @@ def test_texts_need_no_columns_and_tables_do(tmp_path):
 
 
 def test_no_data_is_told_by_its_key():
-    with pytest.raises(ValueError, match=r"^task\.train='' must name your data; give"):
+    with pytest.raises(ValueError, match=r"^task\.train and .* must name your data"):
         columns.load("", columns=named(), split="", seed=None)
 
 

@@ -35,6 +35,25 @@ def test_every_format_gives_the_same_rows(name, tmp_path):
     assert read(again) == WANT * 2
 
 
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ('\n"text, the";q\nhi;1\n', {"text, the": "hi", "q": "1"}),
+        ('"a, b, c";q\n"x, y";1\n', {"a, b, c": "x, y", "q": "1"}),
+        ('"a;b;c",q\nx;y,1\n', {"a;b;c": "x;y", "q": "1"}),
+        ("text;a,q\nx;y,1\n", {"text;a": "x;y", "q": "1"}),
+        ("text\nhi; you, there\n", None),
+    ],
+)
+def test_the_separator_is_what_parts_the_first_line(text, want, tmp_path):
+    (tmp_path / "a.csv").write_text(text)
+    if want is None:
+        with pytest.raises(ValueError, match="line 2: has 2 cells"):
+            read(tmp_path / "a.csv")
+    else:
+        assert read(tmp_path / "a.csv") == [want]
+
+
 def test_parquet_and_what_datasets_saved(tmp_path):
     datasets = pytest.importorskip("datasets")
     nested = [row | {"answers": {"text": ["a"]}, "n": 3} for row in WANT]

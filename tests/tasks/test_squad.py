@@ -240,8 +240,15 @@ def test_rows_are_grouped_by_context_in_order_of_appearance():
     ],
 )
 def test_rows_of_another_data_set_are_refused(bad):
-    with pytest.raises(ValueError, match=r"row 1: must have title, context, question"):
-        squad.group([row("t", "c", "q", ["a"]), bad])
+    with pytest.raises(ValueError, match=r"^data=x: row 1: must have title, context"):
+        squad.group([row("t", "c", "q", ["a"]), bad], "data=x")
+
+
+def test_rows_without_its_columns_are_named_with_their_file(tmp_path):
+    path = tmp_path / "asked.csv"
+    path.write_text("q,a\nWho?,Ada\n")
+    with pytest.raises(ValueError, match=r"asked\.csv: row 0: must have title, con"):
+        squad.load(path, split="", seed=1)
 
 
 def test_blank_questions_of_a_data_set_are_left_out_and_counted(caplog):
