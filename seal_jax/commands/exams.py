@@ -72,7 +72,7 @@ def read(args: argparse.Namespace) -> Exam:
     # Before data, which may be much: a grader that is not there is told at once.
     grade = _grade(grade, args)
     count = held or 100
-    if (args.data or held is None) and not args.count and sources.has_heldout(task):
+    if not args.count and (args.data or (exp is not None and held is None)):
         # All that there are, if they are fewer than what is asked by itself.
         count = max(1, min(count, sources.heldout_left(task) or count))
     passages = _passages(task, args.count or count)
