@@ -187,7 +187,8 @@ def grade[Item](
         raise MissingJudgementsError(
             f"{phase}: {missing} of {len(scores)} judgements could not be had, "
             f"grade.max_missing={run.task.max_missing}; run the same command "
-            "again to ask for them only"
+            "again to ask for them only, or, if a grader of your own gave None, have "
+            "it give a number, or raise grade.max_missing in a new workdir"
         )
     if final or not missing:
         seconds = time.monotonic() - begin
