@@ -29,7 +29,7 @@ from ml_collections import config_flags
 
 from seal_jax import experiment, train
 from seal_jax.embedded import pretrain
-from seal_jax.runtime import config_file, config_rules
+from seal_jax.runtime import config_file, config_rules, shipped
 
 # Seconds that one case may take; on busy cores a check takes two.
 LIMIT_S = 60
@@ -337,7 +337,8 @@ def flag_fault(case: Case) -> str | None:
     )
     try:
         with limited(LIMIT_S):
-            config_file.check(argv)
+            pretrains = case.config in shipped.PRETRAINING
+            config_file.check(argv, pretrains=pretrains)
             try:
                 holder(argv)
             except absl.flags.Error as error:
