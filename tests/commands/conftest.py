@@ -6,10 +6,9 @@ import sys
 
 import golden_models
 import pytest
+from short_texts import TEXTS
 
 import seal_jax as seal
-
-TEXTS = ["Ada bakes rye bread.", "The mill grinds.", "Boris is a baker."]
 
 
 @pytest.fixture(scope="session")

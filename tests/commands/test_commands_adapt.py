@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest import TEXTS
+from short_texts import TEXTS
 
 import seal_jax as seal
 from seal_jax.api import training
