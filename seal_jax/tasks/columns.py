@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from seal_jax.runtime import reading
-from seal_jax.tasks import passage, rows
+from seal_jax.tasks import rows
 from seal_jax.tasks.passage import Passage, Question, passage_id
 from seal_jax.tasks.settings import ColumnsConfig
 
@@ -27,26 +27,6 @@ _TEXTS = ColumnsConfig(rows.TEXT, rows.TITLE, "", "", "", "")
 _LONGEST_NAME = 200
 # Whole floats below it are the number that was meant.
 _EXACT = 2**53
-
-
-def passages(
-    source: str,
-    *,
-    columns: ColumnsConfig | None,
-    split: str,
-    seed: int | None,
-    start: int,
-    count: int,
-    asked: bool = True,
-) -> list[Passage]:
-    """`count` passages from number `start` of the shuffled source.
-
-    Raises:
-      ValueError, FileNotFoundError: as `load`; or there are fewer, or one that should
-        be `asked` about has no questions.
-    """
-    texts = load(source, columns=columns, split=split, seed=seed)
-    return passage.part(texts, source, start=start, count=count, asked=asked)
 
 
 def load(

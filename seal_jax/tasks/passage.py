@@ -45,7 +45,7 @@ def passage_id(title: str, text: str) -> str:
 
 
 def part(
-    texts: Sequence[Passage], source: str, *, start: int, count: int, asked: bool
+    texts: Sequence[Passage], source: str, *, start: int, count: int, asked: bool = True
 ) -> list[Passage]:
     """`count` passages from number `start` on, 0 being the first.
 

@@ -41,21 +41,31 @@ def passages(
             count=count,
             forward_share=task.forward_share,
         )
+    source, given = _given(task, side)
+    return part(given, source, start=start, count=count, asked=asked)
+
+
+def _given(
+    task: TaskConfig, side: str, *, shuffled: bool = True
+) -> tuple[str, list[Passage]]:
+    """What a side's passages come from, and all of them; the world has no end.
+
+    Those of the user's own code come as it gives them.
+
+    Raises:
+      ValueError, FileNotFoundError: see `passages`.
+    """
     if plugins.is_named(task.name):
-        return part(
-            own.items(task, side), task.name, start=start, count=count, asked=asked
-        )
-    read = squad.passages
+        return task.name, own.items(task, side)
+    train = side == TRAIN
+    source = task.train if train else task.heldout
+    split = task.train_split if train else task.heldout_split
+    seed = task.shuffle_seed if shuffled else None
     if task.name == "passages":
-        read = functools.partial(columns.passages, columns=task.columns)
-    return read(
-        task.train if train else task.heldout,
-        split=task.train_split if train else task.heldout_split,
-        seed=task.shuffle_seed,
-        start=start,
-        count=count,
-        asked=asked,
-    )
+        read = functools.partial(columns.load, columns=task.columns)
+    else:
+        read = squad.load
+    return source, read(source, split=split, seed=seed)
 
 
 def heldout(task: TaskConfig, *, count: int, asked: bool = True) -> list[Passage]:
@@ -66,13 +76,11 @@ def heldout(task: TaskConfig, *, count: int, asked: bool = True) -> list[Passage
     """
     if not asked and task.name == "passages" and not task.heldout:
         return []
-    if not asked and plugins.is_named(task.name):
-        # Once: a user's own code may take its time.
-        given, start = own.items(task, HELDOUT), task.heldout_start
-        if not given:
-            return []
-        return part(given, task.name, start=start, count=count, asked=asked)
-    return passages(task, HELDOUT, count=count, asked=asked)
+    if asked or not plugins.is_named(task.name):
+        return passages(task, HELDOUT, count=count, asked=asked)
+    source, given = _given(task, HELDOUT)  # Once: a user's code may take its time.
+    start = task.heldout_start
+    return given and part(given, source, start=start, count=count, asked=asked)
 
 
 def heldout_left(task: TaskConfig) -> int | None:
@@ -83,13 +91,7 @@ def heldout_left(task: TaskConfig) -> int | None:
     """
     if task.name == "world":
         return None
-    if plugins.is_named(task.name):
-        found = own.items(task, HELDOUT)
-    else:
-        read = squad.load
-        if task.name == "passages":
-            read = functools.partial(columns.load, columns=task.columns)
-        found = read(task.heldout, split=task.heldout_split, seed=None)
+    _, found = _given(task, HELDOUT, shuffled=False)
     return max(0, len(found) - task.heldout_start)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax.runtime import files, reading
-from seal_jax.tasks import hub, passage, rows
+from seal_jax.tasks import hub, rows
 from seal_jax.tasks.passage import Passage, Question, passage_id
 
 log = logging.getLogger(__name__)
@@ -71,26 +71,6 @@ def load(source: str | Path, *, split: str, seed: int | None) -> list[Passage]:
     if seed is not None:
         random.Random(seed).shuffle(texts)
     return texts
-
-
-def passages(
-    source: str | Path,
-    *,
-    split: str,
-    seed: int | None,
-    start: int,
-    count: int,
-    asked: bool = True,
-) -> list[Passage]:
-    """`count` passages from number `start` (0 is the first) of the shuffled source.
-
-    Raises:
-      ValueError: fewer than that, or one that should be `asked` about has no questions;
-        or as `load`.
-      FileNotFoundError: as `load`.
-    """
-    texts = load(source, split=split, seed=seed)
-    return passage.part(texts, str(source), start=start, count=count, asked=asked)
 
 
 def parse(records: Any, name: str) -> list[Passage]:

@@ -9,6 +9,7 @@ import tiny_model
 from seal_jax.commands import evaluate
 from seal_jax.rewards import graders, judge
 from seal_jax.tasks import squad
+from seal_jax.tasks.passage import part
 
 RECORDS = [
     {
@@ -69,7 +70,7 @@ def test_a_model_and_its_adapters_are_graded_on_a_file(
         *(TOKENS, "--grade=f1", "--adapters", saved, "--out", out),
     )
     assert status == 0
-    passages = squad.passages(data, split="", seed=0, start=0, count=3)
+    passages = part(squad.load(data, split="", seed=0), str(data), start=0, count=3)
     prompts = [[f"Mill: {q.question} " for q in p.questions] for p in passages]
     found = rows(out)
     for name, under in (("model", None), ("adapters", adapters)):
@@ -105,7 +106,7 @@ def test_a_run_says_on_what_and_how(folder, data, template, grade, tmp_path, end
     grade.clear()
     assert ended(evaluate.main, folder, "--like", run)[1] == alone
     assert grade == asked
-    passages = squad.passages(data, split="", seed=0, start=1, count=2)
+    passages = part(squad.load(data, split="", seed=0), str(data), start=1, count=2)
     questions = [(q.question, q.answer) for p in passages for q in p.questions]
     assert [(question, gold) for question, gold, _ in asked] == questions
     # A flag changes what the run says.

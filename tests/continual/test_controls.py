@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from seal_jax.continual import controls
 from seal_jax.tasks import squad
+from seal_jax.tasks.passage import part
 
 LINES = [f"line {i}" for i in range(10)]
 
@@ -126,7 +127,7 @@ def test_without_a_common_word_even_a_floor_of_zero_sends_it_to_the_base():
 
 def test_routing_of_released_passages(seal_data):
     path = seal_data / "knowledge-incorporation/data/squad_val.json"
-    passages = squad.passages(path, split="", seed=42, start=0, count=180)
+    passages = part(squad.load(path, split="", seed=42), str(path), start=0, count=180)
     sequences = [passages[i : i + 8] for i in range(0, 160, 8)]
     learned_right, probes_right = [], []
     for sequence in sequences:

@@ -16,7 +16,7 @@ from seal_jax.report.commands import select as rankings
 from seal_jax.rewards import graders
 from seal_jax.rounds import select
 from seal_jax.tasks import self_edit, squad
-from seal_jax.tasks.passage import Passage
+from seal_jax.tasks.passage import Passage, part
 
 KNOWLEDGE = "knowledge-incorporation"
 SYNTHETIC = f"{KNOWLEDGE}/data/synthetic_data"
@@ -209,7 +209,9 @@ def test_lines_of_other_prompts_and_authors(name, seal_data, read):
 
 def test_the_shuffle_gives_the_evaluation_passages_in_order(seal_data, read):
     path = seal_data / KNOWLEDGE / "data/squad_val.json"
-    mine = squad.passages(path, split="", seed=squad.SEAL_SEED, start=0, count=200)
+    mine = part(
+        squad.load(path, split="", seed=squad.SEAL_SEED), str(path), start=0, count=200
+    )
     theirs = squad.parse(read(f"{SYNTHETIC}/eval/base_val.json"), "base_val")
     assert mine == theirs
     assert sum(len(passage.questions) for passage in mine) == 974
@@ -226,7 +228,7 @@ def test_the_whole_file_of_passages(seal_data):
 
 def test_files_of_self_edits_serve_as_passages(seal_data):
     path = seal_data / SYNTHETIC / "train/iter0_train.json"
-    chosen = squad.passages(path, split="", seed=None, start=0, count=50)
+    chosen = part(squad.load(path, split="", seed=None), str(path), start=0, count=50)
     assert sum(len(passage.questions) for passage in chosen) == 225
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from seal_jax.runtime import files
 from seal_jax.tasks import squad
-from seal_jax.tasks.passage import Passage, Question
+from seal_jax.tasks.passage import Passage, Question, part
 
 
 def record(index, questions=1):
@@ -77,17 +77,19 @@ def test_ids_depend_on_title_and_text_alone(write):
 def test_passages_are_a_slice_of_the_shuffle(write, start, count):
     path = write([record(i) for i in range(10)])
     everything = squad.load(path, split="", seed=42)
-    chosen = squad.passages(path, split="", seed=42, start=start, count=count)
+    chosen = part(
+        squad.load(path, split="", seed=42), str(path), start=start, count=count
+    )
     assert chosen == everything[start : start + count]
 
 
 def test_a_passage_without_questions_matters_only_where_it_is_needed(write):
     path = write([record(0), record(1, 0), record(2)])
     assert len(squad.load(path, split="", seed=None)) == 3
-    assert squad.passages(path, split="", seed=None, start=2, count=1)
+    assert part(squad.load(path, split="", seed=None), str(path), start=2, count=1)
     rule = r"passage 'Text 1\.' of 'Title 1' must have a question .*; add one or"
     with pytest.raises(ValueError, match=rule):
-        squad.passages(path, split="", seed=None, start=0, count=2)
+        part(squad.load(path, split="", seed=None), str(path), start=0, count=2)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_passage_without_questions_matters_only_where_it_is_needed(write):
 def test_slices_that_are_not_there_are_refused(write, start, count, message):
     path = write([record(i) for i in range(3)])
     with pytest.raises(ValueError, match=re.escape(message)):
-        squad.passages(path, split="", seed=None, start=start, count=count)
+        part(squad.load(path, split="", seed=None), str(path), start=start, count=count)
 
 
 GOOD = record(0)
