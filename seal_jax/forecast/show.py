@@ -22,12 +22,12 @@ def lines(
     Raises:
       ValueError, FileNotFoundError: a model directory, or a mesh, that cannot be.
     """
+    # What cannot be is said before anything else.
+    shape, each = shapes.of(exp.model), work.text(exp)
     yield f"config ({records.config_hash(values)}, {type(exp).__name__})"
     for key, value in records.leaves(files.to_plain(values)).items():
         yield f"  {key}={json.dumps(value)}"
-    shape = shapes.of(exp.model)
     yield f"model {exp.model.path}: shape from {shape.basis}"
-    each = work.text(exp)
     phases = work.phases(exp, each)
     sized = None
     if shape.arch is not None:

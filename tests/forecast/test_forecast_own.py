@@ -97,9 +97,11 @@ def test_data_and_prompts_that_are_not_there_are_told(
         values["task"]["train"] = "notes"
     group, field = key.split("__")
     values[group][field] = value
+    said: list[str] = []
     with pytest.raises((ValueError, FileNotFoundError), match=rule) as caught:
-        train.foretell(values, say=lambda line: None)
+        train.foretell(values, say=said.append)
     assert "\n" not in str(caught.value)
+    assert said == []
 
 
 def test_a_prompt_of_ones_own_is_read(values, tmp_path):
