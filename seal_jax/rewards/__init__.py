@@ -1,5 +1,5 @@
 """What an answer or an edit is worth: strings in, a number out.
 
-Local graders, an LLM judge, rubrics, quizzes, majority votes. No jax. Imports from
+Local graders, an LLM judge, rubrics, majority votes. No jax. Imports from
 `tasks`, `analysis` and `runtime`.
 """

@@ -27,10 +27,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from seal_jax.rewards import graders as local_grade
 from seal_jax.rewards import replies, wire
 from seal_jax.runtime import config_rules, files, interrupts, plugins
 from seal_jax.runtime.config_rules import Bound
+from seal_jax.tasks import wordwise
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def grade(
         pending = {
             key: _content(item)
             for key, item in zip(keys, items, strict=True)
-            if key not in verdicts and not local_grade.is_empty(item[2])
+            if key not in verdicts and not wordwise.is_empty(item[2])
         }
         if pending:
 
@@ -144,7 +144,7 @@ def grade(
 
             ask_all(pending, cfg, parse=parse, wanted="say yes or no", keep=keep)
     return [
-        False if local_grade.is_empty(item[2]) else verdicts.get(key)
+        False if wordwise.is_empty(item[2]) else verdicts.get(key)
         for key, item in zip(keys, items, strict=True)
     ]
 

@@ -12,8 +12,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from seal_jax.rewards import graders, names
+from seal_jax.rewards import names
 from seal_jax.runtime import plugins
+from seal_jax.tasks import wordwise
 
 GRADER = ("question", "gold", "answer")
 
@@ -39,7 +40,7 @@ def grader(text: str) -> Callable[[str, str, str], float | None]:
     found = plugins.function(key, text, GRADER)
 
     def grade(question: str, gold: str, answer: str) -> float | None:
-        if graders.is_empty(answer):
+        if wordwise.is_empty(answer):
             return 0.0
         value = plugins.call(key, text, found, question, gold, answer)
         return plugins.number(key, text, value, 0.0, 1.0)

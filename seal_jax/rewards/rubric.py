@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seal_jax.analysis import ngrams
-from seal_jax.rewards import graders, judge, replies
+from seal_jax.rewards import judge, replies
 from seal_jax.runtime import files
-from seal_jax.tasks import self_edit
+from seal_jax.tasks import self_edit, wordwise
 
 type Item = tuple[str, Sequence[str]]  # (passage's text, the self-edit's lines)
 
@@ -222,7 +222,7 @@ def _is_point(number: str) -> bool:
 
 
 def _is_blank(item: Item) -> bool:
-    return all(map(graders.is_empty, item[1]))
+    return all(map(wordwise.is_empty, item[1]))
 
 
 def _value(points: Sequence[int] | None) -> float | None:

@@ -9,7 +9,7 @@ punctuation and articles do not count. An error that all adapters share wins as 
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from seal_jax.rewards import graders
+from seal_jax.tasks import wordwise
 
 
 def majority(answers: Sequence[str | None]) -> tuple[str | None, float]:
@@ -108,4 +108,4 @@ def _winner(
 def _ballot(answer: str) -> str:
     """What a vote is counted as; empty for a blank answer."""
     # "+" and "The" are answers, though no word of them is left.
-    return graders.normalize(answer) or " ".join(answer.lower().split())
+    return wordwise.normalize(answer) or " ".join(answer.lower().split())

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from seal_jax.generation import policies
-from seal_jax.rewards import quiz
 from seal_jax.rounds import scoring, trials
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.settings import LabelFreeConfig
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import distributed, prng
+from seal_jax.tasks import quiz
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.knowledge import Knowledge
 from seal_jax.tasks.passage import Passage

@@ -7,7 +7,7 @@ from typing import Annotated
 from seal_jax.analysis import halving, plateau, stats
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
-from seal_jax.rewards import own, quiz
+from seal_jax.rewards import own
 from seal_jax.rewards.settings import GradeConfig
 from seal_jax.rounds import select
 from seal_jax.runtime import config_rules, plugins
@@ -22,6 +22,7 @@ from seal_jax.runtime.config_rules import (
 )
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
+from seal_jax.tasks import quiz
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training.settings import PLAIN, EngineOptions, ImitateConfig, InnerConfig
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seal_jax.rewards import graders
+from seal_jax.tasks import wordwise
 from seal_jax.tasks.knowledge import Knowledge
 from seal_jax.tasks.passage import Passage
 
@@ -71,7 +71,7 @@ def words(
     chain = [*spoken, *(j for i in ids for mark in marks for j in (mark, i, mark))]
     if BREAK not in texts or not spoken or encode(decode(chain)) != chain:
         raise _formless("a text, taken apart again, gives other tokens")
-    normal = {i: graders.normalize(texts[i]) for i in ids}
+    normal = {i: wordwise.normalize(texts[i]) for i in ids}
     numbers = {word: n for n, word in enumerate(sorted({*normal.values()} - {""}))}
 
     def of(text: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from seal_jax.report import reference
 from seal_jax.report.commands import select as rankings
 from seal_jax.rewards import graders
 from seal_jax.rounds import select
-from seal_jax.tasks import self_edit, squad
+from seal_jax.tasks import self_edit, squad, wordwise
 from seal_jax.tasks.passage import Passage, part
 
 KNOWLEDGE = "knowledge-incorporation"
@@ -392,7 +392,7 @@ def test_agreement_over_all_released_verdicts(seal_data, read):
         answer
         for path in paths
         for answer in verdicts(read(path.relative_to(seal_data)))
-        if not graders.is_empty(answer[1])
+        if not wordwise.is_empty(answer[1])
     ]
     if len(answers) < 95_126:
         pytest.skip("this SEAL_DATA lacks result files; a full clone of SEAL has them")
@@ -404,5 +404,5 @@ def test_agreement_over_all_released_verdicts(seal_data, read):
 def test_blank_answers_were_wrong_for_the_released_judge_too(read):
     for name, blank in zip(RESULT_FILES, (162, 5, 211), strict=True):
         answers = verdicts(read(f"{RESULTS}/{name}.json"))
-        found = [verdict for _, answer, verdict in answers if graders.is_empty(answer)]
+        found = [verdict for _, answer, verdict in answers if wordwise.is_empty(answer)]
         assert found == [False] * blank

@@ -14,7 +14,7 @@ from seal_jax.models import hf
 from seal_jax.rewards import graders
 from seal_jax.rounds import round_inputs, token_forms, token_steps
 from seal_jax.rounds.token_steps import Text
-from seal_jax.tasks import self_edit
+from seal_jax.tasks import self_edit, wordwise
 
 N, WIDTH = 16, 14
 
@@ -107,7 +107,7 @@ def test_answers_are_graded_by_word_recall(policy, texts, tables, read, threshol
     golds, answers, rows = [], [], []
     for _ in range(300):
         gold = " ".join(rng.sample(words, rng.randint(1, 5)))
-        if not graders.normalize(gold):
+        if not wordwise.normalize(gold):
             continue
         answer = " ".join(rng.choices(words, k=rng.randint(0, 5)))
         golds.append(gold)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from seal_jax.embedded import world_corpus
-from seal_jax.rewards import quiz
-from seal_jax.tasks import world
+from seal_jax.tasks import quiz, world
 from seal_jax.tasks.passage import Passage, Question
 
 PASSAGE = Passage("p", "Karsk", "Ada cooks {title}. {question}?", ())

@@ -14,7 +14,7 @@ that follow instructions or continue documents.
 import re
 from collections.abc import Sequence
 
-from seal_jax.rewards import graders
+from seal_jax.tasks import wordwise
 from seal_jax.tasks.passage import Passage, Question
 
 _ASK_HEAD = "Passage:\n{title}\n{passage}\n\n"
@@ -104,7 +104,7 @@ def parse(text: str, most: int) -> list[Question]:
         if len(parts) < 2:
             continue
         asked, answer = " ".join(parts[0].split()).strip("* "), first_line(parts[1])
-        key = graders.normalize(asked)
+        key = wordwise.normalize(asked)
         if key and answer and key not in questions:
             questions[key] = Question(asked, answer)
     return list(questions.values())[:most]
@@ -139,5 +139,5 @@ def consistent(
     return [
         question
         for question, text in zip(questions, again, strict=True)
-        if text is not None and graders.exact(first_line(text), question.answer)
+        if text is not None and wordwise.exact(first_line(text), question.answer)
     ]
