@@ -103,7 +103,7 @@ def drawn(
     *,
     cfg: SampleConfig,
 ) -> tuple[Array, Array]:
-    """Each row's token number `count`, and whether the row has ended, with it or before.
+    """Each row's token number `count`, and whether the row has ended by then.
 
     `keys_B`: typed PRNG keys of this token.
     """

@@ -56,7 +56,7 @@ def last_logits(arch, params, ids_T, length):
 
 
 def defined(policy, pair, key, cfg, share):
-    """The definition, the whole text again for every token; and which side each is of."""
+    """The definition, the whole text again for every token; and each token's side."""
     cfg = policies.sample_config(cfg, policy)
     prompts = [policy.sequence(prompt) for prompt in pair]
     ids, sides = [], []
