@@ -21,7 +21,9 @@ class Passage:
     """A titled text, and the questions that are asked about it without it.
 
     `oracle` is an ideal self-edit where a task can write one (a generated world can, a
-    corpus cannot). Only the ladder's `oracle` row reads it.
+    corpus cannot). Only the ladder's `oracle` row reads it. `rephrased` asks the same,
+    one question for each of `questions`, in a form that no training has seen; empty
+    where a task cannot write one.
     """
 
     id: str
@@ -29,6 +31,7 @@ class Passage:
     text: str
     questions: tuple[Question, ...]
     oracle: str | None = None
+    rephrased: tuple[Question, ...] = ()
 
     @classmethod
     def of(

@@ -19,6 +19,7 @@ Passages are about residents that pretraining (`world_docs.py`) never saw; those
 import dataclasses
 import functools
 import random
+from collections.abc import Sequence
 
 from seal_jax.tasks.passage import Passage, Question
 
@@ -172,10 +173,23 @@ class Fact:
         return f"{self.subject} has a {self.relation.noun}."
 
     def question(self, style: int) -> str:
-        """One of two ways to ask for the value."""
+        """One of three ways to ask for the value.
+
+        Styles 0 and 1 are those of pretraining and of passages. Style 2 is the same
+        question as nobody has put it before, neither pretraining nor a model that
+        asks itself; the embedded model answers it as it does the others.
+        """
+        verb, noun = self.relation.infinitive, self.relation.noun
         if style == 0:
-            return f"What does {self.subject} {self.relation.infinitive}?"
-        return f"What is the {self.relation.noun} of {self.subject}?"
+            return f"What does {self.subject} {verb}?"
+        if style == 1:
+            return f"What is the {noun} of {self.subject}?"
+        return f"What {noun} does {self.subject} {verb}?"
+
+
+def _rephrased(facts: Sequence[Fact]) -> tuple[Question, ...]:
+    """A question about each fact in the form that is kept for `Passage.rephrased`."""
+    return tuple(Question(fact.question(2), fact.value) for fact in facts)
 
 
 # Which residents exist where. Pretraining documents use "known" (fixed facts, held in
@@ -268,7 +282,14 @@ def passages(
         oracle = "\n".join(fact.forward(rng.randrange(2)) for fact in facts)
         title = rng.choice(PLACES)
         passage_list.append(
-            Passage(f"{group}-{seed}-{index}", title, text, questions, oracle)
+            Passage(
+                f"{group}-{seed}-{index}",
+                title,
+                text,
+                questions,
+                oracle,
+                _rephrased(facts),
+            )
         )
     return passage_list
 
@@ -382,5 +403,8 @@ def known_passages(*, seed: int, start: int, count: int) -> list[Passage]:
             Question(fact.question(rng.randrange(2)), fact.value)
             for fact in resident.facts
         )
-        passage_list.append(Passage(f"known-{name}", resident.title, "", questions))
+        rephrased = _rephrased(resident.facts)
+        passage_list.append(
+            Passage(f"known-{name}", resident.title, "", questions, rephrased=rephrased)
+        )
     return passage_list

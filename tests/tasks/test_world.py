@@ -1,5 +1,6 @@
 """The generated world: groups kept apart, passages stable and answerable."""
 
+import hashlib
 import random
 
 import pytest
@@ -112,6 +113,48 @@ def test_the_oracle_answers_every_question_subject_first(share):
             assert forward or sentence.startswith(question.answer)
 
 
+def known():
+    return world.known_passages(seed=3, start=0, count=20)
+
+
+@pytest.mark.parametrize("passages", [drawn("heldout"), known()])
+def test_every_fact_has_a_question_in_words_that_no_training_has_put(passages):
+    relations = [r for kind in KINDS for r in world.relations(kind)]
+    residents = [*everyone("heldout"), *everyone("known")]
+    for passage in passages:
+        assert len(passage.rephrased) == len(passage.questions)
+        for new, usual in zip(passage.rephrased, passage.questions, strict=True):
+            (subject,) = named(usual.question, residents)
+            (relation,) = {r for r in relations if usual.answer in r.values}
+            noun, verb = relation.noun, relation.infinitive
+            assert new.question == f"What {noun} does {subject} {verb}?"
+            assert new.answer == usual.answer
+
+
+def test_no_document_of_pretraining_puts_a_question_in_the_form_that_is_kept_apart():
+    rng = random.Random(0)
+    residents = world.known_residents()
+    mixture = world_corpus.at(1.0)
+    kinds = {"question": 0, "read": 0}
+    for _ in range(300):
+        pieces = world_corpus.document(rng, mixture, residents=residents)
+        text = "".join(piece or "" for piece, _ in pieces)
+        asked = [line for line in text.splitlines() if line.startswith("Question:")]
+        kinds["read" if text.startswith("Passage:") else "question"] += len(asked)
+        for line in asked:
+            assert line.startswith(("Question: What does ", "Question: What is the "))
+    assert min(kinds.values()) > 20
+
+
+def test_passages_and_their_random_numbers_are_what_they_always_were():
+    told = "\n".join(
+        f"{p.id} {p.text} {p.questions} {p.oracle}" for p in drawn("train")
+    )
+    told += "\n".join(f"{p.id} {p.title} {p.questions}" for p in known())
+    digest = hashlib.sha256(told.encode()).hexdigest()
+    assert digest[:16] == "39185a6dcbbf74d1"
+
+
 def test_words_of_a_passage_alone_do_not_tell_its_two_residents_apart():
     for passage in drawn("train"):
         answers = [q.answer for q in passage.questions]
@@ -132,5 +175,6 @@ def test_the_vocabulary_holds_every_word_of_every_passage():
     words = set(world_corpus.vocabulary())
     for passage in [*drawn("train"), *drawn("heldout")]:
         said = [passage.title, passage.text, passage.oracle or ""]
-        said += [t for q in passage.questions for t in (q.question, q.answer)]
+        asked = (*passage.questions, *passage.rephrased)
+        said += [t for q in asked for t in (q.question, q.answer)]
         assert set(world_corpus.split_words("\n".join(said))) <= words
