@@ -13,6 +13,10 @@ agrees with those verdicts on about 86 % of answers.
 Where the reference differs from its paper, this file follows the code: the inner LoRA
 is on q_proj and v_proj, and generation stops at 2048 new tokens.
 
+    python -m seal_jax.train --config=configs/squad.py:rules --dry_run
+
+tells what rounds on quizzes, and adapters under every inner rule, would cost.
+
     python -m seal_jax.train --config=configs/squad.py:debug --workdir=runs/debug
 
 runs every stage on a CPU in about two minutes, on real passages with a small random
@@ -31,11 +35,11 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 # Related keys share a line.
 # fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, "small" or "debug"."""
-    variants = {"small": small, "debug": debug}
+    """`arg`: nothing, "rules", "small" or "debug"."""
+    variants = {"rules": rules, "small": small, "debug": debug}
     if arg and arg not in variants:
         raise ValueError(
-            f"configs/squad.py:{arg}: the variants are '', 'small' and 'debug'"
+            f"configs/squad.py:{arg}: the variants are '', 'rules', 'small' and 'debug'"
         )
     config = ConfigDict(dict(
         seed=0,
@@ -72,6 +76,22 @@ def get_config(arg: str | None = None) -> ConfigDict:
             loss=dict(mode="reference", pad_to=2048, pad_samples=8),
             tile=1, row_tokens=1024, step_tokens=0, slots=0, active=0,
             chunk_tokens=512, pool=0,
+            # rule: edits (statements, SEAL's), quiz (self-asked questions), distill
+            # (their answers by the divergence from the base with the passage in view),
+            # distill_edits (statements, likewise), on_policy (likewise, on the
+            # adapter's own answers), mix (answers drawn from both). All but edits need
+            # loss.mode=masked: see the variant `:rules`.
+            rule="edits",
+            # rates: of each rule, 0 is learning_rate. divergence: forward, reverse or
+            # jsd. tokens: of a teacher for each adapter, 0: as many as there can be.
+            teach=dict(
+                rates=dict(
+                    edits=0.0, quiz=0.0, distill=0.0, distill_edits=0.0,
+                    on_policy=0.0, mix=0.0,
+                ),
+                passage_line=False, divergence="forward", beta=0.5, skip=0,
+                waves=5, temperature=1.0, mix=0.5, tokens=0,
+            ),
         ),
         answer=dict(
             prompt="concise", temperature=0.0, top_p=1.0, top_k=0,
@@ -89,7 +109,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 concurrency=16, retries=4, timeout_s=60.0, backoff_s=1.0,
             ),
         ),
-        # For rewards that take no gold answers. rubric: rules, or judge (grade.judge).
+        # What the policy asks itself, for inner rules that ask and for rewards without
+        # gold answers. rubric: rules, or judge (grade.judge).
         label_free=dict(
             rubric="rules", questions=10,
             quiz=dict(
@@ -119,6 +140,21 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg:
         variants[arg](config)
     return config
+
+
+def rules(config: ConfigDict) -> None:
+    """Rounds that reward quizzes, and a row for every other inner rule; not run yet.
+
+    `--dry_run` tells what it would cost.
+    """
+    config.update(dict(
+        inner=dict(rule="quiz", loss=dict(mode="masked", pad_samples=0)),
+        label_free=dict(questions=20, quiz=dict(max_tokens=768)),
+        ladder=(
+            "base", "in_context", "passage_only", "self_edits", "edits",
+            "distill_edits", "distill", "on_policy", "mix",
+        ),
+    ))
 
 
 def small(config: ConfigDict) -> None:

@@ -11,12 +11,15 @@ ranks and epochs are this model's own, not those of `configs/squad.py`.
     python -m seal_jax.train --config=configs/tiny.py:rounds --workdir=runs/rounds
     python -m seal_jax.train --config=configs/tiny.py:rewards --workdir=runs/rewards
     python -m seal_jax.train --config=configs/tiny.py:seeds --workdir=runs/seeds
+    python -m seal_jax.train --config=configs/tiny.py:rules --workdir=runs/rules
 
 `:rounds` goes on for eight rounds of 24 passages (`benchmarks/eight_rounds.py` runs it
 in variants). `:rewards` is one round with 8 seeds for each edit in which every other
 reward is measured beside the true one (`python -m seal_jax agreement runs/rewards`).
 `:seeds` is two smaller rounds for each of 16 seeds, the ladder with intervals over
-them; each seed is one program (`seal_jax/rounds/on_device.py`).
+them; each seed is one program (`seal_jax/rounds/on_device.py`). `:rules` rewards the
+policy for quizzes that it writes, and compares what adapters can be trained on, and by
+which loss (`inner.rule`); `--config.inner.rule` takes another rule for the rounds.
 
 On 2 CPU cores the first takes between two and four minutes. Expected, on 96 held-out
 passages: base 0.07, in_context 1.00, passage_only 0.28, self_edits 0.46, round_1 0.65,
@@ -31,14 +34,15 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 # Related keys share a line.
 # fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, "rounds", "rewards", "seeds", or "debug" for a short run."""
+    """`arg`: nothing, "rounds", "rewards", "seeds", "rules", or "debug" (short)."""
     variants = {
-        "rounds": rounds, "rewards": rewards, "seeds": seeds, "debug": debug,
+        "rounds": rounds, "rewards": rewards, "seeds": seeds, "rules": rules,
+        "debug": debug,
     }
     if arg and arg not in variants:
         raise ValueError(
             f"configs/tiny.py:{arg}: the variants are '', 'rounds', 'rewards', "
-            "'seeds' and 'debug'"
+            "'seeds', 'rules' and 'debug'"
         )
     config = ConfigDict(dict(
         seed=0,
@@ -68,12 +72,31 @@ def get_config(arg: str | None = None) -> ConfigDict:
             loss=dict(mode="masked", pad_to=128, pad_samples=0),
             tile=4, row_tokens=64, step_tokens=640, slots=120, active=64,
             chunk_tokens=0, pool=120,
+            # What is learned of a self-edit, and by which loss: the choices of each
+            # key are in configs/squad.py.
+            rule="edits",
+            teach=dict(
+                rates=dict(
+                    edits=0.0, quiz=3e-3, distill=3e-3, distill_edits=0.0,
+                    on_policy=0.0, mix=3e-3,
+                ),
+                passage_line=False, divergence="forward", beta=0.5, skip=0,
+                waves=5, temperature=1.0, mix=0.5, tokens=0,
+            ),
         ),
         answer=dict(
             prompt="plain", temperature=0.0, top_p=1.0, top_k=0,
             min_tokens=0, max_tokens=4, prompt_multiple=20, batch=720,
         ),
         grade=dict(name="recall", threshold=0.6, max_missing=0.02),
+        # What the policy asks itself, for inner rules that ask and as a reward.
+        label_free=dict(
+            rubric="rules", questions=6,
+            quiz=dict(
+                prompt="plain", temperature=1.0, top_p=1.0, top_k=0,
+                min_tokens=0, max_tokens=96, prompt_multiple=64, batch=240,
+            ),
+        ),
         # The choices of each key: configs/squad.py.
         select=dict(
             reward="grade", compare=(), k_best=1, ties="first", threshold="none",
@@ -107,14 +130,16 @@ def rewards(config: ConfigDict) -> None:
     """One round in which every other reward is measured beside the true one."""
     config.scale.update(rounds=1, seeds=8)
     config.select.compare = ("log_likelihood", "majority", "self_asked", "rubric")
-    config.label_free = ConfigDict(dict(
-        rubric="rules", questions=6,
-        quiz=dict(
-            prompt="plain", temperature=1.0, top_p=1.0, top_k=0,
-            min_tokens=0, max_tokens=96, prompt_multiple=64, batch=240,
-        ),
-    ))
     config.ladder = ("base", "self_edits")
+
+
+def rules(config: ConfigDict) -> None:
+    """Two rounds that reward quizzes, and a row for every other inner rule."""
+    config.inner.rule = "quiz"
+    config.ladder = (
+        "base", "in_context", "passage_only", "self_edits", "edits", "distill_edits",
+        "distill", "on_policy", "mix", "random_kept", "oracle",
+    )
 
 
 def seeds(config: ConfigDict) -> None:

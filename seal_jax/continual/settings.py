@@ -9,6 +9,7 @@ from typing import Annotated
 
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards.settings import GradeConfig
+from seal_jax.rounds.settings import LabelFreeConfig
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import (
     Bound,
@@ -22,6 +23,7 @@ from seal_jax.runtime.config_rules import (
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.training.inner_rules import EDITS
 from seal_jax.training.settings import MASKED, PLAIN, EngineOptions, InnerConfig
 
 # What an arm may add to merging one self-edit after the other, or do instead.
@@ -111,12 +113,14 @@ class Continual:
     inner: InnerConfig
     answer: Decoding
     grade: GradeConfig
+    label_free: LabelFreeConfig | None
     retain: RetainConfig
     arms: tuple[str, ...]
     watch: WatchConfig
 
     def __post_init__(self):
         config_rules.check(self)
+        config_rules.one_of("inner.rule", self.inner.rule, (EDITS,))
         if not self.arms:
             raise ValueError(f"arms=() must hold at least one arm; use ({MERGE!r},)")
         names = tuple("+".join(_parts(arm)) for arm in self.arms)

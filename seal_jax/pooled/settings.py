@@ -22,6 +22,7 @@ from seal_jax.runtime.config_rules import (
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.training.inner_rules import EDITS
 from seal_jax.training.settings import (
     MASKED,
     PLAIN,
@@ -98,6 +99,7 @@ class PooledInner(InnerConfig):
     def __post_init__(self):
         super().__post_init__()
         config_rules.check(self, "inner")
+        config_rules.one_of("inner.rule", self.rule, (EDITS,))
         # Others cost a pad's forward pass for each text, or take one text a step.
         config_rules.one_of("inner.loss.mode", self.loss.mode, (MASKED,))
         least = self.batch * self.row_tokens
@@ -178,6 +180,10 @@ class Pooled:
     @property
     def imitate(self) -> None:
         """None: no policy learns to write."""
+
+    @property
+    def label_free(self) -> None:
+        """None: no policy asks itself."""
 
     @property
     def turn_end(self) -> str:

@@ -7,6 +7,8 @@ in_context      ... with the passage in view: the ceiling of what puts it into w
 passage_only    adapters trained on the passage alone
 sentence_split  ... on its sentences as well, the edit that costs nothing
 self_edits      ... on what the base policy writes
+edits, distill_edits, quiz, distill, on_policy, mix
+                ... on what it writes, learned by that rule (`inner_rules`)
 random_kept     ... on what a policy writes after the same rounds with a random edit
                 kept: what imitation does without a reward
 round_1, ...    ... on what the policy writes after each round
@@ -35,6 +37,7 @@ from seal_jax.rounds.graded import Exam, Graded, counts, empty_rate, mean
 from seal_jax.rounds.ladder_rows import IN_CONTEXT, LadderRow, RowKind, kind_of
 from seal_jax.rounds.trials import Run
 from seal_jax.runtime import formatting
+from seal_jax.training.inner_rules import RULES
 
 
 def arm[Item](
@@ -80,6 +83,8 @@ def row[Item](
     """One arm as a row: mean score per item, empty answers, the edits for reading."""
     if kind_of(name) is RowKind.NO_ADAPTER:
         return _base_row(run, policy, items, name=name)
+    if name in RULES:
+        run = dataclasses.replace(run, task=run.task.under(name))
     graded = arm(run, policy, items, name=name)
     by_item: list[list[float | None]] = [[] for _ in items]
     for g in graded:

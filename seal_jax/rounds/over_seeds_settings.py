@@ -12,6 +12,7 @@ from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound, shown
 from seal_jax.tasks.settings import TASKS
+from seal_jax.training.inner_rules import EDITS, RULES
 from seal_jax.training.settings import MASKED
 
 MOST_SEED = 2**32 - 1
@@ -57,11 +58,12 @@ class OverSeeds(PassageRounds):
                     f"{' or '.join(map(repr, allowed))}, or leave the group over_seeds "
                     "out"
                 )
-        if IN_CONTEXT in self.ladder:
-            raise ValueError(
-                f"ladder={shown(self.ladder)}: {IN_CONTEXT!r} has no form on tokens; "
-                "leave it out, or leave the group over_seeds out"
-            )
+        for row in self.ladder:
+            if row == IN_CONTEXT or row in RULES:
+                raise ValueError(
+                    f"ladder={shown(self.ladder)}: {row!r} has no form on tokens; "
+                    "leave it out, or leave the group over_seeds out"
+                )
         if self.model.base_dtype != "same":
             raise ValueError(
                 f"model.base_dtype={self.model.base_dtype!r} is for the packed engine, "
@@ -83,6 +85,7 @@ class OverSeeds(PassageRounds):
             ("task.name", self.task.name, TASKS),
             ("edit.split", self.edit.split, ("lines",)),
             ("edit.quirks", self.edit.quirks, ("fixed",)),
+            ("inner.rule", self.inner.rule, (EDITS,)),
             ("inner.loss.mode", self.inner.loss.mode, (MASKED,)),
             ("grade.name", self.grade.name, ("recall",)),
             ("select.reward", select.reward, ("grade",)),

@@ -1,5 +1,6 @@
 """Step 1 of a round: self-edits, as a policy writes them or as none does."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seal_jax.generation import policies
+from seal_jax.generation import mixture, policies
 from seal_jax.rounds import graded, trials
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.unit_key import UnitKey
@@ -47,7 +48,7 @@ def propose[Item](
             len(rows), f"{phase}: propose", "edits", visible=distributed.leads()
         ) as tick:
             written = policies.write(
-                writer, row_prompts, keys, run.exp.propose, tick=tick
+                writer, row_prompts, keys, run.task.writing, tick=tick
             )
         return {"texts": written, "seconds": time.monotonic() - begin}
 
@@ -76,11 +77,77 @@ def propose[Item](
                 refused=last.refused,
             )
         )
+    edits = settled(run, writer, items, edits, phase=phase, round_index=round_index)
     refused = graded.refusals(edits)
     if refused:
         reasons = ", ".join(f"{why} {n}" for why, n in refused.items())
         run.say(f"{phase}: texts refused: {reasons}")
     return edits
+
+
+def settled[Item](
+    run: trials.Run[Experiment, Item],
+    writer: policies.Policy,
+    items: Sequence[Item],
+    edits: Sequence[Edit],
+    *,
+    phase: str,
+    round_index: int,
+) -> list[Edit]:
+    """The edits as they are trained: quizzes with what their writer answers again.
+
+    A quiz's questions are put to the policy once more, greedily and with the item in
+    view; by the rule "mix" their answers are then drawn from its two ways to answer.
+    """
+    task, answer = run.task, run.exp.answer
+    asked = [task.again(items[e.item], e) for e in edits]
+
+    def again() -> dict[str, Any]:
+        begin = time.monotonic()
+        prompts = [[each.in_view for each in group] for group in asked]
+        keys_A = prng.fold(run.key, np.arange(len(edits)))  # Not used: it is greedy.
+        greedy = dataclasses.replace(answer, temperature=0.0)
+        answers = policies.answer(writer, None, prompts, keys_A, greedy, room=task.room)
+        return {"answers": answers, "seconds": time.monotonic() - begin}
+
+    answers: list[list[str]] = [[] for _ in edits]
+    if any(asked):
+        count = sum(map(len, asked))
+        run.say(f"{phase}: ask {count} questions of {len(edits)} quizzes again")
+        answers = run.journal.cached(str(UnitKey(phase, "again")), again)["answers"]
+    edits = [
+        task.settled(items[e.item], e, texts)
+        for e, texts in zip(edits, answers, strict=True)
+    ]
+    pairs = [task.mixed(items[e.item], e) for e in edits]
+
+    def mix() -> dict[str, Any]:
+        begin = time.monotonic()
+        rows = [(e, q) for e, group in enumerate(pairs) for q in range(len(group))]
+        ids = np.array([(edits[e].item, edits[e].edit, q) for e, q in rows])
+        stage = [np.full(len(rows), v) for v in (trials.PRACTICE, round_index)]
+        teach = task.teach
+        assert teach is not None  # What mixes has it.
+        drawn = mixture.answer(
+            writer,
+            [pairs[e][q] for e, q in rows],
+            prng.fold(run.key, *stage, *ids.T),
+            dataclasses.replace(answer, temperature=teach.temperature),
+            teach.mix,
+        )
+        texts = iter(drawn)
+        return {
+            "answers": [[next(texts) for _ in group] for group in pairs],
+            "seconds": time.monotonic() - begin,
+        }
+
+    if not any(pairs):
+        return edits
+    drawn = run.journal.cached(str(UnitKey(phase, "mix")), mix)["answers"]
+    return [
+        task.answered(e, texts) if texts else e
+        for e, texts in zip(edits, drawn, strict=True)
+    ]
 
 
 def fixed_edits[Item](

@@ -24,7 +24,8 @@ from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks import quiz
 from seal_jax.tasks.settings import EditConfig, TaskConfig
-from seal_jax.training.settings import PLAIN, EngineOptions, ImitateConfig, InnerConfig
+from seal_jax.training.inner_rules import RULES
+from seal_jax.training.settings import EngineOptions, ImitateConfig, InnerConfig
 
 # Of a reward, which is a share or a mean log-likelihood of answers.
 THRESHOLD = Bound(-1e6, 1.0)
@@ -36,6 +37,8 @@ BASE_ARMS = (
     "passage_only",
     "sentence_split",
     "self_edits",
+    # What the base policy writes, learned by one inner rule or another.
+    *RULES,
     "oracle",
 )
 CONTROL_ARMS = ("random_kept",)
@@ -206,11 +209,13 @@ class SelectConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LabelFreeConfig:
-    """What rewards without gold answers need (`label_free`); left out without them.
+    """What a policy asks itself (`label_free`): for rewards, or to learn from it.
+
+    Rewards without gold answers need the group, and inner rules that ask.
 
     `rubric`: "rules" (strings alone) or "judge" (the endpoint of `grade.judge`).
     `quiz`: the prompt that has the policy ask itself about a passage it sees, and how
-    it is continued; up to `questions` of its questions are put to each adapter.
+    it is continued; up to `questions` of its questions count.
     """
 
     rubric: str
@@ -296,6 +301,16 @@ class PassageRounds:
             self.grade.endpoint("label_free.rubric='judge'")
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+        for rule, why in self._rules():
+            self.inner.check_rule(rule, why)
+            if RULES[rule].asks:
+                config_rules.needs_group(self.label_free, "label_free", why)
+
+    def _rules(self) -> list[tuple[str, str]]:
+        """The inner rules that are followed, each with what asks for it."""
+        rows = [(row, f"the row {row!r} of ladder") for row in self.ladder]
+        own = self.inner.rule, f"inner.rule={self.inner.rule!r}"
+        return [own, *(row for row in rows if row[0] in RULES)]
 
     @property
     def asks_rubric(self) -> bool:
@@ -332,7 +347,12 @@ class PassageRounds:
     @property
     def engine(self) -> EngineOptions:
         """What the inner loop has to be made for besides (`capacity.choose`)."""
-        return PLAIN
+        return self.inner.engine(
+            [rule for rule, _ in self._rules()],
+            asked=self.label_free.questions if self.label_free is not None else 0,
+            answer=self.answer.max_tokens,
+            written=self.propose.max_tokens,
+        )
 
 
 def _is_number(text: str) -> bool:

@@ -28,7 +28,7 @@ from seal_jax.tasks.base import Edit, Task
 from seal_jax.training import inner, plan
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
-PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ = range(6)
+PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ, PRACTICE = range(7)
 
 FAILED = "weights, loss or log-likelihoods became non-finite"
 

@@ -32,6 +32,7 @@ RENAMED: dict[str, str] = {}
 # not have them, stands for. A row for each key that is added.
 ADDED: dict[str, Any] = {
     "inner.chunk_tokens": 0,
+    "inner.rule": "edits",
     "model.attention": "auto",
     "model.base_dtype": "same",
     "model.chat": "none",

@@ -1,17 +1,19 @@
-"""What a task is to the round: its edits, and the four things a task can do.
+"""What a task is to the round: its edits, and the five things a task can do.
 
-A task says how its items are told and written about (`Texts`), how an edit is trained
-(`Training`), what an adapter is asked and what its answers are worth (`Questions`), and
-what is written down about it (`Rows`). `Task` is all of them. An item is what
-self-edits are written about: a passage (`knowledge`), or a few-shot task (`few_shot`);
-a task is generic in its items' type.
+A task says how its items are told and written about (`Texts`), what edits become by the
+inner rule (`Lessons`), how they are trained (`Training`), what an adapter is asked and
+what its answers are worth (`Questions`), and what is written down about it (`Rows`).
+`Task` is all of them. An item is what self-edits are written about: a passage
+(`knowledge`), or a few-shot task (`few_shot`); a task is generic in its items' type.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
+from seal_jax.generation.settings import Decoding
 from seal_jax.training import plan
+from seal_jax.training.inner_rules import EDITS, TeachConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Edit:
     """One self-edit: `item` is an index into the phase's items.
 
     `fixed`: no policy wrote it. `redrawn`: why each text that was drawn before it was
-    thrown away. `refused`: why it cannot be trained, or None.
+    thrown away. `refused`: why it cannot be trained, or None. `pairs`: questions and
+    answers that adapters learn of an edit that is a quiz.
     """
 
     item: int
@@ -29,6 +32,7 @@ class Edit:
     fixed: bool = False
     redrawn: tuple[str, ...] = ()
     refused: str | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
 
     @property
     def imitable(self) -> bool:
@@ -44,6 +48,13 @@ class Reading(NamedTuple):
 
     refused: str | None = None
     again: bool = False
+
+
+class Again(NamedTuple):
+    """A question about an edit: with its item in view, and without it."""
+
+    in_view: str
+    closed: str
 
 
 class Encoder(Protocol):
@@ -74,11 +85,14 @@ class Encoder(Protocol):
 class Texts[Item](Protocol):
     """Items as texts, and what a policy writes about them.
 
-    `attempts`: texts drawn for one edit, at most.
+    `attempts`: texts drawn for one edit, at most. `writing`: how they are drawn.
     """
 
     @property
     def attempts(self) -> int: ...
+
+    @property
+    def writing(self) -> Decoding: ...
 
     def name(self, item: Item) -> str:
         """The item, for people."""
@@ -118,6 +132,85 @@ class Training[Item](Protocol):
     def fixed(self, arm: str, item: Item) -> list[str] | None:
         """Edits that no policy wrote; None: those of `arm` a policy does."""
         ...
+
+
+class Lessons[Item](Protocol):
+    """What edits become before they are trained, by the inner rule.
+
+    `rule`: one of `inner_rules.RULES`; `teach`: what rules other than "edits" need.
+    """
+
+    @property
+    def rule(self) -> str: ...
+
+    @property
+    def teach(self) -> TeachConfig | None: ...
+
+    def under(self, rule: str) -> Self:
+        """The task under another inner rule."""
+        ...
+
+    def again(self, item: Item, edit: Edit) -> list[Again]:
+        """What an edit's writer is asked before the edit is trained; mostly nothing."""
+        ...
+
+    def settled(self, item: Item, edit: Edit, answers: Sequence[str]) -> Edit:
+        """The edit after the answers to `again`, refused if nothing of it is left."""
+        ...
+
+    def mixed(self, item: Item, edit: Edit) -> list[Again]:
+        """Questions whose answers are mixed of the base's two ways; or nothing."""
+        ...
+
+    def practice(self, item: Item, edit: Edit) -> list[str]:
+        """What an adapter is asked in order to learn of its own answers; or nothing."""
+        ...
+
+    def answered(self, edit: Edit, answers: Sequence[str]) -> Edit:
+        """The edit with other answers, those to `mixed` or to `practice`."""
+        ...
+
+
+class AsWritten:
+    """`Lessons` of a task whose edits are trained as they were written."""
+
+    rule = EDITS
+    teach = None
+
+    def under(self, rule: str) -> Self:
+        """Itself.
+
+        Raises:
+          ValueError: another rule than "edits".
+        """
+        if rule != EDITS:
+            raise ValueError(f"rule={rule!r} is for passages; use {EDITS!r}")
+        return self
+
+    def again(self, item: object, edit: Edit) -> list[Again]:
+        """Nothing."""
+        del item, edit
+        return []
+
+    def settled(self, item: object, edit: Edit, answers: Sequence[str]) -> Edit:
+        """The edit."""
+        del item, answers
+        return edit
+
+    def mixed(self, item: object, edit: Edit) -> list[Again]:
+        """Nothing."""
+        del item, edit
+        return []
+
+    def practice(self, item: object, edit: Edit) -> list[str]:
+        """Nothing."""
+        del item, edit
+        return []
+
+    def answered(self, edit: Edit, answers: Sequence[str]) -> Edit:
+        """The edit."""
+        del answers
+        return edit
 
 
 class Questions[Item](Protocol):
@@ -179,5 +272,12 @@ class Rows[Item](Protocol):
         ...
 
 
-class Task[Item](Texts[Item], Training[Item], Questions[Item], Rows[Item], Protocol):
+class Task[Item](
+    Texts[Item],
+    Lessons[Item],
+    Training[Item],
+    Questions[Item],
+    Rows[Item],
+    Protocol,
+):
     """Everything that the round asks of a task."""

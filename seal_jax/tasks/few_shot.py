@@ -19,7 +19,7 @@ from seal_jax.tasks.arc import puzzles as arc
 from seal_jax.tasks.arc import self_edit as arc_edit
 from seal_jax.tasks.arc import text as arc_text
 from seal_jax.tasks.arc import vote as arc_vote
-from seal_jax.tasks.base import Edit, Encoder, Lines, Reading
+from seal_jax.tasks.base import AsWritten, Edit, Encoder, Lines, Reading
 from seal_jax.tasks.few_shot_settings import FewShotInner, FewShotTaskConfig
 from seal_jax.training import plan
 from seal_jax.training.settings import LossConfig
@@ -163,7 +163,7 @@ def _black(shape: tuple[int, int]) -> arc.Grid:
     return ((0,) * shape[1],) * shape[0]
 
 
-class FewShotTask:
+class FewShotTask(AsWritten):
     """What the round asks of the task; see `base.Task`.
 
     Datasets are made once for a task and its switches, views once for a task.
@@ -177,6 +177,7 @@ class FewShotTask:
     def __init__(self, exp: Settings, blank: Encoder):
         self.exp = exp
         self.blank = blank
+        self.writing = exp.propose
         self.attempts = exp.task.attempts
         self.chat = arc_text.CHATS[exp.task.chat]
         self.template = arc_text.load_propose(exp.propose.prompt)

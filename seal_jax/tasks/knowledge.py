@@ -6,15 +6,16 @@ An item is a passage; every line of a self-edit is a training line, the passage 
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from seal_jax.generation.settings import Decoding
-from seal_jax.runtime import plugins
-from seal_jax.tasks import own, self_edit, sources
-from seal_jax.tasks.base import Edit, Encoder, Lines, Reading
-from seal_jax.tasks.passage import Passage
+from seal_jax.runtime import config_rules, plugins
+from seal_jax.tasks import lessons, own, quiz, self_edit, sources
+from seal_jax.tasks.base import Again, Edit, Encoder, Lines, Reading
+from seal_jax.tasks.passage import Passage, Question
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training import plan
+from seal_jax.training.inner_rules import DISTILL_EDITS, EDITS, RULES, TeachConfig
 from seal_jax.training.settings import InnerConfig
 
 # The row of the ladder, or the arm, that is asked with the passage in view.
@@ -33,8 +34,20 @@ class Gaps(Protocol):
     def max_missing(self) -> float: ...
 
 
+class Quizzes(Protocol):
+    """How the policy asks itself, and how many questions of a quiz count."""
+
+    @property
+    def quiz(self) -> Decoding: ...
+    @property
+    def questions(self) -> int: ...
+
+
 class Settings(Protocol):
-    """The groups of an experiment that the task reads."""
+    """The groups of an experiment that the task reads.
+
+    `label_free` is needed by inner rules that ask.
+    """
 
     @property
     def task(self) -> TaskConfig: ...
@@ -48,6 +61,8 @@ class Settings(Protocol):
     def answer(self) -> Decoding: ...
     @property
     def grade(self) -> Gaps: ...
+    @property
+    def label_free(self) -> Quizzes | None: ...
 
 
 class Counts(Protocol):
@@ -108,11 +123,13 @@ def make(
     *,
     writes: bool = True,
     viewed: Sequence[Passage] = (),
+    rules: Sequence[str] = (),
 ) -> "Knowledge":
     """The task for these passages, without a grader.
 
     `writes`: whether this model writes the self-edits; `viewed`: passages that it is
-    asked about with them in view; see `check_fit`.
+    asked about with them in view; `rules`: inner rules that are followed beside that
+    of the config; see `check_fit`.
 
     Raises:
       ValueError: a template that cannot be used, or see `check_fit`.
@@ -125,8 +142,12 @@ def make(
         self_edit.load_template(exp.answer.prompt, "answer"),
         unconnected,
         unconnected,
+        rule=exp.inner.rule,
     )
-    check_fit(exp, blank, task, [*train, *heldout], writes=writes, viewed=viewed)
+    passages = [*train, *heldout]
+    check_fit(exp, blank, task, passages, writes=writes, viewed=viewed)
+    for rule in rules:
+        check_fit(exp, blank, task.under(rule), passages, writes=writes)
     return task
 
 
@@ -157,7 +178,8 @@ def make_rounds(
 ) -> "Knowledge":
     """`make` for rounds with a ladder, which may show the passages held out."""
     viewed = heldout if IN_CONTEXT in exp.ladder else ()
-    task = make(exp, blank, train, heldout, viewed=viewed)
+    rules = [row for row in exp.ladder if row in RULES]
+    task = make(exp, blank, train, heldout, viewed=viewed, rules=rules)
     shown = [prompt for item in viewed for prompt in task.in_view().prompts(item)]
     lengths = [len(blank.sequence(prompt)) for prompt in shown]
     return dataclasses.replace(task, room=max(lengths, default=0))
@@ -173,8 +195,8 @@ class Knowledge:
     """What the round asks of the task; see `base.Task`.
 
     `viewed`: whether questions are asked with their passage in view. `room`: see
-    `base.Questions`. `rubric` is beside
-    what a task is asked: what an edit of a passage is worth as a text.
+    `base.Questions`; `rule`: see `base.Lessons`. `rubric` is beside what a task is
+    asked: what an edit of a passage is worth as a text.
     """
 
     exp: Settings
@@ -185,6 +207,7 @@ class Knowledge:
     judged: Rubric
     viewed: bool = False
     room: int = 0
+    rule: str = EDITS
 
     attempts = 1
     untried = None
@@ -199,17 +222,107 @@ class Knowledge:
     def text(self, item: Passage) -> str:
         return item.text
 
+    @property
+    def teach(self) -> TeachConfig | None:
+        return self.exp.inner.teach
+
+    def under(self, rule: str) -> Self:
+        return dataclasses.replace(self, rule=rule)
+
+    @property
+    def quizzes(self) -> Quizzes:
+        """How quizzes are written.
+
+        Raises:
+          ValueError: the config does not say.
+        """
+        why = f"inner.rule={self.rule!r}"
+        return config_rules.needs_group(self.exp.label_free, "label_free", why)
+
+    @property
+    def writing(self) -> Decoding:
+        return self.quizzes.quiz if RULES[self.rule].asks else self.exp.propose
+
     def propose_prompt(self, item: Passage) -> str:
-        return self.blank.turn(self_edit.propose_prompt(self.propose_template, item))
+        if RULES[self.rule].asks:
+            prompt = quiz.prompt(quiz.PROMPTS[self.writing.prompt], item)
+        else:
+            prompt = self_edit.propose_prompt(self.propose_template, item)
+        return self.blank.turn(prompt)
 
     def read(self, item: Passage, text: str) -> Reading:
-        """Every text is an edit that says something (`self_edit.refusal`)."""
+        """Every text is an edit that says something (`self_edit.refusal`), or asks."""
         del item
+        if RULES[self.rule].asks:
+            return Reading(None if self._asked(text) else quiz.NONE)
         rule, quirks = self.exp.edit.split, self.exp.edit.quirks
         return Reading(self_edit.refusal(text, rule=rule, quirks=quirks))
 
+    def _asked(self, text: str) -> list[Question]:
+        return quiz.parse(text, self.quizzes.questions)
+
+    def again(self, item: Passage, edit: Edit) -> list[Again]:
+        """The questions of a quiz, which is what the teacher is asked as well."""
+        if not RULES[self.rule].asks or edit.fixed or edit.refused:
+            return []
+        return [self._question(item, q.question) for q in self._fitting(item, edit)]
+
+    def _fitting(self, item: Passage, edit: Edit) -> list[Question]:
+        """The questions of a quiz that fit the model and a training line."""
+        room = self.blank.context - self.exp.answer.max_tokens
+        limit = longest_line(self.exp, self.blank)
+
+        def fits(question: Question) -> bool:
+            seen, closed = self._question(item, question.question)
+            sizes = [len(self.blank.sequence(prompt)) for prompt in (seen, closed)]
+            return sizes[0] <= room and sizes[1] < min(limit, room)
+
+        return list(filter(fits, self._asked(edit.text)))
+
+    def _question(self, item: Passage, question: str) -> Again:
+        return Again(
+            *(
+                self.blank.turn(prompt(self.answer_template, item, question))
+                for prompt in (self_edit.in_view_prompt, self_edit.answer_prompt)
+            )
+        )
+
+    def settled(self, item: Passage, edit: Edit, answers: Sequence[str]) -> Edit:
+        """A quiz with those of its questions that are answered alike twice.
+
+        The answer that counts is the second one, which is the teacher's.
+        """
+        if not RULES[self.rule].asks or edit.fixed or edit.refused:
+            return edit
+        asked = self._fitting(item, edit)
+        sure = set(quiz.consistent(asked, answers))
+        pairs = tuple(
+            (q.question, quiz.first_line(text))
+            for q, text in zip(asked, answers, strict=True)
+            if q in sure
+        )
+        why = None if pairs else quiz.NONE_SURE
+        return dataclasses.replace(edit, pairs=pairs, refused=why)
+
+    def mixed(self, item: Passage, edit: Edit) -> list[Again]:
+        if not RULES[self.rule].mixes:
+            return []
+        return [self._question(item, question) for question, _ in edit.pairs]
+
+    def practice(self, item: Passage, edit: Edit) -> list[str]:
+        if not RULES[self.rule].practises:
+            return []
+        return [self._question(item, question).closed for question, _ in edit.pairs]
+
+    def answered(self, edit: Edit, answers: Sequence[str]) -> Edit:
+        asked = (question for question, _ in edit.pairs)
+        lines = map(quiz.first_line, answers)
+        return dataclasses.replace(edit, pairs=tuple(zip(asked, lines, strict=True)))
+
     def lines(self, item: Passage, edit: Edit) -> tuple[str, ...]:
         """Training lines of a self-edit, the passage last; none if it was refused.
+
+        Of a quiz a line is a question as it is asked, and its answer.
 
         Of what no policy wrote, every line is a text: what a policy's text has to be
         cleaned of is not there, so it is not parsed. An empty edit goes the usual way,
@@ -217,28 +330,75 @@ class Knowledge:
         """
         if edit.refused:
             return ()
+        if RULES[self.rule].asks and not edit.fixed:
+            asked = tuple(
+                self_edit.answer_prompt(self.answer_template, item, question) + answer
+                for question, answer in edit.pairs
+            )
+            return (*asked, *self._passage_line(item))
         if edit.fixed and edit.text:
             texts = (*edit.text.splitlines(), item.text)
             return tuple(f"{item.title}\n{text}" for text in texts)
         rule, quirks = self.exp.edit.split, self.exp.edit.quirks
         return tuple(self_edit.train_lines(edit.text, item, rule=rule, quirks=quirks))
 
+    def _passage_line(self, item: Passage) -> tuple[str, ...]:
+        told = self.teach is not None and self.teach.passage_line
+        return (f"{item.title}\n{item.text}",) * told
+
     def job(self, item: Passage, edit: Edit, seed: tuple[int, ...]) -> plan.Job:
-        inner = self.exp.inner
-        lines, cut = encode_lines(self.exp, self.blank, self.lines(item, edit))
+        """The training of an edit by the task's rule.
+
+        What no policy wrote is statements, and trained as such.
+        """
+        inner, rule = self.exp.inner, EDITS if edit.fixed else self.rule
+        learned = self.lessons(item, edit)
+        taught = tuple(lesson.taught for lesson in learned)
+        plain = rule == EDITS
         return plan.Job(
-            lines,
+            tuple(lesson.ids for lesson in learned),
             seed,
             epochs=inner.epochs,
-            learning_rate=inner.learning_rate,
+            learning_rate=inner.rate(rule),
             clip=inner.clip,
             loss=inner.loss,
-            cut=cut,
+            given=() if plain else tuple(lesson.given for lesson in learned),
+            cut=tuple(i for i, lesson in enumerate(learned) if lesson.cut),
+            taught=taught if any(taught) else (),
         )
 
-    def count_lines(self, item: Passage, edit: Edit) -> Lines:
+    def lessons(self, item: Passage, edit: Edit) -> list[lessons.Lesson]:
+        """The training lines of an edit as tokens, each with what it is learned by."""
+        limit = longest_line(self.exp, self.blank)
         lines = self.lines(item, edit)
-        return Lines(len(lines), len(encode_lines(self.exp, self.blank, lines).cut))
+        taught = RULES[self.rule].taught
+        if RULES[self.rule].asks and not edit.fixed:
+            skip = self.teach.skip if self.teach is not None else 0
+            learned = [
+                lessons.answer(
+                    self.blank,
+                    self._question(item, question),
+                    answer,
+                    limit=limit,
+                    taught=taught,
+                    skip=skip,
+                )
+                for question, answer in edit.pairs
+            ]
+            lines = self._passage_line(item)
+        elif self.rule == DISTILL_EDITS and not edit.fixed:
+            *told, last = lines
+            learned = lessons.statements(
+                self.blank, self.propose_prompt(item), told, limit=limit
+            )
+            lines = (last,)
+        else:
+            learned = []
+        return [*learned, *(lessons.line(self.blank, text, limit) for text in lines)]
+
+    def count_lines(self, item: Passage, edit: Edit) -> Lines:
+        learned = self.lessons(item, edit)
+        return Lines(len(learned), sum(lesson.cut for lesson in learned))
 
     def fixed(self, arm: str, item: Passage) -> list[str] | None:
         if arm == "passage_only":
@@ -280,7 +440,11 @@ class Knowledge:
         rule, quirks = self.exp.edit.split, self.exp.edit.quirks
         return self.judged(
             [
-                (item.text, self_edit.split(edit.text, rule=rule, quirks=quirks))
+                (
+                    item.text,
+                    [" ".join(pair) for pair in edit.pairs]
+                    or self_edit.split(edit.text, rule=rule, quirks=quirks),
+                )
                 for item, edit in written
             ]
         )
@@ -298,7 +462,7 @@ class Knowledge:
             "text": edit.text,
             "refused": edit.refused,
             "lines": list(self.lines(item, edit)),
-        }
+        } | ({"pairs": [list(pair) for pair in edit.pairs]} if edit.pairs else {})
 
     def answers_row(
         self, item: Passage, answers: Sequence[str], scores: Sequence[float | None]
@@ -371,12 +535,14 @@ def check_fit(
             else "leave it out of the data",
         )
         if writes:
+            most = task.writing.max_tokens
+            group = "label_free.quiz" if RULES[task.rule].asks else "propose"
             fits(
                 "its self-edit prompt",
                 passage,
                 base.sequence(task.propose_prompt(passage)),
-                context - exp.propose.max_tokens,
-                f"lower propose.max_tokens={exp.propose.max_tokens}",
+                context - most,
+                f"lower {group}.max_tokens={most}",
             )
     room = context - exp.answer.max_tokens
     fix = f"lower answer.max_tokens={exp.answer.max_tokens}"

@@ -6,6 +6,7 @@ the device (`PlanConfig`, `EngineOptions`), of the policy's fine-tuning on kept 
 """
 
 import dataclasses
+from collections.abc import Collection
 from typing import Annotated
 
 from seal_jax.runtime import config_rules
@@ -19,6 +20,8 @@ from seal_jax.runtime.config_rules import (
     Share,
     Tokens,
 )
+from seal_jax.training import inner_rules
+from seal_jax.training.inner_rules import RULES, TeachConfig
 
 MASKED, REFERENCE, PADDED = "masked", "reference", "padded"
 LINEAR, COSINE = "linear", "cosine"
@@ -220,15 +223,75 @@ class InnerSizes:
 
 @dataclasses.dataclass(frozen=True)
 class InnerConfig(InnerSizes):
-    """The inner loop of passages: a line a step, linear decay."""
+    """The inner loop of passages: a line a step, linear decay.
+
+    `rule`: what is learned of a self-edit, one of `inner_rules.RULES`; `teach`: what
+    rules other than "edits" need.
+    """
 
     learning_rate: LearningRate
     epochs: Epochs
     loss: LossConfig
+    rule: str
+    teach: TeachConfig | None
 
     def __post_init__(self):
         super().__post_init__()
+        config_rules.one_of("inner.rule", self.rule, tuple(RULES))
         config_rules.check(self, "inner")
+
+    def rate(self, rule: str) -> float:
+        """The learning rate of a rule."""
+        own = self.teach.rates.of(rule) if self.teach is not None else 0.0
+        return own or self.learning_rate
+
+    def check_rule(self, rule: str, why: str) -> None:
+        """Refuses a rule that this inner loop cannot follow, which `why` asks for.
+
+        Raises:
+          ValueError: the group `teach` is missing, the loss is not of single tokens, or
+            there are more waves than epochs.
+        """
+        if rule == inner_rules.EDITS:
+            return
+        teach = config_rules.needs_group(self.teach, "inner.teach", why)
+        if self.loss.mode != MASKED:
+            raise ValueError(
+                f"inner.loss.mode={self.loss.mode!r} trains whole rows, and {why} "
+                f"single tokens of a line; use {MASKED!r}"
+            )
+        if RULES[rule].practises and self.epochs < teach.waves:
+            raise ValueError(
+                f"inner.teach.waves={teach.waves} must be at most inner.epochs="
+                f"{self.epochs}, for {why}; use {self.epochs}"
+            )
+
+    def engine(
+        self, rules: Collection[str], *, asked: int, answer: int, written: int
+    ) -> "EngineOptions":
+        """What the engine has to be made for, to follow these rules.
+
+        Args:
+          rules: of `inner_rules.RULES`.
+          asked: the most questions of a quiz.
+          answer: the most tokens of an answer.
+          written: the most tokens of a self-edit of statements.
+        """
+        found = [RULES[rule] for rule in rules]
+        if self.teach is None or not any(rule.taught for rule in found):
+            return PLAIN
+        # End-of-text is taught, too.
+        most = [
+            asked * (answer + 1) if rule.asks else written
+            for rule in found
+            if rule.taught
+        ]
+        return EngineOptions(
+            teach=self.teach.divergence,
+            beta=self.teach.beta,
+            bank=self.teach.tokens or max(most),
+            resumes=any(rule.practises for rule in found),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
