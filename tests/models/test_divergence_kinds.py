@@ -120,6 +120,8 @@ def test_jsd_is_symmetric_at_a_half_and_one_kl_or_the_other_at_its_ends():
     apart = run(hidden, teacher, kind="jsd", beta=0.2)
     mirrored = run(teacher, hidden, kind="jsd", beta=0.8)
     np.testing.assert_allclose(apart, mirrored, rtol=1e-5)
+    # Near enough to each other that the next term of the limit is small.
+    hidden, teacher, head = made(0.6)
     ones = np.ones(TOKENS, np.float32)
     for share, kind, beta in (
         (2**-12, "reverse", 1 - 2**-12),
@@ -127,7 +129,7 @@ def test_jsd_is_symmetric_at_a_half_and_one_kl_or_the_other_at_its_ends():
     ):
         (_, near), grads = compiled("jsd", beta)(hidden, teacher, head, ones)
         (_, limit), slopes = compiled(kind, 0.5)(hidden, teacher, head, ones)
-        np.testing.assert_allclose(near / share, limit, rtol=0.02)
+        np.testing.assert_allclose(near / share, limit, rtol=0.02, atol=1e-3)
         np.testing.assert_allclose(grads[0] / share, slopes[0], rtol=0.02, atol=0.05)
 
 
