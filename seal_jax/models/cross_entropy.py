@@ -6,6 +6,9 @@ logits exist: two matmuls with the head, no recomputation, and at most `CHUNK` l
 at a time instead of tokens x vocabulary in float32 (1.2 GB for 2048 tokens of Qwen2.5).
 """
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -71,38 +74,57 @@ def _forward(
         slope_V = (jnp.exp(logits_V - log_z) - hit_V).astype(head_DV.dtype)
         return log_z - logits_V[target], jnp.einsum("v,dv->d", slope_V, head_DV)
 
-    if needed_M is None or len(targets_M) < 2 * SKIPPED:
-        ce_M, slope_MD = _map(with_slope, head_DV, hidden_MD, targets_M)
+    return _with_slopes(with_slope, head_DV, hidden_MD, targets_M, needed_M)
+
+
+def _with_slopes(
+    fn,
+    head_DV: Array,
+    hidden_MD: Array,
+    other_M: Array,
+    needed_M: Array | None,
+    held: int = 1,
+) -> tuple[Array, Array]:
+    """Value and slope, `fn`, of each token's hidden state and what it is held to."""
+    if needed_M is None or len(hidden_MD) < 2 * SKIPPED:
+        value_M, slope_MD = _map(fn, head_DV, hidden_MD, other_M, held=held)
         if needed_M is not None:
-            ce_M = jnp.where(needed_M, ce_M, 0)
+            value_M = jnp.where(needed_M, value_M, 0)
             slope_MD = jnp.where(needed_M[:, None], slope_MD, 0)
-        return ce_M, slope_MD
-    return _of_needed(with_slope, head_DV, hidden_MD, targets_M, needed_M)
+        return value_M, slope_MD
+    return _of_needed(fn, head_DV, hidden_MD, other_M, needed_M, held)
 
 
-def _of_needed(fn, head_DV: Array, hidden_MD: Array, targets_M: Array, needed_M: Array):
+def _of_needed(
+    fn,
+    head_DV: Array,
+    hidden_MD: Array,
+    other_M: Array,
+    needed_M: Array,
+    held: int = 1,
+) -> tuple[Array, Array]:
     """`fn` of the tokens that are needed, brought together; zeros of the rest."""
-    tokens = len(targets_M)
-    rows = _chunk(tokens, min(SKIPPED, CHUNK // head_DV.shape[1]))
+    tokens = len(hidden_MD)
+    rows = _chunk(tokens, min(SKIPPED, CHUNK // (held * head_DV.shape[1])))
     order_M = jnp.argsort(~needed_M, stable=True)
     room = (0, -tokens % rows)  # The last chunk is whole too.
     order_C = jnp.pad(order_M, room, constant_values=0)
-    ce_C = jnp.zeros(len(order_C), jnp.float32)
+    value_C = jnp.zeros(len(order_C), jnp.float32)
     slope_CD = jnp.zeros((len(order_C), hidden_MD.shape[1]), head_DV.dtype)
 
     def chunk(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         at_R = jax.lax.dynamic_slice_in_dim(order_C, i * rows, rows)
-        made = jax.vmap(fn)(hidden_MD[at_R], targets_M[at_R])
+        made = jax.vmap(fn)(hidden_MD[at_R], other_M[at_R])
         put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(
             old, new.astype(old.dtype), i * rows, axis=0
         )
         return jax.tree.map(put, carry, made)
 
     count = -(-jnp.sum(needed_M) // rows)
-    ce_C, slope_CD = jax.lax.fori_loop(0, count, chunk, (ce_C, slope_CD))
+    value_C, slope_CD = jax.lax.fori_loop(0, count, chunk, (value_C, slope_CD))
     back_M = jnp.argsort(order_M)
-    ce_M = jnp.where(needed_M, ce_C[back_M], 0)
-    return ce_M, jnp.where(needed_M[:, None], slope_CD[back_M], 0)
+    value_M = jnp.where(needed_M, value_C[back_M], 0)
+    return value_M, jnp.where(needed_M[:, None], slope_CD[back_M], 0)
 
 
 def _backward(slopes_MD: Array, dce_M: Array):
@@ -220,40 +242,116 @@ def _joined(chunks: Array, columns: int) -> Array:
     return x[:, :columns]
 
 
-@jax.custom_vjp
-def divergence(hidden_MD: Array, teacher_MD: Array, head_DV: Array) -> Array:
-    """`KL(softmax(hidden head) || softmax(teacher head))` of each token, nats, `[M]`.
+def divergence(
+    hidden_MD: Array,
+    teacher_MD: Array,
+    head_DV: Array,
+    needed_M: Array | None = None,
+    *,
+    kind: str = "reverse",
+    beta: float = 0.5,
+) -> Array:
+    """How far each token's prediction is from a teacher's, nats, float32 `[M]`.
 
-    Float32, over the whole vocabulary. Zero, and of zero gradient, at equality.
+    With p the prediction, `softmax(hidden head)`, and q the teacher's, over the whole
+    vocabulary: "reverse" is `KL(p || q)`, "forward" `KL(q || p)`, and "jsd", with
+    m = beta q + (1 - beta) p, `beta KL(q || m) + (1 - beta) KL(p || m)`. Each is
+    exactly zero, and of zero gradient, at equality (Agarwal et al. 2023, arXiv
+    2306.13649, section 3.1).
 
     Args:
       hidden_MD: hidden states after the final norm.
-      teacher_MD: those of the model to stay near; its gradient is zero by definition.
+      teacher_MD: those of the teacher; its gradient is zero by definition.
       head_DV: the output head of both, frozen: its gradient is zero by definition.
+      needed_M: bool, or None for all; see `cross_entropy`.
+      kind: "reverse", "forward" or "jsd".
+      beta: of "jsd", between 0 and 1.
+
+    Raises:
+      ValueError: another kind, or a beta outside.
     """
-    return _map(
-        lambda h, t: _apart(h, t, head_DV)[0], head_DV, hidden_MD, teacher_MD, held=2
-    )
+    if kind not in _KINDS:
+        raise ValueError(f"kind={kind!r} must be one of {sorted(_KINDS)}")
+    if not 0 < beta < 1:
+        raise ValueError(f"beta={beta} must lie between 0 and 1; use 0.5")
+    return _divergence(hidden_MD, teacher_MD, head_DV, needed_M, kind, beta)
 
 
-def _apart(hidden_D: Array, teacher_D: Array, head_DV: Array):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _divergence(
+    hidden_MD: Array,
+    teacher_MD: Array,
+    head_DV: Array,
+    needed_M: Array | None,
+    kind: str,
+    beta: float,
+) -> Array:
+    def of_token(hidden_D: Array, teacher_D: Array) -> Array:
+        return _apart(hidden_D, teacher_D, head_DV, kind, beta)[0]
+
+    apart_M = _map(of_token, head_DV, hidden_MD, teacher_MD, held=2)
+    return apart_M if needed_M is None else jnp.where(needed_M, apart_M, 0)
+
+
+def _apart(
+    hidden_D: Array, teacher_D: Array, head_DV: Array, kind: str, beta: float
+) -> tuple[Array, Array]:
+    """The divergence of one token, and its slope by the token's logits."""
     log_p_V = jax.nn.log_softmax(_logits(hidden_D, head_DV))
     log_q_V = jax.nn.log_softmax(_logits(teacher_D, head_DV))
+    return _KINDS[kind](log_p_V, log_q_V, beta)
+
+
+def _reverse_kl(log_p_V: Array, log_q_V: Array, beta: float) -> tuple[Array, Array]:
+    del beta
     p_V, ratio_V = jnp.exp(log_p_V), log_p_V - log_q_V
-    return jnp.sum(p_V * ratio_V), p_V, ratio_V
+    kl = jnp.sum(p_V * ratio_V)
+    return kl, p_V * (ratio_V - kl)
 
 
-def _divergence_forward(hidden_MD: Array, teacher_MD: Array, head_DV: Array):
+def _forward_kl(log_p_V: Array, log_q_V: Array, beta: float) -> tuple[Array, Array]:
+    del beta
+    q_V = jnp.exp(log_q_V)
+    return jnp.sum(q_V * (log_q_V - log_p_V)), jnp.exp(log_p_V) - q_V
+
+
+def _jsd(log_p_V: Array, log_q_V: Array, beta: float) -> tuple[Array, Array]:
+    p_V, q_V, ratio_V = jnp.exp(log_p_V), jnp.exp(log_q_V), log_q_V - log_p_V
+    # log(m / p) and log(m / q), exactly 0 where p = q.
+    over_p_V, over_q_V = _mixed(ratio_V, beta), _mixed(-ratio_V, 1 - beta)
+    of_p, of_q = -jnp.sum(p_V * over_p_V), -jnp.sum(q_V * over_q_V)
+    slope_V = (1 - beta) * p_V * (-over_p_V - of_p)
+    return beta * of_q + (1 - beta) * of_p, slope_V
+
+
+def _mixed(ratio: Array, share: float) -> Array:
+    """`log(1 - share + share exp(ratio))`, without overflow or cancellation."""
+    near = jnp.log1p(share * jnp.expm1(jnp.minimum(ratio, 30.0)))
+    return jnp.where(ratio > 30, ratio + math.log(share), near)
+
+
+_KINDS = {"reverse": _reverse_kl, "forward": _forward_kl, "jsd": _jsd}
+
+
+def _divergence_forward(
+    hidden_MD: Array,
+    teacher_MD: Array,
+    head_DV: Array,
+    needed_M: Array | None,
+    kind: str,
+    beta: float,
+):
     def with_slope(hidden_D: Array, teacher_D: Array) -> tuple[Array, Array]:
-        kl, p_V, ratio_V = _apart(hidden_D, teacher_D, head_DV)
-        slope_V = (p_V * (ratio_V - kl)).astype(head_DV.dtype)
-        return kl, jnp.einsum("v,dv->d", slope_V, head_DV)
+        apart, slope_V = _apart(hidden_D, teacher_D, head_DV, kind, beta)
+        slope_V = slope_V.astype(head_DV.dtype)
+        return apart, jnp.einsum("v,dv->d", slope_V, head_DV)
 
-    return _map(with_slope, head_DV, hidden_MD, teacher_MD, held=2)
-
-
-def _divergence_backward(slopes_MD: Array, dkl_M: Array):
-    return _backward(slopes_MD, dkl_M)[:3]
+    return _with_slopes(with_slope, head_DV, hidden_MD, teacher_MD, needed_M, held=2)
 
 
-divergence.defvjp(_divergence_forward, _divergence_backward)
+def _divergence_backward(kind: str, beta: float, slopes_MD: Array, dkl_M: Array):
+    del kind, beta
+    return _backward(slopes_MD, dkl_M)
+
+
+_divergence.defvjp(_divergence_forward, _divergence_backward)

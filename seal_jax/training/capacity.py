@@ -34,6 +34,8 @@ class Memory(NamedTuple):
     pool: int
     other: int  # temporaries and the plan's arrays
     frozen: int = 0  # the stacks that adapters train on
+    bank: int = 0  # what teachers predict
+    saved: int = 0  # finished adapters' slots, for the next wave
 
     @property
     def total(self) -> int:
@@ -47,8 +49,12 @@ class Memory(NamedTuple):
             "finished adapters": self.pool,
             "temporaries": self.other,
         }
-        if self.frozen:
-            parts["frozen stacks"] = self.frozen
+        also = {
+            "frozen stacks": self.frozen,
+            "teachers' bank": self.bank,
+            "saved slots": self.saved,
+        }
+        parts |= {name: size for name, size in also.items() if size}
         listed = ", ".join(f"{name} {formatting.size(n)}" for name, n in parts.items())
         return f"{formatting.size(self.total)} ({listed})"
 
@@ -75,9 +81,10 @@ def counted(
 ) -> Memory:
     """The parts that shapes alone tell, nothing compiled: without temporaries."""
     params, (slots, results), _, _, _, *more = packed.arguments(arch, cfg, mesh)
-    parts = [_bytes(tree) for tree in (params, slots, results, more[1:])]
-    base, own, pool, frozen = parts
-    return Memory(base, own, pool, 0, frozen)
+    finished = results._replace(slots=None)
+    trees = params, slots, finished, more[1:2], more[2:], results.slots
+    base, own, pool, frozen, bank, saved = map(_bytes, trees)
+    return Memory(base, own, pool, 0, frozen, bank, saved)
 
 
 def _bytes(tree: object) -> int:
@@ -170,11 +177,11 @@ def answering(memory: Memory, shards: int) -> int:
     """The least that generation takes afterwards, bytes on one device.
 
     The base; the frozen stacks, and those once more with adapters on them; and the
-    finished adapters of all shards, for a moment twice. Its cache is not in it: that is
-    for `batch`.
+    finished adapters of all shards, for a moment twice; and slots that are saved. Its
+    cache is not in it: that is for `batch`.
     """
     finished = memory.pool * (1 if shards == 1 else 2 * shards)
-    return memory.base + 2 * memory.frozen + finished
+    return memory.base + 2 * memory.frozen + finished + memory.saved
 
 
 def base_bytes(arch: decoder.Arch, mesh: Mesh | None = None) -> int:
@@ -266,7 +273,7 @@ def _costs(
     return _Costs(
         fixed=memory.base + memory.frozen + memory.other - growth * sizes.slots,
         slot=memory.slots / sizes.slots + growth,
-        result=memory.pool / cfg.pool,
+        result=(memory.pool + memory.bank + memory.saved) / cfg.pool,
     )
 
 
@@ -286,7 +293,9 @@ def _shrunk(
     pool_most = pool
     if not wanted.pool:
         pool = min(pool, int((room - slots * per_slot) // per_result))
-        held = per_result * (1 if shards == 1 else 2 * shards)
+        without = memory._replace(pool=0, saved=0)
+        held = answering(memory, shards) - answering(without, shards)
+        held /= cfg.pool
         pool = min(pool, int((limit - memory.base - 2 * memory.frozen) // held))
     if pool < slots and not wanted.pool and not wanted.slots:
         slots = pool = min(pool_most, int(room // (per_slot + per_result)))

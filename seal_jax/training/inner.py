@@ -16,7 +16,7 @@ import optax
 from jax import Array
 
 from seal_jax.models import decoder, key_ranges, lora
-from seal_jax.training.settings import PlanConfig
+from seal_jax.training.settings import DIVERGENCES, FORWARD, REVERSE, PlanConfig
 from seal_kernels.cpu_loops import computed_once
 
 
@@ -31,6 +31,12 @@ class EngineConfig:
     `overlap`). With `divergence` texts may lie beside the lines (`plan.Job`), on which
     the divergence from the base is trained down. That costs a forward pass of all
     tokens through the base, and the adapted model's logits once more.
+
+    `teach` is the kind of divergence from teachers that lines may have (`plan.Job`), a
+    name of `settings.DIVERGENCES` or none, "", and `beta` the teacher's share in
+    "jsd". What the teachers predict lies in a bank with `bank` rows for each adapter of
+    the pool (`teacher`). With `resumes` the slots of finished adapters are kept, for
+    training that goes on from them.
     """
 
     targets: tuple[str, ...]
@@ -42,6 +48,10 @@ class EngineConfig:
     frozen_rows: int = 0
     orthogonal: float = 0.0
     divergence: bool = False
+    teach: str = ""
+    beta: float = 0.5
+    bank: int = 0
+    resumes: bool = False
 
     def __post_init__(self):
         rank, rows = self.frozen_rank, self.frozen_rows
@@ -59,11 +69,24 @@ class EngineConfig:
                 f"inner.orthogonal={self.orthogonal} has nothing to be orthogonal to; "
                 "set inner.frozen_rank and inner.frozen_rows, or use 0"
             )
+        if self.teach and self.teach not in DIVERGENCES:
+            raise ValueError(
+                f"teach={self.teach!r} must be one of {list(DIVERGENCES)}, or '' for "
+                "no teacher"
+            )
+        if self.bank < 0 or bool(self.bank) != bool(self.teach):
+            raise ValueError(
+                f"teach={self.teach!r} and bank={self.bank} must both be set, the rows "
+                "positive, or neither"
+            )
+        if not 0 < self.beta < 1:
+            raise ValueError(f"beta={self.beta} must lie between 0 and 1; use 0.5")
 
     @property
     def extended(self) -> bool:
         """Whether the packed program takes more than its steps (`plan_arrays`)."""
-        return self.frozen_rank > 0 or self.divergence or self.plan.chunks > 1
+        asked = self.frozen_rank > 0 or self.divergence or self.plan.chunks > 1
+        return asked or bool(self.teach)
 
 
 class Slot(NamedTuple):
@@ -259,6 +282,36 @@ def batch_divergence(
     return jnp.sum(kl_BT * rows["anchors"])
 
 
+def batch_taught(
+    params: dict, delta: lora.Tree, rows: dict, arch: decoder.Arch, cfg: EngineConfig
+) -> Array:
+    """Sum of divergences from the teacher, weighted by `distill`, float32 `[]`.
+
+    `rows["teacher"]` are the teacher's hidden states `[B, T, D]`, where `distill` is
+    not 0. Arguments as of `batch_loss`; `cfg.teach` and `cfg.beta` say which divergence
+    (`cross_entropy.divergence` has the formulas).
+    """
+    log_p_BTV = jax.nn.log_softmax(_logits(params, delta, rows, arch))
+    teacher_BTV = decoder.logits(params, arch, rows["teacher"])
+    log_q_BTV = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_BTV))
+
+    def kl(log_a_BTV: Array, log_b_BTV: Array) -> Array:
+        return jnp.sum(jnp.exp(log_a_BTV) * (log_a_BTV - log_b_BTV), axis=-1)
+
+    if cfg.teach == REVERSE:
+        apart_BT = kl(log_p_BTV, log_q_BTV)
+    elif cfg.teach == FORWARD:
+        apart_BT = kl(log_q_BTV, log_p_BTV)
+    else:
+        beta = cfg.beta
+        log_m_BTV = jnp.logaddexp(
+            jnp.log(beta) + log_q_BTV, jnp.log1p(-beta) + log_p_BTV
+        )
+        of_q_BT, of_p_BT = kl(log_q_BTV, log_m_BTV), kl(log_p_BTV, log_m_BTV)
+        apart_BT = beta * of_q_BT + (1 - beta) * of_p_BT
+    return jnp.sum(apart_BT * rows["distill"])
+
+
 def _logits(
     params: dict, delta: lora.Tree | None, rows: dict, arch: decoder.Arch
 ) -> Array:
@@ -283,13 +336,16 @@ def train_step(
 ) -> Slot:
     """One step of one adapter on one batch of lines, arrays `[B, T]`.
 
-    What it minimises has the divergence and the overlap in it, if `cfg` has; the loss
-    that it notes is the cross-entropy alone.
+    What it minimises has the divergence from the base and the overlap in it, if `cfg`
+    has; the loss that it notes is the cross-entropy, and what is learned from teachers.
     """
 
     def objective(adapter: lora.Tree) -> tuple[Array, Array]:
         delta = applied(adapter, cfg, frozen)
-        loss = whole = batch_loss(params, delta, rows, arch)
+        loss = batch_loss(params, delta, rows, arch)
+        if cfg.teach:
+            loss += batch_taught(params, delta, rows, arch, cfg)
+        whole = loss
         if cfg.divergence:
             whole += batch_divergence(params, delta, rows, arch)
         if cfg.orthogonal and frozen is not None:
@@ -311,6 +367,7 @@ def adapt(
     arch: decoder.Arch,
     cfg: EngineConfig,
     frozen: lora.Tree | None = None,
+    start: Slot | None = None,
 ) -> Slot:
     """Trains one adapter: the definition of the inner loop.
 
@@ -318,7 +375,8 @@ def adapt(
       params: frozen base parameters.
       adapter: fresh adapter (`lora.init`).
       rows: arrays `[steps, B, T]`, the lines of each step, with `anchors` if
-        `cfg.divergence`. Steps beyond `total` are padding, and are not taken: adapters
+        `cfg.divergence`, and with `teacher`, `[steps, B, T, D]`, and `distill` if
+        `cfg.teach`. Steps beyond `total` are padding, and are not taken: adapters
         of different length can be vmapped, and the loop ends with the longest.
       rates: learning rate of each step, float32 `[steps]`.
       clip: bound on the gradient's global norm.
@@ -327,10 +385,12 @@ def adapt(
       cfg: rank, scale and targets.
       frozen: deltas beneath the adapter, `[Rf, D]` and `[Rf, F]`, scale folded in, on
         the same targets: they are applied and not trained.
+      start: where training goes on from, in place of `adapter` (`plan.Job.span`).
     """
 
     def body(index: Array, slot: Slot) -> Slot:
         batch, rate = jax.tree.map(lambda leaf: leaf[index], (rows, rates))
         return train_step(params, slot, batch, rate, clip, arch, cfg, frozen)
 
-    return jax.lax.fori_loop(0, total, body, init_slot(adapter))
+    begin = init_slot(adapter) if start is None else start
+    return jax.lax.fori_loop(0, total, body, begin)

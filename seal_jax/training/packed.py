@@ -9,6 +9,7 @@ to its solo run by `inner.adapt`.
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ from seal_jax.models import (
     placement,
 )
 from seal_jax.runtime import ahead, interrupts, meshes, prng
-from seal_jax.training import inner, plan, plan_arrays, plan_shards
+from seal_jax.training import inner, plan, plan_arrays, plan_shards, teacher, waves
 from seal_jax.training.inner import EngineConfig, Slot
 from seal_jax.training.plan_arrays import Extras
 
@@ -35,18 +36,22 @@ from seal_jax.training.plan_arrays import Extras
 class FinishedPool(NamedTuple):
     """Finished adapters, a row each: stacked, scale folded in, in the base's dtype.
 
-    `loss_A` is its steps' mean cross-entropy; `finite_A` whether all stayed finite.
+    `loss_A` is its steps' mean cross-entropy, with what is learned from teachers;
+    `finite_A` whether all stayed finite. `slots`, if `cfg.resumes`, are what training
+    goes on from; a row of no step, as long as its adapter has not finished, is none.
     """
 
     adapters: lora.Tree
     loss_A: Array
     finite_A: Array
+    slots: Slot | None = None
 
 
 # What `run_block` takes after the base, over the axis `data` of a mesh.
 SHARDED = (PartitionSpec("data"),) * 4
-# And the extras of its steps, and the stacks that its adapters train on: on each whole.
-_EXTENDED = PartitionSpec("data"), PartitionSpec()
+# And the extras of its steps, the stacks that its adapters train on, on each whole, and
+# what their teachers predict.
+_EXTENDED = PartitionSpec("data"), PartitionSpec(), PartitionSpec("data")
 _NONE = Extras()
 type State = tuple[Slot, FinishedPool]
 
@@ -59,13 +64,19 @@ def init_state(arch: decoder.Arch, cfg: EngineConfig, *, shards: int = 1) -> Sta
             arch, targets=cfg.targets, rank=cfg.rank, adapters=count, dtype=dtype
         )
 
-    slots, pool = cfg.plan.slots * shards, cfg.pool * shards
-    moments = [zeros(slots, "float32") for _ in range(2)]
-    adam = optax.ScaleByAdamState(jnp.zeros(slots, jnp.int32), *moments)
+    def slots(count: int) -> Slot:
+        moments = [zeros(count, "float32") for _ in range(2)]
+        adam = optax.ScaleByAdamState(jnp.zeros(count, jnp.int32), *moments)
+        return Slot(zeros(count, "float32"), adam, jnp.zeros(count))
+
+    pool = cfg.pool * shards
     results = FinishedPool(
-        zeros(pool, arch.dtype), jnp.zeros(pool), jnp.zeros(pool, bool)
+        zeros(pool, arch.dtype),
+        jnp.zeros(pool),
+        jnp.zeros(pool, bool),
+        slots(pool) if cfg.resumes else None,
     )
-    return Slot(zeros(slots, "float32"), adam, jnp.zeros(slots)), results
+    return slots(cfg.plan.slots * shards), results
 
 
 def loss(
@@ -76,8 +87,11 @@ def loss(
     cfg: EngineConfig,
     extras: Extras = _NONE,
     frozen: lora.Tree | None = None,
+    bank_UD: Array | None = None,
 ) -> tuple[Array, Array]:
-    """The sum of what the adapters minimise; the cross-entropy of each place, `[K]`.
+    """The sum of what the adapters minimise; the loss of each place, `[K]`.
+
+    That is its cross-entropy, and its divergence from the teachers that it has.
 
     No adapter occurs in another's loss, so the sum's gradient holds each one's own: in
     parts, where it has places in several chunks.
@@ -102,7 +116,17 @@ def loss(
     needed_M = step.weights != 0
     ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, step.targets, needed_M)
     owner_M = jnp.repeat(step.tiles, cfg.plan.tile, total_repeat_length=len(ce_M))
-    loss_K = _sums(ce_M * step.weights, owner_M, cfg.plan.places)
+    loss_M = ce_M * step.weights
+    if bank_UD is not None:
+        # A row of the bank for each position, the zero row for most.
+        teacher_MD = jnp.take(bank_UD, extras.teacher, axis=0, mode="clip")
+        apart_M = cross_entropy.divergence(
+            *(hidden_MD, teacher_MD, head_DV, extras.distill != 0),
+            kind=cfg.teach,
+            beta=cfg.beta,
+        )
+        loss_M += apart_M * extras.distill
+    loss_K = _sums(loss_M, owner_M, cfg.plan.places)
     whole = loss_K.sum()
     if cfg.divergence:
         base_MD = jax.lax.stop_gradient(hidden(None))
@@ -152,6 +176,7 @@ def step_all(
     cfg: EngineConfig,
     extras: Extras = _NONE,
     frozen: lora.Tree | None = None,
+    bank_UD: Array | None = None,
 ) -> State:
     """One global step: new adapters enter, the active ones train, finished ones leave.
 
@@ -163,12 +188,17 @@ def step_all(
     def enter(i: Array, slots: Slot) -> Slot:
         slot, job = step.starts[i]
         fresh = lora.init(keys_A[job], arch, targets=cfg.targets, rank=cfg.rank)
-        return _put(slots, inner.init_slot(fresh), slot)
+        begin = inner.init_slot(fresh)
+        if results.slots is not None:
+            begin = _gone_on(results.slots, job, begin)
+        return _put(slots, begin, slot)
 
     slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
     active = _rows_at(slots.adapter, step.slots)
     gradient = jax.value_and_grad(loss, has_aux=True)
-    (_, loss_K), grads = gradient(active, params, step, arch, cfg, extras, frozen)
+    (_, loss_K), grads = gradient(
+        active, params, step, arch, cfg, extras, frozen, bank_UD
+    )
     if extras.folds is not None:
         step, grads, loss_K = _folded(step, grads, loss_K, extras)
     slots = _updated(slots, step, grads, loss_K)
@@ -181,10 +211,24 @@ def step_all(
         finite = jnp.all(jnp.isfinite(jnp.concatenate(row)))
         finite &= jnp.isfinite(slots.loss_sum[slot])
         mean = slots.loss_sum[slot] / jnp.asarray(slots.adam.count)[slot]
-        one = FinishedPool(lora.scaled(adapter, cfg.alpha / cfg.rank), mean, finite)
+        kept = None if results.slots is None else _one(slots, slot)
+        scaled = lora.scaled(adapter, cfg.alpha / cfg.rank)
+        one = FinishedPool(scaled, mean, finite, kept)
         return _put(results, one, job)
 
     return slots, jax.lax.fori_loop(0, step.end_count, leave, results)
+
+
+def _gone_on(saved: Slot, job: Array, fresh: Slot) -> Slot:
+    """A job's saved slot, if that has taken a step; else a fresh one."""
+    kept = _one(saved, job)
+    begun = jnp.asarray(kept.adam.count) > 0
+    return jax.tree.map(functools.partial(jnp.where, begun), kept, fresh)
+
+
+def _one[T](many: T, at: Array) -> T:
+    """One of stacked trees."""
+    return jax.tree.map(lambda leaf: leaf[at], many)
 
 
 def _rows_at[T](many: T, at: Array) -> T:
@@ -259,6 +303,7 @@ def run_block(
     counts: Array,
     extras: Extras = _NONE,
     frozen: lora.Tree | None = None,
+    bank_UD: Array | None = None,
     *,
     arch: decoder.Arch,
     cfg: EngineConfig,
@@ -272,6 +317,7 @@ def run_block(
       steps: a block of `plan_arrays.blocks`.
       counts: how many of them to run, int32 `[1]`.
       extras, frozen: of the block, and the stacks beneath, if `cfg` has any.
+      bank_UD: what the teachers predict (`teacher`), if `cfg.teach`.
       arch: the decoder.
       cfg: hyper-parameters.
     """
@@ -280,7 +326,7 @@ def run_block(
 
     def body(i: Array, state: State) -> State:
         step, more = jax.tree.map(lambda leaf: leaf[i], (steps, extras))
-        return step_all(params, state, keys_A, step, arch, cfg, more, frozen)
+        return step_all(params, state, keys_A, step, arch, cfg, more, frozen, bank_UD)
 
     return jax.lax.fori_loop(0, counts[0], body, state)
 
@@ -303,7 +349,7 @@ def program(
     shard = jax.shard_map(
         run,
         mesh=mesh,
-        in_specs=(PartitionSpec(), *SHARDED, *_EXTENDED[: 2 * cfg.extended]),
+        in_specs=(PartitionSpec(), *SHARDED, *_extended(cfg)),
         out_specs=SHARDED[0],
         axis_names={"data"},
         check_vma=False,
@@ -311,6 +357,11 @@ def program(
     out = meshes.named(mesh, SHARDED[0])
     jitted = jax.jit(shard, donate_argnums=1, out_shardings=out)
     return jitted.lower(*arguments(arch, cfg, mesh)).compile()
+
+
+def _extended(cfg: EngineConfig) -> tuple[PartitionSpec, ...]:
+    """Of what a program takes besides, if it takes anything."""
+    return _EXTENDED[: (2 + bool(cfg.teach)) if cfg.extended else 0]
 
 
 def arguments(arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None = None) -> tuple:
@@ -334,7 +385,9 @@ def arguments(arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None = None) -
     if cfg.extended:
         extras = _empty_extras(cfg, count)
         args += jax.eval_shape(lambda: (extras, inner.empty_frozen(arch, cfg)))
-        specs += _EXTENDED
+        if cfg.teach:
+            args += (jax.eval_shape(lambda: teacher.empty(arch, cfg, shards=shards)),)
+        specs += _extended(cfg)
     if mesh is None:
         return args
     cut = float8_base.running(placement.param_shardings(arch, mesh))
@@ -348,7 +401,11 @@ def arguments(arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None = None) -
 
 def _empty_extras(cfg: EngineConfig, count: int) -> Extras:
     return plan_arrays.empty_extras(
-        cfg.plan, anchored=cfg.divergence, frozen=cfg.frozen_rank > 0, count=count
+        cfg.plan,
+        anchored=cfg.divergence,
+        frozen=cfg.frozen_rank > 0,
+        taught=bool(cfg.teach),
+        count=count,
     )
 
 
@@ -357,7 +414,9 @@ class TrainedAdapters(NamedTuple):
 
     `tokens` are the positions that carried loss, and those of their lines before them;
     `computed_tokens` all positions of the `steps` global steps; `adapter_steps` the
-    optimizer steps of all adapters.
+    optimizer steps of all adapters. `teacher_tokens` are the positions that were read
+    for the bank. `slots`, if `cfg.resumes`, are what `train` goes on from; on a mesh
+    they lie on its shards.
     """
 
     adapters: lora.Tree
@@ -367,6 +426,8 @@ class TrainedAdapters(NamedTuple):
     computed_tokens: int
     steps: int
     adapter_steps: int
+    teacher_tokens: int = 0
+    slots: Slot | None = None
 
 
 def train(
@@ -380,6 +441,9 @@ def train(
     mesh: Mesh | None = None,
     frozen: lora.Tree | None = None,
     frozen_of: Sequence[int] | None = None,
+    teacher_on_frozen: bool = False,
+    start: Slot | None = None,
+    consume: bool = False,
 ) -> TrainedAdapters:
     """Trains many adapters, packed.
 
@@ -396,13 +460,19 @@ def train(
         `cfg.frozen_rank` ranks, `[P, Rf, .]`, in the base's dtype, scale folded in.
         They are applied, not trained, and no part of the results.
       frozen_of: each job's row of `frozen`.
+      teacher_on_frozen: whether teachers are the base with the job's row of `frozen`,
+        the model as it was before this edit; else they are the base alone.
+      start: the slots that an earlier `train` returned, row a of job a, to go on from;
+        None: fresh adapters. What of a job's schedule is trained says its `span`.
+      consume: whether `start` is not needed any more; its memory is then used again.
 
     Raises:
-      ValueError: too many jobs, a `frozen` that `cfg` does not describe, or see
-        `plan_arrays.blocks`.
+      ValueError: too many jobs, a `frozen` or `start` that `cfg` does not describe,
+        more teacher targets than the bank holds, or see `plan_arrays.blocks`.
     """
     rows = [] if frozen_of is None else list(map(int, frozen_of))
     inner.check_frozen(frozen, rows, len(jobs), arch, cfg)
+    waves.check(start, jobs, arch, cfg)
     shards = meshes.shards(mesh)
     if len(jobs) > cfg.pool * shards:
         raise ValueError(
@@ -417,29 +487,64 @@ def train(
     for shard, share in enumerate(shares):
         row_of_job[share] = shard * cfg.pool + np.arange(len(share))
     keys_A = meshes.put(prng.take(keys_A, job_of_row), mesh, "data")
-    laid = plan_shards.blocks(jobs, shares, cfg, eos=eos, mesh=mesh, frozen_of=rows)
-    run, state = program(arch, cfg, mesh), _empty_state(arch, cfg, mesh)
-    params = float8_base.running(params)
     if mesh is not None:
         frozen = jax.device_put(frozen, meshes.replicated(mesh))
+    params = float8_base.running(params)
+    more, shelved, read = (), None, 0
+    if cfg.teach:
+        of = rows if teacher_on_frozen and rows else None
+        shelves, shelved = teacher.shared(jobs, shares, cfg, frozen_of=of)
+        bank, read = teacher.fill(
+            *(params, shelves),
+            arch=arch,
+            cfg=cfg,
+            eos=eos,
+            mesh=mesh,
+            frozen=None if of is None else frozen,
+        )
+        more = (bank,)
+    laid = plan_shards.blocks(
+        *(jobs, shares, cfg),
+        eos=eos,
+        mesh=mesh,
+        frozen_of=rows,
+        shelved=shelved,
+    )
+    run = program(arch, cfg, mesh)
+    if start is None:
+        state = _empty_state(arch, cfg, mesh)
+    else:
+        saved = waves.of_rows(start, job_of_row, mesh, consume=consume)
+        slots, results = _empty_state(arch, replace(cfg, resumes=False), mesh)
+        state = slots, results._replace(slots=saved)
+    more = (frozen, *more) if cfg.extended else ()
     totals = plan_shards.Totals(mesh)
     # The next block is laid while the device runs this one.
     for blocks in ahead.ahead(laid):
         interrupts.check()
         steps, counts, extras = plan_shards.put(blocks, mesh)
-        more = (extras, frozen) if cfg.extended else ()
-        state = run(params, state, keys_A, steps, counts, *more)
+        extra = (extras, *more) if cfg.extended else ()
+        state = run(params, state, keys_A, steps, counts, *extra)
         totals.add(blocks)
     tokens, updates, count = totals.of_all()
-    results = state[1]
+    results, saved = state[1]._replace(slots=None), state[1].slots
     if mesh is not None:
+        saved = waves.of_jobs(saved, row_of_job, mesh)
         results = meshes.gather(results, mesh)
         results = results._replace(adapters=_rows(results.adapters, row_of_job))
     order = row_of_job[: len(jobs)]
-    loss_A, finite_A = (np.asarray(x)[order] for x in results[1:])
+    loss_A, finite_A = (np.asarray(x)[order] for x in results[1:3])
     computed = count * cfg.plan.step_tokens
     return TrainedAdapters(
-        results.adapters, loss_A, finite_A, tokens, computed, count, updates
+        results.adapters,
+        loss_A,
+        finite_A,
+        tokens,
+        computed,
+        count,
+        updates,
+        read,
+        saved,
     )
 
 

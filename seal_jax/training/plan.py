@@ -12,11 +12,13 @@ finished takes the longest one that waits, at once.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from seal_jax.training import taught as teachers
 from seal_jax.training.fitting import Chunks, fit
 from seal_jax.training.settings import (
     COSINE,
@@ -27,6 +29,7 @@ from seal_jax.training.settings import (
     LossConfig,
     PlanConfig,
 )
+from seal_jax.training.taught import Taught
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Job:
 
     `beside` are texts on which the model shall not change: a step also reads one, and
     `beside_weight` times its mean divergence from the base is added to its loss.
+
+    `taught` are the teachers of lines, None for a line that has none; empty: no line
+    has one. `span` are the epochs `[first, last)` that are trained now; None: all. What
+    a step is - its lines, its learning rate, its text beside, its sampled pads - is
+    that of the whole schedule of `epochs`.
     """
 
     lines: tuple[tuple[int, ...], ...]
@@ -60,6 +68,8 @@ class Job:
     beside: tuple[tuple[int, ...], ...] = ()
     beside_weight: float = 0.0
     cut: tuple[int, ...] = ()
+    taught: tuple[Taught | None, ...] = ()
+    span: tuple[int, int] | None = None
 
     def __post_init__(self):
         if not self.lines or self.epochs < 1:
@@ -83,8 +93,15 @@ class Job:
             raise ValueError(
                 f"schedule={self.schedule!r} must be {LINEAR!r} or {COSINE!r}"
             )
+        if self.span and not 0 <= self.span[0] < self.span[1] <= self.epochs:
+            raise ValueError(
+                f"span={self.span} must be epochs first < last within 0..{self.epochs}"
+            )
         self._check_given()
         self._check_beside()
+        given = self.given or (1,) * len(self.lines)
+        mode = self.loss.mode
+        teachers.check(self.taught, self.lines, given, self.targets(), mode)
 
     def _check_given(self) -> None:
         if self.given and len(self.given) != len(self.lines):
@@ -130,12 +147,31 @@ class Job:
             )
 
     @property
+    def trained_epochs(self) -> int:
+        """Epochs that are trained now."""
+        return self.epochs if self.span is None else self.span[1] - self.span[0]
+
+    @property
     def total(self) -> int:
-        """Optimizer steps."""
-        return self.epochs * -(-len(self.lines) // self.batch)
+        """Optimizer steps that are taken now."""
+        return self.trained_epochs * self._per_epoch
+
+    @property
+    def _per_epoch(self) -> int:
+        return -(-len(self.lines) // self.batch)
+
+    @property
+    def steps(self) -> slice:
+        """Those steps within the whole schedule."""
+        first, last = self.span or (0, self.epochs)
+        return slice(first * self._per_epoch, last * self._per_epoch)
 
     def batches(self) -> list[tuple[int, ...]]:
         """The lines of each step: all of them in each epoch, shuffled anew."""
+        return self.whole_schedule()[self.steps]
+
+    def whole_schedule(self) -> list[tuple[int, ...]]:
+        """The lines of each step of all epochs, whichever are trained now."""
         rng = np.random.default_rng(self.seed)
         steps = []
         for _ in range(self.epochs):
@@ -154,20 +190,21 @@ class Job:
         """The text of `beside` that each step reads: in turn, shuffled anew; or []."""
         # Drawn apart from the lines' shuffle, which is the same with texts or without.
         rng, order = np.random.default_rng((*self.seed, 2)), []
-        while self.beside and len(order) < self.total:
+        while self.beside and len(order) < self.steps.stop:
             order += rng.permutation(len(self.beside)).tolist()
-        return order[: self.total]
+        return order[self.steps]
 
     def rates(self) -> np.ndarray:
         """Learning rate of every step, float32, as the Hugging Face Trainer sets it."""
-        step = np.arange(self.total, dtype=np.float32)
-        left = 1.0 - (step - self.warmup) / np.float32(max(1, self.total - self.warmup))
+        total = self.epochs * self._per_epoch
+        step = np.arange(total, dtype=np.float32)
+        left = 1.0 - (step - self.warmup) / np.float32(max(1, total - self.warmup))
         if self.schedule == COSINE:
             # (1 + cos(pi (1 - left))) / 2, without its cancellation at the end.
             left = np.sin(np.float32(np.pi / 2) * left) ** 2
         climb = step / np.float32(max(1, self.warmup))
         factor = np.where(step < self.warmup, climb, left)
-        return np.float32(self.learning_rate) * factor
+        return (np.float32(self.learning_rate) * factor)[self.steps]
 
     def positions(self) -> list[int]:
         """Positions each line takes, its pads included."""
@@ -185,6 +222,14 @@ class Job:
         return [
             (n if i in cut else self.loss.row(n, longest)) - g
             for i, (n, g) in enumerate(zip(sizes, given, strict=True))
+        ]
+
+    def learned(self) -> list[int]:
+        """Targets of each line that carry loss: without those that `taught` skips."""
+        skipped = [one.skip if one else 0 for one in self.taught]
+        return [
+            n - skip
+            for n, skip in itertools.zip_longest(self.targets(), skipped, fillvalue=0)
         ]
 
 
@@ -277,7 +322,7 @@ def share(jobs: Sequence[Job], shards: int, *, most: int) -> list[list[int]]:
     The largest first, each to the device with the least so far.
     """
     work = [
-        sum(job.positions()) * job.epochs
+        sum(job.positions()) * job.trained_epochs
         + sum(len(job.beside[text]) for text in job.beside_order())
         for job in jobs
     ]

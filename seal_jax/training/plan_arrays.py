@@ -12,28 +12,38 @@ import numpy as np
 from seal_jax.training import plan
 from seal_jax.training.plan import Job, PlanConfig
 from seal_jax.training.settings import REFERENCE
+from seal_jax.training.taught import Taught
 
 # Global steps in one transfer to the device. The last block of a plan is filled up with
 # steps that are not run, so this bounds only what the host holds.
 BLOCK = 64
 
 
-def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.ndarray]]]:
+def rows(
+    job: Job, *, eos: int, multiple: int, shelved: Sequence[int] = ()
+) -> Iterator[list[dict[str, np.ndarray]]]:
     """What each of a job's steps trains: a row for each line, as wide as it needs.
 
     As `make_row` lays it, but `weights` are those of the step's loss, and the pads lie
     where they were drawn for this step. If the job has texts beside its lines, each row
     also has `anchors`, the weights of its tokens' divergence from the base, and the
     step's text follows its lines, a row that weighs nothing but that.
+
+    If the job's lines have teachers, each row has `distill`, the weights of the
+    divergence from the teacher, and `teacher`, the row of the teachers' bank that
+    predicts the position's target (0, where there is none). Both kinds of targets share
+    the mean. `shelved` says where in the bank each line's begin (`teacher.Shelves`);
+    empty: one line's behind the other's, from row 1 on.
     """
     batches, targets, positions = job.batches(), job.targets(), job.positions()
-    given = job.given or (1,) * len(job.lines)
-    sampled = _sampled_pads(job, batches)
+    given, learned = job.given or (1,) * len(job.lines), job.learned()
+    shelved = shelved or own_shelves(job)
+    sampled = _sampled_pads(job)
     # By line and divisor. A step takes them as they are, and is not to write to them.
     laid: dict[tuple[int, int], dict[str, np.ndarray]] = {}
     beside = job.beside_order()
     for index, batch in enumerate(batches):
-        divisor = sum(targets[i] for i in batch)
+        divisor = sum(learned[i] for i in batch)
         if job.loss.mode == REFERENCE:
             divisor = job.loss.pad_to
         step = []
@@ -52,6 +62,8 @@ def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.nda
                 row["weights"] /= np.float32(divisor)
                 if beside:
                     row["anchors"] = np.zeros_like(row["weights"])
+                if job.taught:
+                    row |= _taught(job.taught[i], row["weights"], given[i], shelved[i])
                 laid[i, divisor] = row
             row = laid[i, divisor]
             if pads:
@@ -63,7 +75,36 @@ def rows(job: Job, *, eos: int, multiple: int) -> Iterator[list[dict[str, np.nda
         yield step
 
 
-def _sampled_pads(job: Job, batches: Sequence[tuple[int, ...]]) -> Iterator[np.ndarray]:
+def own_shelves(job: Job) -> list[int]:
+    """Where each line's rows begin in a bank of this job's teachers alone, in order."""
+    counts = [one.targets if one else 0 for one in job.taught]
+    return [1 + sum(counts[:i]) for i in range(len(counts))]
+
+
+def _taught(
+    taught: Taught | None, weights: np.ndarray, given: int, first: int
+) -> dict[str, np.ndarray]:
+    """Weights of a row, `[T]`, those of targets that a teacher predicts moved to it.
+
+    Args:
+      taught: the line's teacher, or None.
+      weights: of the row without one.
+      given: leading tokens of the line that are no targets.
+      first: the bank's row for the first of the teacher's targets.
+    """
+    weights, distill = weights.copy(), np.zeros_like(weights)
+    teacher = np.zeros(len(weights), np.int32)
+    if taught is not None:
+        # The position before the tail predicts its first token, on both sides.
+        begin, skip, count = given - 1, taught.skip, taught.count
+        own = slice(begin + skip, begin + count)
+        distill[own] = weights[own]
+        teacher[own] = first + np.arange(count - skip)
+        weights[begin : begin + count] = 0
+    return {"weights": weights, "distill": distill, "teacher": teacher}
+
+
+def _sampled_pads(job: Job) -> Iterator[np.ndarray]:
     """Where the pads of each line that has some lie, in the order of training.
 
     All are drawn at once: that gives the numbers that a draw for each line gives.
@@ -74,7 +115,8 @@ def _sampled_pads(job: Job, batches: Sequence[tuple[int, ...]]) -> Iterator[np.n
         if pads := positions[i] - len(ids):
             row = targets[i] + (job.given[i] if job.given else 1)
             edges[i] = strata(len(ids), row, pads)
-    order = [i for batch in batches for i in batch if i in edges]
+    whole = job.whole_schedule()
+    order = [i for batch in whole for i in batch if i in edges]
     if not order:
         return iter(())
     # Drawn apart from the shuffle, so that both are independent of scheduling.
@@ -83,7 +125,8 @@ def _sampled_pads(job: Job, batches: Sequence[tuple[int, ...]]) -> Iterator[np.n
         np.concatenate([edges[i][1:] for i in order]),
     )
     ends = np.cumsum([len(edges[i]) - 1 for i in order])
-    return iter(np.split(drawn, ends[:-1]))
+    before = sum(i in edges for batch in whole[: job.steps.start] for i in batch)
+    return iter(np.split(drawn, ends[:-1])[before:])
 
 
 def _beside_row(job: Job, text: int, *, eos: int, multiple: int) -> dict:
@@ -92,7 +135,11 @@ def _beside_row(job: Job, text: int, *, eos: int, multiple: int) -> dict:
     width = -(-n // multiple) * multiple
     laid = make_row(ids, given=1, row=n + 1, pads=0, width=width, eos=eos)
     anchors = laid["weights"] * np.float32(job.beside_weight / n)
-    return laid | {"weights": np.zeros_like(anchors), "anchors": anchors}
+    row = laid | {"weights": np.zeros_like(anchors), "anchors": anchors}
+    if job.taught:
+        nowhere = np.zeros(width, np.int32)
+        row |= {"distill": np.zeros_like(anchors), "teacher": nowhere}
+    return row
 
 
 def make_row(
@@ -191,7 +238,8 @@ def empty_steps(cfg: PlanConfig, *, eos: int, count: int = BLOCK) -> Steps:
 class Extras(NamedTuple):
     """What `Steps` holds besides where an inner loop asks for it, else None.
 
-    Positions `[M]`: `anchors`, float32, weigh the divergence from the base. Places
+    Positions `[M]`: `anchors`, float32, weigh the divergence from the base; `distill`,
+    float32, that from a teacher, whose row of the bank is `teacher`, int32. Places
     `[K]`: `frozen`, int32, is the adapter's row of the stacks it trains on. `folds`,
     `[K, 2]`, where there are several chunks: the first `fold_count` are the (first,
     other) places of slots that have several.
@@ -201,19 +249,32 @@ class Extras(NamedTuple):
     frozen: Any = None
     folds: Any = None
     fold_count: Any = None
+    teacher: Any = None
+    distill: Any = None
+
+
+# Of `Extras`, what `rows` gives of each position.
+OF_POSITIONS = ("anchors", "teacher", "distill")
 
 
 def empty_extras(
-    cfg: PlanConfig, *, anchored: bool, frozen: bool, count: int = BLOCK
+    cfg: PlanConfig,
+    *,
+    anchored: bool,
+    frozen: bool,
+    taught: bool = False,
+    count: int = BLOCK,
 ) -> Extras:
     """Those of steps in which nobody trains anything."""
-    several = cfg.chunks > 1
+    several, positions = cfg.chunks > 1, (count, cfg.step_tokens)
     return Extras(
-        np.zeros((count, cfg.step_tokens), np.float32) if anchored else None,
+        np.zeros(positions, np.float32) if anchored else None,
         np.zeros((count, cfg.places), np.int32) if frozen else None,
         # What is not counted is past the places.
         np.full((count, cfg.places, 2), cfg.places, np.int32) if several else None,
         np.zeros(count, np.int32) if several else None,
+        np.zeros(positions, np.int32) if taught else None,
+        np.zeros(positions, np.float32) if taught else None,
     )
 
 
@@ -221,7 +282,7 @@ class Block(NamedTuple):
     """`length` steps for the device, and what they hold.
 
     `updates` optimizer steps are taken in them. `tokens` positions are needed for that:
-    those that carry loss, be it divergence, and those of their lines before them.
+    those that carry loss, of whatever kind, and those of their lines before them.
     """
 
     steps: Steps
@@ -244,6 +305,7 @@ def blocks(
     eos: int,
     frozen_of: Sequence[int] | None = None,
     anchored: bool = False,
+    shelved: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Block]:
     """The whole training of all jobs, `BLOCK` global steps at a time.
 
@@ -253,24 +315,40 @@ def blocks(
       eos: end-of-text id.
       frozen_of: the row of the frozen stacks that each job trains on, or None.
       anchored: whether the device has a use for `anchors`.
+      shelved: where in the bank the teachers of each job's lines begin, as `rows`
+        takes it; None: the device has no bank.
 
     Raises:
       ValueError: lines that do not fit, see `plan.needs`; texts beside them if not
-        `anchored`.
+        `anchored`; teachers without a bank.
     """
     if not anchored and any(job.beside for job in jobs):
         raise ValueError(
             "jobs with texts beside their lines need an inner loop with "
             "divergence=True; make it with that, or leave the texts out"
         )
+    if shelved is None and any(any(job.taught) for job in jobs):
+        raise ValueError(
+            "jobs with taught lines need an inner loop with teach, a kind of "
+            "divergence, and a bank; make it with those, or leave taught out"
+        )
 
     def empty() -> tuple[Steps, Extras]:
-        extras = empty_extras(cfg, anchored=anchored, frozen=frozen_of is not None)
+        extras = empty_extras(
+            cfg,
+            anchored=anchored,
+            frozen=frozen_of is not None,
+            taught=shelved is not None,
+        )
         return empty_steps(cfg, eos=eos), extras
 
     needs = [plan.needs(job, cfg) for job in jobs]
     rates = [job.rates() for job in jobs]
-    laid = {j: rows(job, eos=eos, multiple=cfg.tile) for j, job in enumerate(jobs)}
+    shelves = shelved or [()] * len(jobs)
+    laid = {
+        j: rows(job, eos=eos, multiple=cfg.tile, shelved=shelves[j])
+        for j, job in enumerate(jobs)
+    }
     (steps, extras), i, updates, tokens = empty(), 0, 0, 0
     for placed in plan.schedule(needs, cfg):
         segment, taken = 0, [0] * cfg.chunks
@@ -347,7 +425,12 @@ def _put(
     width = len(row["tokens"])
     span = slice(tile * cfg.tile, tile * cfg.tile + width)
     for name, leaf in row.items():
-        getattr(extras if name == "anchors" else steps, name)[i, span] = leaf
+        if name not in OF_POSITIONS:
+            getattr(steps, name)[i, span] = leaf
+        elif (of_step := getattr(extras, name)) is not None:
+            of_step[i, span] = leaf
     steps.segments[i, span] = segment
-    carries = row["weights"] + row["anchors"] if "anchors" in row else row["weights"]
+    carries = row["weights"]
+    for name in ("anchors", "distill"):
+        carries = carries + row[name] if name in row else carries
     return int(carries.nonzero()[0][-1]) + 1

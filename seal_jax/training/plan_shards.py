@@ -27,6 +27,7 @@ def blocks(
     eos: int,
     mesh: Mesh | None,
     frozen_of: Sequence[int],
+    shelved: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Blocks]:
     """The next block of each shard that has a device in this process, by shard.
 
@@ -37,6 +38,7 @@ def blocks(
       eos: end-of-text id.
       mesh: the devices, or None for one.
       frozen_of: each job's row of the frozen stacks; empty: there are none.
+      shelved: where each job's teachers begin in its shard's bank; None: there is none.
 
     Raises:
       ValueError: see `plan_arrays.blocks`.
@@ -50,6 +52,7 @@ def blocks(
             eos=eos,
             frozen_of=[frozen_of[j] for j in shares[shard]] if frozen_of else None,
             anchored=cfg.divergence,
+            shelved=None if shelved is None else [shelved[j] for j in shares[shard]],
         )
         for shard in own
     ]
@@ -69,7 +72,10 @@ def blocks(
 def idle_block(cfg: EngineConfig, *, eos: int) -> Block:
     """A block in which nobody trains anything."""
     extras = plan_arrays.empty_extras(
-        cfg.plan, anchored=cfg.divergence, frozen=cfg.frozen_rank > 0
+        cfg.plan,
+        anchored=cfg.divergence,
+        frozen=cfg.frozen_rank > 0,
+        taught=bool(cfg.teach),
     )
     return Block(plan_arrays.empty_steps(cfg.plan, eos=eos), 0, 0, 0, extras)
 

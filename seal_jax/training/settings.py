@@ -26,6 +26,10 @@ from seal_jax.training.inner_rules import RULES, TeachConfig
 MASKED, REFERENCE, PADDED = "masked", "reference", "padded"
 LINEAR, COSINE = "linear", "cosine"
 
+# How far a prediction is from a teacher's (`cross_entropy.divergence`).
+FORWARD, REVERSE, JSD = "forward", "reverse", "jsd"
+DIVERGENCES = (FORWARD, REVERSE, JSD)
+
 # Which rounds' edits `ImitateConfig.data` takes; SEAL's own is "replace".
 IMITATE_DATA = ("replace", "accumulate")
 
@@ -305,11 +309,27 @@ class EngineOptions:
     frozen_rows: int = 0
     orthogonal: float = 0.0
     divergence: bool = False
+    teach: str = ""
+    beta: float = 0.5
+    bank: int = 0
+    resumes: bool = False
 
     def joined(self, other: "EngineOptions") -> "EngineOptions":
-        """The options of a program that serves both: the larger of each."""
+        """The options of a program that serves both: the larger of each.
+
+        Raises:
+          ValueError: both have teachers, by different divergences.
+        """
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return EngineOptions(*map(max, pairs))
+        both = EngineOptions(*map(max, pairs))
+        if self.teach and other.teach:
+            if (self.teach, self.beta) != (other.teach, other.beta):
+                raise ValueError(
+                    f"teach={self.teach!r}, beta={self.beta} and teach={other.teach!r}"
+                    f", beta={other.beta} need a program each; use one of the two"
+                )
+            return both
+        return dataclasses.replace(both, beta=(self if self.teach else other).beta)
 
 
 # Adapters on the base alone.
