@@ -16,7 +16,8 @@ import optax
 from jax import Array
 
 from seal_jax.models import decoder, key_ranges, lora
-from seal_jax.training.settings import DIVERGENCES, FORWARD, REVERSE, PlanConfig
+from seal_jax.training.inner_rules import DIVERGENCES, FORWARD, REVERSE
+from seal_jax.training.settings import PlanConfig
 from seal_kernels.cpu_loops import computed_once
 
 
@@ -33,7 +34,7 @@ class EngineConfig:
     tokens through the base, and the adapted model's logits once more.
 
     `teach` is the kind of divergence from teachers that lines may have (`plan.Job`), a
-    name of `settings.DIVERGENCES` or none, "", and `beta` the teacher's share in
+    name of `inner_rules.DIVERGENCES` or none, "", and `beta` the teacher's share in
     "jsd". What the teachers predict lies in a bank with `bank` rows for each adapter of
     the pool (`teacher`). With `resumes` the slots of finished adapters are kept, for
     training that goes on from them.

@@ -26,10 +26,6 @@ from seal_jax.training.inner_rules import RULES, TeachConfig
 MASKED, REFERENCE, PADDED = "masked", "reference", "padded"
 LINEAR, COSINE = "linear", "cosine"
 
-# How far a prediction is from a teacher's (`cross_entropy.divergence`).
-FORWARD, REVERSE, JSD = "forward", "reverse", "jsd"
-DIVERGENCES = (FORWARD, REVERSE, JSD)
-
 # Which rounds' edits `ImitateConfig.data` takes; SEAL's own is "replace".
 IMITATE_DATA = ("replace", "accumulate")
 
