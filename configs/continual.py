@@ -93,7 +93,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             learning_rate=1e-3, epochs=10, clip=1.0,
             loss=dict(mode="reference", pad_to=2048, pad_samples=8),
             tile=1, row_tokens=1024, step_tokens=0, slots=0, active=0,
-            chunk_tokens=512, pool=0,
+            chunk_tokens=512, pool=0, rule="edits",
         ),
         answer=dict(
             prompt="concise", temperature=0.0, top_p=1.0, top_k=0,

@@ -67,6 +67,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
             loss=dict(mode="masked", pad_to=2048, pad_samples=0),
             tile=8, row_tokens=1024, step_tokens=1024, slots=16, active=16,
             chunk_tokens=0, pool=48,
+            # What is learned of a self-edit, and by which loss: see configs/squad.py.
+            rule="edits",
+            teach=dict(
+                rates=dict(
+                    edits=0.0, quiz=0.0, distill=0.0, distill_edits=0.0,
+                    on_policy=0.0, mix=0.0,
+                ),
+                passage_line=False, divergence="forward", beta=0.5, skip=0,
+                waves=2, temperature=1.0, mix=0.5, tokens=0,
+            ),
         ),
         answer=dict(
             prompt="concise", temperature=0.0, top_p=1.0, top_k=0,

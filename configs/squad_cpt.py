@@ -91,7 +91,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             learning_rate=1e-3, epochs=3, batch=8, warmup_share=0.0, clip=1.0,
             loss=dict(mode="masked", pad_to=2048, pad_samples=0),
             tile=8, row_tokens=1024, step_tokens=0, slots=0, active=0,
-            chunk_tokens=0, pool=0,
+            chunk_tokens=0, pool=0, rule="edits",
         ),
         # Read with pool.how=full.
         full=dict(

@@ -46,7 +46,10 @@ def values(name: str) -> dict[str, Any]:
     if "grade" in config:
         config["grade"].setdefault("judge", dict(tiny_model.OPTIONAL["grade.judge"]))
         config["task"].setdefault("columns", dict(tiny_model.OPTIONAL["task.columns"]))
-    if name in ("tiny", "squad"):
+    if "rule" in config.get("inner", {}):
+        teach = copy.deepcopy(tiny_model.OPTIONAL["inner.teach"])
+        config["inner"].setdefault("teach", teach)
+    if name in ("tiny", "squad", "continual"):
         config.setdefault(
             "label_free", copy.deepcopy(tiny_model.OPTIONAL["label_free"])
         )

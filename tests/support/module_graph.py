@@ -96,10 +96,12 @@ JAX_FREE = (
     "runtime.writer_kinds",
     "runtime.writers",
     "training.fitting",
+    "training.inner_rules",
     "training.plan",
     "training.plan_arrays",
     "training.settings",
     "training.sft_rows",
+    "training.taught",
 )
 
 # Third-party packages that bring jax with them.

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from seal_jax.embedded import pretrain
 from seal_jax.models import decoder
+from seal_jax.training.inner_rules import RULES
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -69,6 +70,17 @@ OPTIONAL: dict[str, dict[str, Any]] = {
         "answer": "",
         "questions": "",
     },
+    "inner.teach": {
+        "rates": dict.fromkeys(RULES, 0.0),
+        "passage_line": False,
+        "divergence": "forward",
+        "beta": 0.5,
+        "skip": 0,
+        "waves": 2,
+        "temperature": 1.0,
+        "mix": 0.5,
+        "tokens": 0,
+    },
     "label_free": {
         "rubric": "rules",
         "questions": 6,
@@ -116,6 +128,7 @@ def values(path: pathlib.Path | str, **changes: Any) -> dict[str, Any]:
     config = load_config("tiny", "debug")
     config.model.path = str(path)
     config.grade.judge = ConfigDict(OPTIONAL["grade.judge"])
+    config.inner.teach = ConfigDict(OPTIONAL["inner.teach"])
     config.label_free = ConfigDict(OPTIONAL["label_free"])
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     config.update_from_flattened_dict(CHANGES | dotted)
@@ -129,7 +142,8 @@ def present(exp: Any) -> dict[str, Any]:
         return {
             key: clean(value) if isinstance(value, dict) else value
             for key, value in tree.items()
-            if value is not None or key not in ("judge", "label_free", "columns")
+            if value is not None
+            or key not in ("judge", "label_free", "columns", "teach")
         }
 
     return clean(dataclasses.asdict(exp))
