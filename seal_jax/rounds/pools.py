@@ -6,6 +6,7 @@ each: entries of the journal, checkpoints, or, within a larger unit, arrays in m
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -22,16 +23,34 @@ from seal_jax.training import inner, packed, plan, throughput
 
 
 @dataclasses.dataclass(frozen=True)
+class Waves:
+    """Training of each pool in `count` waves, with something asked between them.
+
+    `jobs(wave, rows, adapters)` is called before each wave of each pool and gives the
+    jobs of this wave, one for each of the work's `rows`, with their `span`. `adapters`
+    are those that the wave before left, stacked in this order, with rows to spare, as a
+    model applies them; None before the first.
+    """
+
+    count: int
+    jobs: Callable[[int, range, lora.Tree | None], Sequence[plan.Job]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Work:
     """A jobs, each with the integers that are folded into the run's key for it.
 
-    `frozen` and `frozen_of`, a row of it for each job: see `packed.train`.
+    `frozen` and `frozen_of`, a row of it for each job, and `teacher_on_frozen`: see
+    `packed.train`. With `waves` the jobs here are only counted: those that are trained
+    come from there.
     """
 
     jobs: Sequence[plan.Job]
     folds: Sequence[tuple[int, ...]]
     frozen: lora.Tree | None = None
     frozen_of: Sequence[int] | None = None
+    teacher_on_frozen: bool = False
+    waves: Waves | None = None
 
 
 class Pool(NamedTuple):
@@ -53,11 +72,14 @@ class Pool(NamedTuple):
     def cost(self) -> dict[str, int]:
         """What the training took, as units of the journal tell it."""
         trained = self.trained
-        return {
+        cost = {
             "tokens": trained.tokens,
             "computed": trained.computed_tokens,
             "steps": trained.steps,
         }
+        if trained.teacher_tokens:
+            cost["teacher_tokens"] = trained.teacher_tokens
+        return cost
 
 
 class Store[Unit](Protocol):
@@ -218,20 +240,63 @@ def _trained(
     cfg: inner.EngineConfig,
     mesh: Mesh | None,
 ) -> Pool:
-    begin = time.monotonic()
-    here = slice(rows.start, rows.stop)
-    trained = packed.train(
+    begin, here = time.monotonic(), slice(rows.start, rows.stop)
+    train = functools.partial(
+        packed.train,
         policy.params,
-        work.jobs[here],
-        prng.fold(key, *np.array(work.folds[here]).T),
+        keys_A=prng.fold(key, *np.array(work.folds[here]).T),
         arch=policy.arch,
         cfg=cfg,
         eos=policy.eos,
         mesh=mesh,
         frozen=work.frozen,
         frozen_of=None if work.frozen_of is None else work.frozen_of[here],
+        teacher_on_frozen=work.teacher_on_frozen,
     )
-    return Pool(rows, trained, begin, time.monotonic() - begin)
+    if work.waves is None:
+        trained = train(work.jobs[here])
+        seconds = time.monotonic() - begin
+    else:
+        trained, seconds = _in_waves(train, work.waves, rows, cfg)
+    # Nothing goes on from here.
+    return Pool(rows, trained._replace(slots=None), begin, seconds)
+
+
+def _in_waves(
+    train: Callable[..., packed.TrainedAdapters],
+    waves: Waves,
+    rows: range,
+    cfg: inner.EngineConfig,
+) -> tuple[packed.TrainedAdapters, float]:
+    """What the last wave leaves, with the costs of all, and the seconds of training.
+
+    Raises:
+      ValueError: no wave, several that the engine cannot go on between, or see
+        `packed.train`.
+    """
+    if waves.count < 1 or (waves.count > 1 and not cfg.resumes):
+        raise ValueError(
+            f"waves={waves.count} must be at least 1, and 1 with resumes=False; use "
+            "resumes=True for several"
+        )
+    trained, costs, seconds = None, np.zeros(len(_COSTS), int), 0.0
+    for wave in range(waves.count):
+        jobs = waves.jobs(wave, rows, trained and trained.adapters)
+        slots = trained and trained.slots
+        # Memory is for one wave: what it left gives way to the next one's.
+        trained = None
+        begin = time.monotonic()
+        trained = train(jobs, start=slots, consume=True)
+        del slots
+        seconds += time.monotonic() - begin
+        costs += [getattr(trained, name) for name in _COSTS]
+    assert trained is not None
+    whole = dict(zip(_COSTS, costs.tolist(), strict=True))
+    return trained._replace(**whole), seconds
+
+
+# Of `packed.TrainedAdapters`, what all waves take together.
+_COSTS = ("tokens", "computed_tokens", "steps", "adapter_steps", "teacher_tokens")
 
 
 def longest_first(totals: Sequence[int]) -> list[int]:

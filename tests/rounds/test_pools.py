@@ -2,6 +2,7 @@
 
 import types
 import weakref
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,3 +150,59 @@ def test_a_pool_gives_way_to_the_next(calls, monkeypatch):
     size = CFG.pool
     assert train(work(3 * size), Store()) == [size, size, size]
     assert len(adapters) == 3
+
+
+# Waves
+
+
+def in_waves(monkeypatch, count, *, resumes=True):
+    """Two pools of three jobs in waves; what the hook and the training were given."""
+    seen, given, slots = [], [], []
+
+    def jobs(wave, rows, adapters):
+        assert not [old for old in slots[:-1] if old() is not None]
+        seen.append((wave, list(rows), adapters and adapters["x"].tolist()))
+        return [job(1 + i + 10 * wave) for i in rows]
+
+    def trained(params, jobs, keys_A, *, start, consume, **kwargs):
+        given.append((len(jobs), start and start["n"].tolist(), consume))
+        totals = np.array([job.total for job in jobs])
+        made: Any = {"x": jnp.asarray(totals)}, {"n": jnp.asarray(totals * 100)}
+        slots.append(weakref.ref(made[1]["n"]))
+        finite = np.ones(len(jobs), bool)
+        return packed.TrainedAdapters(
+            made[0], totals * 1.0, finite, 10, 20, 5, 4, 3, made[1]
+        )
+
+    monkeypatch.setattr(packed, "train", trained)
+    monkeypatch.setattr(CFG, "resumes", resumes, raising=False)
+    held = train(
+        pools.Work(work(3).jobs, work(3).folds, waves=pools.Waves(count, jobs)),
+        pools.Held(),
+    )
+    return held, seen, given
+
+
+def test_each_pool_trains_wave_by_wave_from_its_own_slots(calls, monkeypatch):
+    held, seen, given = in_waves(monkeypatch, 3)
+    rows = [0, 1], [2]
+    left = [None, [1, 2], [11, 12]], [None, [3], [13]]
+    assert seen == [
+        (wave, rows[pool], left[pool][wave]) for pool in (0, 1) for wave in range(3)
+    ]
+    assert [at for _, at, _ in given[:3]] == [None, [100, 200], [1100, 1200]]
+    assert all(consume for _, _, consume in given)
+    # The last wave's adapters, at the costs of all; nothing goes on from them.
+    assert [pool.adapters["x"].tolist() for pool in held] == [[21, 22], [23]]
+    cost = {"tokens": 30, "computed": 60, "steps": 15, "teacher_tokens": 9}
+    assert [pool.cost() for pool in held] == [cost, cost]
+    assert [pool.trained.adapter_steps for pool in held] == [12, 12]
+    assert all(pool.trained.slots is None for pool in held)
+
+
+def test_one_wave_needs_no_slots_and_several_do(calls, monkeypatch):
+    held, seen, _ = in_waves(monkeypatch, 1, resumes=False)
+    assert len(held) == 2 and [wave for wave, *_ in seen] == [0, 0]
+    with pytest.raises(ValueError, match=r"waves=2 must be .* resumes=True") as caught:
+        in_waves(monkeypatch, 2, resumes=False)
+    assert "\n" not in str(caught.value)
