@@ -22,7 +22,7 @@ from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import checkpoint, files, prng
 from seal_jax.tasks.base import Edit
-from seal_jax.training import capacity, packed, plan
+from seal_jax.training import capacity, packed
 from seal_jax.training.settings import PlanConfig
 
 
@@ -150,13 +150,17 @@ def adapters(
       ValueError: the edit was refused, so that there never was one; or there is no
         such seed, or the run's items are not those that it had.
     """
-    jobs = [_job(past, place, seed) for place in wanted]
+    exp, task = past.exp, past.checked.task
+    written = [_written(past, place, seed) for place in wanted]
+    jobs = [task.job(*pair, ()) for pair in written]
     policy = policy_after(past, wanted[0].round - 1)
-    for place, job in zip(wanted, jobs, strict=True):
-        name = (place.round, place.item, place.edit, seed)
+    for place, pair, job in zip(wanted, written, jobs, strict=True):
+        names = [(place.round, place.item, place.edit, seed)]
+        waves = trials.waves_of(exp, task, policy, [pair], names)
+        work = trials.work_of(exp.seed, [job], names)
         (pool,) = pools.train(
             policy,
-            trials.work_of(past.exp.seed, [job], [name]),
+            dataclasses.replace(work, waves=waves),
             pools.Held(),
             key=prng.root(past.exp.seed),
             cfg=_sizes(past),
@@ -167,8 +171,8 @@ def adapters(
         yield place, pool.trained
 
 
-def _job(past: Past, place: Place, seed: int) -> plan.Job:
-    """The training of an edit.
+def _written(past: Past, place: Place, seed: int) -> tuple[Any, Edit]:
+    """The item of an edit, and the edit as it was trained.
 
     Raises:
       ValueError: see `adapters`.
@@ -192,8 +196,9 @@ def _job(past: Past, place: Place, seed: int) -> plan.Job:
             f"{past.workdir}: item {place.item} of round {place.round} is not that of "
             "the run, so its data has changed; restore it"
         )
-    edit = Edit(place.item, place.edit, row["prompt"], row["text"])
-    return past.checked.task.job(item, edit, ())
+    pairs = tuple((question, answer) for question, answer in row.get("pairs", ()))
+    edit = Edit(place.item, place.edit, row["prompt"], row["text"], pairs=pairs)
+    return item, edit
 
 
 def _sizes(past: Past) -> Any:

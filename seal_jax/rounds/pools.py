@@ -5,10 +5,12 @@ such pools, trains those that a store does not hold yet, and returns what it hol
 each: entries of the journal, checkpoints, or, within a larger unit, arrays in memory.
 """
 
+import bisect
 import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from operator import neg
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -196,14 +198,13 @@ def each[Unit](
     Raises:
       ValueError: see `packed.train`.
     """
-    count, size = len(work.jobs), cfg.pool * meshes.shards(mesh)
-    pools = [range(i, min(i + size, count)) for i in range(0, count, size)]
+    count, pools = len(work.jobs), cut(work.jobs, cfg, meshes.shards(mesh))
     done = sum(len(rows) for i, rows in enumerate(pools) if i in store)
-    cut = sum(len(job.cut) for job in work.jobs)
-    if cut and done < count:
+    ended = sum(len(job.cut) for job in work.jobs)
+    if ended and done < count:
         lines = sum(len(job.lines) for job in work.jobs)
         say(
-            f"{cut} of {lines} training lines are longer than a row takes and "
+            f"{ended} of {lines} training lines are longer than a row takes and "
             "end there; raise inner.row_tokens"
         )
     with progress.progress(
@@ -229,6 +230,24 @@ def each[Unit](
                 # Its adapters give way to those of the next: memory is for one pool.
                 del pool
             yield store.get(i, rows)
+
+
+def cut(jobs: Sequence[plan.Job], cfg: inner.EngineConfig, shards: int) -> list[range]:
+    """Which jobs share a pool: as many as there is room for, in their order.
+
+    There is room for `cfg.pool` on each shard, and for what their teachers predict,
+    whichever of the jobs a shard is given.
+    """
+    pools, first = [], 0
+    taught: list[int] = []  # of the pool so far, the most first
+    for i, job in enumerate(jobs):
+        bisect.insort(taught, sum(one.targets for one in job.taught if one), key=neg)
+        full = sum(taught[: cfg.pool]) > cfg.bank * cfg.pool
+        if i > first and (full or i - first == cfg.pool * shards):
+            pools.append(range(first, i))
+            first = i
+            taught = [sum(one.targets for one in job.taught if one)]
+    return [*pools, range(first, len(jobs))] if jobs else []
 
 
 def _trained(

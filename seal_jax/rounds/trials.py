@@ -96,7 +96,16 @@ def adapt_and_answer[Item](
     order = pools.longest_first([jobs[i].total for i, _ in rows])
     rows = [rows[place] for place in order]
     ids = [(round_index, edits[i].item, edits[i].edit, s) for i, s in rows]
-    work = work_of(run.exp.seed, [jobs[i] for i, _ in rows], ids)
+    work = dataclasses.replace(
+        work_of(run.exp.seed, [jobs[i] for i, _ in rows], ids),
+        waves=waves_of(
+            run.exp,
+            run.task,
+            policy,
+            [(exams[edits[i].item].item, edits[i]) for i, _ in rows],
+            ids,
+        ),
+    )
 
     def finish(pool: pools.Pool) -> dict[str, Any]:
         here = slice(pool.rows.start, pool.rows.stop)
@@ -151,6 +160,48 @@ def work_of(
         ],
         [(ADAPT, *name) for name in ids],
     )
+
+
+def waves_of[Item](
+    exp: Experiment,
+    task: Task[Item],
+    policy: policies.Policy,
+    written: Sequence[tuple[Item, Edit]],
+    ids: Sequence[tuple[int, int, int, int]],
+) -> pools.Waves | None:
+    """Training on answers that adapters give, drawn anew before each wave; or None.
+
+    The first wave's answers are the policy's, as a fresh adapter changes nothing.
+
+    Args:
+      exp: the experiment.
+      task: the task, whose rule may have adapters practise.
+      policy: the model that is adapted.
+      written: of each adapter its item and its edit.
+      ids: as of `work_of`.
+    """
+    prompts = [task.practice(item, edit) for item, edit in written]
+    teach, answer = task.teach, exp.answer
+    if teach is None or not any(prompts):
+        return None
+    drawn = dataclasses.replace(answer, temperature=teach.temperature)
+
+    def jobs(wave: int, rows: range, adapters: lora.Tree | None) -> list[plan.Job]:
+        here = slice(rows.start, rows.stop)
+        stage = [np.full(len(rows), v) for v in (PRACTICE, wave)]
+        keys_A = prng.fold(prng.root(exp.seed), *stage, *np.array(ids[here]).T)
+        texts = policies.answer(policy, adapters, prompts[here], keys_A, drawn)
+        made = []
+        for (item, edit), given, name in zip(
+            written[here], texts, ids[here], strict=True
+        ):
+            job = task.job(item, task.answered(edit, given) if given else edit, ())
+            first, last = (job.epochs * at // teach.waves for at in (wave, wave + 1))
+            seed = (exp.seed, ADAPT, *name)
+            made.append(dataclasses.replace(job, seed=seed, span=(first, last)))
+        return made
+
+    return pools.Waves(teach.waves, jobs)
 
 
 def _unit[Item](

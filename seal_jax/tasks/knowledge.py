@@ -380,6 +380,7 @@ class Knowledge:
                     self._question(item, question),
                     answer,
                     limit=limit,
+                    most=self.exp.answer.max_tokens,
                     taught=taught,
                     skip=skip,
                 )

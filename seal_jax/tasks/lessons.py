@@ -40,16 +40,18 @@ def answer(
     text: str,
     *,
     limit: int,
+    most: int,
     taught: bool,
     skip: int,
 ) -> Lesson:
     """The answer to a question without its passage, end-of-text included.
 
-    `taught`: by the model that has the passage in view, in place of the tokens; the
-    first `skip` of them are not learned then.
+    `limit`: tokens of the longest line; `most`: of an answer. `taught`: by the model
+    that has the passage in view, in place of the tokens; the first `skip` of them are
+    not learned then.
     """
     prompt, tail = encoder.sequence(question.closed), encoder.encode(text)
-    room = max(0, limit - len(prompt))
+    room = min(most, max(0, limit - len(prompt)))
     cut, tail = len(tail) > room, tail[:room]
     teacher = None
     if taught:

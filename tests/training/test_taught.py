@@ -10,8 +10,9 @@ import pytest
 import test_frozen as frozen
 
 from seal_jax.models import decoder, key_ranges, lora
-from seal_jax.training import packed, plan, plan_arrays
+from seal_jax.training import capacity, inner, packed, plan, plan_arrays, teacher
 from seal_jax.training.plan import Taught
+from seal_jax.training.settings import PLAIN, EngineOptions, LossConfig
 
 ARCH, EOS, WIDTH, PARAMS = frozen.ARCH, frozen.EOS, frozen.WIDTH, frozen.PARAMS
 
