@@ -109,6 +109,8 @@ def programs(exp: Experiment, phases: Sequence[Phase]) -> list[str]:
     found = []
     if any(phase.written for phase in phases):
         found.append("sample.prefill, admit and decode (propose)")
+    if any(phase.taught for phase in phases):
+        found.append("teacher.program, for each width of its rows (the bank)")
     if any(phase.adapters for phase in phases):
         found.append("packed.run_block (the inner loop)")
         found.append("sample.prefill, admit and decode, under adapters (answer)")
@@ -131,7 +133,7 @@ def steps(phase: Phase, each: Text, cfg: inner.EngineConfig, per_step: int) -> i
     if not phase.adapters:
         return 0
     tile = cfg.plan.tile
-    whole = math.ceil(each.tokens / tile) * tile
+    whole = math.ceil((phase.tokens or each.tokens) / tile) * tile
     positions = phase.adapters * phase.lines * each.epochs * whole
     pools = math.ceil(phase.adapters / cfg.pool)
     own = each.epochs * math.ceil(phase.lines / per_step)
@@ -167,7 +169,7 @@ def seconds(
     """
     cfg = sized.cfg
     if rate:
-        tokens = sum(p.adapters * p.lines * each.epochs * each.tokens for p in phases)
+        tokens = sum(p.trained(each) for p in phases)
         return Seconds(tokens / rate, None, f"the rate given, {rate:,.0f} tokens/s")
     own = jax.local_devices()[0]
     peak, name = backend.peak_flops(own), own.device_kind
@@ -182,9 +184,11 @@ def seconds(
     per_token = throughput.flops_per_token(arch, cfg)
     count = sum(steps(p, each, cfg, exp.lines_per_step) for p in phases)
     if isinstance(exp, OverSeeds):
-        tokens = sum(p.adapters * p.lines * each.epochs * each.tokens for p in phases)
+        tokens = sum(p.trained(each) for p in phases)
         count = math.ceil(tokens / cfg.plan.step_tokens)
-    training = count * cfg.plan.step_tokens * per_token / (peak * share)
+    # Teachers read forward, which is half of a step over a frozen base.
+    read = sum(p.taught for p in phases) / 2
+    training = (count * cfg.plan.step_tokens + read) * per_token / (peak * share)
     basis += (
         f": {per_token / 1e9:.3g} GFLOP a token at {share:.0%} of the peak of "
         f"{peak / 1e12:,.0f} TFLOP/s, the share of the modelled 7B steps of "
@@ -221,6 +225,8 @@ def memory_lines(sized: Sized) -> list[str]:
             "slots": memory.slots,
             "finished adapters": memory.pool,
             "frozen stacks": memory.frozen,
+            "teachers' bank": memory.bank,
+            "saved slots": memory.saved,
         }
         found += [f"{k} {formatting.size(n)}" for k, n in parts.items() if n]
         found.append(

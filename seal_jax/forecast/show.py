@@ -75,20 +75,22 @@ def _plan(
         )
     head = ("phase", "texts", "adapters", "steps each", "tokens", "global steps")
     head += ("answers", "imitated, most")
+    teaches = any(phase.taught for phase in phases)
+    head += ("teachers read",) * teaches
     rows = []
     per_step = exp.lines_per_step
     for phase in phases:
         own = each.epochs * -(-phase.lines // per_step)
-        tokens = phase.adapters * phase.lines * each.epochs * each.tokens
         steps = None
         if sized is not None and exp.adapters:
             steps = machine.steps(phase, each, sized.cfg, per_step)
         rows.append(
             (
                 phase.name,
-                *map(formatting.count, (phase.written, phase.adapters, own, tokens)),
-                formatting.count(steps),
+                *map(formatting.count, (phase.written, phase.adapters, own)),
+                *map(formatting.count, (phase.trained(each), steps)),
                 *map(formatting.count, (phase.answers, phase.imitated)),
+                *[formatting.count(phase.taught)] * teaches,
             )
         )
     for line in formatting.ruled(head, rows).split("\n"):

@@ -23,9 +23,10 @@ from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import files, plugins
-from seal_jax.tasks import sources
+from seal_jax.tasks import self_edit, sources
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import TaskConfig
+from seal_jax.training.inner_rules import EDITS, RULES
 
 _SAMPLE = 8
 
@@ -35,7 +36,8 @@ class Text:
     """What one self-edit and its item come to, on average.
 
     `lines` of `tokens` tokens train an adapter in each of `epochs`; `questions` are put
-    to it. `basis` says from what that is known; `bound`: what counts from it are.
+    to it. An item takes `passage` tokens, a question and its answer `pair`; 0 where no
+    rule asks. `basis` says from what that is known; `bound`: what counts from it are.
     `left_out`: what there is nothing for in the data, for people; `ladder`: whether its
     rows are measured.
     """
@@ -48,6 +50,8 @@ class Text:
     bound: str = "about"
     ladder: bool = True
     left_out: str = ""
+    passage: float = 0.0
+    pair: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Phase:
     """Counts of a piece of work: `adapters` train on `lines` lines each.
 
     `written`: texts; `imitated`: those of them that are learned from, at most.
+    `tokens`: of a line, 0: as `Text` has it. `taught`: tokens that teachers read.
     """
 
     name: str
@@ -63,6 +68,13 @@ class Phase:
     lines: float = 0.0
     answers: float = 0.0
     imitated: int = 0
+    tokens: float = 0.0
+    taught: float = 0.0
+
+    def trained(self, each: Text) -> float:
+        """Tokens that adapters train on, in all epochs."""
+        line = self.tokens or each.tokens
+        return self.adapters * self.lines * each.epochs * line
 
 
 def text(exp: Experiment, items: tuple[list[Any], ...] = ()) -> Text:
@@ -98,6 +110,8 @@ def text(exp: Experiment, items: tuple[list[Any], ...] = ()) -> Text:
         exp.inner.epochs,
         "the means of the 250 self-edits that the paper's authors published: 8.7 lines "
         "of 52 tokens, 4.5 questions; no data was read",
+        passage=183,
+        pair=39,
     )
     if isinstance(exp, PassageRounds) and _is_here(exp.task):
         train, heldout = items or gold.load(exp)
@@ -146,18 +160,26 @@ def _of_world(task: TaskConfig, model: str, epochs: int) -> Text:
         for p in drawn
         for line in (*(p.oracle or "").splitlines(), p.text)
     ]
+    size, by = (lambda text: len(text.split())), "words for tokens"
     if model.startswith("embedded:"):
         tokenizer = hf.load_tokenizer(hf.resolve(model))
-        count = sum(len(hf.encode(tokenizer, line)) for line in lines)
+        size = lambda text: len(hf.encode(tokenizer, text))
         by = "tokens of the model's tokenizer"
-    else:
-        count, by = sum(len(line.split()) for line in lines), "words for tokens"
+    count = sum(map(size, lines))
+    pairs = [
+        self_edit.answer_prompt(self_edit.ANSWER_PROMPTS["plain"], p, q.question)
+        + q.answer
+        for p in drawn
+        for q in p.questions
+    ]
     return Text(
         len(lines) / len(drawn),
         count / len(lines),
         sum(len(p.questions) for p in drawn) / len(drawn),
         epochs,
         f"ideal edits of the first {len(drawn)} passages, in {by}",
+        passage=sum(size(p.text) for p in drawn) / len(drawn),
+        pair=sum(map(size, pairs)) / len(pairs),
     )
 
 
@@ -205,7 +227,7 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
     for index in range(1, scale.rounds + 1):
         gone = index if exp.imitate.data == "accumulate" else 1
         imitated = items * choice.k_best * gone
-        yield Phase(
+        phase = Phase(
             ladder_rows.round_name(index),
             written=items * scale.edits,
             adapters=adapters,
@@ -213,17 +235,48 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
             answers=(adapters + items) * each.questions + adapters * _quiz(exp),
             imitated=imitated,
         )
+        yield _by_rule(exp, phase, each)
         if ladder_rows.CONTROL in exp.ladder and each.ladder:
             # Its first edits are those of round 1.
             written = items * scale.edits if index > 1 else 0
             name = f"control, {ladder_rows.round_name(index)}"
-            yield Phase(name, written=written, imitated=imitated)
+            control = Phase(name, written=written, imitated=imitated)
+            yield _by_rule(exp, control, each)
 
 
 def _quiz(exp: PassageRounds | FewShot) -> int:
     """Questions of its own that the policy puts to an adapter, at most."""
     asks = reward_names.SELF_ASKED in exp.select.measured
     return exp.label_free.questions if asks and exp.label_free is not None else 0
+
+
+def _by_rule(
+    exp: PassageRounds | FewShot, phase: Phase, each: Text, row: str = ""
+) -> Phase:
+    """A phase in which a policy writes, by the config's inner rule or a row's."""
+    if isinstance(exp, FewShot):
+        return phase
+    name = row if row in RULES else exp.inner.rule
+    rule, teach, group = RULES[name], exp.inner.teach, exp.label_free
+    if teach is None or name == EDITS:
+        return phase
+    if not rule.asks:
+        # A teacher reads the passage and the lines before, for each line.
+        before = each.passage + each.lines / 2 * each.tokens
+        return dataclasses.replace(phase, taught=phase.written * each.lines * before)
+    asked = group.questions if group is not None else 0
+    # Questions are put to their writer again, and to adapters that practise.
+    waves = teach.waves if rule.practises else 0
+    answers = asked * (phase.written + phase.adapters * waves)
+    readers = phase.adapters * waves if rule.practises else phase.written
+    read = readers * asked * (each.passage + each.pair)
+    return dataclasses.replace(
+        phase,
+        lines=asked + teach.passage_line,
+        tokens=each.pair,
+        answers=phase.answers + answers,
+        taught=read if rule.taught else 0.0,
+    )
 
 
 def _ladder(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
@@ -235,12 +288,13 @@ def _ladder(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
         if ladder_rows.kind_of(row) is ladder_rows.RowKind.NO_ADAPTER:
             yield Phase(f"row {row}", answers=items * each.questions)
             continue
-        own = row in writes or ladder_rows.is_round(row)
+        own = row in writes or row in RULES or ladder_rows.is_round(row)
         written = items * scale.heldout_edits if own else 0
         edits = scale.heldout_edits if own or row == "random" else 1
         adapters = items * edits * scale.heldout_seeds
         lines = 1.0 if row == "passage_only" else each.lines
-        yield Phase(f"row {row}", written, adapters, lines, adapters * each.questions)
+        phase = Phase(f"row {row}", written, adapters, lines, adapters * each.questions)
+        yield _by_rule(exp, phase, each, row) if own else phase
 
 
 def _continual(exp: Continual, each: Text) -> Iterator[Phase]:

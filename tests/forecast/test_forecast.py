@@ -16,6 +16,7 @@ from seal_jax.training import capacity, packed
 
 CONFIGS = [
     ("squad", None),
+    ("squad", "rules"),
     ("squad", "small"),
     ("squad_cpt", None),
     ("squad_cpt", "tiny"),
@@ -28,6 +29,7 @@ CONFIGS = [
     ("tiny", None),
     ("tiny", "rounds"),
     ("tiny", "rewards"),
+    ("tiny", "rules"),
     ("tiny", "seeds"),
     ("tiny", "debug"),
 ]
