@@ -1,24 +1,28 @@
-"""What a run compiles, program by program: seconds of the clock and of the processors.
+"""What a user waits for the programs of a run that were never compiled before.
 
     .venv/bin/python benchmarks/compile_times.py --config=configs/squad.py:small
         --set scale.passages=1 --set scale.heldout_passages=1 [--out]
 
-The run is made whole, in an empty workdir and without the cache of compiled programs,
-so make it small: how much of everything there is changes no program. On a machine that
-other work shares the clock says little; the processors' seconds are this process's own,
-whatever waits. `trace` is what jax takes before the compiler has a program. The last
-line printed is one JSON object; `--out` writes it to
+The run is made whole, twice, in empty workdirs and without the cache of compiled
+programs. The second one finds everything traced and compiled in this process, so what
+the first one took longer is what its programs took: `waited_seconds` by the clock, and
+`processor_seconds` of this process, whatever else it waited for. Make the run small:
+how much of everything there is changes no program. On a machine that other work shares
+the clock says little.
+
+A row for each name of a program has how many there were and the seconds from the
+beginning to the end of compiling them. Two may be compiled at a time, so these are more
+than what was waited; `trace` is what jax takes before the compiler has a program. The
+last line printed is one JSON object; `--out` writes it to
 benchmarks/results/DEVICE/compile_times.json.
 """
 
 import argparse
-import bisect
 import contextlib
 import os
 import runpy
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +30,6 @@ from typing import Any, NamedTuple
 
 import common
 
-# Seconds between two looks at the processors' time.
-TICK = 0.01
 TRACED = (
     "/jax/core/compile/jaxpr_trace_duration",
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
@@ -35,74 +37,51 @@ TRACED = (
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
-class Sample(NamedTuple):
-    """The processors' seconds of this process at a moment of the clock."""
-
-    clock: float
-    processors: float
-
-
 class Span(NamedTuple):
-    """Something that jax timed, and when it ended."""
+    """Something that jax timed."""
 
     event: str
     program: str
-    end: float
     seconds: float
 
 
-def processors(samples: Sequence[Sample], *, end: float, seconds: float) -> float:
-    """The processors' seconds over the `seconds` before `end`, to a tick or two."""
+class Took(NamedTuple):
+    """What a run took, by the clock and of the processors, and what jax timed in it."""
 
-    def at(clock: float) -> float:
-        place = bisect.bisect_right([sample.clock for sample in samples], clock)
-        return samples[max(0, min(place, len(samples)) - 1)].processors
-
-    return at(end) - at(end - seconds)
+    clock: float
+    processors: float
+    spans: list[Span]
 
 
-def table(spans: Sequence[Span], samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def table(spans: Sequence[Span]) -> list[dict[str, Any]]:
     """A row for each name of a program: how many there were, and what they took."""
     rows: dict[str, dict[str, Any]] = {}
     for span in spans:
         row = rows.setdefault(
-            span.program,
-            {"program": span.program, "count": 0, "clock": 0.0, "processors": 0.0},
+            span.program, {"program": span.program, "count": 0, "seconds": 0.0}
         )
         row["count"] += span.event == COMPILED
-        row["clock"] += span.seconds
-        row["processors"] += processors(samples, end=span.end, seconds=span.seconds)
-    return sorted(rows.values(), key=lambda row: -row["processors"])
+        row["seconds"] += span.seconds
+    return sorted(rows.values(), key=lambda row: -row["seconds"])
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[tuple[list[Span], list[Sample]]]:
-    """All that jax times inside the block, and the processors' time beside it."""
+def recorded() -> Iterator[list[Span]]:
+    """All that jax times inside the block, in whatever thread."""
     import jax
 
     spans: list[Span] = []
-    samples = [Sample(time.monotonic(), time.process_time())]
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(TICK):
-            samples.append(Sample(time.monotonic(), time.process_time()))
 
     def duration(event: str, duration_secs: float, **about: str | int) -> None:
         if event in (*TRACED, COMPILED):
             name = str(about.get("fun_name")) if event == COMPILED else "trace"
-            spans.append(Span(event, name, time.monotonic(), duration_secs))
+            spans.append(Span(event, name, duration_secs))
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     jax.monitoring.register_event_duration_secs_listener(duration)
     try:
-        yield spans, samples
+        yield spans
     finally:
         jax.monitoring.unregister_event_duration_listener(duration)
-        done.set()
-        watcher.join()
-        samples.append(Sample(time.monotonic(), time.process_time()))
 
 
 def config_of(path: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +98,25 @@ def config_of(path: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     return config.to_dict()
 
 
+def result(first: Took, second: Took) -> dict[str, Any]:
+    """The first run's programs, and what it took longer than the second.
+
+    Raises:
+      ValueError: the second compiled, too.
+    """
+    again = [span.program for span in second.spans if span.event == COMPILED]
+    if again:
+        raise ValueError(f"compiled in the second run as well: {', '.join(again)}")
+    rows = table(first.spans)
+    return {
+        "programs": sum(row["count"] for row in rows),
+        "waited_seconds": first.clock - second.clock,
+        "processor_seconds": first.processors - second.processors,
+        "run_seconds": second.clock,
+        "rows": rows,
+    }
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The result, as JSON."""
     # Read when jax is imported.
@@ -126,15 +124,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from seal_jax import train
 
     values = config_of(args.config, common.assignments(args.set))
-    with tempfile.TemporaryDirectory() as folder, recorded() as (spans, samples):
-        train.run(values, Path(folder) / "run")
-    rows = table(spans, samples)
-    return common.stamp(device=common.jax_device()) | {
-        "programs": sum(row["count"] for row in rows),
-        "clock": sum(row["clock"] for row in rows),
-        "processors": sum(row["processors"] for row in rows),
-        "rows": rows,
-    }
+
+    def took(workdir: Path) -> Took:
+        clock, processors = time.monotonic(), time.process_time()
+        with recorded() as spans:
+            train.run(values, workdir)
+        clock, processors = time.monotonic() - clock, time.process_time() - processors
+        return Took(clock, processors, spans)
+
+    with tempfile.TemporaryDirectory() as folder:
+        first = took(Path(folder) / "first")
+        second = took(Path(folder) / "second")
+    return common.stamp(device=common.jax_device()) | result(first, second)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from seal_jax.pooled import arms as pooled
 from seal_jax.pooled.settings import Pooled
 from seal_jax.report import console, html_page
 from seal_jax.rounds import (
+    first_programs,
     gold,
     grading,
     loop,
@@ -40,6 +41,7 @@ from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import (
     backend,
     checkpoint,
+    compiling,
     config_rules,
     distributed,
     formatting,
@@ -58,7 +60,7 @@ from seal_jax.tasks.base import Task
 from seal_jax.training import capacity, inner
 from seal_jax.training.settings import PlanConfig
 
-SUMMARY = "summary.json"
+SUMMARY, JOURNAL = "summary.json", "journal.jsonl"
 # What a person looks at first when a run has ended.
 FILES = (SUMMARY, "edits.jsonl", "heldout.jsonl", "metrics.jsonl", "policy")
 
@@ -70,6 +72,7 @@ class Kind[Exp: Experiment, Item, T: Task]:
     `load` gives the items to learn from, in lists, and those held out; `make` the task,
     checked; `connect` the task with who grades its answers. `walk` ends in the summary.
     `rising`: a key that may be raised in the workdir of a run (`more_rounds`).
+    `expect`: calls the programs that the walk begins with; None: not known before.
     """
 
     config: type[Exp]
@@ -87,6 +90,20 @@ class Kind[Exp: Experiment, Item, T: Task]:
         dict[str, Any],
     ]
     rising: str = ""
+    expect: (
+        Callable[
+            [
+                Exp,
+                policies.Policy,
+                T,
+                Sequence[Sequence[Item]],
+                Sequence[Item],
+                compiling.Call,
+            ],
+            None,
+        ]
+        | None
+    ) = None
 
 
 def unconnected[T](exp: Experiment, task: T, workdir: Path) -> T:
@@ -111,6 +128,7 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
         grading.connect_rounds,
         loop.walk,
         more_rounds.KEY,
+        first_programs.expect,
     ),
     Kind(
         FewShot,
@@ -119,6 +137,7 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
         unconnected,
         loop.walk,
         more_rounds.KEY,
+        first_programs.expect,
     ),
     Kind(
         Continual,
@@ -348,7 +367,7 @@ def open_run[Item](
     """
     leads, mesh = distributed.leads(), checked.mesh
     task = checked.kind.connect(exp, checked.task, workdir)
-    sizes = size(exp, checked.blank.arch, mesh, say=say)
+    sizes = prepared(exp, checked, workdir, say=say)
     merges = exp.imitate is not None
     base = policies.load(
         exp.model, checked.blank, seed=exp.seed, mesh=mesh, merges=merges
@@ -360,7 +379,7 @@ def open_run[Item](
             more_rounds.extend(workdir, values, summary=SUMMARY, last_arms=arms)
         records.open_workdir(workdir, values)
     journal = stack.enter_context(
-        distributed.open_journal(workdir / "journal.jsonl", summed=True)
+        distributed.open_journal(workdir / JOURNAL, summed=True)
     )
     if leads:
         check_journal(journal, workdir)
@@ -437,6 +456,33 @@ def check_items[Item](
     if len(now["train"]) > len(first["train"]):
         # Added rounds, once begun, go on with these.
         journal.put("items", now)
+
+
+def prepared(
+    exp: Experiment,
+    checked: Checked[Any],
+    workdir: Path,
+    *,
+    say: Callable[[str], None],
+) -> inner.EngineConfig:
+    """The inner loop's sizes (`size`); other programs are compiled beside its own.
+
+    A run that goes on compiles what it still needs, when it needs it.
+
+    Raises:
+      ValueError: see `capacity.choose`.
+    """
+    kind, mesh, arch = checked.kind, checked.mesh, checked.blank.arch
+    begun = (workdir / JOURNAL).exists()
+    if kind.expect is None or mesh is not None or begun or not exp.adapters:
+        return size(exp, arch, mesh, say=say)
+    if not compiling.pays():
+        return size(exp, arch, mesh, say=say)
+    with compiling.beside() as compiler:
+        kind.expect(
+            exp, checked.blank, checked.task, checked.train, checked.heldout, compiler
+        )
+        return size(exp, arch, mesh, say=say)
 
 
 def size(

@@ -6,6 +6,7 @@ keys are copied to every row that samples from it. Token ids in, token ids out. 
 goes where, and when, is decided by `schedule`; here it is done.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 from seal_jax.generation import sample, schedule, side_by_side
 from seal_jax.generation.side_by_side import NO_ADAPTER, Request
 from seal_jax.models import decoder, lora
-from seal_jax.runtime import interrupts, meshes, prng
+from seal_jax.runtime import compiling, interrupts, meshes, prng
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +53,17 @@ class Device:
         cfg: sample.SampleConfig,
         sizes: schedule.Sizes,
         mesh: Mesh | None,
+        call: compiling.Call = compiling.run,
     ):
+        self._call = call
         self._params, self._adapters, self._keys = params, adapters, keys
         self._limits, self._out = np.array(limits, np.int32), out
         self._written: list[np.ndarray] = []
         self._arch, self._cfg, self._sizes, self._mesh = arch, cfg, sizes, mesh
         self._prompts: sample.Prompts | None = None
         self._own_pages = sizes.pages // sizes.shards
-        self._rows = sample.empty_rows(
+        self._rows: sample.Rows = call(
+            sample.empty_rows,
             adapters,
             arch=arch,
             cfg=cfg,
@@ -83,7 +87,8 @@ class Device:
         arrays = (read.slots_G, read.tokens_PT, read.start_PT)
         columns = zip(*spans, strict=True)
         where = tuple(_column(column, sizes.prompts, 0) for column in columns)
-        self._prompts = sample.prefill(
+        self._prompts = self._call(
+            sample.prefill,
             self._params,
             self._adapters,
             *meshes.put(arrays, self._mesh, "data"),
@@ -110,7 +115,8 @@ class Device:
             limit_E=self._limits[requests],
             members_CGQ=members,
         )
-        self._rows = sample.admit(
+        self._rows = self._call(
+            sample.admit,
             self._rows,
             self._prompts,
             self._adapters,
@@ -121,14 +127,24 @@ class Device:
         )
 
     def decode(self, until: int, most: int) -> tuple[int, np.ndarray]:
-        self._rows, steps = sample.decode(
-            self._params, self._rows, until, most, arch=self._arch, cfg=self._cfg
-        )
+        steps = self._go_on(until, most)
         wanted = (self._rows.done_B, self._rows.count_B, self._rows.out_BN)
         if self._mesh is not None:
             wanted = meshes.gather(wanted, self._mesh)
         done_B, *self._written = jax.device_get(wanted)
         return int(steps), done_B
+
+    def _go_on(self, until: int, most: int) -> Array:
+        self._rows, steps = self._call(
+            sample.decode,
+            self._params,
+            self._rows,
+            until,
+            most,
+            arch=self._arch,
+            cfg=self._cfg,
+        )
+        return steps
 
     def collect(self, ended: Mapping[int, int]) -> None:
         count_B, out_BN = self._written
@@ -143,9 +159,20 @@ class Device:
         own_pages = np.array(from_page, np.int32).reshape(shards, -1)
         own_pages %= max(1, self._own_pages)
         self._own_pages = own_pages.shape[1]
-        self._rows = sample.move(
-            self._rows, own_rows, own_pages, members, mesh=self._mesh
+        self._rows = self._call(
+            sample.move, self._rows, own_rows, own_pages, members, mesh=self._mesh
         )
+
+
+class _Expected(Device):
+    """The programs up to the first that decodes: what texts are like shows after it."""
+
+    class ReachedError(Exception):
+        """That one is there."""
+
+    def decode(self, until: int, most: int) -> tuple[int, np.ndarray]:
+        self._go_on(until, most)
+        raise self.ReachedError
 
 
 def _column(values: Sequence[int], size: int, blank: int) -> np.ndarray:
@@ -219,6 +246,54 @@ def run(
     )
     steps = schedule.run(prompts, device, sizes, most=cfg.max_tokens, tick=tick)
     return Generated(out, steps, sum(len(prompt.ids) for prompt in prompts))
+
+
+def expect(
+    params: dict,
+    adapters: lora.Tree | None,
+    requests: Sequence[Request],
+    *,
+    arch: decoder.Arch,
+    cfg: sample.SampleConfig,
+    batch: int,
+    per_page: int,
+    prompt_multiple: int,
+    room: int = 0,
+    call: compiling.Call,
+) -> None:
+    """Calls the programs that `run` begins with, on one device, by `call`.
+
+    Args:
+      params, adapters: their shapes are enough.
+      requests, arch, cfg, batch, per_page, prompt_multiple, room: as of `run`.
+      call: what compiles them.
+    """
+    stacked = 0 if adapters is None else len(jax.tree.leaves(adapters)[0])
+    prompts = side_by_side.distinct(requests, stacked)
+    if not prompts:
+        return
+    sizes = schedule.sizes(
+        prompts,
+        adapters=stacked,
+        batch=batch,
+        per_page=per_page,
+        prompt_multiple=prompt_multiple,
+        room=room,
+    )
+    device = _Expected(
+        params,
+        adapters if sizes.pages else None,
+        prng.many(len(requests)),
+        [cfg.max_tokens] * len(requests),
+        [],
+        arch=arch,
+        cfg=cfg,
+        sizes=sizes,
+        mesh=None,
+        call=call,
+    )
+    with contextlib.suppress(_Expected.ReachedError):
+        schedule.run(prompts, device, sizes, most=cfg.max_tokens)
 
 
 def log_likelihoods(

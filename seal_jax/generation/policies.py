@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from seal_jax.generation import generate, sample
 from seal_jax.generation.settings import AUTO, Decoding, ModelSource
 from seal_jax.models import chat, decoder, float8_base, hf, lora, placement
-from seal_jax.runtime import config_rules, distributed, prng
+from seal_jax.runtime import compiling, config_rules, distributed, prng
 from seal_kernels.attention import api as attention_op
 from seal_kernels.lora_matmul import api as lora_op
 
@@ -202,6 +202,15 @@ def load(
     return dataclasses.replace(blank, params=params)
 
 
+def shapes(blank: Policy) -> Policy:
+    """A described policy with its weights' shapes, as `load` gives those on a device.
+
+    That is, if they may be merged into.
+    """
+    like = jax.eval_shape(lambda: decoder.init_params(prng.root(0), blank.arch))
+    return dataclasses.replace(blank, params=like)
+
+
 def _copied(weight: Array) -> Array:
     if isinstance(weight.sharding, NamedSharding):
         return weight.copy()
@@ -230,15 +239,10 @@ def _continue(
     room: int = 0,
 ) -> list[str]:
     """Continues `prompts[a][q]` under adapter a; one key for each, one flat list."""
-    requests = [
-        generate.Request(tuple(policy.sequence(prompt)), adapter)
-        for adapter, group in enumerate(prompts)
-        for prompt in group
-    ]
     generated = generate.run(
         policy.params,
         adapters,
-        requests,
+        _requests(policy, prompts),
         keys,
         arch=policy.arch,
         cfg=sample_config(decoding, policy),
@@ -249,6 +253,47 @@ def _continue(
         tick=tick,
     )
     return [hf.decode(policy.tokenizer, ids).strip() for ids in generated.tokens]
+
+
+def _requests(
+    policy: Policy, prompts: Sequence[Sequence[str]]
+) -> list[generate.Request]:
+    return [
+        generate.Request(tuple(policy.sequence(prompt)), adapter)
+        for adapter, group in enumerate(prompts)
+        for prompt in group
+    ]
+
+
+def expect(
+    policy: Policy,
+    adapters: lora.Tree | None,
+    prompts: Sequence[Sequence[str]],
+    decoding: Decoding,
+    *,
+    room: int = 0,
+    call: compiling.Call,
+) -> None:
+    """Calls the programs that `answer` and `write` begin with; see `generate.expect`.
+
+    Args:
+      policy: of `shapes`.
+      adapters: shapes, or None.
+      prompts, decoding, room: as of `answer`.
+      call: what compiles them.
+    """
+    generate.expect(
+        policy.params,
+        adapters,
+        _requests(policy, prompts),
+        arch=policy.arch,
+        cfg=sample_config(decoding, policy),
+        batch=decoding.batch,
+        per_page=PER_PAGE,
+        prompt_multiple=decoding.prompt_multiple,
+        room=room,
+        call=call,
+    )
 
 
 def sample_config(decoding: Decoding, policy: Policy) -> sample.SampleConfig:

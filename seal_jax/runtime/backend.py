@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,11 @@ def cache_programs() -> None:
 
 @dataclasses.dataclass
 class CompileTimes:
-    """Seconds spent in XLA's compiler, and in reading programs back from the cache."""
+    """Programs that were compiled, or read from the cache, and the clock meanwhile.
+
+    `cold`: seconds in which some program was being compiled; of two at a time they
+    count once. `warm`: the same of programs that were read.
+    """
 
     cold: float = 0.0
     warm: float = 0.0
@@ -78,19 +84,46 @@ class CompileTimes:
         )
 
 
+class Covered:
+    """Seconds that spans of time cover, each told when it ends; they may overlap."""
+
+    def __init__(self):
+        self._spans: list[tuple[float, float]] = []
+
+    def add(self, *, end: float, seconds: float) -> float:
+        """All seconds so far, with those before `end`, the latest that was told."""
+        begin = end - seconds
+        while self._spans and self._spans[-1][1] > begin:
+            begin = min(begin, self._spans.pop()[0])
+        self._spans.append((begin, end))
+        return sum(end - begin for begin, end in self._spans)
+
+
+class _Here(threading.local):
+    """Whether the program that this thread is about to have was read."""
+
+    read = False
+
+
 @contextlib.contextmanager
 def compile_times() -> Iterator[CompileTimes]:
-    """Counts what jax compiles inside the block."""
-    times = CompileTimes()
+    """Counts what jax compiles inside the block, in whatever thread."""
+    times, cold, warm = CompileTimes(), Covered(), Covered()
+    lock, here = threading.Lock(), _Here()
 
     def duration(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            times.cold += duration_secs  # Cached programs pass through here too.
-            times.programs += 1
-        elif event == "/jax/compilation_cache/cache_retrieval_time_sec":
-            times.cold -= duration_secs
-            times.warm += duration_secs
-            times.from_cache += 1
+        if event == "/jax/compilation_cache/cache_retrieval_time_sec":
+            here.read = True  # The program's own event follows, in this thread.
+        elif event == "/jax/core/compile/backend_compile_duration":
+            read, here.read = here.read, False
+            with lock:
+                times.programs += 1
+                times.from_cache += read
+                end = time.monotonic()
+                if read:
+                    times.warm = warm.add(end=end, seconds=duration_secs)
+                else:
+                    times.cold = cold.add(end=end, seconds=duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(duration)
     try:

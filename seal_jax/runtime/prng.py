@@ -25,6 +25,11 @@ def root(seed: int) -> Array:
     return _typed(np.array([0, seed & 0xFFFFFFFF], np.uint32))
 
 
+def many(count: int) -> Array:
+    """So many typed keys, all alike: to stand for others of their shape."""
+    return _typed(np.zeros((count, 2), np.uint32))
+
+
 def fold(key: Array, *columns: Sequence[int] | np.ndarray) -> Array:
     """One key per row of the columns: `key` folded with each column in turn.
 

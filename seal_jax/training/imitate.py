@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from seal_jax.models import decoder, float8_base, lora
-from seal_jax.runtime import interrupts, meshes
+from seal_jax.runtime import compiling, interrupts, meshes, prng
 from seal_jax.training import sft_loss, sft_rows
 from seal_jax.training.settings import COSINE, LINEAR, ImitateConfig
 
@@ -168,6 +168,31 @@ def train(
     delta = jax.tree.map(np.asarray, state[0])
     delta = lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank)
     return TunedAdapter(delta, [float(x) for x in losses], tokens, computed)
+
+
+def expect(
+    params: dict,
+    positions: int,
+    *,
+    arch: decoder.Arch,
+    cfg: ImitateConfig,
+    eos: int,
+    call: compiling.Call,
+) -> None:
+    """Calls the programs of `train`, on one device, by `call`.
+
+    Args:
+      params: their shapes are enough.
+      positions: of the longest line.
+      arch, cfg, eos: as of `train`.
+      call: what compiles them.
+    """
+    state = call(begin, prng.root(0), arch=arch, cfg=cfg)
+    line = sft_rows.line([eos], first_target=0, eos=eos)
+    wide = width([positions], cfg.length_multiple)
+    rows, count = micro_batches([line], cfg, width=wide, shards=1, eos=eos)
+    each = np.float32(1)
+    call(train_step, params, state, rows, count, each, arch=arch, cfg=cfg, mesh=None)
 
 
 def width(positions: Sequence[int], multiple: int) -> int:

@@ -1,4 +1,4 @@
-"""What is made of jax's timings and of the processors' time beside them."""
+"""What is made of jax's timings, and of two runs."""
 
 import importlib
 
@@ -12,40 +12,26 @@ def bench(root):
         yield importlib.import_module("compile_times")
 
 
-# Half a processor for two seconds, then two of them for one, then none.
-SAMPLES = ((0.0, 5.0), (2.0, 6.0), (3.0, 8.0), (9.0, 8.0))
-
-
-def samples(bench):
-    return [bench.Sample(*pair) for pair in SAMPLES]
-
-
-def test_processors_time_is_that_between_two_moments(bench):
-    took = lambda end, seconds: bench.processors(
-        samples(bench), end=end, seconds=seconds
-    )
-    assert took(2.0, 2.0) == 1.0
-    assert took(3.0, 1.0) == 2.0
-    assert took(9.0, 9.0) == 3.0
-    # What began before the first look, or ended after the last, is cut there.
-    assert took(20.0, 30.0) == 3.0
-    assert took(9.0, 5.0) == 0.0
-
-
 def test_a_row_for_each_program_the_dearest_first(bench):
     spans = [
-        bench.Span(bench.TRACED[0], "trace", 2.0, 2.0),
-        bench.Span(bench.COMPILED, "jit(decode)", 3.0, 1.0),
-        bench.Span(bench.COMPILED, "jit(decode)", 9.0, 6.0),
+        bench.Span(bench.TRACED[0], "trace", 2.0),
+        bench.Span(bench.COMPILED, "jit(decode)", 1.0),
+        bench.Span(bench.COMPILED, "jit(decode)", 6.0),
     ]
-    decode, trace = bench.table(spans, samples(bench))
-    assert decode == {
-        "program": "jit(decode)",
-        "count": 2,
-        "clock": 7.0,
-        "processors": 2.0,
-    }
-    assert trace == {"program": "trace", "count": 0, "clock": 2.0, "processors": 1.0}
+    assert bench.table(spans) == [
+        {"program": "jit(decode)", "count": 2, "seconds": 7.0},
+        {"program": "trace", "count": 0, "seconds": 2.0},
+    ]
+
+
+def test_waiting_is_what_the_first_run_took_longer(bench):
+    compiled = [bench.Span(bench.COMPILED, "jit(decode)", 6.0)]
+    traced = [bench.Span(bench.TRACED[0], "trace", 0.1)]
+    found = bench.result(bench.Took(9.0, 12.0, compiled), bench.Took(4.0, 5.0, traced))
+    assert (found["waited_seconds"], found["processor_seconds"]) == (5.0, 7.0)
+    assert (found["programs"], found["run_seconds"]) == (1, 4.0)
+    with pytest.raises(ValueError, match=r"second run as well: jit\(decode\)"):
+        bench.result(*[bench.Took(4.0, 5.0, compiled)] * 2)
 
 
 def test_what_jax_compiles_is_recorded_by_name(bench):
@@ -54,12 +40,11 @@ def test_what_jax_compiles_is_recorded_by_name(bench):
     def only_here(x):
         return x * 3
 
-    with bench.recorded() as (spans, looks):
+    with bench.recorded() as spans:
         jax.jit(only_here)(1.0).block_until_ready()
     (compiled,) = [s for s in spans if s.event == bench.COMPILED]
     assert "only_here" in compiled.program and compiled.seconds > 0
     assert {s.program for s in spans if s.event != bench.COMPILED} == {"trace"}
-    assert looks[0].clock < compiled.end <= looks[-1].clock
 
 
 def test_a_config_with_other_values(bench, root):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from seal_jax.runtime import backend
@@ -62,6 +63,26 @@ def test_compiling_is_counted_inside_the_block_alone():
     jax.jit(lambda x: jnp.cos(x) * 5)(jnp.ones(7))
     assert times.programs == seen
     assert "programs compiled in" in times.line()
+
+
+def test_what_two_compile_at_a_time_counts_once():
+    covered = backend.Covered()
+    assert covered.add(end=3.0, seconds=2.0) == 2.0
+    assert covered.add(end=5.0, seconds=1.0) == 3.0
+    # From 2 to 6: over the end of the first, all of the second, and between them.
+    assert covered.add(end=6.0, seconds=4.0) == 5.0
+    assert covered.add(end=8.0, seconds=1.0) == 6.0
+
+
+def test_programs_of_all_threads_are_counted():
+    from concurrent import futures
+
+    def compile_one(factor):
+        jax.jit(lambda x: jnp.sin(x * factor) * factor)(np.ones(5)).block_until_ready()
+
+    with backend.compile_times() as times, futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(compile_one, (3, 5, 7)))
+    assert times.programs == 3 and times.from_cache == 0
 
 
 CHILD = """
