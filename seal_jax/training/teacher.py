@@ -21,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from seal_jax.models import decoder, float8_base, key_ranges, lora, placement
 from seal_jax.runtime import interrupts, meshes
-from seal_jax.training import plan
+from seal_jax.training import inner, plan
 from seal_jax.training.inner import EngineConfig
 
 
@@ -239,9 +239,13 @@ def program(
     On a mesh each shard fills a bank of its own; nothing crosses between shards.
     """
     run = functools.partial(read, arch=arch)
-    args, shards = _arguments(arch, cfg, mesh, wide, on_frozen), PartitionSpec("data")
+    args, shards = (
+        arguments(arch, cfg, mesh, wide, on_frozen=on_frozen),
+        PartitionSpec("data"),
+    )
     if mesh is None:
         return jax.jit(run, donate_argnums=1).lower(*args).compile()
+    shards = PartitionSpec("data")
     shard = jax.shard_map(
         run,
         mesh=mesh,
@@ -254,9 +258,15 @@ def program(
     return jax.jit(shard, donate_argnums=1, out_shardings=out).lower(*args).compile()
 
 
-def _arguments(
-    arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None, wide: int, on_frozen: bool
+def arguments(
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+    mesh: Mesh | None,
+    wide: int,
+    *,
+    on_frozen: bool = False,
 ) -> tuple:
+    """What `program` takes: shapes, dtypes and, on a mesh, shardings."""
     shards = meshes.shards(mesh)
     idle = lay((), wide, cfg, eos=0)
 
@@ -265,17 +275,9 @@ def _arguments(
         calls = jax.tree.map(lambda x: jnp.concatenate([x] * shards), idle)
         return float8_base.running(params), empty(arch, cfg, shards=shards), calls
 
-    def stacks() -> tuple:
-        made = lora.empty(
-            arch,
-            targets=cfg.targets,
-            rank=cfg.frozen_rank,
-            adapters=cfg.frozen_rows,
-            dtype=arch.dtype,
-        )
-        return (made,)
-
-    args = *jax.eval_shape(like), *(jax.eval_shape(stacks) if on_frozen else ())
+    args = jax.eval_shape(like)
+    if on_frozen:
+        args += (jax.eval_shape(lambda: inner.empty_frozen(arch, cfg)),)
     if mesh is None:
         return args
     cut = float8_base.running(placement.param_shardings(arch, mesh))

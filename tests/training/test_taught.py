@@ -10,7 +10,15 @@ import pytest
 import test_frozen as frozen
 
 from seal_jax.models import decoder, key_ranges, lora
-from seal_jax.training import capacity, inner, packed, plan, plan_arrays, teacher
+from seal_jax.training import (
+    capacity,
+    inner,
+    packed,
+    plan,
+    plan_arrays,
+    teacher,
+    throughput,
+)
 from seal_jax.training.plan import Taught
 from seal_jax.training.settings import PLAIN, EngineOptions, LossConfig
 
@@ -478,3 +486,8 @@ def test_teachers_that_nobody_listens_to_are_refused():
     with pytest.raises(ValueError, match="need an inner loop with teach") as caught:
         next(plan_arrays.blocks([a_job()], frozen.PLAIN.plan, eos=EOS))
     assert "\n" not in str(caught.value)
+
+
+def test_the_flops_of_a_token_count_the_teacher_s_logits():
+    flops = functools.partial(throughput.flops_per_token, ARCH)
+    assert flops(FORWARD) == flops(frozen.PLAIN) + 2 * ARCH.width * ARCH.vocab
