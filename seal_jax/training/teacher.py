@@ -115,9 +115,9 @@ def shared(
 class Calls(NamedTuple):
     """Arrays of one call of `program`, numpy.
 
-    Rows `[B, T]`: `tokens`, `positions`, `segments` (-1: none). Tiles `[G]`: `stacks`,
-    the frozen stack (beyond the last: none). Rows of the bank `[U]`: `source`, the
-    position of the call, counted through its rows, or -1 where the bank's row stays.
+    Rows `[B, T]`: `tokens`, `positions`, `segments` (-1: none); `[B]`: `stacks`, the
+    frozen stack (beyond the last: none). Rows of the bank `[U]`: `source`, the position
+    of the call, counted through its rows, or -1 where the bank's row stays.
     """
 
     tokens: np.ndarray
@@ -146,16 +146,19 @@ def packed_rows(
 ) -> dict[int, list[list[tuple[int, Reading]]]]:
     """Readings side by side in rows, by width; each with its first position there.
 
-    The longest first, each into the emptiest row; it begins with a tile.
+    The longest first, each into the emptiest row. A row is read on one frozen stack, so
+    that a copy of it serves the whole row.
     """
-    by_width: dict[int, list[Reading]] = {}
+    alike: dict[tuple[int, int | None], list[Reading]] = {}
     for reading in sorted(readings, key=lambda r: -len(r.ids)):
-        by_width.setdefault(width(reading, cfg), []).append(reading)
-    laid = {}
-    for wide, own in sorted(by_width.items()):
-        made: list[list[tuple[int, Reading]]] = []
+        alike.setdefault((width(reading, cfg), reading.frozen), []).append(reading)
+    laid: dict[int, list[list[tuple[int, Reading]]]] = {}
+    for (wide, _), own in alike.items():
+        made = laid.setdefault(wide, [])
         taken: list[tuple[int, int]] = []  # positions taken, and of which row
         for reading in own:
+            # From tile to tile, as lines lie in training: a CPU's sums over a text are
+            # then the same, and a line that is its own teacher learns nothing.
             length = cfg.plan.tiles(len(reading.ids)) * cfg.plan.tile
             if not taken or taken[0][0] + length > wide:
                 heapq.heappush(taken, (0, len(made)))
@@ -163,7 +166,6 @@ def packed_rows(
             begin, row = heapq.heappop(taken)
             made[row].append((begin, reading))
             heapq.heappush(taken, (begin + length, row))
-        laid[wide] = made
     return laid
 
 
@@ -175,10 +177,10 @@ def lay(
     eos: int,
 ) -> Calls:
     """Arrays of a call with these rows, at most `height` of them; maybe none."""
-    shape, tile = (height(wide, cfg), wide), cfg.plan.tile
+    shape = height(wide, cfg), wide
     tokens = np.full(shape, eos, np.int32)
     positions, segments = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
-    stacks = np.full((shape[0], wide // tile), cfg.frozen_rows, np.int32)
+    stacks = np.full(shape[0], cfg.frozen_rows, np.int32)
     source = np.full(rows(cfg), -1, np.int32)
     for b, row in enumerate(made):
         for i, (begin, reading) in enumerate(row):
@@ -187,10 +189,10 @@ def lay(
             tokens[b, span] = reading.ids
             positions[b, span], segments[b, span] = np.arange(n), i
             if reading.frozen is not None:
-                stacks[b, begin // tile : cfg.plan.tiles(begin + n)] = reading.frozen
+                stacks[b] = reading.frozen
             kept = slice(reading.row, reading.row + len(reading.positions))
             source[kept] = b * wide + begin + np.array(reading.positions)
-    return Calls(tokens, positions, segments, stacks.reshape(-1), source)
+    return Calls(tokens, positions, segments, stacks, source)
 
 
 def read(
