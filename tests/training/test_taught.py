@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_frozen as frozen
+import tiny_model
 
 from seal_jax.models import decoder, key_ranges, lora
+from seal_jax.rounds.settings import PassageRounds
+from seal_jax.runtime import config_rules
 from seal_jax.training import (
     capacity,
     inner,
@@ -453,6 +456,25 @@ def test_the_bank_is_a_part_of_the_memory():
     half = capacity.counted(ARCH, dataclasses.replace(FORWARD, pool=2))
     assert half.bank - 4 * ARCH.width == (memory.bank - 4 * ARCH.width) / 2
     assert capacity.answering(memory, 1) == memory.base + memory.pool
+
+
+def test_a_pool_is_as_small_as_its_bank_and_saved_slots_demand(monkeypatch):
+    """Each finished adapter takes a row of results, of the bank, and its slot."""
+
+    def measure(arch, cfg, mesh=None):
+        pool = cfg.pool * 10, 0, 0, cfg.bank * cfg.pool, 30 * cfg.pool * cfg.resumes
+        return capacity.Memory(100, cfg.plan.slots, *pool)
+
+    monkeypatch.setattr(capacity, "measure", measure)
+    values = tiny_model.values("model")
+    values["inner"] |= {"step_tokens": 96, "slots": 1, "active": 1, "pool": 0}
+    wanted = config_rules.build(PassageRounds, values).inner
+    options = EngineOptions(teach="jsd", bank=5, resumes=True)
+    pick = functools.partial(capacity.choose, ARCH, wanted, adapters=9, limit=191)
+    assert pick()[0].pool == 9
+    cfg, memory = pick(options=options)
+    # Two of 45 bytes each, where a third would be too much.
+    assert (cfg.pool, memory.total) == (2, 191)
 
 
 def test_a_program_for_two_arms_has_the_teacher_of_the_one_that_has_any():
