@@ -98,6 +98,18 @@ PROGRAMS = {
             folds=3.5,
         ),
     ),
+    "packed_7b_taught": Named(
+        SEVEN_B,
+        lambda arch: aot_training.packed_step(
+            arch,
+            aot_training.taught_engine(),
+            turnover=0.75,
+            head_chunks=8,
+            span=56,
+            folds=3.5,
+        ),
+        tested=False,
+    ),
     "packed_1b_arc": Named(
         ONE_B,
         lambda arch: aot_training.packed_step(

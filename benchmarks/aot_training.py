@@ -50,6 +50,9 @@ def packed_step(
     rows = sizes.step_tokens // sizes.row_tokens
     at_once = dense.pays(sizes.active, sizes.tile)
     tiles = sizes.step_tokens // sizes.tile
+    # Logits of line and teacher, and a slope.
+    head_tokens = head_chunks * head_chunk(arch, cfg)
+    taught = 6 * head_tokens * arch.width * arch.vocab if cfg.teach else 0
     return Program(
         run=functools.partial(packed.run_block, arch=arch, cfg=cfg),
         args=packed.arguments(arch, cfg),
@@ -58,14 +61,15 @@ def packed_step(
         flop=matmul_flop.training(
             arch,
             tokens=sizes.step_tokens,
-            head_tokens=head_chunks * head_chunk(arch, cfg),
+            head_tokens=head_tokens,
             pairs=0,
             rank=rank * (sizes.active if at_once else 1),
             targets=cfg.targets,
             sums=0.0
             if at_once
             else matmul_flop.tile_sums(arch, tiles, sizes.active, rank, cfg.targets),
-        ),
+        )
+        + taught,
         arch=arch,
         tokens=sizes.step_tokens,
         told=dataclasses.replace(
@@ -108,6 +112,11 @@ def continual_engine() -> inner.EngineConfig:
     """That of configs/continual.py, at the last of 8 edits of 64 sequences."""
     cfg = squad_engine({})
     return dataclasses.replace(cfg, frozen_rank=7 * cfg.rank, frozen_rows=64, pool=64)
+
+
+def taught_engine() -> inner.EngineConfig:
+    """That of configs/squad.py where lines have teachers: 512 targets an adapter."""
+    return dataclasses.replace(squad_engine({}), teach="reverse", bank=512)
 
 
 def arc_engine() -> inner.EngineConfig:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from seal_jax.models import decoder, float8_base, key_ranges, lora, placement
 from seal_jax.runtime import interrupts, meshes
-from seal_jax.training import plan
+from seal_jax.training import inner, plan
 from seal_jax.training.inner import EngineConfig
 
 
@@ -115,9 +115,9 @@ def shared(
 class Calls(NamedTuple):
     """Arrays of one call of `program`, numpy.
 
-    Rows `[B, T]`: `tokens`, `positions`, `segments` (-1: none). Tiles `[G]`: `stacks`,
-    the frozen stack (beyond the last: none). Rows of the bank `[U]`: `source`, the
-    position of the call, counted through its rows, or -1 where the bank's row stays.
+    Rows `[B, T]`: `tokens`, `positions`, `segments` (-1: none); `[B]`: `stacks`, the
+    frozen stack (beyond the last: none). Rows of the bank `[U]`: `source`, the position
+    of the call, counted through its rows, or -1 where the bank's row stays.
     """
 
     tokens: np.ndarray
@@ -146,16 +146,19 @@ def packed_rows(
 ) -> dict[int, list[list[tuple[int, Reading]]]]:
     """Readings side by side in rows, by width; each with its first position there.
 
-    The longest first, each into the emptiest row; it begins with a tile.
+    The longest first, each into the emptiest row. A row is read on one frozen stack, so
+    that a copy of it serves the whole row.
     """
-    by_width: dict[int, list[Reading]] = {}
+    alike: dict[tuple[int, int | None], list[Reading]] = {}
     for reading in sorted(readings, key=lambda r: -len(r.ids)):
-        by_width.setdefault(width(reading, cfg), []).append(reading)
-    laid = {}
-    for wide, own in sorted(by_width.items()):
-        made: list[list[tuple[int, Reading]]] = []
+        alike.setdefault((width(reading, cfg), reading.frozen), []).append(reading)
+    laid: dict[int, list[list[tuple[int, Reading]]]] = {}
+    for (wide, _), own in alike.items():
+        made = laid.setdefault(wide, [])
         taken: list[tuple[int, int]] = []  # positions taken, and of which row
         for reading in own:
+            # From tile to tile, as lines lie in training: a CPU's sums over a text are
+            # then the same, and a line that is its own teacher learns nothing.
             length = cfg.plan.tiles(len(reading.ids)) * cfg.plan.tile
             if not taken or taken[0][0] + length > wide:
                 heapq.heappush(taken, (0, len(made)))
@@ -163,7 +166,6 @@ def packed_rows(
             begin, row = heapq.heappop(taken)
             made[row].append((begin, reading))
             heapq.heappush(taken, (begin + length, row))
-        laid[wide] = made
     return laid
 
 
@@ -175,10 +177,10 @@ def lay(
     eos: int,
 ) -> Calls:
     """Arrays of a call with these rows, at most `height` of them; maybe none."""
-    shape, tile = (height(wide, cfg), wide), cfg.plan.tile
+    shape = height(wide, cfg), wide
     tokens = np.full(shape, eos, np.int32)
     positions, segments = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
-    stacks = np.full((shape[0], wide // tile), cfg.frozen_rows, np.int32)
+    stacks = np.full(shape[0], cfg.frozen_rows, np.int32)
     source = np.full(rows(cfg), -1, np.int32)
     for b, row in enumerate(made):
         for i, (begin, reading) in enumerate(row):
@@ -187,10 +189,10 @@ def lay(
             tokens[b, span] = reading.ids
             positions[b, span], segments[b, span] = np.arange(n), i
             if reading.frozen is not None:
-                stacks[b, begin // tile : cfg.plan.tiles(begin + n)] = reading.frozen
+                stacks[b] = reading.frozen
             kept = slice(reading.row, reading.row + len(reading.positions))
             source[kept] = b * wide + begin + np.array(reading.positions)
-    return Calls(tokens, positions, segments, stacks.reshape(-1), source)
+    return Calls(tokens, positions, segments, stacks, source)
 
 
 def read(
@@ -239,9 +241,13 @@ def program(
     On a mesh each shard fills a bank of its own; nothing crosses between shards.
     """
     run = functools.partial(read, arch=arch)
-    args, shards = _arguments(arch, cfg, mesh, wide, on_frozen), PartitionSpec("data")
+    args, shards = (
+        arguments(arch, cfg, mesh, wide, on_frozen=on_frozen),
+        PartitionSpec("data"),
+    )
     if mesh is None:
         return jax.jit(run, donate_argnums=1).lower(*args).compile()
+    shards = PartitionSpec("data")
     shard = jax.shard_map(
         run,
         mesh=mesh,
@@ -254,9 +260,15 @@ def program(
     return jax.jit(shard, donate_argnums=1, out_shardings=out).lower(*args).compile()
 
 
-def _arguments(
-    arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None, wide: int, on_frozen: bool
+def arguments(
+    arch: decoder.Arch,
+    cfg: EngineConfig,
+    mesh: Mesh | None,
+    wide: int,
+    *,
+    on_frozen: bool = False,
 ) -> tuple:
+    """What `program` takes: shapes, dtypes and, on a mesh, shardings."""
     shards = meshes.shards(mesh)
     idle = lay((), wide, cfg, eos=0)
 
@@ -265,17 +277,9 @@ def _arguments(
         calls = jax.tree.map(lambda x: jnp.concatenate([x] * shards), idle)
         return float8_base.running(params), empty(arch, cfg, shards=shards), calls
 
-    def stacks() -> tuple:
-        made = lora.empty(
-            arch,
-            targets=cfg.targets,
-            rank=cfg.frozen_rank,
-            adapters=cfg.frozen_rows,
-            dtype=arch.dtype,
-        )
-        return (made,)
-
-    args = *jax.eval_shape(like), *(jax.eval_shape(stacks) if on_frozen else ())
+    args = jax.eval_shape(like)
+    if on_frozen:
+        args += (jax.eval_shape(lambda: inner.empty_frozen(arch, cfg)),)
     if mesh is None:
         return args
     cut = float8_base.running(placement.param_shardings(arch, mesh))

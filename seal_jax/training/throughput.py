@@ -16,13 +16,16 @@ def flops_per_token(arch: decoder.Arch, cfg: inner.EngineConfig) -> int:
     Two per weight forwards and two backwards, of the base and of the stacks beneath
     the adapters, and six per weight of the adapter. With the divergence from the base,
     two more per weight of the base for its own forward pass, and four per weight of the
-    head for more logits and a slope. Attention and the overlap are not counted.
+    head for more logits and a slope. With teachers, two more per weight of the head for
+    what they predict; reading them is not counted, nor are attention and the overlap.
     """
     linears = arch.linears()
     per_rank = sum(sum(linears[t]) for t in cfg.targets) * arch.layers
     count = 4 * arch.matmul_params() + (6 * cfg.rank + 4 * cfg.frozen_rank) * per_rank
     if cfg.divergence:
         count += 2 * arch.matmul_params() + 4 * arch.width * arch.vocab
+    if cfg.teach:
+        count += 2 * arch.width * arch.vocab
     return count
 
 

@@ -28,7 +28,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from seal_jax.models import decoder, lora
-from seal_jax.training import finetune, inner, packed, sft_rows
+from seal_jax.training import finetune, inner, packed, sft_rows, teacher
 from seal_jax.training.settings import PlanConfig
 
 HERE = pathlib.Path(__file__).parent
@@ -41,10 +41,12 @@ def programs() -> Iterator[tuple[str, Callable, tuple]]:
     """Name, function and arguments of each."""
     plain = inner.EngineConfig(TARGETS, 8, 16.0, SIZES, pool=6)
     chunks = dataclasses.replace(SIZES, active=2, chunk_tokens=64)
+    taught = dataclasses.replace(plain, teach="jsd", bank=32, resumes=True)
     for name, arch, cfg in (
         ("packed", ARCH, plain),
         ("packed_chunks", ARCH, dataclasses.replace(plain, plan=chunks)),
         ("packed_float8", dataclasses.replace(ARCH, base_dtype="float8"), plain),
+        ("packed_taught", ARCH, taught),
         ("packed_tiles", dataclasses.replace(ARCH, kernel="xla"), plain),
         (
             "packed_extended",
@@ -56,6 +58,8 @@ def programs() -> Iterator[tuple[str, Callable, tuple]]:
     ):
         run = functools.partial(packed.run_block, arch=arch, cfg=cfg)
         yield name, run, packed.arguments(arch, cfg)
+    read = functools.partial(teacher.read, arch=ARCH)
+    yield "teacher", read, teacher.arguments(ARCH, taught, None, SIZES.row_tokens)
     params = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), ARCH))
     rows = sft_rows.lay([], [], shape=(2, 128), eos=0)
     rows = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, rows))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.aot
 
 PROGRAMS = {
     *("packed", "packed_chunks", "packed_float8", "packed_tiles", "packed_extended"),
-    *("full", "merge"),
+    *("packed_taught", "teacher", "full", "merge"),
 }
 
 

@@ -15,7 +15,7 @@ from seal_jax.runtime.journal import Journal
 from seal_jax.training import packed, plan
 
 LEARNER = types.SimpleNamespace(params={}, arch=None, eos=0)
-CFG = types.SimpleNamespace(pool=2)
+CFG = types.SimpleNamespace(pool=2, bank=0)
 KEY = jax.random.key(3)
 LOSS = plan.LossConfig("masked", 2, 0)
 

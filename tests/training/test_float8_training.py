@@ -11,7 +11,7 @@ import pytest
 import test_inner as t
 
 from seal_jax.models import decoder, float8_base, lora
-from seal_jax.training import capacity, packed
+from seal_jax.training import capacity, packed, plan
 
 ARCH = dataclasses.replace(t.ARCH, base_dtype=float8_base.FLOAT8)
 PARAMS = decoder.init_params(jax.random.key(0), ARCH)
@@ -122,3 +122,20 @@ def test_a_mesh_trains_what_one_device_does(root, child_env):
     )
     assert done.returncode == 0, done.stderr
     assert max(json.loads(done.stdout)) < 0.02
+
+
+def test_teachers_are_the_same_base_in_eight_bits(jobs):
+    """One that reads what its line does teaches nothing: not a bit is learned."""
+    lines = [tuple(range(1 + n)) for n in range(2, 6)]
+    cfg = dataclasses.replace(t.config(), teach="reverse", bank=16)
+    own = dataclasses.replace(
+        jobs[0],
+        lines=tuple(lines),
+        given=(2,) * 4,
+        taught=tuple(plan.Taught(ids, 2, len(ids) - 1) for ids in lines),
+    )
+    key = jax.random.split(jax.random.key(1), 1)
+    got = packed.train(PARAMS, [own], key, arch=ARCH, cfg=cfg, eos=t.EOS)
+    assert got.loss_A[0] == 0
+    for linears in got.adapters.values():
+        assert not any(np.any(ab["b"][0]) for ab in linears.values())

@@ -32,12 +32,9 @@ def laid(monkeypatch):
     return seen
 
 
-def blocks(shares=SHARES, frozen_of=()):
-    return list(
-        plan_shards.blocks(
-            JOBS, shares, CFG, eos=0, mesh=None, frozen_of=list(frozen_of)
-        )
-    )
+def blocks(shares=SHARES, frozen_of=(), **changes):
+    changes |= {"frozen_of": list(frozen_of)}
+    return list(plan_shards.blocks(JOBS, shares, CFG, eos=0, mesh=None, **changes))
 
 
 def own(monkeypatch, shards, others=0):
@@ -92,17 +89,18 @@ def test_who_has_all_shards_asks_nobody(laid, monkeypatch):
             assert_same(of_shards[shard], block)
 
 
-def test_each_job_goes_with_its_own_frozen_row(monkeypatch):
+def test_each_job_goes_with_its_own_frozen_row_and_teachers(monkeypatch):
     own(monkeypatch, [1], others=1)
     seen = []
 
-    def record(jobs, cfg, *, eos, frozen_of, anchored):
-        seen.append(frozen_of)
+    def record(jobs, cfg, *, eos, frozen_of, anchored, shelved):
+        seen.append((frozen_of, shelved))
         return iter(())
 
     monkeypatch.setattr(plan_arrays, "blocks", record)
     blocks(frozen_of=[4, 3, 2, 1, 0])
-    assert seen == [[3, 2, 0]]
+    blocks(frozen_of=[], shelved=[[1], [6], [9], [1], [20]])
+    assert seen == [([3, 2, 0], None), (None, [[6], [9], [20]])]
 
 
 @pytest.mark.parametrize("block", [1, 2, 64])
