@@ -48,14 +48,14 @@ def expect[Item](
         _adapted(policy, task, heldout, exp, call)
     for group, count in ((items, exp.scale.edits), (heldout, exp.scale.heldout_edits)):
         written = [[task.propose_prompt(item)] * count for item in group]
-        policies.expect(policy, None, written, exp.propose, call=call)
+        policies.expect(policy, None, written, task.writing, call=call)
     if exp.select.trains:
         _adapted(policy, task, items, exp, call)
     _asked(policy, task, items, exp, call)
     # Last: it takes longest, and a config that cannot run is not to wait for it.
     lengths = [len(policy.sequence(task.propose_prompt(item))) for item in items]
     # One of the edits goes on to its end, more likely than not.
-    longest = max(lengths) + exp.propose.max_tokens
+    longest = max(lengths) + task.writing.max_tokens
     imitate.expect(
         policy.params,
         longest,
