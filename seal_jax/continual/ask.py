@@ -33,14 +33,24 @@ def ask(
     Raises:
       scoring.MissingJudgementsError: see `graded`.
     """
+    flat = answers(setting, adapters, groups, t)
+    return graded(setting, groups, flat)
+
+
+def answers(
+    setting: Setting,
+    adapters: lora.Tree | None,
+    groups: Sequence[Sequence[Passage]],
+    t: int,
+) -> list[list[str]]:
+    """As `ask`, the answers alone, each group's in one list."""
     prompts = [
         [prompt for passage in group for prompt in setting.task.prompts(passage)]
         for group in groups
     ]
     fixed = [np.full(len(groups), v) for v in (trials.ANSWER, t)]
     keys_A = prng.fold(setting.run.key, *fixed, range(len(groups)))
-    flat = policies.answer(setting.base, adapters, prompts, keys_A, setting.exp.answer)
-    return graded(setting, groups, flat)
+    return policies.answer(setting.base, adapters, prompts, keys_A, setting.exp.answer)
 
 
 def ask_routed(
@@ -85,10 +95,10 @@ def ask_routed(
     fixed = [np.full(len(prompts_A), v) for v in (trials.ANSWER, t)]
     keys_A = prng.fold(setting.run.key, *fixed, range(len(prompts_A)))
     adapters = continual_stack.kept_apart(stack, rank=rank)
-    answers = policies.answer(
+    answers_A = policies.answer(
         setting.base, adapters, prompts_A, keys_A, setting.exp.answer
     )
-    flat = [[answers[adapter][i] for adapter, i in group] for group in places]
+    flat = [[answers_A[adapter][i] for adapter, i in group] for group in places]
     return graded(setting, groups, flat)
 
 

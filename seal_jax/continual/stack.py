@@ -96,6 +96,11 @@ class Setting:
         return meshes.put(self._zeros(self.exp.steps), self.run.mesh)
 
     @property
+    def nothing(self) -> lora.Tree:
+        """A block in which no sequence learns anything."""
+        return meshes.put(self._zeros(1), self.run.mesh)
+
+    @property
     def block(self) -> lora.Tree:
         """Shapes and dtypes of one step's block of every sequence."""
         return jax.eval_shape(lambda: self._zeros(1))

@@ -208,11 +208,18 @@ def adapted(
     t: int,
     *,
     what: str = "passage",
+    teacher_on_frozen: bool = False,
 ) -> Adapted:
     """Trains jobs of step t, each on top of what its sequence has learned.
 
-    `index`: the sequence of each job, and its number there; `what` a step is, for
-    people.
+    Args:
+      setting: the arm.
+      stack: what each sequence has learned.
+      jobs: what to train.
+      index: the sequence of each job, and its number there.
+      t: which step.
+      what: a step's name, for people.
+      teacher_on_frozen: see `packed.train`; without stacks the teacher is the base.
     """
     run, cfg = setting.run, setting.engine
     frozen = None
@@ -225,6 +232,7 @@ def adapted(
             [(trials.ADAPT, t, *row) for row in index],
             frozen,
             [s for s, _ in index] if frozen else None,
+            teacher_on_frozen=teacher_on_frozen and frozen is not None,
         ),
         pools.Held(),
         key=run.key,
