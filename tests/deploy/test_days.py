@@ -92,14 +92,25 @@ def idle(path):
     )
 
 
+@pytest.fixture(scope="module")
+def idled(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("idle")
+    log = idle(folder / "log.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grading, "scorer", lambda cfg, workdir: tiny_model.toss)
+        return deploy_runs.Walked(
+            *(model, folder / "run"),
+            arms=("quiz+replay", "edits+keep"),
+            stream__logs=str(log),
+            stream__days=3,
+            retain__keep_floor=0.3,
+        )
+
+
 @pytest.mark.parametrize("arm", ["quiz+replay", "edits+keep"])
-def test_a_night_without_sessions_changes_nothing(model, tmp_path, arm):
-    log = idle(tmp_path / "log.jsonl")
-    run = deploy_runs.Walked(
-        model, tmp_path / "run", arms=(arm,), stream__logs=str(log), stream__days=3
-    )
-    like = run.stint(arm).setting.block
-    first, second, third = blocks(run.checkpoints(arm), 3, like)
+def test_a_night_without_sessions_changes_nothing(idled, arm):
+    like = idled.stint(arm).setting.block
+    first, second, third = blocks(idled.checkpoints(arm), 3, like)
     nothing = jax.tree.map(np.zeros_like, first)
     same(second, nothing)
     # The second stream had no session on the first day either, the first one had.
@@ -107,53 +118,50 @@ def test_a_night_without_sessions_changes_nothing(model, tmp_path, arm):
         assert not np.asarray(leaf)[1].any()
     for block, s in ((first, 0), (third, 0), (third, 1)):
         assert any(np.asarray(x)[s].any() for x in jax.tree.leaves(block))
-    entry = run.unit(arm, 2, "adapt")
+    entry = idled.unit(arm, 2, "adapt")
     assert entry["scales"] == [0.0, 0.0] and entry["adapters"] == entry["tokens"] == 0
-    one, two = (run.unit(arm, t, "ask") for t in (1, 2))
+    one, two = (idled.unit(arm, t, "ask") for t in (1, 2))
     for key in ("answers", "asked", "general", "drift"):
         assert one[key] == two[key]
     assert one["answers"][1] == [] and one["answers"][0]
-    by_night = run.row(arm)["by_night"]
+    by_night = idled.row(arm)["by_night"]
     assert by_night["learned"][1] is None and by_night["kept"][0] is None
     assert by_night["kept"][1]["mean"] == by_night["learned"][0]["mean"]
-    assert run.row(arm)["costs"]["adapters"] == [1, 0, 2]
-    assert run.summary["gold"] == "logged" and run.summary["sessions"] == 3
+    assert idled.row(arm)["costs"]["adapters"] == [1, 0, 2]
+    assert idled.summary["gold"] == "logged" and idled.summary["sessions"] == 3
 
 
-def test_a_question_goes_to_the_adapter_of_its_night(model, tmp_path, monkeypatch):
+def test_a_question_goes_to_the_adapter_of_its_night(idled, monkeypatch):
     """Nights that added nothing have none, and count for nothing."""
-    log = idle(tmp_path / "log.jsonl")
-    arm = "edits+keep"
-    run = deploy_runs.Walked(
-        model, tmp_path / "run", arms=(arm,), stream__logs=str(log), stream__days=3
-    )
-    asked = {}
+    arm, asked = "edits+keep", {}
 
     def answer(policy, adapters, prompts, keys, decoding):
         asked.update({a: own for a, own in enumerate(prompts) if own})
         return [["x"] * len(own) for own in prompts]
 
     monkeypatch.setattr(policies, "answer", answer)
-    stint = run.stint(arm)
+    stint = idled.stint(arm)
     steps = [
-        {unit: run.unit(arm, t, unit) for unit in ("write", "teach", "adapt")}
+        {unit: idled.unit(arm, t, unit) for unit in ("write", "teach", "adapt")}
         for t in (1, 2, 3)
     ]
     told = [days._told(stint, steps, [s["adapt"] for s in steps], s) for s in range(2)]
     assert [sorted(own) for own in told] == [[0, 2], [2]]
     asking.morning(stint, stint.setting.empty, 3, told)
-    # Three blocks for each of two streams, and the base last.
-    assert sorted(asked) == [0, 2, 5, 6]
+    # Three blocks for each of two streams, and the base last, for the probes.
+    about = {a: [p for p in own if "Topic: Karsk\n" in p] for a, own in asked.items()}
+    assert [a for a, own in about.items() if own] == [0, 2, 5]
     for adapter, name in ((0, "Ada Quill"), (2, "Boris Fenn"), (5, "Carla Marsh")):
-        assert len(asked[adapter]) == 2
-        assert all(name in prompt for prompt in asked[adapter])
+        assert len(about[adapter]) == 2
+        assert all(name in prompt for prompt in about[adapter])
 
 
 # By day, by night, in the morning
 
 
 def test_by_day_contexts_are_in_view_and_only_first_lines_are_logged(walked):
-    rows = [json.loads(x) for x in (walked.workdir / "sessions.jsonl").open()]
+    text = (walked.workdir / "sessions.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
     assert [row["arm"] for row in rows[::8]] == list(ARMS)
     for arm in ARMS[1:]:
         own = [row for row in rows if row["arm"] == arm]
