@@ -18,6 +18,8 @@ from jax.sharding import Mesh
 
 from seal_jax.continual import sequences as continual
 from seal_jax.continual.settings import Continual
+from seal_jax.deploy import days as deploy
+from seal_jax.deploy.settings import Deploy
 from seal_jax.generation import policies
 from seal_jax.models import decoder, lora
 from seal_jax.pooled import arms as pooled
@@ -62,7 +64,14 @@ from seal_jax.training.settings import PlanConfig
 
 SUMMARY, JOURNAL = "summary.json", "journal.jsonl"
 # What a person looks at first when a run has ended.
-FILES = (SUMMARY, "edits.jsonl", "heldout.jsonl", "metrics.jsonl", "policy")
+FILES = (
+    SUMMARY,
+    "sessions.jsonl",
+    "edits.jsonl",
+    "heldout.jsonl",
+    "metrics.jsonl",
+    "policy",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +156,13 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
         continual.walk,
     ),
     Kind(
+        Deploy,
+        deploy.load,
+        deploy.make,
+        grading.connect,
+        deploy.walk,
+    ),
+    Kind(
         Pooled,
         pooled.load,
         pooled.make,
@@ -160,8 +176,8 @@ def read(values: Mapping[str, Any]) -> Experiment:
     """The experiment that a config describes.
 
     A group `over_seeds` makes it rounds over many seeds, a group `sequence` a continual
-    one, a group `pool` one on pooled edits; of rounds, the task's name says whether
-    they are on passages or on few-shot tasks.
+    one, a group `stream` one on the job, a group `pool` one on pooled edits; of rounds,
+    the task's name says whether they are on passages or on few-shot tasks.
 
     Raises:
       ValueError: see `config_rules.build`.
@@ -170,12 +186,14 @@ def read(values: Mapping[str, Any]) -> Experiment:
         return config_rules.build(OverSeeds, values)
     if "sequence" in values:
         return config_rules.build(Continual, values)
+    if "stream" in values:
+        return config_rules.build(Deploy, values)
     if "pool" in values:
         return config_rules.build(Pooled, values)
     if "arms" in values:
         raise ValueError(
-            "config.arms is of a config with the group sequence or pool, which must "
-            "be there; add it, or use ladder in its place"
+            "config.arms is of a config with the group sequence, stream or pool, which "
+            "must be there; add it, or use ladder in its place"
         )
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from seal_jax.api.settings import WriteOptions
 from seal_jax.commands import given_columns, shared
 from seal_jax.continual.settings import Continual
+from seal_jax.deploy.settings import Deploy
 from seal_jax.generation.settings import Decoding
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rewards import graders
@@ -96,7 +97,7 @@ def _own(workdir: str) -> knowledge.Settings:
     from seal_jax import experiment
 
     exp = experiment.read(files.read_json(Path(workdir) / "config.json"))
-    if isinstance(exp, PassageRounds | Continual | Pooled):
+    if isinstance(exp, PassageRounds | Continual | Deploy | Pooled):
         return exp
     raise ValueError(
         f"{workdir}: its task is one of your own, and its config of a kind that has "

@@ -1,6 +1,6 @@
 """Asking all sequences' models at once, each about its own passages and the probes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -33,21 +33,31 @@ def ask(
     Raises:
       scoring.MissingJudgementsError: see `graded`.
     """
+    flat = answers(setting, adapters, groups, t)
+    return graded(setting, groups, flat)
+
+
+def answers(
+    setting: Setting,
+    adapters: lora.Tree | None,
+    groups: Sequence[Sequence[Passage]],
+    t: int,
+) -> list[list[str]]:
+    """As `ask`, the answers alone, each group's in one list."""
     prompts = [
         [prompt for passage in group for prompt in setting.task.prompts(passage)]
         for group in groups
     ]
     fixed = [np.full(len(groups), v) for v in (trials.ANSWER, t)]
     keys_A = prng.fold(setting.run.key, *fixed, range(len(groups)))
-    flat = policies.answer(setting.base, adapters, prompts, keys_A, setting.exp.answer)
-    return graded(setting, groups, flat)
+    return policies.answer(setting.base, adapters, prompts, keys_A, setting.exp.answer)
 
 
 def ask_routed(
     setting: Setting,
     stack: lora.Tree,
     groups: Sequence[Sequence[Passage]],
-    learned: Sequence[Sequence[Sequence[str]]],
+    learned: Sequence[Mapping[int, Sequence[str]]],
     t: int,
 ) -> tuple[list[Answers], list[Scores]]:
     """As `ask`, each question under the kept adapter that it is sent to.
@@ -56,19 +66,21 @@ def ask_routed(
       setting: the arm.
       stack: the kept adapters.
       groups: each sequence's passages to ask about.
-      learned: each sequence's training lines of passages 1, 2, ...
-      t: how many it has learned.
+      learned: each sequence's training lines of the blocks in its stack, by their
+        place there.
+      t: how many steps there were.
 
     Raises:
       scoring.MissingJudgementsError: see `graded`.
     """
-    n, rank = setting.exp.sequence.passages, setting.exp.inner.lora.rank
+    n, rank = setting.exp.steps, setting.exp.inner.lora.rank
     base = len(groups) * n
     prompts_A: list[list[str]] = [[] for _ in range(base + 1)]
     # Of each sequence's questions the adapter, and the place among its prompts.
     places: list[list[tuple[int, int]]] = []
     for s, group in enumerate(groups):
-        vocabularies = [controls.words("\n".join(lines)) for lines in learned[s]]
+        blocks = [*learned[s]]
+        vocabularies = [controls.words("\n".join(learned[s][b])) for b in blocks]
         places.append([])
         for passage in group:
             prompts = setting.task.prompts(passage)
@@ -77,16 +89,16 @@ def ask_routed(
                 to = controls.route(
                     words, vocabularies, floor=setting.exp.retain.keep_floor
                 )
-                adapter = base if to is None else s * n + to
+                adapter = base if to is None else s * n + blocks[to]
                 places[-1].append((adapter, len(prompts_A[adapter])))
                 prompts_A[adapter].append(prompt)
     fixed = [np.full(len(prompts_A), v) for v in (trials.ANSWER, t)]
     keys_A = prng.fold(setting.run.key, *fixed, range(len(prompts_A)))
     adapters = continual_stack.kept_apart(stack, rank=rank)
-    answers = policies.answer(
+    answers_A = policies.answer(
         setting.base, adapters, prompts_A, keys_A, setting.exp.answer
     )
-    flat = [[answers[adapter][i] for adapter, i in group] for group in places]
+    flat = [[answers_A[adapter][i] for adapter, i in group] for group in places]
     return graded(setting, groups, flat)
 
 
@@ -138,12 +150,12 @@ def forgotten(
     Raises:
       scoring.MissingJudgementsError: see `graded`.
     """
-    if t == 1:
-        return dict.fromkeys(of, 0.0)
     groups = [
-        list(sequence[: t - 1]) if s in of else []
+        list(sequence[: setting.upto(s, t - 1)]) if s in of else []
         for s, sequence in enumerate(setting.choosing)
     ]
+    if not any(groups):
+        return dict.fromkeys(of, 0.0)
     _, scores = ask(setting, stack, groups, t)
     return {s: lost(before[s], scores[s]) for s in of}
 

@@ -19,7 +19,7 @@ import numpy as np
 from seal_jax.rounds import select
 
 
-def replayed(lines: Sequence[str], count: int, seed: tuple[int, ...]) -> list[str]:
+def replayed[T](lines: Sequence[T], count: int, seed: tuple[int, ...]) -> list[T]:
     """Up to `count` of the earlier `lines`, drawn without replacement.
 
     In their own order; the same for the same `seed` (numbers of at least 0).

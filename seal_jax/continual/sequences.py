@@ -38,12 +38,15 @@ from seal_jax.continual import table as continual_table
 from seal_jax.continual import unedited as continual_unedited
 from seal_jax.continual.entries import AskedEntry, BaseEntry, LearnedEntry, StepEntry
 from seal_jax.continual.settings import IN_CONTEXT, MERGE, Continual
-from seal_jax.continual.stack import ContinualRun, Setting
+from seal_jax.continual.stack import Setting
 from seal_jax.generation import policies
 from seal_jax.models import lora
+from seal_jax.rounds import trials
 from seal_jax.runtime import checkpoint, distributed, meshes
 from seal_jax.tasks import knowledge, sources
 from seal_jax.tasks.passage import Passage
+
+type ContinualRun = trials.Run[Continual, Passage]
 
 
 def load(
@@ -154,7 +157,7 @@ def walk_arm(setting: Setting, before: BaseEntry, workdir: Path) -> list[StepEnt
     folder = workdir / "checkpoints" / "continual" / arm
     stack = setting.empty
     done: list[StepEntry] = []
-    for t in range(1, setting.exp.sequence.passages + 1):
+    for t in range(1, setting.exp.steps + 1):
         name = f"continual/{arm}/{t}"
         block, learned = learn(setting, stack, t, done, folder)
         stack = setting.written(stack, block, t)
@@ -256,7 +259,8 @@ def ask_all(
     begin = time.monotonic()
     groups = [[*sequence[:t], *setting.probes] for sequence in setting.sequences]
     if "keep" in setting.controls:
-        lines = learned_lines(setting, [*done, learned])
+        each = learned_lines(setting, [*done, learned])
+        lines = [dict(enumerate(passages)) for passages in each]
         answers, scores = continual_ask.ask_routed(setting, stack, groups, lines, t)
     else:
         answers, scores = continual_ask.ask(setting, stack, groups, t)

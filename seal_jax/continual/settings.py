@@ -5,10 +5,11 @@
 
 import dataclasses
 import functools
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards.settings import GradeConfig
+from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.settings import LabelFreeConfig
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import (
@@ -22,6 +23,7 @@ from seal_jax.runtime.config_rules import (
 )
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
+from seal_jax.tasks import knowledge
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training.inner_rules import EDITS
 from seal_jax.training.settings import MASKED, PLAIN, EngineOptions, InnerConfig
@@ -62,7 +64,7 @@ class SequenceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RetainConfig:
+class ControlsConfig:
     """Strengths of the controls; an arm reads those of the controls in it.
 
     Attributes:
@@ -73,8 +75,6 @@ class RetainConfig:
       gate_budget: the most forgetting of earlier questions, a share of them.
       gate_steps, gate_least: halvings, and the smallest scale (`controls.gate`).
       keep_floor: the share of a question's words that sends it to a kept adapter.
-      candidates: self-edits per passage of which `best` and `penalty` commit one.
-      penalty: weight of forgetting in their reward (`controls.penalized`).
     """
 
     replay: Annotated[int, Bound(1, 10_000)]
@@ -86,11 +86,45 @@ class RetainConfig:
     gate_steps: Annotated[int, Bound(0, 30)]
     gate_least: Annotated[float, Bound(1e-9, 1.0)]
     keep_floor: Share
-    candidates: Annotated[int, Bound(2, 1000)]
-    penalty: Weight
 
     def __post_init__(self):
         config_rules.check(self, "retain")
+
+
+@dataclasses.dataclass(frozen=True)
+class RetainConfig(ControlsConfig):
+    """The strengths, and those of the controls that take one of several self-edits.
+
+    Attributes:
+      candidates: self-edits per passage of which `best` and `penalty` commit one.
+      penalty: weight of forgetting in their reward (`controls.penalized`).
+    """
+
+    candidates: Annotated[int, Bound(2, 1000)]
+    penalty: Weight
+
+
+class Stepped(Experiment, knowledge.Settings, Protocol):
+    """An experiment in which many models learn side by side, step after step.
+
+    `steps`: what each model learns one after the other, a block of its stack each;
+    `chooses`: whether any arm asks questions in order to choose (`halves`);
+    `candidates_of`: self-edits of which an arm commits one; `penalty_of`: what it
+    forgets weighs so much in that choice.
+    """
+
+    @property
+    def inner(self) -> InnerConfig: ...
+    @property
+    def retain(self) -> ControlsConfig: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def chooses(self) -> bool: ...
+    def controls_of(self, arm: str) -> frozenset[str]: ...
+    def candidates_of(self, arm: str) -> int: ...
+    def penalty_of(self, arm: str) -> float: ...
+    def engine_of(self, arm: str) -> EngineOptions: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,18 +167,7 @@ class Continual:
                     f"arms: {arm!r} and {seen[parts]!r} must differ; leave one out"
                 )
             seen[parts] = arm
-            if "kl" in parts and self.inner.loss.mode != MASKED:
-                raise ValueError(
-                    f"arms: {arm!r} reads texts beside the training lines, which needs "
-                    f"inner.loss.mode={MASKED!r}, not "
-                    f"{self.inner.loss.mode!r}"
-                )
-            if "kl" in parts and self.retain.kl_tokens > self.inner.row_tokens:
-                raise ValueError(
-                    f"retain.kl_tokens={self.retain.kl_tokens} must be at most "
-                    f"inner.row_tokens={self.inner.row_tokens}, since a text of arm "
-                    f"{arm!r} lies in one row; use {self.inner.row_tokens} or less"
-                )
+            check_divergence(self, arm, parts)
 
     @property
     def controls(self) -> frozenset[str]:
@@ -171,9 +194,26 @@ class Continual:
         return ""
 
     @property
+    def steps(self) -> int:
+        """Passages of a sequence."""
+        return self.sequence.passages
+
+    def controls_of(self, arm: str) -> frozenset[str]:
+        """The controls of an arm."""
+        return controls(arm)
+
+    def candidates_of(self, arm: str) -> int:
+        """Self-edits of one passage that an arm tries."""
+        return self.retain.candidates if controls(arm) & {"best", "penalty"} else 1
+
+    def penalty_of(self, arm: str) -> float:
+        """What an arm's choice counts forgetting for."""
+        return self.retain.penalty if "penalty" in controls(arm) else 0.0
+
+    @property
     def candidates(self) -> int:
         """The most self-edits of one passage that any arm tries."""
-        return self.retain.candidates if self.controls & {"best", "penalty"} else 1
+        return max(map(self.candidates_of, self.learning_arms), default=1)
 
     @property
     def adapters(self) -> int:
@@ -192,18 +232,43 @@ class Continual:
         return functools.reduce(EngineOptions.joined, options, PLAIN)
 
     def engine_of(self, arm: str) -> EngineOptions:
-        """What one arm's inner loop is made for.
+        """What one arm's inner loop is made for."""
+        return engine_of(self, controls(arm), rows=self.sequence.count)
 
-        Kept adapters train on the base; all others on what their sequence has learned,
-        of which there is most before the last passage.
-        """
-        parts = controls(arm)
-        before = (self.sequence.passages - 1) * self.inner.lora.rank
-        return EngineOptions(
-            frozen_rank=0 if "keep" in parts else before,
-            frozen_rows=0 if "keep" in parts else self.sequence.count,
-            orthogonal=self.retain.orthogonal if "orthogonal" in parts else 0.0,
-            divergence="kl" in parts,
+
+def engine_of(exp: Stepped, parts: frozenset[str], *, rows: int) -> EngineOptions:
+    """What controls ask of the inner loop of so many models.
+
+    Kept adapters train on the base; all others on what their model has learned, of
+    which there is most before the last step.
+    """
+    before = (exp.steps - 1) * exp.inner.lora.rank
+    return EngineOptions(
+        frozen_rank=0 if "keep" in parts else before,
+        frozen_rows=0 if "keep" in parts else rows,
+        orthogonal=exp.retain.orthogonal if "orthogonal" in parts else 0.0,
+        divergence="kl" in parts,
+    )
+
+
+def check_divergence(exp: Stepped, arm: str, parts: frozenset[str]) -> None:
+    """Refuses an arm with "kl" whose texts cannot lie beside the training lines.
+
+    Raises:
+      ValueError: see above.
+    """
+    if "kl" not in parts:
+        return
+    if exp.inner.loss.mode != MASKED:
+        raise ValueError(
+            f"arms: {arm!r} reads texts beside the training lines, which needs "
+            f"inner.loss.mode={MASKED!r}, not {exp.inner.loss.mode!r}"
+        )
+    if exp.retain.kl_tokens > exp.inner.row_tokens:
+        raise ValueError(
+            f"retain.kl_tokens={exp.retain.kl_tokens} must be at most "
+            f"inner.row_tokens={exp.inner.row_tokens}, since a text of arm {arm!r} "
+            f"lies in one row; use {exp.inner.row_tokens} or less"
         )
 
 

@@ -1,7 +1,7 @@
 """What many sequences have learned, side by side, over one base.
 
 A sequence is an axis of the batch. What it has learned is a *stack*: deltas side by
-side along the rank, one block for each passage, over the one base that all sequences
+side along the rank, one block for each step, over the one base that all sequences
 share. With n blocks of rank r the sum of the blocks' A^T B is one delta of rank n r, so
 nothing is lost against merging them into the weights.
 
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from seal_jax.continual import halves
-from seal_jax.continual.settings import Continual, controls
+from seal_jax.continual.settings import Stepped
 from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.rounds import trials
@@ -30,7 +30,7 @@ from seal_jax.tasks import knowledge
 from seal_jax.tasks.passage import Passage
 from seal_jax.training import inner
 
-type ContinualRun = trials.Run[Continual, Passage]
+type SteppedRun = trials.Run[Stepped, Passage]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,22 +38,28 @@ class Setting:
     """What every step of one arm needs.
 
     `generic`: token ids of texts on which the model shall not change, for "kl".
+    `lengths`: how many passages each sequence learns in each step; none: one in each.
     """
 
-    run: ContinualRun
+    run: SteppedRun
     base: policies.Policy
     arm: str
     sequences: Sequence[Sequence[Passage]]
     probes: Sequence[Passage]
     generic: tuple[tuple[int, ...], ...]
+    lengths: tuple[tuple[int, ...], ...] = ()
 
     @property
-    def exp(self) -> Continual:
+    def exp(self) -> Stepped:
         return self.run.exp
 
     @property
     def controls(self) -> frozenset[str]:
-        return controls(self.arm)
+        return self.exp.controls_of(self.arm)
+
+    def upto(self, s: int, t: int) -> int:
+        """Passages of sequence s that are learned in steps 1 to t."""
+        return sum(self.lengths[s][:t]) if self.lengths else t
 
     @property
     def task(self) -> knowledge.Knowledge:
@@ -82,26 +88,29 @@ class Setting:
     @property
     def candidates(self) -> int:
         """Self-edits that are tried for a passage, of which one is committed."""
-        chooses = self.controls & {"best", "penalty"}
-        return self.exp.retain.candidates if chooses else 1
+        return self.exp.candidates_of(self.arm)
 
     @property
     def empty(self) -> lora.Tree:
-        """Stacks with room for all passages, nothing learned yet."""
-        passages = self.exp.sequence.passages
-        return meshes.put(self._zeros(passages), self.run.mesh)
+        """Stacks with room for all steps, nothing learned yet."""
+        return meshes.put(self._zeros(self.exp.steps), self.run.mesh)
+
+    @property
+    def nothing(self) -> lora.Tree:
+        """A block in which no sequence learns anything."""
+        return meshes.put(self._zeros(1), self.run.mesh)
 
     @property
     def block(self) -> lora.Tree:
-        """Shapes and dtypes of one passage's block of every sequence."""
+        """Shapes and dtypes of one step's block of every sequence."""
         return jax.eval_shape(lambda: self._zeros(1))
 
-    def _zeros(self, passages: int) -> lora.Tree:
+    def _zeros(self, steps: int) -> lora.Tree:
         arch, cfg = self.base.arch, self.exp.inner.lora
         return lora.empty(
             arch,
             targets=cfg.targets,
-            rank=passages * cfg.rank,
+            rank=steps * cfg.rank,
             adapters=len(self.sequences),
             dtype=arch.dtype,
         )
@@ -113,7 +122,7 @@ class Setting:
         return dataclasses.replace(self.run.inner, **dataclasses.asdict(options))
 
     def written(self, stack: lora.Tree, block: lora.Tree, t: int) -> lora.Tree:
-        """The stacks after passage t = 1, 2, ...: `block` in its place."""
+        """The stacks after step t = 1, 2, ...: `block` in its place."""
         return _write(stack, block, (t - 1) * self.exp.inner.lora.rank)
 
 

@@ -13,8 +13,9 @@ from seal_jax.continual import ask as continual_ask
 from seal_jax.continual import controls
 from seal_jax.continual import stack as continual_stack
 from seal_jax.continual.entries import Scores
-from seal_jax.continual.stack import ContinualRun, Setting
+from seal_jax.continual.stack import Setting, SteppedRun
 from seal_jax.generation import generate, policies, sample
+from seal_jax.generation.settings import Decoding
 from seal_jax.models import hf, lora
 from seal_jax.rounds import pools, trials
 from seal_jax.rounds.graded import mean
@@ -30,7 +31,7 @@ GENERIC = 64
 # Writing
 
 
-def generic_texts(run: ContinualRun, base: policies.Policy) -> list[list[int]]:
+def generic_texts(run: SteppedRun, base: policies.Policy) -> list[list[int]]:
     """Token ids of texts that the base writes of itself: its own idea of any text.
 
     They start from what begins every text of the model alone, or from end-of-text if
@@ -62,16 +63,42 @@ def generic_texts(run: ContinualRun, base: policies.Policy) -> list[list[int]]:
 
 
 def propose(setting: Setting, stack: lora.Tree, t: int) -> list[list[str]]:
-    """Each sequence's self-edits of its passage t, by its current model.
+    """Each sequence's self-edits of its passage t, by its current model."""
+    count = setting.candidates
+    prompts = [setting.task.propose_prompt(s[t - 1]) for s in setting.sequences]
+    return written(
+        setting,
+        stack,
+        [[prompt] * count for prompt in prompts],
+        (trials.PROPOSE, t),
+        setting.exp.propose,
+    )
+
+
+def written(
+    setting: Setting,
+    stack: lora.Tree,
+    prompts: Sequence[Sequence[str]],
+    stage: tuple[int, int],
+    decoding: Decoding,
+) -> list[list[str]]:
+    """What each sequence's current model makes of prompts that have a passage in view.
 
     Kept adapters are for questions: there the base writes, as it reads the passage.
+
+    Args:
+      setting: the arm.
+      stack: what each sequence has learned.
+      prompts: of each sequence, perhaps none.
+      stage: first columns of the random keys; the sequence and the prompt follow.
+      decoding: how to write.
     """
-    exp, count = setting.exp, setting.candidates
-    index = [(s, e) for s in range(len(setting.sequences)) for e in range(count)]
+    index = [(s, e) for s, own in enumerate(prompts) for e in range(len(own))]
+    if not index:
+        return [[] for _ in prompts]
     rows = np.array(index)
-    fixed = [np.full(len(rows), v) for v in (trials.PROPOSE, t)]
+    fixed = [np.full(len(rows), v) for v in stage]
     keys = prng.fold(setting.run.key, *fixed, rows[:, 0], rows[:, 1])
-    prompts = [setting.task.propose_prompt(s[t - 1]) for s in setting.sequences]
     base = setting.base
     apart = "keep" in setting.controls
     generated = generate.run(
@@ -79,19 +106,19 @@ def propose(setting: Setting, stack: lora.Tree, t: int) -> list[list[str]]:
         None if apart else stack,
         [
             generate.Request(
-                tuple(base.sequence(prompts[s])), generate.NO_ADAPTER if apart else s
+                tuple(base.sequence(prompts[s][e])), generate.NO_ADAPTER if apart else s
             )
-            for s, _ in index
+            for s, e in index
         ],
         keys,
         arch=base.arch,
-        cfg=policies.sample_config(exp.propose, base),
-        batch=exp.propose.batch,
-        per_page=count,
-        prompt_multiple=exp.propose.prompt_multiple,
+        cfg=policies.sample_config(decoding, base),
+        batch=decoding.batch,
+        per_page=max(map(len, prompts)),
+        prompt_multiple=decoding.prompt_multiple,
     )
-    texts = [hf.decode(base.tokenizer, ids).strip() for ids in generated.tokens]
-    return [texts[s * count : (s + 1) * count] for s in range(len(prompts))]
+    texts = iter(hf.decode(base.tokenizer, ids).strip() for ids in generated.tokens)
+    return [[next(texts) for _ in own] for own in prompts]
 
 
 # Training
@@ -143,39 +170,15 @@ def train(
       t: which passage.
       earlier: each sequence's training lines so far, for replay.
     """
-    run, base = setting.run, setting.base
     index = [(s, e) for s, edits in enumerate(texts) for e in range(len(edits))]
     edits = {(s, e): Edit(s, e, "", texts[s][e]) for s, e in index}
     jobs = [job(setting, edits[i], t, earlier[i[0]]) for i in index]
-    cfg = setting.engine
-    frozen = None
-    if cfg.frozen_rank:
-        frozen = jax.tree.map(lambda leaf: leaf[:, : cfg.frozen_rank], stack)
-    trained = pools.train(
-        base,
-        pools.Work(
-            jobs,
-            [(trials.ADAPT, t, *row) for row in index],
-            frozen,
-            [s for s, _ in index] if frozen else None,
-        ),
-        pools.Held(),
-        key=run.key,
-        cfg=cfg,
-        mesh=run.mesh,
-        phase=f"{setting.arm}: passage {t}",
-        say=run.say,
-        whole=run.whole,
-    )
-    parts = [pool.trained for pool in trained]
-    adapters = jax.tree.map(
-        lambda *leaves: jnp.concatenate(leaves), *(p.adapters for p in trained)
-    )
+    trained = adapted(setting, stack, jobs, index, t)
     return Candidates(
-        adapters,
-        np.concatenate([p.finite_A for p in parts]),
+        trained.adapters,
+        trained.finite,
         np.array([refused(setting, texts[s][e], s, t) for s, e in index]),
-        np.concatenate([p.loss_A for p in parts]),
+        trained.losses,
         [
             [
                 setting.task.lines(sequence[t - 1], edits[s, e])
@@ -184,6 +187,68 @@ def train(
             for s, sequence in enumerate(setting.sequences)
         ],
         sum(len(job.cut) for job in jobs),
+        trained.tokens,
+    )
+
+
+class Adapted(NamedTuple):
+    """Trained adapters, one for each job, and the tokens that this took."""
+
+    adapters: lora.Tree
+    finite: np.ndarray
+    losses: np.ndarray
+    tokens: int
+
+
+def adapted(
+    setting: Setting,
+    stack: lora.Tree,
+    jobs: Sequence[plan.Job],
+    index: Sequence[tuple[int, int]],
+    t: int,
+    *,
+    what: str = "passage",
+    teacher_on_frozen: bool = False,
+) -> Adapted:
+    """Trains jobs of step t, each on top of what its sequence has learned.
+
+    Args:
+      setting: the arm.
+      stack: what each sequence has learned.
+      jobs: what to train.
+      index: the sequence of each job, and its number there.
+      t: which step.
+      what: a step's name, for people.
+      teacher_on_frozen: see `packed.train`; without stacks the teacher is the base.
+    """
+    run, cfg = setting.run, setting.engine
+    frozen = None
+    if cfg.frozen_rank:
+        frozen = jax.tree.map(lambda leaf: leaf[:, : cfg.frozen_rank], stack)
+    trained = pools.train(
+        setting.base,
+        pools.Work(
+            jobs,
+            [(trials.ADAPT, t, *row) for row in index],
+            frozen,
+            [s for s, _ in index] if frozen else None,
+            teacher_on_frozen=teacher_on_frozen and frozen is not None,
+        ),
+        pools.Held(),
+        key=run.key,
+        cfg=cfg,
+        mesh=run.mesh,
+        phase=f"{setting.arm}: {what} {t}",
+        say=run.say,
+        whole=run.whole,
+    )
+    parts = [pool.trained for pool in trained]
+    return Adapted(
+        jax.tree.map(
+            lambda *leaves: jnp.concatenate(leaves), *(p.adapters for p in parts)
+        ),
+        np.concatenate([p.finite_A for p in parts]),
+        np.concatenate([p.loss_A for p in parts]),
         sum(p.tokens for p in parts),
     )
 
@@ -207,11 +272,15 @@ def job(setting: Setting, edit: Edit, t: int, earlier: Sequence[str]) -> plan.Jo
             lines=planned.lines + more.lines,
             cut=(*planned.cut, *(first + i for i in more.cut)),
         )
-    if "kl" in setting.controls:
-        planned = dataclasses.replace(
-            planned, beside=setting.generic, beside_weight=exp.retain.kl
-        )
-    return planned
+    return with_generic(setting, planned)
+
+
+def with_generic(setting: Setting, planned: plan.Job) -> plan.Job:
+    """The job with the texts on which the arm's model shall not change, if any."""
+    if "kl" not in setting.controls:
+        return planned
+    weight = setting.exp.retain.kl
+    return dataclasses.replace(planned, beside=setting.generic, beside_weight=weight)
 
 
 # Committing
@@ -288,7 +357,7 @@ def candidates_rewards(
     before: Sequence[Scores],
 ) -> list[list[float | None]]:
     """What each sequence's self-edits are worth: one after the other, all sequences."""
-    weight = setting.exp.retain.penalty if "penalty" in setting.controls else 0.0
+    weight = setting.exp.penalty_of(setting.arm)
     count = len(setting.sequences)
     rewards: list[list[float | None]] = [[] for _ in range(count)]
     for e in range(setting.candidates):

@@ -16,7 +16,7 @@ def ask(setting: Setting) -> BaseEntry:
     passages = learned + list(setting.probes)
     setting.run.say(f"un-edited: ask about {len(passages)} passages")
     (answers,), (scores,) = continual_ask.ask(setting, None, [passages], 0)
-    n, count = setting.exp.sequence.passages, len(learned)
+    n, count = setting.exp.steps, len(learned)
     return {
         "answers": answers,
         "scores": [scores[i : i + n] for i in range(0, count, n)],
@@ -32,7 +32,7 @@ def in_context(setting: Setting, before: BaseEntry) -> list[StepEntry]:
     What is answered so does not depend on the step. The probes, which no passage is
     about, are answered as closed-book, which is `before`.
     """
-    run, n = setting.run, setting.exp.sequence.passages
+    run, n = setting.run, setting.exp.steps
     shown = dataclasses.replace(
         setting, run=dataclasses.replace(run, task=setting.task.in_view()), probes=()
     )

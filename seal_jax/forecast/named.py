@@ -1,6 +1,7 @@
 """What a config names outside of itself, and that has to be there for a run."""
 
 from seal_jax.continual.settings import Continual
+from seal_jax.deploy.settings import Deploy
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
@@ -28,6 +29,12 @@ def check(exp: Experiment) -> None:
         return
     self_edit.load_template(propose, "propose")
     self_edit.load_template(answer, "answer")
-    if isinstance(exp, PassageRounds | Continual | Pooled) and exp.task.name in _FIXES:
-        for name in filter(None, (exp.task.train, exp.task.heldout)):
+    if (
+        isinstance(exp, PassageRounds | Continual | Deploy | Pooled)
+        and exp.task.name in _FIXES
+    ):
+        # Sessions of a log stand in place of passages to learn.
+        logged = isinstance(exp, Deploy) and exp.stream.logs
+        sides = (exp.task.heldout,) if logged else (exp.task.train, exp.task.heldout)
+        for name in filter(None, sides):
             hub.check_name(name, fix=_FIXES[exp.task.name])

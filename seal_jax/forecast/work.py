@@ -13,6 +13,7 @@ from typing import Any
 
 from seal_jax.analysis import halving
 from seal_jax.continual.settings import Continual, controls
+from seal_jax.deploy.settings import BOTH, LOG, NONE, Arm, Deploy
 from seal_jax.forecast import named
 from seal_jax.models import hf
 from seal_jax.pooled.settings import Pooled
@@ -99,7 +100,7 @@ def text(exp: Experiment, items: tuple[list[Any], ...] = ()) -> Text:
             "edit chooses its own",
             "at most",
         )
-    if not isinstance(exp, PassageRounds | Continual | Pooled):
+    if not isinstance(exp, PassageRounds | Continual | Deploy | Pooled):
         raise TypeError(type(exp).__name__)
     if exp.task.name == "world":
         return _of_world(exp.task, exp.model.path, exp.inner.epochs)
@@ -187,6 +188,8 @@ def phases(exp: Experiment, each: Text) -> list[Phase]:
     """All phases, in order."""
     if isinstance(exp, Continual):
         return list(_continual(exp, each))
+    if isinstance(exp, Deploy):
+        return list(_deploy(exp, each))
     if isinstance(exp, Pooled):
         return list(_pooled(exp, each))
     if not isinstance(exp, PassageRounds | FewShot):
@@ -308,6 +311,35 @@ def _continual(exp: Continual, each: Text) -> Iterator[Phase]:
         chosen = controls(arm) & {"best", "penalty"}
         tries = count * length * (exp.retain.candidates if chosen else 1)
         yield Phase(f"arm {arm}", tries, tries, each.lines, asked * each.questions)
+
+
+def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
+    """Of logs as many as are taken at most; lines are as long as those of edits."""
+    cfg = exp.stream
+    nights, sessions = cfg.count * cfg.days, cfg.count * cfg.days * cfg.sessions
+    asked = min(cfg.asked, each.questions)
+    # The base answers all questions once, and the users' with their contexts in view.
+    whole = 2 * each.questions * sessions
+    yield Phase("the un-edited model", answers=whole + cfg.probes * each.questions)
+    for name in exp.arms:
+        arm = Arm.of(name)
+        if arm.rule == NONE:
+            continue
+        dreams = exp.label_free.questions if arm.dreams and exp.label_free else 0
+        statements = {LOG: 1.0, BOTH: each.lines}.get(exp.night.context, each.lines - 1)
+        own = asked if arm.asks else statements
+        writes = (not arm.asks and exp.night.context != LOG) + bool(dreams)
+        # By day with contexts in view, and each morning the users' questions so far,
+        # the day's other ones, and the probes.
+        mornings = asked * cfg.sessions * cfg.count * cfg.days * (cfg.days + 1) / 2
+        others = each.questions * (sessions + nights * cfg.probes)
+        yield Phase(
+            f"row {name}",
+            written=writes * sessions,
+            adapters=nights,
+            lines=cfg.sessions * (own + dreams),
+            answers=(asked + dreams) * sessions + mornings + others,
+        )
 
 
 def _pooled(exp: Pooled, each: Text) -> Iterator[Phase]:

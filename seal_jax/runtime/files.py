@@ -271,11 +271,16 @@ def read_rows(path: str | Path) -> list[Json]:
       ValueError: a line that is not JSON.
       OSError: `path` cannot be read.
     """
+    return [row for _, row in read_numbered(path)]
+
+
+def read_numbered(path: str | Path) -> list[tuple[int, Json]]:
+    """As `read_rows`, each row with the number of its line, 1 being the first."""
     with _readable(path, "a file of JSON lines"):
         lines = _bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     fix = "correct the line"
     return [
-        _decode_line(path, i, line, fix)
+        (i, _decode_line(path, i, line, fix))
         for i, line in enumerate(lines, start=1)
         if line.strip()
     ]

@@ -1,0 +1,249 @@
+"""Learning on the job: many models, each at a job of its own, side by side.
+
+For each arm (what a night trains on, and how it does not forget):
+
+    for d in 1 .. days, all streams side by side:
+        day      users ask about contexts; the model answers with these in view, and
+                 nothing is trained: it is only logged
+        night    write, teach, train: one adapter on the whole log of the day
+        morning  the users' questions without the contexts, yesterday's and all before;
+                 the same in other words; what nobody asked; what no night is about
+
+The log's answers are free training data: whoever had the context in view is the
+teacher. A night adds a block to a stream's stack, as a step of `continual` does.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from seal_jax.continual import step as continual_step
+from seal_jax.deploy import asking, lessons, logs, night, sessions
+from seal_jax.deploy import table as deploy_table
+from seal_jax.deploy.entries import (
+    BaseEntry,
+    DayEntry,
+    Learned,
+    MorningEntry,
+    NightEntry,
+    Step,
+    TeachEntry,
+    WriteEntry,
+)
+from seal_jax.deploy.settings import NONE, Deploy
+from seal_jax.deploy.stint import FOLDER, DeployRun, Stint
+from seal_jax.generation import policies
+from seal_jax.models import lora
+from seal_jax.runtime import checkpoint, distributed, files, meshes
+from seal_jax.tasks import knowledge, sources
+from seal_jax.tasks.passage import Passage
+
+
+def load(exp: Deploy) -> tuple[list[list[Passage]], list[Passage]]:
+    """Each stream's contexts with all their questions, and the probes.
+
+    Raises:
+      ValueError: too few passages, one that is a probe as well, or see `logs.read`.
+      OSError: no such file.
+    """
+    streams = sessions.load(exp)
+    contexts = [
+        [session.whole for session in streams.all(s)] for s in range(len(streams.days))
+    ]
+    if not exp.stream.probes:
+        return contexts, []
+    of_world = exp.task.name == "world"
+    by = f"stream.probes={exp.stream.probes}"
+    with sources.wanted_by(by if of_world else f"task.heldout, for {by}"):
+        probes = sources.probes(exp.task, count=exp.stream.probes)
+    if not of_world:  # There they have no text, and tell of others.
+        flat = [passage for own in contexts for passage in own]
+        sources.check_apart(flat, probes, "probes are in a session too")
+    return contexts, probes
+
+
+def make(
+    exp: Deploy,
+    blank: policies.Policy,
+    train: Sequence[Passage],
+    heldout: Sequence[Passage],
+) -> knowledge.Knowledge:
+    """The task, which reads no more of an experiment than this one has.
+
+    Raises:
+      ValueError, FileNotFoundError: see `knowledge.make`.
+    """
+    return knowledge.make(exp, blank, train, heldout, viewed=train)
+
+
+def walk(
+    run: DeployRun,
+    base: policies.Policy,
+    train: Sequence[Sequence[Passage]],
+    probes: Sequence[Passage],
+    workdir: Path,
+) -> dict[str, Any]:
+    """All arms over the same streams; returns the summary.
+
+    What was said by day is in `sessions.jsonl` of the workdir.
+    """
+    del train  # Contexts with all questions; the streams divide these by who asks.
+    exp, streams = run.exp, sessions.load(run.exp)
+    if streams.left_out:
+        run.say(
+            f"stream.logs: {streams.left_out} sessions are beyond stream.count="
+            f"{exp.stream.count} and stream.days={exp.stream.days}, and left out"
+        )
+
+    def stint(arm: str, generic: Sequence[Sequence[int]] = ()) -> Stint:
+        return Stint.of(run, base, arm, streams, probes, generic)
+
+    before: BaseEntry = run.journal.cached(
+        f"{FOLDER}/base", lambda: asking.base(stint(NONE))
+    )
+    generic = []
+    if exp.learning_arms:
+        generic = run.journal.cached(
+            f"{FOLDER}/generic", lambda: continual_step.generic_texts(run, base)
+        )
+    book = Book(workdir / logs.NAME, streams)
+    rows = []
+    for arm in exp.arms:
+        at = stint(arm, generic)
+        if at.arm.rule == NONE:
+            steps = deploy_table.still(at.streams, before)
+            for t, step in enumerate(steps, start=1):
+                book.add(at, t, step["day"])
+        else:
+            steps = walk_arm(at, workdir, book)
+        rows.append(deploy_table.arm_row(arm, at.setting.halves, streams, steps))
+    return deploy_table.summary(exp, streams, rows)
+
+
+class Book:
+    """`sessions.jsonl`: what was said by day, of all arms so far."""
+
+    def __init__(self, path: Path, streams: sessions.Streams):
+        self._path, self._streams = path, streams
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, stint: Stint, t: int, entry: DayEntry) -> None:
+        """Writes down day t of an arm."""
+        for name, own, said in zip(
+            self._streams.names, stint.sessions(t), stint.said(t, entry), strict=True
+        ):
+            logged = [
+                logs.Logged(
+                    "",
+                    name,
+                    t,
+                    session.context.title,
+                    session.context.text,
+                    tuple(
+                        (q.question, answer)
+                        for q, answer in zip(
+                            session.context.questions, answers, strict=True
+                        )
+                    ),
+                )
+                for session, answers in zip(own, said, strict=True)
+            ]
+            self._rows += logs.rows(logged, arm=stint.setting.arm)
+        if distributed.leads():
+            files.write_jsonl(self._path, self._rows)
+
+
+def walk_arm(stint: Stint, workdir: Path, book: Book) -> list[Step]:
+    """One arm's days, as they are in the journal; goes on where a killed run ended."""
+    folder = workdir / "checkpoints" / FOLDER / stint.setting.arm
+    stack = stint.setting.empty
+    done: list[Step] = []
+    for t in range(1, stint.streams.nights + 1):
+        stack, step = one_day(stint, stack, t, done, folder, book)
+        done.append(step)
+    return done
+
+
+def one_day(
+    stint: Stint,
+    stack: lora.Tree,
+    t: int,
+    done: Sequence[Step],
+    folder: Path,
+    book: Book,
+) -> tuple[lora.Tree, Step]:
+    """Day t, the night and the morning after it; the stacks of that morning.
+
+    Every unit is an entry of the journal; what was trained is a checkpoint besides.
+    """
+    run = stint.setting.run
+
+    def unit(name: str, make: Callable[[], Any]) -> Any:
+        return run.journal.cached(stint.key(t, name), make)
+
+    day: DayEntry = unit("day", lambda: asking.day(stint, stack, t))
+    book.add(stint, t, day)
+    write: WriteEntry = unit("write", lambda: night.write(stint, stack, t))
+    said = stint.said(t, day)
+    teach: TeachEntry = unit("teach", lambda: night.teach(stint, stack, t, said, write))
+    now = Learned(write=write, teach=teach)
+    block, entry = learned(stint, stack, t, done, now, folder)
+    entry = unit("adapt", lambda: entry)
+    after = stint.setting.written(stack, block, t)
+    told = [
+        _told(stint, [*done, now], [*(step["night"] for step in done), entry], s)
+        for s in range(len(stint.streams.days))
+    ]
+    fresh = stint.key(t, "ask") not in run.journal
+    morning: MorningEntry = unit("ask", lambda: asking.morning(stint, after, t, told))
+    step = Step(day=day, write=write, teach=teach, night=entry, morning=morning)
+    if fresh:
+        line = deploy_table.report(step, stint.setting.halves, stint.streams, t)
+        run.metrics.log(t, {f"{stint.setting.arm}/{k}": v for k, v in line.items()})
+        words = ", ".join(f"{k} {v:.3f}" for k, v in line.items())
+        run.say(f"{stint.setting.arm}: night {t}: {words}")
+    return after, step
+
+
+def learned(
+    stint: Stint,
+    stack: lora.Tree,
+    t: int,
+    done: Sequence[Step],
+    now: Learned,
+    folder: Path,
+) -> tuple[lora.Tree, NightEntry]:
+    """The block of night t and its story, from the checkpoint or trained for it."""
+    setting = stint.setting
+    if distributed.share(lambda: checkpoint.latest(folder) or 0) < t:
+        block, entry = night.train(stint, stack, t, done, now)
+        block = distributed.readable(block)
+        if distributed.leads():
+            checkpoint.save(folder, t, block, dict(entry))
+    # Read back even if it was just written: both ways must give the same bits.
+    block, meta = distributed.share_arrays(
+        lambda: checkpoint.restore(folder, t, setting.block), setting.block
+    )
+    # Off the device where it was put: see `sequences.learn`.
+    placed = meshes.put(jax.tree.map(np.asarray, block), setting.run.mesh)
+    return placed, NightEntry(**meta)
+
+
+def _told(
+    stint: Stint,
+    nights: Sequence[Learned],
+    entries: Sequence[NightEntry],
+    s: int,
+) -> dict[int, list[str]]:
+    """What stream s was told, by night from 0 on; none of one that added nothing."""
+    task, context = stint.setting.task, stint.exp.night.context
+    return {
+        t - 1: lessons.told(
+            task, stint.arm, context, night.lessons_of(stint, t, learned, s)
+        )
+        for t, (learned, entry) in enumerate(zip(nights, entries, strict=True), start=1)
+        if entry["scales"][s]
+    }

@@ -1,0 +1,390 @@
+"""Runs on the job on a very small model: nights, mornings, resumed runs."""
+
+import json
+
+import deploy_runs
+import jax
+import numpy as np
+import pytest
+import tiny_model
+
+from seal_jax.continual import ask as continual_ask
+from seal_jax.deploy import asking, days, lessons, night
+from seal_jax.generation import policies
+from seal_jax.rounds import grading
+from seal_jax.runtime import checkpoint
+from seal_jax.runtime.journal import Journal
+from seal_jax.tasks import quiz, self_edit
+
+ARMS = ("none", "edits+replay+gate", "distill+dream")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def coin(monkeypatch):
+    monkeypatch.setattr(grading, "scorer", lambda cfg, workdir: tiny_model.toss)
+
+
+@pytest.fixture(scope="module")
+def walked(model, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grading, "scorer", lambda cfg, workdir: tiny_model.toss)
+        folder = tmp_path_factory.mktemp("runs") / "whole"
+        return deploy_runs.Walked(model, folder, arms=ARMS)
+
+
+def blocks(folder, count, like):
+    return [checkpoint.restore(folder, t, like)[0] for t in range(1, count + 1)]
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# One session a night is a step of a sequence
+
+
+def test_a_night_of_one_session_is_a_step_of_continual(model, tmp_path):
+    """Statements, merged: the same texts, weights bit for bit, and answers."""
+    shared = {"inner__epochs": 2}
+    learned = deploy_runs.merged(model, tmp_path / "a", **shared)
+    job = deploy_runs.Walked(
+        model,
+        tmp_path / "b",
+        arms=("edits+merge",),
+        stream__sessions=1,
+        stream__asked=6,
+        **shared,
+    )
+    like = job.stint("edits+merge").setting.block
+    folder = learned.workdir / "checkpoints" / "continual" / "merge"
+    for t in (1, 2):
+        step = learned.journal[f"continual/merge/{t}"]
+        assert job.unit("edits+merge", t, "write")["texts"] == step["texts"]
+        before = checkpoint.restore(folder, t, like)[0]
+        after = checkpoint.restore(job.checkpoints("edits+merge"), t, like)[0]
+        same(before, after)
+        assert max(float(np.abs(x).max()) for x in jax.tree.leaves(after)) > 0
+        morning = job.unit("edits+merge", t, "ask")
+        for s in range(2):
+            # Which of all six are asked was drawn, in the passage's own order.
+            assert morning["answers"][s] == step["answers"][s][:t]
+            assert morning["general"][s] == step["general"][s]
+
+
+# Nothing happens
+
+
+def idle(path):
+    """Stream a: days 1 and 3. Stream b: day 3 alone. Nobody on day 2."""
+    session = deploy_runs.session
+    return deploy_runs.write_log(
+        path,
+        [
+            session("a", 1, "Ada Quill"),
+            session("a", 3, "Boris Fenn"),
+            session("b", 3, "Carla Marsh"),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def idled(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("idle")
+    log = idle(folder / "log.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grading, "scorer", lambda cfg, workdir: tiny_model.toss)
+        return deploy_runs.Walked(
+            *(model, folder / "run"),
+            arms=("quiz+replay", "edits+keep"),
+            stream__logs=str(log),
+            stream__days=3,
+            retain__keep_floor=0.3,
+        )
+
+
+@pytest.mark.parametrize("arm", ["quiz+replay", "edits+keep"])
+def test_a_night_without_sessions_changes_nothing(idled, arm):
+    like = idled.stint(arm).setting.block
+    first, second, third = blocks(idled.checkpoints(arm), 3, like)
+    nothing = jax.tree.map(np.zeros_like, first)
+    same(second, nothing)
+    # The second stream had no session on the first day either, the first one had.
+    for leaf in jax.tree.leaves(first):
+        assert not np.asarray(leaf)[1].any()
+    for block, s in ((first, 0), (third, 0), (third, 1)):
+        assert any(np.asarray(x)[s].any() for x in jax.tree.leaves(block))
+    entry = idled.unit(arm, 2, "adapt")
+    assert entry["scales"] == [0.0, 0.0] and entry["adapters"] == entry["tokens"] == 0
+    one, two = (idled.unit(arm, t, "ask") for t in (1, 2))
+    for key in ("answers", "asked", "general", "drift"):
+        assert one[key] == two[key]
+    assert one["answers"][1] == [] and one["answers"][0]
+    by_night = idled.row(arm)["by_night"]
+    assert by_night["learned"][1] is None and by_night["kept"][0] is None
+    assert by_night["kept"][1]["mean"] == by_night["learned"][0]["mean"]
+    assert idled.row(arm)["costs"]["adapters"] == [1, 0, 2]
+    assert idled.summary["gold"] == "logged" and idled.summary["sessions"] == 3
+
+
+def test_a_question_goes_to_the_adapter_of_its_night(idled, monkeypatch):
+    """Nights that added nothing have none, and count for nothing."""
+    arm, asked = "edits+keep", {}
+
+    def answer(policy, adapters, prompts, keys, decoding):
+        asked.update({a: own for a, own in enumerate(prompts) if own})
+        return [["x"] * len(own) for own in prompts]
+
+    monkeypatch.setattr(policies, "answer", answer)
+    stint = idled.stint(arm)
+    steps = [
+        {unit: idled.unit(arm, t, unit) for unit in ("write", "teach", "adapt")}
+        for t in (1, 2, 3)
+    ]
+    told = [days._told(stint, steps, [s["adapt"] for s in steps], s) for s in range(2)]
+    assert [sorted(own) for own in told] == [[0, 2], [2]]
+    asking.morning(stint, stint.setting.empty, 3, told)
+    # Three blocks for each of two streams, and the base last, for the probes.
+    about = {a: [p for p in own if "Topic: Karsk\n" in p] for a, own in asked.items()}
+    assert [a for a, own in about.items() if own] == [0, 2, 5]
+    for adapter, name in ((0, "Ada Quill"), (2, "Boris Fenn"), (5, "Carla Marsh")):
+        assert len(about[adapter]) == 2
+        assert all(name in prompt for prompt in about[adapter])
+
+
+# By day, by night, in the morning
+
+
+def test_by_day_contexts_are_in_view_and_only_first_lines_are_logged(walked):
+    text = (walked.workdir / "sessions.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["arm"] for row in rows[::8]] == list(ARMS)
+    for arm in ARMS[1:]:
+        own = [row for row in rows if row["arm"] == arm]
+        assert [(r["day"], r["stream"]) for r in own] == [
+            (t, s) for t in (1, 2) for s in "0011"
+        ]
+        for row in own:
+            answers = [turn["a"] for turn in row["turns"]]
+            assert answers == list(map(quiz.first_line, answers))
+            assert len(answers) == 4 and row["context"] and row["title"]
+    sessions = walked.streams.days[1][0]
+    shown = [row for row in rows if (row["arm"], row["stream"]) == (ARMS[2], "1")]
+    for session, row in zip(sessions, shown, strict=False):
+        prompts = walked.stint(ARMS[2]).viewed.task.prompts(session.context)
+        assert all(session.context.text in prompt for prompt in prompts)
+        assert [t["q"] for t in row["turns"]] == [
+            q.question for q in session.context.questions
+        ]
+
+
+def test_users_ask_some_facts_and_the_others_are_never_asked(walked):
+    for s in range(2):
+        for session in walked.streams.all(s):
+            asked = {q.answer for q in session.context.questions}
+            other = {q.answer for q in session.unasked.questions}
+            assert len(asked) == 4 and len(other) == 2 and not asked & other
+            # The same facts in other words.
+            assert [q.answer for q in session.rephrased.questions] == [
+                q.answer for q in session.context.questions
+            ]
+            words = {q.question for q in session.rephrased.questions}
+            assert not words & {q.question for q in session.whole.questions[:4]}
+
+
+def test_a_night_trains_on_the_log_taught_with_the_context_in_view(walked):
+    arm = "distill+dream"
+    stint, task = walked.stint(arm), walked.state.task
+    for t in (1, 2):
+        learned = {unit: walked.unit(arm, t, unit) for unit in ("write", "teach")}
+        said = walked.unit(arm, t, "day")["answers"]
+        for s in range(2):
+            own = night.lessons_of(stint, t, learned, s)
+            job = lessons.job(task, stint.arm, "both", own, (0,))
+            dreams = [pair for lesson in own for pair in lesson.dreams]
+            pairs = [
+                (session.context, q.question, answer)
+                for session, answers in zip(stint.sessions(t)[s], said[s], strict=True)
+                for q, answer in zip(session.context.questions, answers, strict=True)
+            ]
+            assert len(job.lines) == len(pairs) + len(dreams)
+            encoder, template = walked.base, task.answer_template
+            lines = dict(zip(job.lines, job.taught, strict=True))
+            for about, question, answer in pairs:
+                tail = encoder.encode(answer)
+                closed = self_edit.answer_prompt(template, about, question)
+                seen = self_edit.in_view_prompt(template, about, question)
+                taught = lines[(*encoder.sequence(closed), *tail)]
+                assert taught.ids == (*encoder.sequence(seen), *tail)
+                assert taught.count == len(tail) + 1
+
+
+def test_dreams_are_new_questions_whose_answer_came_out_again(walked):
+    arm, found = "distill+dream", 0
+    for t in (1, 2):
+        written, taught = (walked.unit(arm, t, name) for name in ("write", "teach"))
+        for texts, logged, dreams in zip(
+            written["dreams"], taught["logged"], taught["dreams"], strict=True
+        ):
+            for text, pairs, own in zip(texts, logged, dreams, strict=True):
+                drawn = [q.question for q in quiz.parse(text, 2)]
+                assert {q for q, _ in own} <= set(drawn) - {q for q, _ in pairs}
+                found += len(own)
+    assert found == sum(
+        len(own)
+        for t in (1, 2)
+        for dreams in walked.unit(arm, t, "teach")["dreams"]
+        for own in dreams
+    )
+
+
+def test_the_gate_asks_by_what_was_logged(walked, monkeypatch):
+    """Its gold is the answers of the day; the questions that report never choose."""
+    arm = "edits+replay+gate"
+    stint, graded = walked.stint(arm), []
+    real = continual_ask.graded
+
+    def seen(setting, groups, flat):
+        graded.append(groups)
+        return real(setting, groups, flat)
+
+    monkeypatch.setattr(continual_ask, "graded", seen)
+    first = {
+        **{unit: walked.unit(arm, 1, unit) for unit in ("day", "write", "teach")},
+        "night": walked.unit(arm, 1, "adapt"),
+        "morning": walked.unit(arm, 1, "ask"),
+    }
+    now = {unit: walked.unit(arm, 2, unit) for unit in ("write", "teach")}
+    stack = stint.setting.empty
+    block, _ = checkpoint.restore(walked.checkpoints(arm), 1, stint.setting.block)
+    stack = stint.setting.written(stack, block, 1)
+    _, entry = night.train(stint, stack, 2, [first], now)
+    assert entry["scales"] == walked.unit(arm, 2, "adapt")["scales"]
+    assert len(graded) >= 2
+    for groups in graded:
+        for s, passages in enumerate(groups):
+            for i, passage in enumerate(passages):
+                answers = {
+                    q.question: answer
+                    for q, answer in zip(
+                        stint.sessions(1)[s][i].context.questions,
+                        first["day"]["answers"][s][i],
+                        strict=True,
+                    )
+                }
+                for q in passage.questions:
+                    assert q.answer == answers[q.question]
+    choosing = [p for groups in graded[1:] for own in groups for p in own]
+    assert choosing and {len(p.questions) for p in choosing} == {2}
+
+
+def test_drift_is_none_without_an_edit_and_grows_with_one(walked):
+    stint = walked.stint("distill+dream")
+    empty = asking.drift(stint, stint.setting.empty)
+    assert empty == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert walked.unit("distill+dream", 1, "ask")["drift"] != [0.0, 0.0]
+    loud = jax.tree.map(lambda x: x + 0.3, stint.setting.empty)
+    assert max(asking.drift(stint, loud)) > 0.01
+
+
+# The summary
+
+
+def test_the_row_that_learns_nothing_is_the_base_on_every_night(walked):
+    row, base = walked.row("none"), walked.journal["deploy/base"]
+    assert row["adapters"] == 0 == row["tokens"] and row["drift"]["mean"] == 0.0
+    assert row["answers"] == base["questions"]
+    parts = walked.stint("none").setting.halves
+    for t in range(2):
+        shown = [
+            np.mean(
+                [
+                    base["asked"][s][i][q]
+                    for i in (2 * t, 2 * t + 1)
+                    for q in parts[s][i].reporting
+                ]
+            )
+            for s in range(2)
+        ]
+        assert row["by_night"]["learned"][t]["mean"] == pytest.approx(np.mean(shown))
+
+
+def test_the_summary_counts_what_was_done(walked):
+    assert walked.summary["kind"] == "deploy" and walked.summary["gold"] == "given"
+    assert [row["name"] for row in walked.summary["arms"]] == list(ARMS)
+    for arm in ARMS[1:]:
+        row = walked.row(arm)
+        assert row["costs"]["adapters"] == [2, 2] and row["adapters"] == 4
+        assert row["tokens"] == sum(row["costs"]["tokens"]) > 0
+        assert row["by_night"]["kept"][0] is None and row["by_night"]["kept"][1]
+        last = walked.unit(arm, 2, "ask")
+        parts = walked.stint(arm).setting.halves
+        final = [
+            np.mean(
+                [
+                    scores[q]
+                    for scores, half in zip(own, parts[s], strict=True)
+                    for q in half.reporting
+                ]
+            )
+            for s, own in enumerate(last["asked"])
+        ]
+        assert row["final"]["mean"] == pytest.approx(np.mean(final))
+    keys = {(p["a"], p["b"], p["what"]) for p in walked.summary["paired"]}
+    assert ("distill+dream", "none", "rephrased") in keys
+
+
+# Killed
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if "seconds" not in k}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def test_a_run_killed_between_any_units_comes_to_the_same(
+    walked, model, tmp_path, monkeypatch
+):
+    """Once before each entry of the journal, and once before each checkpoint."""
+    struck, put, save = set(), Journal.put, checkpoint.save
+
+    def strike(name):
+        if name not in struck:
+            struck.add(name)
+            raise KeyboardInterrupt
+
+    def putting(self, key, value):
+        strike(key)
+        put(self, key, value)
+
+    def saving(folder, step, *args):
+        strike(f"{folder.name}/{step}")
+        save(folder, step, *args)
+
+    monkeypatch.setattr(Journal, "put", putting)
+    monkeypatch.setattr(checkpoint, "save", saving)
+    workdir = tmp_path / "killed"
+    for _ in range(60):
+        try:
+            again = deploy_runs.Walked(model, workdir, arms=ARMS)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert len(struck) == len(walked.journal) + 4
+    assert without_times(again.summary) == without_times(walked.summary)
+    assert without_times(again.journal) == without_times(walked.journal)
+    for arm in ARMS[1:]:
+        like = walked.stint(arm).setting.block
+        for run in (walked, again):
+            assert (run.checkpoints(arm)).is_dir()
+        same(
+            blocks(walked.checkpoints(arm), 2, like),
+            blocks(again.checkpoints(arm), 2, like),
+        )
+    name = "sessions.jsonl"
+    assert (workdir / name).read_text() == (walked.workdir / name).read_text()
