@@ -90,4 +90,11 @@ def pays() -> bool:
     Several processes compile alike, each its programs in one order: collectives of a
     compiler that times kernels would wait for each other.
     """
-    return jax.process_count() == 1 and len(os.sched_getaffinity(0)) > 1
+    return jax.process_count() == 1 and _processors() > 1
+
+
+def _processors() -> int:
+    """Those that this process may use; where a system does not say, all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
