@@ -145,3 +145,6 @@ def test_one_processor_or_several_processes_compile_as_they_go(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(compiling.os, "sched_getaffinity", lambda pid: {3})
     assert not compiling.pays()
+    monkeypatch.delattr(compiling.os, "sched_getaffinity")
+    monkeypatch.setattr(compiling.os, "cpu_count", lambda: 2)
+    assert compiling.pays()
