@@ -192,12 +192,16 @@ def train(
 
 
 class Adapted(NamedTuple):
-    """Trained adapters, one for each job, and the tokens that this took."""
+    """Trained adapters, one for each job, and the tokens that this took.
+
+    `teacher_tokens`: those that were read for teachers.
+    """
 
     adapters: lora.Tree
     finite: np.ndarray
     losses: np.ndarray
     tokens: int
+    teacher_tokens: int
 
 
 def adapted(
@@ -250,6 +254,7 @@ def adapted(
         np.concatenate([p.finite_A for p in parts]),
         np.concatenate([p.loss_A for p in parts]),
         sum(p.tokens for p in parts),
+        sum(p.teacher_tokens for p in parts),
     )
 
 

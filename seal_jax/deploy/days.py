@@ -33,7 +33,7 @@ from seal_jax.deploy.entries import (
     TeachEntry,
     WriteEntry,
 )
-from seal_jax.deploy.settings import NONE, Deploy
+from seal_jax.deploy.settings import NONE, Arm, Deploy
 from seal_jax.deploy.stint import FOLDER, DeployRun, Stint
 from seal_jax.generation import policies
 from seal_jax.models import lora
@@ -74,9 +74,39 @@ def make(
     """The task, which reads no more of an experiment than this one has.
 
     Raises:
-      ValueError, FileNotFoundError: see `knowledge.make`.
+      ValueError: logged answers that teachers have no room for, or see
+        `knowledge.make`.
+      FileNotFoundError: see `knowledge.make`.
     """
+    if exp.stream.logs and exp.engine.bank:
+        _check_bank(exp, blank)
     return knowledge.make(exp, blank, train, heldout, viewed=train)
+
+
+def _check_bank(exp: Deploy, blank: policies.Policy) -> None:
+    """Refuses a day whose logged answers are more than a night's teacher has room for.
+
+    Of passages the config bounds what is asked and how long answers are.
+
+    Raises:
+      ValueError: see above.
+    """
+    dreams = 0
+    if exp.label_free is not None and any(Arm.of(arm).dreams for arm in exp.arms):
+        dreams = exp.label_free.questions * (exp.answer.max_tokens + 1)
+
+    def targets(session: sessions.Session) -> int:
+        # End-of-text is taught, too.
+        return dreams + sum(len(blank.encode(a)) + 1 for a in session.answers)
+
+    days = [day for own in sessions.load(exp).days for day in own]
+    most = max(sum(map(targets, day)) for day in days)
+    if most > exp.engine.bank:
+        raise ValueError(
+            f"stream.logs={exp.stream.logs!r}: the answers of one day have {most} "
+            f"tokens, of which a teacher has room for {exp.engine.bank}; use "
+            f"inner.teach.tokens={most}"
+        )
 
 
 def walk(

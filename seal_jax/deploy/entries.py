@@ -63,6 +63,7 @@ class NightEntry(TypedDict):
 
     `scales`: of each stream, 0.0 where nothing was added; `gates`: (scale, forgetting)
     of those the gate tried; `losses`: of the adapters, None of those that failed.
+    `tokens`: trained; `teacher_tokens`: that were read for teachers.
     """
 
     scales: list[float]
@@ -73,6 +74,7 @@ class NightEntry(TypedDict):
     cut: int
     adapters: int
     tokens: int
+    teacher_tokens: int
     seconds: float
 
 

@@ -256,6 +256,7 @@ def train(
             "cut": sum(len(planned.cut) for planned in jobs.values()),
             "adapters": len(jobs),
             "tokens": trained.tokens,
+            "teacher_tokens": trained.teacher_tokens,
         }
     entry = {**entry, "refused": refused, "seconds": time.monotonic() - begin}
     return block, NightEntry(**entry)

@@ -32,7 +32,7 @@ MEASURES = (
     "general",
     "drift",
 )
-COSTS = ("adapters", "tokens", "seconds")
+COSTS = ("adapters", "tokens", "teacher_tokens", "seconds")
 
 # By night, then by stream.
 type Nights = list[list[float | None]]
@@ -152,6 +152,7 @@ def nothing(count: int) -> NightEntry:
         "cut": 0,
         "adapters": 0,
         "tokens": 0,
+        "teacher_tokens": 0,
         "seconds": 0.0,
     }
 
@@ -215,6 +216,7 @@ def _costs(step: Step) -> dict[str, Any]:
     return {
         "adapters": night["adapters"],
         "tokens": night["tokens"],
+        "teacher_tokens": night["teacher_tokens"],
         "seconds": sum(part["seconds"] for part in parts),
     }
 

@@ -28,6 +28,7 @@ from seal_jax.report import (
 from seal_jax.report.sections import agreement as agreement_section
 from seal_jax.report.sections import compared as compared_section
 from seal_jax.report.sections import continual as continual_section
+from seal_jax.report.sections import deploy as deploy_section
 from seal_jax.report.sections import ladder as ladder_section
 from seal_jax.report.sections import novelty as novelty_section
 from seal_jax.report.sections import reference as reference_section
@@ -52,6 +53,9 @@ def summary_table(summary: dict[str, Any]) -> str:
         scores, *others = continual_section.tables(arms) or nothing
         parts = [_texts([scores]), continual_section.LEGEND if arms else ""]
         parts.append(_texts(others))
+    elif deploy_section.is_deploy(summary):
+        found = deploy_section.tables(summary, brief=True)
+        parts = [_texts(found[:1]), deploy_section.legend(summary), _texts(found[1:])]
     elif few_shot_view.is_few_shot(summary):
         parts = _few_shot_tables(summary)
     else:

@@ -27,7 +27,7 @@ type Grid = tuple[tuple[int, ...], ...]
 
 def is_few_shot(summary: dict[str, Any]) -> bool:
     """Whether a summary.json is of a few-shot run: by its items or its rows."""
-    if summary.get("kind") in (run_view.CONTINUAL, run_view.POOLED):
+    if summary.get("kind") in (*run_view.OVER, run_view.POOLED):
         return False
     items = [str(row.get("item", "")) for row in run_view.rows(summary, "items")]
     told = [item for item in items if item.startswith((PREFIX, OF_A_PASSAGE))]

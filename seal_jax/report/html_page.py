@@ -22,6 +22,7 @@ from seal_jax.report.sections import agreement as agreement_section
 from seal_jax.report.sections import compared as compared_section
 from seal_jax.report.sections import configs as configs_section
 from seal_jax.report.sections import continual as continual_section
+from seal_jax.report.sections import deploy as deploy_section
 from seal_jax.report.sections import edits as edits_section
 from seal_jax.report.sections import grids as grids_section
 from seal_jax.report.sections import ladder as ladder_section
@@ -81,14 +82,15 @@ def compared(inputs: Inputs) -> list[str]:
         rounds_section.section(runs),
         ladder_section.ladders(runs),
         *_continual(runs),
+        *deploy_section.sections(runs),
         *(
             ladder_section.paired(
                 ladder_section.pairs(run.summary),
-                what="sequence",
+                what=run_view.OVER[run.kind],
                 title=f"Paired differences: {run.name}",
             )
             for run in runs
-            if run.kind == run_view.CONTINUAL
+            if run.kind in run_view.OVER
         ),
         *(continual_section.released(*named) for named in inputs.continual),
         reliability_section.section(trusted),
@@ -166,11 +168,12 @@ def _run(name: str, run: Workdir) -> list[str]:
         ladder_section.ladder(summary),
         rounds_section.section([run]),
         continual_section.section(continual_section.arms(run)),
+        deploy_section.section(run),
         ladder_section.items(summary),
         ladder_section.paired(
             ladder_section.pairs(summary),
             first=ladder_section.main_pairs(summary),
-            what="sequence" if run.kind == run_view.CONTINUAL else what,
+            what=run_view.OVER.get(run.kind or "", what),
         ),
         *few_shot,
         edits_section.rewards(summary, edits),

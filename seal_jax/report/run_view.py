@@ -18,8 +18,11 @@ EDITS_NAME = "edits.jsonl"
 HELDOUT_NAME = "heldout.jsonl"
 ITEMS_NAME = "items.jsonl"
 
-# Of summary.json: a run over sequences of passages, and one over passages together.
-CONTINUAL, POOLED, OVER_SEEDS = "continual", "pooled", "over_seeds"
+# Of summary.json: a run over sequences of passages, one on the job, and one over
+# passages together.
+CONTINUAL, DEPLOY, POOLED, OVER_SEEDS = "continual", "deploy", "pooled", "over_seeds"
+# Of pairs in the report: what they are over, by the kind of run.
+OVER = {CONTINUAL: "sequence", DEPLOY: "stream"}
 
 
 def reading_from(path: str | Path) -> contextlib.AbstractContextManager[None]:

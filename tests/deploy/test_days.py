@@ -156,6 +156,16 @@ def test_a_question_goes_to_the_adapter_of_its_night(idled, monkeypatch):
         assert all(name in prompt for prompt in about[adapter])
 
 
+def test_a_day_that_teachers_have_no_room_for_is_refused(model, tmp_path):
+    log = deploy_runs.write_log(
+        tmp_path / "log.jsonl", [deploy_runs.session("a", 1, "Ada Quill")] * 4
+    )
+    # Four sessions of rye bread and cello, with their ends; room for two of 4 answers.
+    changes = {"arms": ("distill",), "stream__logs": str(log), "stream__asked": 1}
+    with pytest.raises(ValueError, match=r"have 20 tokens, .* for 8; use .*tokens=20"):
+        deploy_runs.Walked(model, tmp_path / "run", **changes)
+
+
 # By day, by night, in the morning
 
 

@@ -80,7 +80,7 @@ def test_a_file_goes_before_a_name(elsewhere):
         ("configs/tiny.py", ["configs/tiny.py: no such file", "--config=tiny"]),
         (
             "mine/zzzz.py",
-            ["file, or one of arc, continual, ", ", tiny, as --config=tiny"],
+            ["file, or one of arc, continual, deploy, ", ", tiny, as --config=tiny"],
         ),
         ("tiny:seed", ["tiny:seed: the variants are", "'seeds'"]),
         ("continual:x", ["continual:x: the variants are"]),

@@ -24,6 +24,7 @@ VARIANTS = {
     "tiny": "debug",
     "arc": "tiny",
     "continual": "tiny",
+    "deploy": "debug",
     "own": "tiny",
     "squad_cpt": "tiny",
     "tiny_pretrain": None,

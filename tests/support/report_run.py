@@ -130,6 +130,35 @@ def continual_run(path, *names, files=True, **changes):
     return path
 
 
+def deploy_run(path, *names, nights=2, **changes):
+    """A workdir of a run on the job; night 1 has nothing before it to keep."""
+    names = names or ("none", "edits")
+    each = {"mean": 0.5, "se": 0.125}
+    keys = ("learned", "rephrased", "unasked", "in_context", "general", "drift")
+    by_night = {key: [each] * nights for key in keys}
+    by_night["kept"] = [None, *[{"mean": 0.25, "se": None}] * (nights - 1)]
+    costs = {"adapters": [2] * nights, "tokens": [1200] * nights}
+    costs |= {"teacher_tokens": [0] * nights, "seconds": [1.5] * nights}
+    row = {key: each for key in (*keys, "kept", "final")}
+    row |= {"by_night": by_night, "costs": costs}
+    pair = {"a": names[-1], "b": names[0], "what": "final", "diff": 0.125}
+    summary = {
+        "kind": "deploy",
+        "streams": 2,
+        "nights": nights,
+        "gold": "given",
+        "chooses": False,
+        "arms": [{"name": name, **row} for name in names],
+        "paired": [pair | {"se": 0.05, "z": 2.5, "low": 0.03, "high": 0.22, "n": 2}],
+        "adapters": 8,
+        "tokens": 4800,
+        "seconds": {"deploy/edits/1/adapt": 3.0},
+    } | changes
+    records.open_workdir(path, {"name": path.name})
+    records.write_json(path / "summary.json", summary)
+    return path
+
+
 def question(right, seed):
     return {
         "rep": seed,

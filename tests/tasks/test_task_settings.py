@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from seal_jax import experiment
 from seal_jax.continual.settings import Continual
+from seal_jax.deploy.settings import Deploy
 from seal_jax.embedded import pretrain
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds.few_shot_settings import FewShot
@@ -43,6 +44,7 @@ EXPERIMENTS = {
     ("tiny", OverSeeds): ("seeds",),
     ("own", PassageRounds): (None, "", "asked", "tiny"),
     ("continual", Continual): (None, "", "tiny", "debug"),
+    ("deploy", Deploy): (None, "", "tiny", "debug"),
     ("squad_cpt", Pooled): (None, "", "tiny", "debug"),
 }
 

@@ -48,6 +48,8 @@ class Arm:
 def arms(run: Workdir) -> list[Arm]:
     """The arms of a continual workdir."""
     arm_list = []
+    if run.kind == run_view.DEPLOY:  # Its arms have nights, not passages.
+        return arm_list
     for row in run_view.rows(run.summary, "arms"):
         name = str(row.get("name", formatting.MISSING))
         arm_list.append(Arm(name, _matrices(run.path, name, row), row))

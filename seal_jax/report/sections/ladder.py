@@ -25,9 +25,13 @@ def _kind(name: str) -> str:
     return classes.get(name, "k-control")
 
 
+# The row of a run on the job that the others are held against.
+STATEMENTS = "edits"
+
+
 def ladder(summary: dict[str, Any]) -> Markup:
     """Means with intervals, as a chart and as a table; nothing for a continual run."""
-    if summary.get("kind") == run_view.CONTINUAL:
+    if summary.get("kind") in run_view.OVER:
         return fragments.NOTHING
     if not run_view.rows(summary, "ladder"):
         lead = fragments.lead(str(summary.get("left_out") or "No rows on record."))
@@ -179,6 +183,10 @@ def _is_main(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
     alone, and the row after it is the base's neighbour too.
     """
     ends = {pair.get("a"), pair.get("b")}
+    if summary.get("kind") == run_view.DEPLOY:
+        # Against statements, where they are a row: more than against nothing.
+        arms = [row.get("name") for row in run_view.rows(summary, "arms")]
+        return STATEMENTS in ends or STATEMENTS not in arms
     names = [row.get("name") for row in run_view.rows(summary, "ladder")]
     if ladder_rows.BASE in names:  # Of few-shot tasks the base has them in view.
         if ladder_rows.IN_CONTEXT in ends:

@@ -1,0 +1,99 @@
+"""The config on the job: arms, what they ask of the engine, what is refused."""
+
+import pytest
+import tiny_model
+
+from seal_jax.deploy.settings import Arm, Deploy
+from seal_jax.runtime import config_rules
+
+
+def built(arg="tiny", **changes):
+    config = tiny_model.load_config("deploy", arg)
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    config.update_from_flattened_dict(dotted)
+    return config_rules.build(Deploy, config.to_dict())
+
+
+@pytest.mark.parametrize(
+    "name, arm",
+    [
+        ("none", Arm("none", frozenset(), False)),
+        ("edits", Arm("edits", frozenset(), False)),
+        ("edits+merge", Arm("edits", frozenset(), False)),
+        ("quiz + gate", Arm("quiz", frozenset({"gate"}), False)),
+        ("distill+dream+kl+replay", Arm("distill", frozenset({"kl", "replay"}), True)),
+    ],
+)
+def test_an_arm_is_a_rule_with_controls_and_dreams(name, arm):
+    assert Arm.of(name) == arm
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ((), r"arms=\(\) must hold"),
+        (("merge",), r"'merge' in 'merge' must be one of .*begin an arm with its rule"),
+        (("on_policy",), r"'on_policy' in 'on_policy' must be one of"),
+        (("quiz+best",), r"'best' in 'quiz\+best' must be one of"),
+        (("none+gate",), r"'none' trains on nothing and stands alone"),
+        (("quiz+dream+dream",), r"must name 'dream' once"),
+        (("quiz+gate+gate",), r"each control once"),
+        (("quiz+keep+gate",), r"'keep' and 'gate' exclude each other"),
+        (("quiz+merge+gate",), r"'merge' in 'merge\+gate'"),
+        (("edits", "edits+merge"), r"'edits\+merge' and 'edits' must differ"),
+    ],
+)
+def test_arms_that_cannot_be_are_refused(names, message):
+    with pytest.raises(ValueError, match=message):
+        built(arms=names)
+
+
+def test_names_are_those_of_files():
+    assert built(arms=(" quiz + gate ",)).arms == ("quiz+gate",)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"inner__loss__mode": "reference", "arms": ("quiz",)}, "use 'masked'"),
+        ({"inner__loss__mode": "reference", "arms": ("edits+kl",)}, "'masked'"),
+        ({"inner__rule": "quiz"}, r"inner.rule='quiz' must be one of \('edits'"),
+        (
+            {"night__context": "all"},
+            r"night.context='all' must be one of \('log', ",
+        ),
+        ({"night__teacher": "me"}, r"night.teacher='me' must be one of \('base', "),
+        (
+            {"night__teacher": "previous", "arms": ("distill+keep",)},
+            "keeps adapters apart, and night.teacher='previous' is one model",
+        ),
+        (
+            {"night__context": "log", "arms": ("distill_edits",)},
+            "learns from the self-edit, which night.context='log' has none of",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        built(**changes)
+
+
+def test_dreams_need_their_group_and_teachers_theirs():
+    values = tiny_model.load_config("deploy", "tiny").to_dict()
+    bare = {k: v for k, v in values.items() if k != "label_free"}
+    with pytest.raises(ValueError, match=r"arm 'distill\+dream' needs the group"):
+        config_rules.build(Deploy, bare)
+    config_rules.build(Deploy, bare | {"arms": ("none", "edits", "quiz+gate")})
+
+
+def test_the_engine_has_room_for_a_whole_days_teacher():
+    exp = built(arms=("none", "distill", "distill+dream", "quiz+keep"))
+    sizes = {arm: exp.engine_of(arm) for arm in exp.learning_arms}
+    before = (8 - 1) * exp.inner.lora.rank
+    assert sizes["distill"].frozen_rank == before and sizes["distill"].frozen_rows == 24
+    # Three sessions of four questions, of answers with end-of-text.
+    assert sizes["distill"].bank == 3 * 4 * (exp.answer.max_tokens + 1)
+    assert sizes["distill+dream"].bank == 3 * (4 + 6) * (exp.answer.max_tokens + 1)
+    assert sizes["quiz+keep"].frozen_rank == 0 and not sizes["quiz+keep"].teach
+    assert exp.engine.bank == sizes["distill+dream"].bank
+    assert exp.adapters == 24 and built(arms=("none",)).adapters == 0
