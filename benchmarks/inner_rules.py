@@ -28,9 +28,10 @@ from typing import Any
 import common
 import rule_cells
 import rule_figures as figures
+import rule_seeds
 import rule_tables
-from rule_cells import Arm, Seed, Sizes
-from rule_figures import CRITERIA, REFERENCES, Values
+from rule_figures import BY_BOTH, CRITERIA, REFERENCES, Values
+from rule_seeds import Arm, Seed, Sizes
 
 from seal_jax.analysis import stats
 from seal_jax.runtime import command_line
@@ -221,7 +222,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rates", nargs="+", type=_rate, default=list(RATES))
     for name, count, what in (
         ("passages", 24, "held out, an adapter each"),
-        ("streams", 8, f"of {rule_cells.LENGTH} passages"),
+        ("streams", 8, f"of {rule_seeds.LENGTH} passages"),
         ("probes", 4, "residents whose facts probe what no edit is about"),
     ):
         parser.add_argument(
@@ -237,7 +238,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--variants",
         action="store_true",
-        help="other divergences and waves too, at the chosen rates",
+        help="other divergences and waves too, at the rates chosen by both",
     )
     common.add_out(parser)
     args = parser.parse_args(argv)
@@ -250,7 +251,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
     """Makes or reads the cells of both stages.
 
     Raises:
-      ValueError, OSError: a seed in both stages, or see `rule_cells.opened`.
+      ValueError, OSError: a seed in both stages, or see `rule_seeds.opened`.
     """
     both = sorted(set(args.choose) & set(args.report))
     if both:
@@ -263,7 +264,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
 
         def opened(seed: int) -> Seed:
             return stack.enter_context(
-                rule_cells.opened(seed, Path(args.workdir), sizes, say=say)
+                rule_seeds.opened(seed, Path(args.workdir), sizes, say=say)
             )
 
         say = functools.partial(print, flush=True)
@@ -274,7 +275,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
             "coverage": coverage(seeds),
             "report": report(seeds, {by: choice["rates"][by] for by in args.by}),
             "variants": (
-                varied(seeds, choice["rates"][CRITERIA[0]]) if args.variants else {}
+                varied(seeds, choice["rates"][BY_BOTH]) if args.variants else {}
             ),
         }
     return {

@@ -17,7 +17,7 @@ from seal_jax.training.inner_rules import RULES
 @pytest.fixture(scope="module")
 def modules(root):
     """The benchmark's modules, which find each other as they do when run."""
-    names = ("inner_rules", "rule_cells", "rule_figures", "rule_tables")
+    names = ("inner_rules", "rule_cells", "rule_figures", "rule_seeds")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root / "benchmarks"))
         made = {name: importlib.import_module(name) for name in names}
@@ -39,7 +39,7 @@ def passage():
 
 
 def test_the_facts_of_a_passage_are_those_of_its_questions(modules, passage):
-    facts = modules.rule_cells.facts(passage)
+    facts = modules.rule_seeds.facts(passage)
     assert [fact.value for fact in facts] == [q.answer for q in passage.questions]
     for fact, own, other in zip(
         facts, passage.questions, passage.rephrased, strict=True
@@ -49,13 +49,13 @@ def test_the_facts_of_a_passage_are_those_of_its_questions(modules, passage):
     odd = Passage.of("t", "x", [("Who?", "he")])
     bad = types.SimpleNamespace(id="odd", rephrased=odd.questions)
     with pytest.raises(ValueError, match="passage odd: 'Who\\?' must be a question"):
-        modules.rule_cells.facts(bad)
+        modules.rule_seeds.facts(bad)
 
 
 def test_a_fact_is_asked_in_whatever_form_and_a_copy_of_the_rephrased_is_counted(
     modules, passage
 ):
-    first, second, third = modules.rule_cells.facts(passage)[:3]
+    first, second, third = modules.rule_seeds.facts(passage)[:3]
     own = passage.questions[0].question
     other = next(q for q in map(first.question, (0, 1)) if q != own)
     # A fact in the other form, one in its own words, one in the form kept for tests.
@@ -65,7 +65,7 @@ def test_a_fact_is_asked_in_whatever_form_and_a_copy_of_the_rephrased_is_counted
         (third.question(2), "c"),
     )
     text = "\n".join(f"Question: {q}\nAnswer:\n{a}" for q, a in (*pairs, ("Eh?", "d")))
-    made = modules.rule_cells.quizzes(
+    made = modules.rule_seeds.quizzes(
         made_seed([passage]), [Edit(0, 0, "", text, pairs=pairs)]
     )
     rest = [False] * (len(passage.questions) - 3)
@@ -135,7 +135,7 @@ def test_rates_are_the_best_by_each_criterion_and_the_least_of_equals(modules):
 
 
 class Made:
-    """Stands for `rule_cells`' seeds and cells: a rate is best at 3e-3."""
+    """Stands for `rule_seeds` and `rule_cells`: a rate is best at 3e-3."""
 
     def __init__(self):
         self.cells = []
@@ -184,7 +184,8 @@ class Made:
 @pytest.fixture
 def made(modules, monkeypatch):
     fake = Made()
-    for name in ("opened", "cell_single", "cell_streams", "cell_quizzes", "cell_base"):
+    monkeypatch.setattr(modules.rule_seeds, "opened", fake.opened)
+    for name in ("cell_single", "cell_streams", "cell_quizzes", "cell_base"):
         monkeypatch.setattr(modules.rule_cells, name, getattr(fake, name))
     monkeypatch.setattr(modules.inner_rules.common, "jax_device", lambda: "cpu-9")
     return fake
@@ -225,7 +226,7 @@ def test_rates_come_from_other_seeds_than_the_figures(modules, made, tmp_path, c
 
 def test_an_arm_names_what_its_rule_reads(modules):
     names = [
-        modules.rule_cells.Arm(rule, 1e-2, "jsd", 3).name
+        modules.rule_seeds.Arm(rule, 1e-2, "jsd", 3).name
         for rule in ("mix", "distill_edits", "on_policy")
     ]
     assert names == ["mix/0.01", "distill_edits/0.01/jsd", "on_policy/0.01/jsd/waves3"]
