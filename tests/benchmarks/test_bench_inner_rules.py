@@ -5,9 +5,12 @@ import importlib
 import json
 import types
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from seal_jax.analysis import stats
+from seal_jax.rounds import pools
 from seal_jax.tasks import world
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
@@ -238,3 +241,73 @@ def test_a_seed_in_both_stages_is_refused_in_one_line(modules, made, capsys):
     assert made.cells == []
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "--choose and --report share seed 2" in err
+
+
+# Stacks
+
+
+def tree(rows, rank, value):
+    """A stack of one linear, width 2, each row its own number."""
+    each = np.arange(rows)[:, None, None] + np.full((rows, rank, 2), float(value))
+    return {"0": {"q_proj": {"a": jnp.asarray(each), "b": jnp.asarray(each)}}}
+
+
+def test_what_is_learned_lies_in_its_rows_and_block_alone(modules):
+    learned = modules.rule_cells.Learned(
+        [0, 2], tree(2, 1, 10.0), np.array([True, False]), {}
+    )
+    stack = modules.rule_cells._written(tree(3, 3, 0.5), learned, 1)
+    before = tree(3, 3, 0.5)["0"]["q_proj"]["a"]
+    got = stack["0"]["q_proj"]["b"]
+    assert (got[0, 1] == 10.0).all()
+    # An adapter that is not finite leaves an empty block.
+    assert (got[2, 1] == 0.0).all()
+    assert (got[1] == before[1]).all()
+    assert (got[:, jnp.array([0, 2])] == before[:, jnp.array([0, 2])]).all()
+
+
+def test_adapters_practise_on_top_of_their_own_stack(modules):
+    heard = []
+    waves = pools.Waves(2, lambda wave, rows, below: heard.append(below) or [])
+    cfg = types.SimpleNamespace(frozen_rank=2)
+    on_top = modules.rule_cells._on_top(waves, tree(3, 3, 0.5), cfg)
+    on_top.jobs(0, range(1, 3), None)
+    on_top.jobs(1, range(1, 3), tree(4, 1, 7.0))
+    bare, whole = (below["0"]["q_proj"]["a"] for below in heard)
+    assert on_top.count == 2
+    assert bare.shape == whole.shape == (2, 3, 2)
+    assert (bare[:, 0, 0] == jnp.array([1.5, 2.5])).all()
+    assert (whole[:, :2] == bare[:, :2]).all()
+    assert (whole[:, 2, 0] == jnp.array([7.0, 8.0])).all()
+
+
+@pytest.mark.slow
+def test_cells_are_made_once_and_a_stream_is_asked_after_each_passage(
+    modules, monkeypatch, tmp_path
+):
+    for module in (modules.rule_seeds, modules.rule_cells):
+        monkeypatch.setattr(module, "LENGTH", 2)
+    said = []
+    sizes = modules.rule_seeds.Sizes(passages=2, streams=2, probes=1)
+    arm = modules.rule_seeds.Arm("on_policy", 3e-3, "forward", 2)
+    make = modules.rule_cells.cell_single, modules.rule_cells.cell_streams
+
+    def cells():
+        with modules.rule_seeds.opened(5, tmp_path, sizes, say=said.append) as seed:
+            return [one(seed, arm) for one in make]
+
+    made = cells()
+    single, streams = made
+    assert [len(p["own"][0]) for p in single["passages"]] == [6, 6]
+    assert (single["refused"], single["failed"]) == (0, 0)
+    # Ten epochs in two waves, an answer to each question before each.
+    assert single["cost"]["sampled"] * 10 == single["cost"]["optimizer_steps"] * 2
+    assert single["cost"]["teacher_tokens"] > 0
+    assert [len(after) for after in streams["after"]] == [2, 2]
+    for after, end in zip(streams["after"], streams["end"], strict=True):
+        # After the last passage is the stream's end.
+        assert after[1] == end["own"][1]
+        assert len(end["own"]) == len(end["rephrased"]) == 2
+    before = len(said)
+    assert cells() == made
+    assert len(said) == before
