@@ -61,8 +61,9 @@ def test_many_faults_of_rounds(kinds, kind, part, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
-def test_many_faults_of_sequences(kinds, part, tmp_path):
-    disturbed(kinds, "continual", 3, tmp_path, seed=part)
+@pytest.mark.parametrize("kind", ["continual", "deploy"])
+def test_many_faults_of_sequences(kinds, kind, part, tmp_path):
+    disturbed(kinds, kind, 3, tmp_path, seed=part)
 
 
 @pytest.mark.slow

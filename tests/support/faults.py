@@ -43,16 +43,22 @@ SHORT = {
         "answer.batch": 12,
         "arms": ("merge", "replay+gate"),
     },
+    "deploy": {
+        "stream.sessions": 1,
+        "propose.max_tokens": 8,
+        "answer.batch": 12,
+        "arms": ("none", "edits+gate", "quiz+keep"),
+    },
 }
 ROUNDS = {"scale__rounds": 1, "ladder": ("base", "random_kept"), "inner__pool": 2}
-FILES = ("edits.jsonl", "heldout.jsonl", "policy/model.safetensors")
+FILES = ("edits.jsonl", "sessions.jsonl", "heldout.jsonl", "policy/model.safetensors")
 
 
 def values(kind: str, model: pathlib.Path) -> dict:
-    """A run of rounds on a random model, of few-shot tasks, or of sequences."""
+    """A run of rounds on a random model, of few-shot tasks, sequences, or streams."""
     if kind == "rounds":
         return tiny_model.values(model, **ROUNDS)
-    name, arg = ("arc", "tiny") if kind == "few_shot" else ("continual", "debug")
+    name, arg = ("arc", "tiny") if kind == "few_shot" else (kind, "debug")
     config = tiny_model.load_config(name, arg)
     config.update_from_flattened_dict(SHORT[kind])
     return config.to_dict()

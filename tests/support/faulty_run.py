@@ -88,8 +88,9 @@ def main() -> None:
 
     from seal_jax.rounds import grading
 
-    # Continual runs need none, few-shot tasks have no grader.
-    if "sequence" not in values and values.get("grade", {}).get("name") != "judge":
+    # Runs over sequences or streams need none, few-shot tasks have no grader.
+    alone = {"sequence", "stream"} & values.keys()
+    if not alone and values.get("grade", {}).get("name") != "judge":
         grading.scorer = lambda cfg, at: tiny_model.toss
     sys.addaudithook(fault)
     address, process = (more[0], int(more[1])) if more else (None, None)
