@@ -240,13 +240,14 @@ def engine_of(exp: Stepped, parts: frozenset[str], *, rows: int) -> EngineOption
     """What controls ask of the inner loop of so many models.
 
     Kept adapters train on the base; all others on what their model has learned, of
-    which there is most before the last step.
+    which there is most before the last step, and before the only one nothing.
     """
-    before = (exp.steps - 1) * exp.inner.lora.rank
+    before = 0 if "keep" in parts else (exp.steps - 1) * exp.inner.lora.rank
+    pushed = "orthogonal" in parts and before
     return EngineOptions(
-        frozen_rank=0 if "keep" in parts else before,
-        frozen_rows=0 if "keep" in parts else rows,
-        orthogonal=exp.retain.orthogonal if "orthogonal" in parts else 0.0,
+        frozen_rank=before,
+        frozen_rows=rows if before else 0,
+        orthogonal=exp.retain.orthogonal if pushed else 0.0,
         divergence="kl" in parts,
     )
 
