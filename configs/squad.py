@@ -145,10 +145,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def rules(config: ConfigDict) -> None:
     """Rounds that reward quizzes, and a row for every other inner rule; not run yet.
 
-    `--dry_run` tells what it would cost.
+    `--dry_run` tells what it would cost. One program serves all rows, so a pool has
+    room for what teachers predict, 1,300 tokens for 20 answers, and for slots between
+    waves: with 250 adapters that is about 80 GB, for an accelerator of 141 GB.
     """
     config.update(dict(
-        inner=dict(rule="quiz", loss=dict(mode="masked", pad_samples=0)),
+        inner=dict(
+            rule="quiz", loss=dict(mode="masked", pad_samples=0), pool=250,
+            teach=dict(tokens=1300),
+        ),
         label_free=dict(questions=20, quiz=dict(max_tokens=768)),
         ladder=(
             "base", "in_context", "passage_only", "self_edits", "edits",

@@ -10,7 +10,6 @@ from typing import Annotated, Protocol
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards.settings import GradeConfig
 from seal_jax.rounds.experiment import Experiment
-from seal_jax.rounds.settings import LabelFreeConfig
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import (
     Bound,
@@ -147,14 +146,17 @@ class Continual:
     inner: InnerConfig
     answer: Decoding
     grade: GradeConfig
-    label_free: LabelFreeConfig | None
     retain: RetainConfig
     arms: tuple[str, ...]
     watch: WatchConfig
 
     def __post_init__(self):
         config_rules.check(self)
-        config_rules.one_of("inner.rule", self.inner.rule, (EDITS,))
+        if self.inner.rule != EDITS:
+            raise ValueError(
+                f"inner.rule={shown(self.inner.rule)}: a sequence learns by {EDITS!r}; "
+                "for other rules see configs/deploy.py, whose arms name them"
+            )
         if not self.arms:
             raise ValueError(f"arms=() must hold at least one arm; use ({MERGE!r},)")
         names = tuple("+".join(_parts(arm)) for arm in self.arms)
@@ -187,6 +189,10 @@ class Continual:
     @property
     def imitate(self) -> None:
         """None: no policy learns to write."""
+
+    @property
+    def label_free(self) -> None:
+        """None: no policy asks itself."""
 
     @property
     def turn_end(self) -> str:

@@ -270,7 +270,8 @@ def _by_rule(
     asked = group.questions if group is not None else 0
     # Questions are put to their writer again, and to adapters that practise.
     waves = teach.waves if rule.practises else 0
-    answers = asked * (phase.written + phase.adapters * waves)
+    # Mixed answers are drawn besides, of two readings at a time.
+    answers = asked * (phase.written * (1 + 2 * rule.mixes) + phase.adapters * waves)
     readers = phase.adapters * waves if rule.practises else phase.written
     read = readers * asked * (each.passage + each.pair)
     return dataclasses.replace(

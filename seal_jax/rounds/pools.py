@@ -31,11 +31,13 @@ class Waves:
     `jobs(wave, rows, adapters)` is called before each wave of each pool and gives the
     jobs of this wave, one for each of the work's `rows`, with their `span`. `adapters`
     are those that the wave before left, stacked in this order, with rows to spare, as a
-    model applies them; None before the first.
+    model applies them; None before the first. `targets`: of a line's teacher, at most,
+    whichever wave it is.
     """
 
     count: int
     jobs: Callable[[int, range, lora.Tree | None], Sequence[plan.Job]]
+    targets: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,14 +200,18 @@ def each[Unit](
     Raises:
       ValueError: see `packed.train`.
     """
-    count, pools = len(work.jobs), cut(work.jobs, cfg, meshes.shards(mesh))
+    least = 0 if work.waves is None else work.waves.targets
+    pools = cut(work.jobs, cfg, meshes.shards(mesh), least=least)
+    count = len(work.jobs)
     done = sum(len(rows) for i, rows in enumerate(pools) if i in store)
     ended = sum(len(job.cut) for job in work.jobs)
     if ended and done < count:
         lines = sum(len(job.lines) for job in work.jobs)
+        answers = any(job.cut and job.given for job in work.jobs)
         say(
-            f"{ended} of {lines} training lines are longer than a row takes and "
-            "end there; raise inner.row_tokens"
+            f"{ended} of {lines} training lines are longer than a row takes"
+            f"{', or their answers than answers may be,' * answers} and end there; "
+            f"raise inner.row_tokens{' or answer.max_tokens' * answers}"
         )
     with progress.progress(
         *(count, title, "adapters"),
@@ -232,21 +238,25 @@ def each[Unit](
             yield store.get(i, rows)
 
 
-def cut(jobs: Sequence[plan.Job], cfg: inner.EngineConfig, shards: int) -> list[range]:
+def cut(
+    jobs: Sequence[plan.Job], cfg: inner.EngineConfig, shards: int, *, least: int = 0
+) -> list[range]:
     """Which jobs share a pool: as many as there is room for, in their order.
 
     There is room for `cfg.pool` on each shard, and for what their teachers predict,
-    whichever of the jobs a shard is given.
+    whichever of the jobs a shard is given; for `least` targets of each taught line,
+    where other tails may come.
     """
     pools, first = [], 0
     taught: list[int] = []  # of the pool so far, the most first
     for i, job in enumerate(jobs):
-        bisect.insort(taught, sum(one.targets for one in job.taught if one), key=neg)
+        own = sum(max(one.targets, least) for one in job.taught if one)
+        bisect.insort(taught, own, key=neg)
         full = sum(taught[: cfg.pool]) > cfg.bank * cfg.pool
         if i > first and (full or i - first == cfg.pool * shards):
             pools.append(range(first, i))
             first = i
-            taught = [sum(one.targets for one in job.taught if one)]
+            taught = [own]
     return [*pools, range(first, len(jobs))] if jobs else []
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seal_jax.generation import policies
+from seal_jax.generation.settings import Decoding
 from seal_jax.models import lora
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import pools, unit_key
@@ -96,6 +97,13 @@ def adapt_and_answer[Item](
     order = pools.longest_first([jobs[i].total for i, _ in rows])
     rows = [rows[place] for place in order]
     ids = [(round_index, edits[i].item, edits[i].edit, s) for i, s in rows]
+    practice: list[Practice] = []  # of the pool that is in training
+
+    def note(wave: int, told: Practice) -> None:
+        del practice[wave:]
+        practice.append(told)
+        run.say(f"{phase}: {told.line(wave + 1)}")
+
     work = dataclasses.replace(
         work_of(run.exp.seed, [jobs[i] for i, _ in rows], ids),
         waves=waves_of(
@@ -104,12 +112,16 @@ def adapt_and_answer[Item](
             policy,
             [(exams[edits[i].item].item, edits[i]) for i, _ in rows],
             ids,
+            note,
         ),
     )
 
     def finish(pool: pools.Pool) -> dict[str, Any]:
         here = slice(pool.rows.start, pool.rows.stop)
-        return _unit(run, policy, exams, pool, rows[here], ids[here])
+        unit = _unit(run, policy, exams, pool, rows[here], ids[here])
+        if work.waves is not None:
+            unit["practice"] = [told._asdict() for told in practice]
+        return unit
 
     # A position among all pools of the run, the same when it resumes.
     steps = itertools.count(1 + unit_key.count(run.journal.keys(), unit_key.ADAPT))
@@ -162,12 +174,58 @@ def work_of(
     )
 
 
+class Practice(NamedTuple):
+    """The answers that a pool's adapters are about to learn of, in one wave.
+
+    `tokens`: of an answer, on average; `empty`: share of blank ones; `distinct`: share
+    of different ones, where answers that grow alike show. `surprise`: mean -log p per
+    token by those who gave them, nats; at temperature 1 that estimates their entropy.
+    """
+
+    answers: int
+    tokens: float
+    empty: float
+    distinct: float
+    surprise: float
+
+    def line(self, wave: int) -> str:
+        """For people."""
+        return (
+            f"wave {wave}: {self.answers} answers of {self.tokens:.1f} tokens, "
+            f"{self.empty:.0%} empty, {self.distinct:.0%} distinct, "
+            f"{self.surprise:.2f} nats a token"
+        )
+
+
+def _practice(
+    policy: policies.Policy,
+    adapters: lora.Tree | None,
+    prompts: Sequence[Sequence[str]],
+    texts: Sequence[Sequence[str]],
+    decoding: Decoding,
+) -> Practice:
+    """What adapters answered to `prompts[a]`."""
+    pairs = [
+        list(zip(*group, strict=True)) for group in zip(prompts, texts, strict=True)
+    ]
+    flat = [text for group in texts for text in group]
+    values = policies.log_likelihood(policy, adapters, pairs, decoding)
+    return Practice(
+        len(flat),
+        float(np.mean([len(policy.encode(text)) for text in flat])),
+        float(np.mean([not text.strip() for text in flat])),
+        len(set(flat)) / len(flat),
+        -float(np.mean([value for group in values for value in group])),
+    )
+
+
 def waves_of[Item](
     exp: Experiment,
     task: Task[Item],
     policy: policies.Policy,
     written: Sequence[tuple[Item, Edit]],
     ids: Sequence[tuple[int, int, int, int]],
+    note: Callable[[int, Practice], None] = lambda wave, told: None,
 ) -> pools.Waves | None:
     """Training on answers that adapters give, drawn anew before each wave; or None.
 
@@ -179,6 +237,7 @@ def waves_of[Item](
       policy: the model that is adapted.
       written: of each adapter its item and its edit.
       ids: as of `work_of`.
+      note: is told of each wave, from 0 on, what its answers are like.
     """
     prompts = [task.practice(item, edit) for item, edit in written]
     teach, answer = task.teach, exp.answer
@@ -191,6 +250,7 @@ def waves_of[Item](
         stage = [np.full(len(rows), v) for v in (PRACTICE, wave)]
         keys_A = prng.fold(prng.root(exp.seed), *stage, *np.array(ids[here]).T)
         texts = policies.answer(policy, adapters, prompts[here], keys_A, drawn)
+        note(wave, _practice(policy, adapters, prompts[here], texts, drawn))
         made = []
         for (item, edit), given, name in zip(
             written[here], texts, ids[here], strict=True
@@ -201,7 +261,8 @@ def waves_of[Item](
             made.append(dataclasses.replace(job, seed=seed, span=(first, last)))
         return made
 
-    return pools.Waves(teach.waves, jobs)
+    # End-of-text is taught, too.
+    return pools.Waves(teach.waves, jobs, targets=answer.max_tokens + 1)
 
 
 def _unit[Item](

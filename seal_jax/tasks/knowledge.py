@@ -301,7 +301,8 @@ class Knowledge:
             for q, text in zip(asked, answers, strict=True)
             if q in sure
         )
-        why = None if pairs else quiz.NONE_SURE
+        why = quiz.NONE_SURE if asked else quiz.NONE_FITS
+        why = None if pairs else why
         return dataclasses.replace(edit, pairs=pairs, refused=why)
 
     def mixed(self, item: Passage, edit: Edit) -> list[Again]:
@@ -322,7 +323,8 @@ class Knowledge:
     def lines(self, item: Passage, edit: Edit) -> tuple[str, ...]:
         """Training lines of a self-edit, the passage last; none if it was refused.
 
-        Of a quiz a line is a question as it is asked, and its answer.
+        Of a quiz a line is a question as it is asked, and its answer, unless an adapter
+        learns of its own.
 
         Of what no policy wrote, every line is a text: what a policy's text has to be
         cleaned of is not there, so it is not parsed. An empty edit goes the usual way,
@@ -332,7 +334,8 @@ class Knowledge:
             return ()
         if RULES[self.rule].asks and not edit.fixed:
             asked = tuple(
-                self_edit.answer_prompt(self.answer_template, item, question) + answer
+                self_edit.answer_prompt(self.answer_template, item, question)
+                + answer * (not RULES[self.rule].practises)
                 for question, answer in edit.pairs
             )
             return (*asked, *self._passage_line(item))

@@ -69,7 +69,8 @@ def statements(
 
     The teacher has read the prompt for self-edits and the lines before. Its
     distribution is that of a line's tokens; that it ends there is learned by
-    cross-entropy, since the teacher goes on to the next line.
+    cross-entropy, since the teacher goes on to the next line. A line before which there
+    is more than the model can take has no teacher, and is learned by cross-entropy.
 
     Args:
       encoder: the model's.
@@ -86,8 +87,8 @@ def statements(
         room = max(0, limit - len(whole))
         cut, tail = len(tail) > room, tail[:room]
         seen = [*encoder.sequence(prompt), *encoder.encode(before)]
-        seen = seen[-max(1, encoder.context - len(tail)) :]
-        teacher = Taught((*seen, *tail), len(seen), len(tail)) if tail else None
+        fits = bool(tail) and len(seen) + len(tail) <= encoder.context
+        teacher = Taught((*seen, *tail), len(seen), len(tail)) if fits else None
         made.append(Lesson((*whole, *tail), len(whole), teacher, cut))
         before += f"{told}\n"
     return made

@@ -20,7 +20,8 @@ from seal_jax.tasks.passage import Passage, Question
 _ASK_HEAD = "Passage:\n{title}\n{passage}\n\n"
 
 # Why a quiz is no self-edit.
-NONE, NONE_SURE = "no question", "no question answered alike twice"
+NONE, NONE_FITS = "no question", "no question that fits"
+NONE_SURE = "no question answered alike twice"
 # Each ends in the cue that opens the first question: a completion begins inside it.
 PROMPTS: dict[str, str] = {
     "ask": (

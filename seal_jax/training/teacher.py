@@ -85,7 +85,8 @@ def shelve(
         raise ValueError(
             f"the teachers of {len(jobs)} jobs predict {row - 1} distinct targets, "
             f"bank={cfg.bank} for each of inner.pool={cfg.pool} adapters holds "
-            f"{rows(cfg) - 1}; use bank={-(-(row - 1) // cfg.pool)}, or a smaller pool"
+            f"{rows(cfg) - 1}; use inner.teach.tokens (bank)="
+            f"{-(-(row - 1) // cfg.pool)}, or a smaller pool"
         )
     return Shelves(readings, of_jobs)
 

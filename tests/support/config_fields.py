@@ -50,7 +50,7 @@ def values(name: str) -> dict[str, Any]:
     if "rule" in config.get("inner", {}):
         teach = copy.deepcopy(tiny_model.OPTIONAL["inner.teach"])
         config["inner"].setdefault("teach", teach)
-    if name in ("tiny", "squad", "continual"):
+    if name in ("tiny", "squad"):
         config.setdefault(
             "label_free", copy.deepcopy(tiny_model.OPTIONAL["label_free"])
         )

@@ -114,8 +114,11 @@ def test_a_statement_is_taught_by_the_model_that_wrote_the_lines_before():
         assert list(made.taught.ids) == seen + tail
         # That it ends is learned from the line, not from one who goes on.
         assert made.taught.count == len(tail)
-    (long,) = lessons.statements(Pairs(context=6), "p" * 40, ["T\nabcdef"], limit=64)
-    assert len(long.taught.ids) == 6 and long.taught.given == 3
+    # A teacher that has not all in view teaches nothing.
+    (long,) = lessons.statements(Pairs(context=22), "p" * 40, ["T\nabcdef"], limit=64)
+    assert long.taught is None and len(long.ids) == 4
+    (fits,) = lessons.statements(Pairs(context=23), "p" * 40, ["T\nabcdef"], limit=64)
+    assert len(fits.taught.ids) == 23
 
 
 # By rule
@@ -142,6 +145,10 @@ def test_a_quiz_is_asked_again_and_keeps_what_is_answered_alike(rule):
     assert task.read(PASSAGE, "no question").refused == quiz.NONE
     assert task.read(PASSAGE, QUIZ).refused is None
     assert task.again(PASSAGE, dataclasses.replace(edit, refused="x")) == []
+    # What it learns of are its own answers, which are not those.
+    assert any("Ada" in line for line in task.lines(PASSAGE, edit)) == (
+        rule != "on_policy"
+    )
 
 
 @pytest.mark.parametrize("rule", ASKING)
@@ -237,6 +244,9 @@ def test_a_question_that_fits_nowhere_is_not_asked():
     assert task.settled(PASSAGE, Edit(0, 0, "", long), ["Ada"]).pairs == (
         ("Who?", "Ada"),
     )
+    alone = Edit(0, 0, "", long.split("\nQuestion")[0])
+    assert task.again(PASSAGE, alone) == []
+    assert task.settled(PASSAGE, alone, []).refused == quiz.NONE_FITS
 
 
 @pytest.mark.parametrize("family", ["smollm2", "qwen2.5", "qwen3"])

@@ -275,7 +275,7 @@ def test_more_targets_than_the_bank_holds_are_refused():
     small = dataclasses.replace(FORWARD, bank=2)
     jobs = [a_job(more=1), a_job(more=2)]
     with pytest.raises(
-        ValueError, match=r"predict 10 .* holds 8; use bank=3"
+        ValueError, match=r"predict 10 .* holds 8; use inner\.teach\.tokens \(bank\)=3"
     ) as caught:
         train(jobs, small)
     assert "\n" not in str(caught.value)
