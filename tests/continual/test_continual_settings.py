@@ -126,11 +126,13 @@ def test_the_engine_is_made_for_the_arm_that_needs_most(arms, adapters, engine):
         retain__orthogonal=0.5,
         retain__candidates=5,
     )
-    assert exp.engine == EngineOptions(*engine)
+    most = EngineOptions(*engine)
+    assert exp.engine == most
     assert exp.adapters == adapters
     for arm in arms:
         needed = dataclasses.astuple(exp.engine_of(arm))
-        assert all(a <= b for a, b in zip(needed, engine, strict=True))
+        pairs = zip(needed, dataclasses.astuple(most), strict=True)
+        assert all(a <= b for a, b in pairs)
 
 
 def test_an_arm_alone_is_compiled_without_what_others_need():
