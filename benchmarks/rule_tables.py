@@ -45,7 +45,7 @@ def table(result: Mapping[str, Any]) -> str:
         )
     ]
     for by, found in result["report"].items():
-        parts += [f"Rates by {by}:", _figures(found, result["unedited"]), _leads(found)]
+        parts += [f"Rates: {by}", _figures(found, result["unedited"]), _leads(found)]
         parts.append(_costs(found))
     if result["variants"]:
         parts.append(_variants(result["variants"]))
