@@ -30,7 +30,7 @@ import rule_cells
 import rule_figures as figures
 import rule_seeds
 import rule_tables
-from rule_figures import BY_BOTH, CRITERIA, REFERENCES, Values
+from rule_figures import BY_ACCURACY, BY_BOTH, CRITERIA, REFERENCES, Values
 from rule_seeds import Arm, Seed, Sizes
 
 from seal_jax.analysis import stats
@@ -125,7 +125,8 @@ def report(seeds: Sequence[Seed], rates: Mapping[str, Mapping[str, float]]) -> A
         by: {"rates": own, "single": compared(own, single)} for by, own in rates.items()
     }
     for by, own in rates.items():
-        made[by]["streams"] = compared(own, streams)
+        # What a stream keeps is no question to a rate that was chosen without it.
+        made[by]["streams"] = compared(own, streams) if by != BY_ACCURACY else {}
         made[by]["cost"] = {
             rule: figures.mean_costs(measured(seeds, rule, rate)[0])
             for rule, rate in own.items()
