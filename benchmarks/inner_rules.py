@@ -1,7 +1,7 @@
 """What an adapter is trained on, and by which loss: rules at rates of their own.
 
     python benchmarks/inner_rules.py --choose 50 51 --report 60 61 62 \
-        --workdir runs/inner_rules [--variants] [--out]
+        --workdir runs/inner_rules [--also 3e-3] [--variants] [--out]
 
 On the embedded world, with the base policy and no reward: for each held-out passage the
 base writes statements or asks itself questions once, and every rule (`inner.rule`)
@@ -30,7 +30,7 @@ import rule_cells
 import rule_figures as figures
 import rule_seeds
 import rule_tables
-from rule_figures import BY_BOTH, CRITERIA, REFERENCES, Values
+from rule_figures import BY_ACCURACY, BY_BOTH, CRITERIA, REFERENCES, Values
 from rule_seeds import Arm, Seed, Sizes
 
 from seal_jax.analysis import stats
@@ -125,7 +125,8 @@ def report(seeds: Sequence[Seed], rates: Mapping[str, Mapping[str, float]]) -> A
         by: {"rates": own, "single": compared(own, single)} for by, own in rates.items()
     }
     for by, own in rates.items():
-        made[by]["streams"] = compared(own, streams)
+        # What a stream keeps is no question to a rate that was chosen without it.
+        made[by]["streams"] = compared(own, streams) if by != BY_ACCURACY else {}
         made[by]["cost"] = {
             rule: figures.mean_costs(measured(seeds, rule, rate)[0])
             for rule, rate in own.items()
@@ -236,15 +237,32 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="what the reported rates were chosen by; both by default",
     )
     parser.add_argument(
+        "--also",
+        nargs="+",
+        type=_rate,
+        default=[],
+        help="rates at which all rules are reported as well",
+    )
+    parser.add_argument(
         "--variants",
         action="store_true",
         help="other divergences and waves too, at the rates chosen by both",
     )
     common.add_out(parser)
     args = parser.parse_args(argv)
-    for name in ("choose", "report", "rules", "rates", "by"):
+    for name in ("choose", "report", "rules", "rates", "by", "also"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
     return args
+
+
+def reported(
+    args: argparse.Namespace, rates: Mapping[str, Mapping[str, float]]
+) -> dict[str, Mapping[str, float]]:
+    """The rate of every rule, by what it was chosen by, or by one rate for all."""
+    made: dict[str, Mapping[str, float]] = {by: rates[by] for by in args.by}
+    for rate in args.also:
+        made[f"{rate:g} for all"] = dict.fromkeys(args.rules, rate)
+    return made
 
 
 def benchmark(args: argparse.Namespace) -> dict[str, Any]:
@@ -273,7 +291,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
         made = {
             "unedited": unedited(seeds),
             "coverage": coverage(seeds),
-            "report": report(seeds, {by: choice["rates"][by] for by in args.by}),
+            "report": report(seeds, reported(args, choice["rates"])),
             "variants": (
                 varied(seeds, choice["rates"][BY_BOTH]) if args.variants else {}
             ),

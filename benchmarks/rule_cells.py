@@ -64,8 +64,13 @@ def learn(
     own = [ids[i] for i in rows]
     jobs = [run.task.job(items[i], edits[i], ()) for i in rows]
     practise = [(items[i], edits[i]) for i in rows]
-    waves = trials.waves_of(run.exp, run.task, seed.base, practise, own)
-    cfg, frozen = run.inner, None
+    exp, cfg, frozen = run.exp, run.inner, None
+    if stack is not None:
+        # Rows cost the same whether they are used, and few adapters practise here.
+        batch = min(exp.answer.batch, len(edits) * policies.PER_PAGE)
+        answer = dataclasses.replace(exp.answer, batch=batch)
+        exp = dataclasses.replace(exp, answer=answer)
+    waves = trials.waves_of(exp, run.task, seed.base, practise, own)
     if stack is not None:
         cfg = _on_stack(run.exp, adapters=len(edits))
         frozen = jax.tree.map(lambda leaf: leaf[:, : cfg.frozen_rank], stack)

@@ -45,7 +45,7 @@ def table(result: Mapping[str, Any]) -> str:
         )
     ]
     for by, found in result["report"].items():
-        parts += [f"Rates by {by}:", _figures(found, result["unedited"]), _leads(found)]
+        parts += [f"Rates: {by}", _figures(found, result["unedited"]), _leads(found)]
         parts.append(_costs(found))
     if result["variants"]:
         parts.append(_variants(result["variants"]))
@@ -60,39 +60,44 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def _figures(found: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
-    head = ("rule", "rate", *(f.replace("_", " ") for f in (*SINGLE, *STREAMS)))
+    streamed = STREAMS if found["streams"] else ()
+    head = ("rule", "rate", *(_words(name) for name in (*SINGLE, *streamed)))
     rows = [
-        (row, "", *(_mean(own.get(name)) for name in SINGLE), *[""] * len(STREAMS))
+        (row, "", *(_mean(own.get(name)) for name in (*SINGLE, *streamed)))
         for row, own in fixed.items()
     ]
     for rule, rate in found["rates"].items():
-        single, streams = found["single"][rule], found["streams"][rule]
-        means = [_mean(single[name]) for name in SINGLE]
-        means += [_mean(streams[name]) for name in STREAMS]
+        own = found["single"][rule] | found["streams"].get(rule, {})
+        means = [_mean(own[name]) for name in (*SINGLE, *streamed)]
         rows.append((f"`{rule}`", f"{rate:g}", *means))
     return markdown(head, rows)
 
 
 def _leads(found: Mapping[str, Any]) -> str:
-    parts = ("own", "rephrased", "general"), ("after_8", "general_after_8")
-    names = [*parts[0], *parts[1]]
+    names = ["own", "rephrased", "general"]
+    names += ["after_8", "general_after_8"] if found["streams"] else []
     rows = []
     for other in REFERENCES:
+        key = f"less_{other}"
         for rule in found["rates"]:
-            key = f"less_{other}"
             if key not in found["single"][rule]:
                 continue
-            own = found["single"][rule][key] | found["streams"][rule][key]
+            own = dict(found["single"][rule][key])
+            own |= found["streams"].get(rule, {}).get(key, {})
             rows.append(
                 (f"`{rule}` - `{other}`", *(_difference(own[n]) for n in names))
             )
-    head = ("difference (95 % over seeds)", *(n.replace("_", " ") for n in names))
+    head = ("difference (95 % over seeds)", *map(_words, names))
     return markdown(head, rows)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _costs(found: Mapping[str, Any]) -> str:
     counts, seconds = COSTS[:4], COSTS[4:6]
-    head = ("cost of a seed", *(n.replace("_", " ") for n in (*counts, *seconds)))
+    head = ("cost of a seed", *map(_words, (*counts, *seconds)))
     rows = [
         (
             f"`{rule}`",

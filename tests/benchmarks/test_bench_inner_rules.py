@@ -196,7 +196,13 @@ def made(modules, monkeypatch):
 
 def test_rates_come_from_other_seeds_than_the_figures(modules, made, tmp_path, capsys):
     flags = ["--choose", "1", "2", "--report", "3", "4", "5", "--workdir", "x"]
-    flags += ["--variants", f"--out={tmp_path / 'made.json'}"]
+    flags += [
+        "--variants",
+        "--also",
+        "0.01",
+        "0.003",
+        f"--out={tmp_path / 'made.json'}",
+    ]
     assert modules.inner_rules.main(flags) == 0
     *shown, last = capsys.readouterr().out.splitlines()
     result = json.loads(last)
@@ -208,7 +214,8 @@ def test_rates_come_from_other_seeds_than_the_figures(modules, made, tmp_path, c
     # On the seeds that choose all rates and no stream; on the others the chosen alone.
     assert {kind for seed, kind, _ in made.cells if seed < 3} == {"single"}
     reported = {n for s, _, n in made.cells if s > 2 and n.startswith("quiz")}
-    assert reported == {"quiz/0.003", "quiz/0.001"}
+    assert reported == {"quiz/0.003", "quiz/0.001", "quiz/0.01"}
+    assert set(result["report"]["0.01 for all"]["rates"].values()) == {0.01}
     found = result["report"]["accuracy"]
     assert list(found["single"]) == list(RULES)
     quiz = found["single"]["quiz"]
@@ -216,7 +223,10 @@ def test_rates_come_from_other_seeds_than_the_figures(modules, made, tmp_path, c
     assert (quiz["asked"]["mean"], quiz["unasked"]["mean"]) == (1.0, 0.5)
     assert quiz["less_edits"]["own"]["diff"] == 0.25
     assert "less_quiz" not in quiz
-    assert found["streams"]["edits"]["less_quiz"]["after_8"]["diff"] == -0.25
+    # Streams are about what is kept, and so are rates that were chosen by it.
+    assert found["streams"] == {} != result["report"]["both"]["streams"]
+    streams = result["report"]["0.003 for all"]["streams"]
+    assert streams["edits"]["less_quiz"]["after_8"]["diff"] == -0.25
     assert found["cost"]["quiz"]["tokens"] == 14.0
     assert found["refused"]["quiz"] == 3
     assert result["coverage"]["asked"]["mean"] == 0.5
