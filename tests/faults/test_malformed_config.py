@@ -3,7 +3,7 @@
 import malformed_config
 import pytest
 
-FAST = malformed_config.stratified(200)
+FAST = malformed_config.stratified(240)
 PARTS = 8
 
 # So config_flags reads a config file.
