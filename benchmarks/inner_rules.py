@@ -261,7 +261,7 @@ def reported(
     """The rate of every rule, by what it was chosen by, or by one rate for all."""
     made: dict[str, Mapping[str, float]] = {by: rates[by] for by in args.by}
     for rate in args.also:
-        made[f"{rate:g} for all"] = dict.fromkeys(args.rules, rate)
+        made[f"{rate:g} for all"] = dict.fromkeys(args.rules, float(rate))
     return made
 
 
