@@ -77,8 +77,8 @@ def hosted(exp, policy, train, tmp_path_factory):
     own = dataclasses.replace(policy, params=jax.tree.map(jnp.copy, policy.params))
     outcomes, adapters = [], {}
 
-    def trained(params, jobs, keys, **settings):
-        done = train_packed(params, jobs, keys, **settings)
+    def trained(params, jobs, keys_A, **settings):
+        done = train_packed(params, jobs, keys_A=keys_A, **settings)
         for a, job in enumerate(jobs):
             adapters[job.seed] = jax.device_get(lora.select(done.adapters, a))
         return done
