@@ -136,6 +136,23 @@ def test_a_night_without_sessions_changes_nothing(idled, arm):
     assert idled.summary["gold"] == "logged" and idled.summary["sessions"] == 3
 
 
+def test_fewer_streams_than_the_config_takes_are_learned_too(model, tmp_path):
+    """One user's log where two streams were asked for, each night on the one before."""
+    log = deploy_runs.write_log(
+        tmp_path / "log.jsonl",
+        [deploy_runs.session("a", day, "Ada Quill") for day in (1, 2)],
+    )
+    run = deploy_runs.Walked(
+        *(model, tmp_path / "run"),
+        arms=("quiz",),
+        stream__logs=str(log),
+        stream__probes=0,
+    )
+    assert run.exp.stream.count == 2 and run.summary["streams"] == 1
+    assert run.row("quiz")["costs"]["adapters"] == [1, 1]
+    assert run.stint("quiz").setting.engine.frozen_rows == 1
+
+
 def test_a_question_goes_to_the_adapter_of_its_night(idled, monkeypatch):
     """Nights that added nothing have none, and count for nothing."""
     arm, asked = "edits+keep", {}
