@@ -117,8 +117,13 @@ class Setting:
 
     @property
     def engine(self) -> inner.EngineConfig:
-        """The arm's inner loop."""
+        """The arm's inner loop, over the stacks that there are.
+
+        Of logs there may be fewer than the config takes.
+        """
         options = self.exp.engine_of(self.arm)
+        if options.frozen_rows:
+            options = dataclasses.replace(options, frozen_rows=len(self.sequences))
         return dataclasses.replace(self.run.inner, **dataclasses.asdict(options))
 
     def written(self, stack: lora.Tree, block: lora.Tree, t: int) -> lora.Tree:

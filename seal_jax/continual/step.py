@@ -24,22 +24,25 @@ from seal_jax.tasks import knowledge
 from seal_jax.tasks.base import Edit
 from seal_jax.training import plan
 
-# First column of the keys of texts that the base writes without a prompt; apart from
-# those of `trials`.
-GENERIC = 64
+# First columns of the keys of texts that the base writes without a prompt; apart from
+# those of `trials`. Where drift is measured, the texts of "kl" are others.
+GENERIC, APART = 64, 65
 
 # Writing
 
 
-def generic_texts(run: SteppedRun, base: policies.Policy) -> list[list[int]]:
+def generic_texts(
+    run: SteppedRun, base: policies.Policy, *, stage: int = GENERIC
+) -> list[list[int]]:
     """Token ids of texts that the base writes of itself: its own idea of any text.
 
     They start from what begins every text of the model alone, or from end-of-text if
-    nothing does, so they are about nothing that is asked here.
+    nothing does, so they are about nothing that is asked here. `stage`: first column of
+    the random keys; another one draws other texts.
     """
     exp = run.exp
     count = exp.retain.kl_texts
-    keys = prng.fold(run.key, np.full(count, GENERIC), range(count))
+    keys = prng.fold(run.key, np.full(count, stage), range(count))
     generated = generate.run(
         base.params,
         None,

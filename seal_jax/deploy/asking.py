@@ -136,8 +136,9 @@ def drift(stint: Stint, stack: lora.Tree) -> list[float]:
     """How far each stream's model is from the base, in nats a token, about.
 
     The mean of log p(token) - log q(token) over texts that the base p wrote: an
-    estimate, without bias, of the forward divergence of q from it, on any text. A model
-    whose adapters are kept apart is the base on what none of them is about.
+    estimate, without bias, of the forward divergence of q from it, on any text. No
+    night trains on these texts. A model whose adapters are kept apart is the base on
+    what none of them is about.
     """
     setting = stint.setting
     count = len(setting.sequences)
@@ -146,7 +147,7 @@ def drift(stint: Stint, stack: lora.Tree) -> list[float]:
     policy = setting.base
     # The texts begin with what they were written from.
     start = () if policy.begin else (policy.eos,)
-    texts = [(*start, *ids) for ids in setting.generic]
+    texts = [(*start, *ids) for ids in stint.unseen]
     given = len(start) or len(policy.begin)
 
     def totals(adapters: lora.Tree | None, owners: Sequence[int]) -> list[float]:

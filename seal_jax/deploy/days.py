@@ -33,13 +33,16 @@ from seal_jax.deploy.entries import (
     TeachEntry,
     WriteEntry,
 )
-from seal_jax.deploy.settings import NONE, Arm, Deploy
+from seal_jax.deploy.settings import EDIT, LOG, NONE, Arm, Deploy
 from seal_jax.deploy.stint import FOLDER, DeployRun, Stint
 from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.runtime import checkpoint, distributed, files, meshes
 from seal_jax.tasks import knowledge, sources
+from seal_jax.tasks.base import Encoder
 from seal_jax.tasks.passage import Passage
+from seal_jax.training import inner_rules
+from seal_jax.training.inner_rules import QUIZ
 
 
 def load(exp: Deploy) -> tuple[list[list[Passage]], list[Passage]]:
@@ -80,33 +83,74 @@ def make(
     """
     if exp.stream.logs and exp.engine.bank:
         _check_bank(exp, blank)
-    return knowledge.make(exp, blank, train, heldout, viewed=train)
+    arms = [Arm.of(arm) for arm in exp.learning_arms]
+    statements = any(not arm.asks for arm in arms)
+    context, teach = exp.night.context, exp.inner.teach
+    lined = teach is not None and teach.passage_line
+    told = (statements and context != EDIT) or (lined and any(arm.asks for arm in arms))
+    writes = statements and context != LOG
+    task = knowledge.make(exp, blank, train, (), writes=writes, told=told, viewed=train)
+    if any(arm.dreams for arm in arms):
+        knowledge.check_fit(exp, blank, task.under(QUIZ), train, told=False)
+    # Probes are asked about, no more.
+    knowledge.check_fit(exp, blank, task, heldout, writes=False, told=False)
+    return task
 
 
 def _check_bank(exp: Deploy, blank: policies.Policy) -> None:
-    """Refuses a day whose logged answers are more than a night's teacher has room for.
+    """Refuses a log with a day that is more than a night's teacher has room for.
 
     Of passages the config bounds what is asked and how long answers are.
 
     Raises:
       ValueError: see above.
     """
+    streams = sessions.load(exp)
+    for name in exp.learning_arms:
+        room = exp.engine_of(name).bank
+        most = max(taught_targets(exp, name, own, blank) for own in streams.days)
+        if room and most > room:
+            what = "answers" if Arm.of(name).asks else "self-edits"
+            raise ValueError(
+                f"stream.logs={exp.stream.logs!r}: arm {name!r}: the {what} of one "
+                f"night have {most} tokens, of which a teacher has room for {room}; "
+                f"use inner.teach.tokens={most}"
+            )
+
+
+def taught_targets(
+    exp: Deploy,
+    name: str,
+    days: Sequence[Sequence[sessions.Session]],
+    blank: Encoder,
+) -> int:
+    """The most targets that a night of one logged stream has teachers for.
+
+    Answers are as long as they are, but cut; what is not written yet is as long as it
+    can be, unless the config says how much that is (`inner.teach.tokens`).
+    """
+    arm, longest = Arm.of(name), exp.answer.max_tokens
+    teach, group = exp.inner.teach, exp.label_free
+    if not inner_rules.RULES[arm.rule].taught:
+        return 0
     dreams = 0
-    if exp.label_free is not None and any(Arm.of(arm).dreams for arm in exp.arms):
-        dreams = exp.label_free.questions * (exp.answer.max_tokens + 1)
+    if arm.dreams and group is not None:
+        dreams = group.questions * (longest + 1)
 
     def targets(session: sessions.Session) -> int:
-        # End-of-text is taught, too.
-        return dreams + sum(len(blank.encode(a)) + 1 for a in session.answers)
+        if not arm.asks:
+            return 0 if teach is not None and teach.tokens else exp.propose.max_tokens
+        # End-of-text is taught, too, but after what is cut.
+        sizes = (len(blank.encode(a)) for a in session.answers)
+        return dreams + sum(n + 1 if n <= longest else longest for n in sizes)
 
-    days = [day for own in sessions.load(exp).days for day in own]
-    most = max(sum(map(targets, day)) for day in days)
-    if most > exp.engine.bank:
-        raise ValueError(
-            f"stream.logs={exp.stream.logs!r}: the answers of one day have {most} "
-            f"tokens, of which a teacher has room for {exp.engine.bank}; use "
-            f"inner.teach.tokens={most}"
-        )
+    line = longest + 1 if arm.asks else exp.longest_line
+    most = earlier = 0
+    for day in days:
+        own = sum(map(targets, day))
+        most = max(most, own + min(exp.replayed(name) * line, earlier))
+        earlier += own
+    return most
 
 
 def walk(
@@ -122,27 +166,30 @@ def walk(
     """
     del train  # Contexts with all questions; the streams divide these by who asks.
     exp, streams = run.exp, sessions.load(run.exp)
-    if streams.left_out:
-        run.say(
-            f"stream.logs: {streams.left_out} sessions are beyond stream.count="
-            f"{exp.stream.count} and stream.days={exp.stream.days}, and left out"
-        )
 
-    def stint(arm: str, generic: Sequence[Sequence[int]] = ()) -> Stint:
-        return Stint.of(run, base, arm, streams, probes, generic)
+    unseen, beside = [], []
+
+    for line in noted(exp, streams, base):
+        run.say(line)
+
+    def stint(arm: str) -> Stint:
+        return Stint.of(run, base, arm, streams, probes, unseen, beside)
 
     before: BaseEntry = run.journal.cached(
         f"{FOLDER}/base", lambda: asking.base(stint(NONE))
     )
-    generic = []
     if exp.learning_arms:
-        generic = run.journal.cached(
+        unseen = run.journal.cached(
             f"{FOLDER}/generic", lambda: continual_step.generic_texts(run, base)
+        )
+    if any("kl" in Arm.of(arm).controls for arm in exp.arms):
+        beside = run.journal.cached(
+            f"{FOLDER}/beside", lambda: texts_beside(run, base, unseen)
         )
     book = Book(workdir / logs.NAME, streams)
     rows = []
     for arm in exp.arms:
-        at = stint(arm, generic)
+        at = stint(arm)
         if at.arm.rule == NONE:
             steps = deploy_table.still(at.streams, before)
             for t, step in enumerate(steps, start=1):
@@ -151,6 +198,41 @@ def walk(
             steps = walk_arm(at, workdir, book)
         rows.append(deploy_table.arm_row(arm, at.setting.halves, streams, steps))
     return deploy_table.summary(exp, streams, rows)
+
+
+def noted(exp: Deploy, streams: sessions.Streams, blank: Encoder) -> list[str]:
+    """What is said at the start of a run: of its logs, and of what does nothing."""
+    lines = exp.idle
+    if streams.left_out:
+        lines.append(
+            f"stream.logs: {streams.left_out} sessions are beyond stream.count="
+            f"{exp.stream.count} and stream.days={exp.stream.days}, and left out"
+        )
+    if streams.bare:
+        lines.append(
+            f"stream.logs: {streams.bare} sessions have no context, or no question "
+            "with an answer, and are left out"
+        )
+    most = exp.answer.max_tokens
+    said = [
+        a for s in range(len(streams.days)) for x in streams.all(s) for a in x.answers
+    ]
+    cut = sum(len(blank.encode(a)) > most for a in said)
+    if cut and any(Arm.of(arm).asks for arm in exp.arms):
+        lines.append(
+            f"stream.logs: {cut} of {len(said)} answers are longer than "
+            f"answer.max_tokens={most}, and trained on up to there"
+        )
+    return lines
+
+
+def texts_beside(
+    run: DeployRun, base: policies.Policy, unseen: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Texts of the base that "kl" trains on: none that drift is measured on."""
+    drawn = continual_step.generic_texts(run, base, stage=continual_step.APART)
+    # A model that always writes the same has no others.
+    return [ids for ids in drawn if ids not in unseen] or drawn
 
 
 class Book:

@@ -49,7 +49,8 @@ class WriteEntry(TypedDict):
 class TeachEntry(TypedDict):
     """Pairs that each stream trains on, by session: those of the log, and dreams.
 
-    `dropped`: dreams whose answer did not come out again, or that had been asked.
+    `dropped`: dreams whose answer did not come out again, or that had been asked, and
+    pairs of either kind whose answer was blank.
     """
 
     logged: list[Pairs]

@@ -17,7 +17,7 @@ type Pairs = Sequence[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesson:
+class Noted:
     """One session, with what was written and asked about it in the night.
 
     `text`: the self-edit, None where none was wanted; `pairs`: of the log; `dreams`: of
@@ -32,18 +32,18 @@ class Lesson:
 
 def of_night(
     sessions: Sequence[Session], written: WriteEntry, taught: TeachEntry, s: int
-) -> list[Lesson]:
+) -> list[Noted]:
     """The lessons of stream s."""
     texts = written["texts"][s] or [None] * len(sessions)
     return [
-        Lesson(session, text, [(q, a) for q, a in pairs], [(q, a) for q, a in dreams])
+        Noted(session, text, [(q, a) for q, a in pairs], [(q, a) for q, a in dreams])
         for session, text, pairs, dreams in zip(
             sessions, texts, taught["logged"][s], taught["dreams"][s], strict=True
         )
     ]
 
 
-def is_refused(task: knowledge.Knowledge, lesson: Lesson) -> bool:
+def is_refused(task: knowledge.Knowledge, lesson: Noted) -> bool:
     """Whether its text is no self-edit: nothing is trained on it."""
     if lesson.text is None:
         return False
@@ -54,7 +54,7 @@ def job(
     task: knowledge.Knowledge,
     arm: Arm,
     context: str,
-    lessons: Sequence[Lesson],
+    lessons: Sequence[Noted],
     seed: tuple[int, ...],
 ) -> plan.Job | None:
     """A stream's training of one night; None: there is nothing to train on.
@@ -75,12 +75,16 @@ def job(
             jobs += _answers(own, about, [*lesson.pairs, *lesson.dreams], seed)
         else:
             jobs += _statements(own, about, lesson.text, context, seed)
-            jobs += _answers(task.under(QUIZ), about, lesson.dreams, seed)
+            # Without the passage's own line, which is a statement already.
+            jobs += [
+                part(job, range(len(lesson.dreams)))
+                for job in _answers(task.under(QUIZ), about, lesson.dreams, seed)
+            ]
     return joined(jobs, seed) if jobs else None
 
 
 def told(
-    task: knowledge.Knowledge, arm: Arm, context: str, lessons: Sequence[Lesson]
+    task: knowledge.Knowledge, arm: Arm, context: str, lessons: Sequence[Noted]
 ) -> list[str]:
     """What a stream's model was told in a night, as texts, to route questions by."""
     texts: list[str] = []

@@ -13,10 +13,14 @@ what the user says and the reply; a message's content is a text, or a list of pa
 which those of type "text" count.
 
 Both may have `stream` or `user` (whose model learns from it), `day` (a whole number) or
-`date` (text that sorts by time, such as 2026-11-30), and `title`, what the session is
-about; else the first words of the context are.
+`date` (2026-11-30, perhaps with more after it), and `title`, what the session is about;
+else the first words of the context are.
+
+Sessions without a context, or without a question that has an answer, are nothing to
+learn from: they are left out and counted. Lines that cannot be read are refused.
 """
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +36,8 @@ _ROLES = (*_CONTEXT_ROLES, "user", "assistant")
 _LONGEST_TITLE = 60
 # Days between the first and the last of a log, at most.
 _MOST_DAYS = 10_000
+# Of lines that cannot be read, those that an error names beside the first.
+_NAMED = 5
 
 
 class Logged(NamedTuple):
@@ -45,30 +51,65 @@ class Logged(NamedTuple):
     turns: tuple[tuple[str, str], ...]
 
 
+class Log(NamedTuple):
+    """A file's sessions by stream, then by day.
+
+    `bare`: how many more it has that are nothing to learn from.
+    """
+
+    streams: list[list[list[Logged]]]
+    bare: int
+
+
 def read(path: str | Path) -> list[list[list[Logged]]]:
-    """The sessions of a file by stream, then by day; streams as they first occur.
+    """The sessions of a file by stream, then by day: see `load`."""
+    return load(path).streams
+
+
+def load(path: str | Path) -> Log:
+    """The sessions of a file that are something to learn from; streams as they occur.
 
     Whole numbers of days are counted from the first of the file on, and a stream may
     have days without sessions; of dates each that occurs is a day. Days that are told
     nowhere: one list, in the order of the file, is all of a stream.
 
     Raises:
-      ValueError: no session, or a line that is none; file and line are named.
+      ValueError: no session, or lines that are none; file and lines are named.
       OSError: it cannot be read.
     """
-    sessions = [
-        _session(f"{path} line {number}", row)
-        for number, row in files.read_numbered(path)
-    ]
+    refused: dict[int, str] = {}
+    found: list[Logged] = []
+    for number, row in files.read_numbered(path, refused):
+        try:
+            found.append(_session(f"{path} line {number}", row))
+        except ValueError as error:
+            refused[number] = str(error)
+    if refused:
+        raise ValueError(_refusal(refused))
+    sessions = [session for session in found if session.context and session.turns]
     if not sessions:
-        raise ValueError(f"{path}: must hold a session; give a file with some")
+        raise ValueError(
+            f"{path}: must hold a session with a context and a question that has an "
+            f"answer, of {len(found)} none has; give a file with some"
+        )
     days = _days(sessions)
     count = max(days.values()) + 1
     streams: dict[str, list[list[Logged]]] = {}
     for session in sessions:
         own = streams.setdefault(session.stream, [[] for _ in range(count)])
         own[days[session.day]].append(session)
-    return list(streams.values())
+    return Log(list(streams.values()), len(found) - len(sessions))
+
+
+def _refusal(refused: Mapping[int, str]) -> str:
+    """What is wrong with the first line that cannot be read, and where others are."""
+    first, *others = sorted(refused)
+    if not others:
+        return refused[first]
+    named = ", ".join(map(str, others[:_NAMED]))
+    more = len(others) - _NAMED
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{refused[first]}; nor can be read: line {named}{rest}"
 
 
 def _days(sessions: Sequence[Logged]) -> dict[int | str | None, int]:
@@ -126,17 +167,9 @@ def _session(where: str, row: Any) -> Logged:
         )
     if "arm" in row and not isinstance(row["arm"], str):
         raise ValueError(f"{where}: arm must be text; correct it")
-    context, turns = _chat(where, row) if "messages" in row else _plain(where, row)
+    chat = row.get("messages") is not None
+    context, turns = _chat(where, row) if chat else _plain(where, row)
     turns = [(q, a) for q, a in turns if q and a]
-    if not context:
-        raise ValueError(
-            f"{where}: has no context to learn from; put it into a system message "
-            "(context), or remove the line"
-        )
-    if not turns:
-        raise ValueError(
-            f"{where}: must have a question with an answer; remove the line"
-        )
     title = row.get("title", "")
     if not isinstance(title, str):
         raise ValueError(f"{where}: title must be text; correct it")
@@ -154,7 +187,7 @@ def _name(where: str, row: Mapping[str, Any]) -> str:
     """Whose session it is, of its own arm's in what a run of several wrote."""
     for key in ("stream", "user"):
         value = row.get(key)
-        if value is None:
+        if value is None or (isinstance(value, str) and not value.strip()):
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise ValueError(
@@ -177,16 +210,27 @@ def _day(where: str, row: Mapping[str, Any]) -> int | str | None:
             f"{where}: date={reading.shorten(repr(date))[:40]} must be text such as "
             "'2026-11-30'; correct it"
         )
-    if day is None and date is not None and _DATE.match(date):
-        return date[:10]  # Of a moment the day.
-    return day if day is not None else date
+    if day is not None or date is None or not date.strip():
+        return day
+    # Of a moment the day. Written otherwise, texts do not sort by time.
+    match = _DATE.match(date.strip())
+    try:
+        numbers = map(int, match.groups()) if match else ()
+        return datetime.date(*numbers).isoformat()
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where}: date={reading.shorten(repr(date))[:40]} must begin with year, "
+            "month and day, as in '2026-11-30'; write it so, or number days (day)"
+        ) from None
 
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
+_DATE = re.compile(r"([0-9]{4})[-/.]([0-9]{1,2})[-/.]([0-9]{1,2})(?![0-9])")
 
 
 def _first_words(context: str) -> str:
     """The first line, or as many words of it as a title has room for."""
+    if not context:
+        return ""
     first = context.splitlines()[0].strip()
     if len(first) <= _LONGEST_TITLE:
         return first
@@ -222,10 +266,11 @@ def _chat(where: str, row: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]
     # Neighbours that say something by turns: what several messages say is one saying.
     spoken: list[tuple[str, list[str]]] = []
     for i, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, dict) else None
+        given = message.get("role") if isinstance(message, dict) else None
+        role = given.strip().lower() if isinstance(given, str) else None
         if role not in _ROLES:
             raise ValueError(
-                f"{where}: message {i}: role={reading.shorten(repr(role))[:40]} must "
+                f"{where}: message {i}: role={reading.shorten(repr(given))[:40]} must "
                 f"be one of {', '.join(_ROLES)}; correct it"
             )
         text = _content(f"{where}: message {i}", message.get("content"))
@@ -273,12 +318,25 @@ def _content(where: str, content: Any) -> str:
     return "\n".join(filter(None, texts))
 
 
+# Where a question may begin on a new line.
+_BEFORE_QUESTION = re.compile(
+    r"\n[ \t]*\n\s*|\n\s*(?=(?:Who|Whom|Whose|What|When|Where|Which|Why|How|Is|Are|Was|"
+    r"Were|Do|Does|Did|Can|Could|Will|Would|Should|Has|Have|Had)\b)"
+)
 _QUESTION = re.compile(r"\?[\"'”’)\]]*$")
 
 
 def _divided(text: str) -> tuple[str, str]:
-    """A message as context and question; no question if it does not end in one."""
+    """A message as context and question; no question if it does not end in one.
+
+    A question begins after the end of a sentence, after an empty line, or with a line
+    whose first word asks: at other line breaks it may only be wrapped.
+    """
     if not _QUESTION.search(text):
         return text, ""
-    question = self_edit.sentences(text)[-1]
-    return text.removesuffix(question).strip(), question
+    starts = [0, *(match.end() for match in _BEFORE_QUESTION.finditer(text))]
+    # As sentences are told elsewhere, where an abbreviation ends none.
+    flat = " ".join(text[starts[-1] :].split())
+    words = len(self_edit.sentences(flat)[-1].split())
+    start = list(re.finditer(r"\S+", text))[-words].start()
+    return text[:start].strip(), text[start:]

@@ -30,7 +30,7 @@ from seal_jax.deploy.entries import (
     TeachEntry,
     WriteEntry,
 )
-from seal_jax.deploy.lessons import Lesson
+from seal_jax.deploy.lessons import Noted
 from seal_jax.deploy.settings import LOG, PREVIOUS
 from seal_jax.deploy.stint import Stint
 from seal_jax.generation import mixture
@@ -88,7 +88,7 @@ def teach(
 
     A dream whose answer does not come out again, with the context in view, is dropped,
     and so is one that a user has asked. By the rule "mix" all answers are then drawn
-    anew from the base's two ways to answer.
+    anew from the base's two ways to answer. Last, pairs without an answer are dropped.
 
     Args:
       stint: the arm.
@@ -108,19 +108,31 @@ def teach(
     drawn, dreams = 0, [[[] for _ in own] for own in logged]
     if stint.arm.dreams:
         drawn, dreams = _dreams(stint, stack, t, logged, written)
-    dropped = drawn - sum(len(pairs) for own in dreams for pairs in own)
+    dropped = drawn - _size(dreams)
     if stint.arm.rule == MIX:
         logged, dreams = (
             _mixed(stint, t, kind, pairs) for kind, pairs in enumerate((logged, dreams))
         )
     if not stint.arm.asks:
         logged = [[[] for _ in own] for own in logged]
+    before = _size(logged) + _size(dreams)
+    logged, dreams = _answered(logged), _answered(dreams)
+    dropped += before - _size(logged) - _size(dreams)
     return {
         "logged": logged,
         "dreams": dreams,
         "dropped": dropped,
         "seconds": time.monotonic() - begin,
     }
+
+
+def _size(pairs: Sequence[Pairs]) -> int:
+    return sum(len(each) for own in pairs for each in own)
+
+
+def _answered(pairs: Sequence[Pairs]) -> list[Pairs]:
+    """Without those whose answer says nothing, which would be end-of-text alone."""
+    return [[[(q, a) for q, a in each if a.strip()] for each in own] for own in pairs]
 
 
 def _dreams(
@@ -262,13 +274,13 @@ def train(
     return block, NightEntry(**entry)
 
 
-def lessons_of(stint: Stint, t: int, learned: Learned, s: int) -> list[Lesson]:
+def lessons_of(stint: Stint, t: int, learned: Learned, s: int) -> list[Noted]:
     """What stream s trains on in night t."""
     return lessons.of_night(stint.sessions(t)[s], learned["write"], learned["teach"], s)
 
 
 def _job(
-    stint: Stint, s: int, t: int, own: Sequence[Lesson], before: Sequence[Step]
+    stint: Stint, s: int, t: int, own: Sequence[Noted], before: Sequence[Step]
 ) -> plan.Job | None:
     """A stream's training, with what the arm's controls put beside it."""
     exp, setting = stint.exp, stint.setting

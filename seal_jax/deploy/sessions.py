@@ -51,13 +51,15 @@ class Streams:
     """All streams: `days[s][d]` are the sessions of stream s on day d.
 
     `names`: whose they are; `logged`: whether they were read, with answers as gold;
-    `left_out`: sessions of logs beyond the streams and days that are taken.
+    `left_out`: sessions of logs beyond the streams and days that are taken; `bare`:
+    those with nothing to learn.
     """
 
     days: tuple[tuple[tuple[Session, ...], ...], ...]
     names: tuple[str, ...]
     logged: bool
     left_out: int = 0
+    bare: int = 0
 
     @property
     def lengths(self) -> tuple[tuple[int, ...], ...]:
@@ -78,7 +80,7 @@ def load(exp: Deploy) -> Streams:
     """The streams of an experiment.
 
     Raises:
-      ValueError: too few passages, one without questions, or see `logs.read`.
+      ValueError: too few passages, one without questions, or see `logs.load`.
       OSError: no such file.
     """
     return _of_logs(exp) if exp.stream.logs else _of_passages(exp)
@@ -132,9 +134,9 @@ def _of_logs(exp: Deploy) -> Streams:
     """Sessions as they were; without days, `stream.sessions` make one."""
     cfg = exp.stream
     with sources.wanted_by("stream.logs"):
-        read = logs.read(cfg.logs)
+        found = logs.load(cfg.logs)
     streams = []
-    for days in read:
+    for days in found.streams:
         if days[0] and days[0][0].day is None:
             (own,) = days
             days = [own[i : i + cfg.sessions] for i in range(0, len(own), cfg.sessions)]
@@ -143,7 +145,7 @@ def _of_logs(exp: Deploy) -> Streams:
     # One that began later has nothing to learn before it did, but its stack is there.
     longest = max(map(len, taken))
     taken = [[*days, *[[] for _ in range(longest - len(days))]] for days in taken]
-    found = sum(len(day) for days in streams for day in days)
+    sessions = sum(len(day) for days in streams for day in days)
     kept = sum(len(day) for days in taken for day in days)
     if not kept:
         raise ValueError(
@@ -156,7 +158,8 @@ def _of_logs(exp: Deploy) -> Streams:
             : cfg.count
         ],
         logged=True,
-        left_out=found - kept,
+        left_out=sessions - kept,
+        bare=found.bare,
     )
 
 

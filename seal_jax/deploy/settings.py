@@ -169,7 +169,12 @@ class Deploy:
 
     def __post_init__(self):
         config_rules.check(self)
-        config_rules.one_of("inner.rule", self.inner.rule, (EDITS,))
+        if self.inner.rule != EDITS:
+            raise ValueError(
+                f"inner.rule={shown(self.inner.rule)}: here arms name the rules, each "
+                f"one of {RULES}; use inner.rule={EDITS!r}, and such as "
+                f"arms=({QUIZ!r},)"
+            )
         if not self.arms:
             raise ValueError(f"arms=() must hold at least one arm; use ({EDITS!r},)")
         object.__setattr__(self, "arms", tuple("+".join(parts(a)) for a in self.arms))
@@ -189,6 +194,11 @@ class Deploy:
                     f"arms: {name!r} learns from the self-edit, which night.context="
                     f"{LOG!r} has none of; use {BOTH!r}"
                 )
+            if arm.rule == MIX and self.night.teacher == PREVIOUS:
+                raise ValueError(
+                    f"arms: {name!r} draws answers from the un-edited base, and "
+                    f"night.teacher={PREVIOUS!r} is another model; use {BASE!r}"
+                )
             if inner_rules.RULES.get(arm.rule, inner_rules.Rule()).taught and (
                 self.night.teacher == PREVIOUS and "keep" in arm.controls
             ):
@@ -198,6 +208,25 @@ class Deploy:
                 )
             if arm.dreams:
                 config_rules.needs_group(self.label_free, "label_free", f"arm {name!r}")
+
+    @property
+    def idle(self) -> list[str]:
+        """Settings away from their defaults that no arm reads, each in one line."""
+        learning = [Arm.of(arm) for arm in self.learning_arms]
+        found = []
+        if self.night.context != BOTH and all(arm.asks for arm in learning):
+            found.append(
+                f"night.context={self.night.context!r} is what statements are made "
+                "from, and does nothing: no arm learns statements"
+            )
+        if self.night.teacher != BASE and not any(
+            inner_rules.RULES[arm.rule].taught for arm in learning
+        ):
+            found.append(
+                f"night.teacher={self.night.teacher!r} does nothing: no arm has a "
+                "teacher"
+            )
+        return found
 
     @property
     def learning_arms(self) -> tuple[str, ...]:
@@ -260,10 +289,22 @@ class Deploy:
             self, found.controls, rows=self.stream.count
         )
         dreams = self.label_free.questions if found.dreams and self.label_free else 0
+        asked = sessions * (self.stream.asked + dreams)
+        written = sessions * self.propose.max_tokens
+        again, earlier = self.replayed(arm), self.stream.days - 1
         of_rules = self.inner.engine(
             found.trained,
-            asked=sessions * (self.stream.asked + dreams),
+            asked=asked + min(again, earlier * asked),
             answer=self.answer.max_tokens,
-            written=sessions * self.propose.max_tokens,
+            written=written + min(again * self.longest_line, earlier * written),
         )
         return of_controls.joined(of_rules)
+
+    def replayed(self, arm: str) -> int:
+        """Lines of earlier nights that an arm trains on again, at most."""
+        return self.retain.replay if "replay" in Arm.of(arm).controls else 0
+
+    @property
+    def longest_line(self) -> int:
+        """Tokens of the longest line of a self-edit."""
+        return min(self.propose.max_tokens, self.inner.row_tokens)

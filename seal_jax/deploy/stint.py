@@ -21,13 +21,15 @@ class Stint:
     """One arm over all streams.
 
     `setting`: the arm as `continual` sees it, whose sequences are the sessions'
-    contexts with the users' questions, and whose steps are nights. Its `generic` texts
-    are there for every arm, as drift is measured on them.
+    contexts with the users' questions, and whose steps are nights. `unseen`: token ids
+    of texts that the base wrote and no night trains on, to measure drift on; those of
+    "kl" are others, the setting's `generic`.
     """
 
     exp: Deploy
     setting: Setting
     streams: Streams
+    unseen: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def of(
@@ -37,7 +39,8 @@ class Stint:
         arm: str,
         streams: Streams,
         probes: Sequence[Passage],
-        generic: Sequence[Sequence[int]],
+        unseen: Sequence[Sequence[int]],
+        generic: Sequence[Sequence[int]] = (),
     ) -> "Stint":
         """An arm of a run."""
         setting = Setting(
@@ -52,7 +55,7 @@ class Stint:
             tuple(map(tuple, generic)),
             streams.lengths,
         )
-        return cls(run.exp, setting, streams)
+        return cls(run.exp, setting, streams, tuple(map(tuple, unseen)))
 
     @property
     def arm(self) -> Arm:

@@ -315,7 +315,7 @@ def _continual(exp: Continual, each: Text) -> Iterator[Phase]:
 
 
 def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
-    """Of logs as many as are taken at most; lines are as long as those of edits."""
+    """Of logs as many as are taken at most; replayed lines are not counted."""
     cfg = exp.stream
     nights, sessions = cfg.count * cfg.days, cfg.count * cfg.days * cfg.sessions
     asked = min(cfg.asked, each.questions)
@@ -329,6 +329,8 @@ def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
         dreams = exp.label_free.questions if arm.dreams and exp.label_free else 0
         statements = {LOG: 1.0, BOTH: each.lines}.get(exp.night.context, each.lines - 1)
         own = asked if arm.asks else statements
+        # Mixed answers are drawn of two readings at a time.
+        drawn = 2 * (asked + dreams) * RULES[arm.rule].mixes
         writes = (not arm.asks and exp.night.context != LOG) + bool(dreams)
         # By day with contexts in view, and each morning the users' questions so far,
         # the day's other ones, and the probes.
@@ -339,8 +341,20 @@ def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
             written=writes * sessions,
             adapters=nights,
             lines=cfg.sessions * (own + dreams),
-            answers=(asked + dreams) * sessions + mornings + others,
+            answers=(asked + dreams + drawn) * sessions + mornings + others,
+            tokens=each.pair if arm.asks else 0.0,
+            taught=sessions * _taught(arm, asked + dreams, each),
         )
+
+
+def _taught(arm: Arm, asked: float, each: Text) -> float:
+    """Tokens that the teacher of one session reads."""
+    if not RULES[arm.rule].taught:
+        return 0.0
+    if arm.asks:
+        return asked * (each.passage + each.pair)
+    # The context and the lines before, for each line but the context's own.
+    return (each.lines - 1) * (each.passage + each.lines / 2 * each.tokens)
 
 
 def _pooled(exp: Pooled, each: Text) -> Iterator[Phase]:

@@ -274,16 +274,27 @@ def read_rows(path: str | Path) -> list[Json]:
     return [row for _, row in read_numbered(path)]
 
 
-def read_numbered(path: str | Path) -> list[tuple[int, Json]]:
-    """As `read_rows`, each row with the number of its line, 1 being the first."""
+def read_numbered(
+    path: str | Path, refused: dict[int, str] | None = None
+) -> list[tuple[int, Json]]:
+    """As `read_rows`, each row with the number of its line, 1 being the first.
+
+    `refused`: takes what is wrong with lines that are not JSON, which is raised if it
+    is not given.
+    """
     with _readable(path, "a file of JSON lines"):
         lines = _bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    fix = "correct the line"
-    return [
-        (i, _decode_line(path, i, line, fix))
-        for i, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    rows = []
+    for i, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append((i, _decode_line(path, i, line, "correct the line")))
+        except ValueError as error:
+            if refused is None:
+                raise
+            refused[i] = str(error)
+    return rows
 
 
 # Growing files

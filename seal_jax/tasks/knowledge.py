@@ -20,6 +20,8 @@ from seal_jax.training.settings import InnerConfig
 
 # The row of the ladder, or the arm, that is asked with the passage in view.
 IN_CONTEXT = "in_context"
+# Rows whose edits no policy writes; see `Knowledge.fixed`.
+FIXED = frozenset({"passage_only", "sentence_split", "oracle"})
 
 # (question, gold, answer) triples to scores.
 type Scorer = Callable[[Sequence[tuple[str, str, str]]], list[float | None]]
@@ -122,14 +124,16 @@ def make(
     heldout: Sequence[Passage],
     *,
     writes: bool = True,
+    told: bool | None = None,
     viewed: Sequence[Passage] = (),
     rules: Sequence[str] = (),
 ) -> "Knowledge":
     """The task for these passages, without a grader.
 
-    `writes`: whether this model writes the self-edits; `viewed`: passages that it is
-    asked about with them in view; `rules`: inner rules that are followed beside that
-    of the config; see `check_fit`.
+    `writes`: whether this model writes the self-edits; `told`: whether passages are
+    training lines, None: as the rule has it; `viewed`: passages that it is asked about
+    with them in view; `rules`: inner rules that are followed beside that of the
+    config; see `check_fit`.
 
     Raises:
       ValueError: a template that cannot be used, or see `check_fit`.
@@ -145,7 +149,7 @@ def make(
         rule=exp.inner.rule,
     )
     passages = [*train, *heldout]
-    check_fit(exp, blank, task, passages, writes=writes, viewed=viewed)
+    check_fit(exp, blank, task, passages, writes=writes, told=told, viewed=viewed)
     for rule in rules:
         check_fit(exp, blank, task.under(rule), passages, writes=writes)
     return task
@@ -179,7 +183,9 @@ def make_rounds(
     """`make` for rounds with a ladder, which may show the passages held out."""
     viewed = heldout if IN_CONTEXT in exp.ladder else ()
     rules = [row for row in exp.ladder if row in RULES]
-    task = make(exp, blank, train, heldout, viewed=viewed, rules=rules)
+    # What no policy wrote is statements, by whatever rule.
+    told = True if FIXED & {*exp.ladder} else None
+    task = make(exp, blank, train, heldout, told=told, viewed=viewed, rules=rules)
     shown = [prompt for item in viewed for prompt in task.in_view().prompts(item)]
     lengths = [len(blank.sequence(prompt)) for prompt in shown]
     return dataclasses.replace(task, room=max(lengths, default=0))
@@ -507,12 +513,14 @@ def check_fit(
     passages: Sequence[Passage],
     *,
     writes: bool = True,
+    told: bool | None = None,
     viewed: Sequence[Passage] = (),
 ) -> None:
     """Refuses passages that would not fit the model, before anything is compiled.
 
-    A self-edit prompt is only for a model that `writes` self-edits, and a question with
-    its passage in view for those that are `viewed` so.
+    A self-edit prompt is only for a model that `writes` self-edits, a passage's own
+    line for one that is `told` it (None: as the rule has it), and a question with its
+    passage in view for those that are `viewed` so.
 
     Raises:
       ValueError: a prompt, a passage or a training line longer than its context.
@@ -528,16 +536,20 @@ def check_fit(
                 f"tokens, {max(room, 0)} fit; {fix}"
             )
 
+    if told is None:
+        teach = exp.inner.teach
+        told = not RULES[task.rule].asks or (teach is not None and teach.passage_line)
     for passage in passages:
-        fits(
-            "its training line",
-            passage,
-            base.line(f"{passage.title}\n{passage.text}"),
-            limit,
-            "leave it out of the data, or raise inner.row_tokens"
-            if limit < context
-            else "leave it out of the data",
-        )
+        if told:
+            fits(
+                "its training line",
+                passage,
+                base.line(f"{passage.title}\n{passage.text}"),
+                limit,
+                "leave it out of the data, or raise inner.row_tokens"
+                if limit < context
+                else "leave it out of the data",
+            )
         if writes:
             most = task.writing.max_tokens
             group = "label_free.quiz" if RULES[task.rule].asks else "propose"

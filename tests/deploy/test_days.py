@@ -10,7 +10,8 @@ import pytest
 import tiny_model
 
 from seal_jax.continual import ask as continual_ask
-from seal_jax.deploy import asking, days, lessons, night
+from seal_jax.deploy import asking, days, lessons, night, sessions
+from seal_jax.deploy.stint import Stint
 from seal_jax.generation import policies
 from seal_jax.rounds import grading
 from seal_jax.runtime import checkpoint
@@ -136,6 +137,23 @@ def test_a_night_without_sessions_changes_nothing(idled, arm):
     assert idled.summary["gold"] == "logged" and idled.summary["sessions"] == 3
 
 
+def test_fewer_streams_than_the_config_takes_are_learned_too(model, tmp_path):
+    """One user's log where two streams were asked for, each night on the one before."""
+    log = deploy_runs.write_log(
+        tmp_path / "log.jsonl",
+        [deploy_runs.session("a", day, "Ada Quill") for day in (1, 2)],
+    )
+    run = deploy_runs.Walked(
+        *(model, tmp_path / "run"),
+        arms=("quiz",),
+        stream__logs=str(log),
+        stream__probes=0,
+    )
+    assert run.exp.stream.count == 2 and run.summary["streams"] == 1
+    assert run.row("quiz")["costs"]["adapters"] == [1, 1]
+    assert run.stint("quiz").setting.engine.frozen_rows == 1
+
+
 def test_a_question_goes_to_the_adapter_of_its_night(idled, monkeypatch):
     """Nights that added nothing have none, and count for nothing."""
     arm, asked = "edits+keep", {}
@@ -169,6 +187,73 @@ def test_a_day_that_teachers_have_no_room_for_is_refused(model, tmp_path):
     changes = {"arms": ("distill",), "stream__logs": str(log), "stream__asked": 1}
     with pytest.raises(ValueError, match=r"have 20 tokens, .* for 8; use .*tokens=20"):
         deploy_runs.Walked(model, tmp_path / "run", **changes)
+
+
+def test_logged_answers_count_as_far_as_they_are_trained_on(model, tmp_path):
+    """Two of 7 words, cut to 3 without their end, and two of 2 with theirs."""
+    long = [{"q": "What?", "a": "rye bread rye bread rye bread rye"}] * 2
+    short = [{"q": "What?", "a": "rye bread"}] * 2
+    rows = [deploy_runs.session("a", 1, "Ada", turns=t) for t in (long, short)]
+    rows += [deploy_runs.session("a", day, "Ada", turns=short) for day in (2, 3)]
+    log = deploy_runs.write_log(tmp_path / "log.jsonl", rows)
+    exp = deploy_runs.built(model, stream__logs=str(log), stream__days=3)
+    blank = policies.describe(exp.model)
+    (own,) = sessions.load(exp).days
+
+    def most(arm, **changes):
+        changed = deploy_runs.built(model, stream__logs=str(log), **changes)
+        return days.taught_targets(changed, arm, own, blank)
+
+    assert most("distill") == 2 * 3 + 2 * 3 and most("quiz") == 0
+    assert most("distill+dream") == 12 + 2 * 2 * 4
+    # On the third day all lines of both before can come again, or one of 4 tokens.
+    assert most("distill+replay") == 6 + 18 and most("distill_edits") == 2 * 8
+    assert most("distill+replay", retain__replay=1) == 12
+    assert most("distill_edits+replay") == 8 + 24
+    assert most("distill_edits", inner__teach__tokens=5) == 0
+    (line,) = days.noted(exp, sessions.load(exp), blank)
+    assert "2 of 8 answers are longer than answer.max_tokens=3" in line
+
+
+@pytest.mark.parametrize(
+    ("arms", "changes", "refused"),
+    [
+        (("none", "quiz"), {}, ""),
+        (("distill",), {}, ""),
+        (("edits",), {"night__context": "edit"}, ""),
+        (("edits",), {}, "its training line takes"),
+        (("quiz",), {"inner__teach__passage_line": True}, "its training line takes"),
+        (
+            ("edits",),
+            {"night__context": "edit", "propose__max_tokens": 240},
+            "its self-edit prompt takes",
+        ),
+        (("quiz",), {"propose__max_tokens": 240}, ""),
+        (
+            ("quiz+dream",),
+            {"label_free__quiz__max_tokens": 240},
+            "its self-edit prompt takes",
+        ),
+    ],
+)
+def test_a_context_must_fit_where_it_is_trained_on(
+    model, tmp_path, arms, changes, refused
+):
+    text = "Ada Quill cooks rye bread. " * 22
+    log = deploy_runs.write_log(
+        tmp_path / "log.jsonl", [deploy_runs.session("a", 1, "Ada", context=text)]
+    )
+    exp = deploy_runs.built(
+        model, arms=arms, stream__logs=str(log), stream__probes=0, **changes
+    )
+    ((passage,),), probes = days.load(exp)
+    blank = policies.describe(exp.model)
+    assert exp.inner.row_tokens < len(blank.encode(text)) < blank.context - 20
+    if not refused:
+        assert days.make(exp, blank, [passage], probes)
+        return
+    with pytest.raises(ValueError, match=refused):
+        days.make(exp, blank, [passage], probes)
 
 
 # By day, by night, in the morning
@@ -238,23 +323,118 @@ def test_a_night_trains_on_the_log_taught_with_the_context_in_view(walked):
                 assert taught.count == len(tail) + 1
 
 
-def test_dreams_are_new_questions_whose_answer_came_out_again(walked):
-    arm, found = "distill+dream", 0
-    for t in (1, 2):
-        written, taught = (walked.unit(arm, t, name) for name in ("write", "teach"))
-        for texts, logged, dreams in zip(
-            written["dreams"], taught["logged"], taught["dreams"], strict=True
-        ):
-            for text, pairs, own in zip(texts, logged, dreams, strict=True):
-                drawn = [q.question for q in quiz.parse(text, 2)]
-                assert {q for q, _ in own} <= set(drawn) - {q for q, _ in pairs}
-                found += len(own)
-    assert found == sum(
-        len(own)
-        for t in (1, 2)
-        for dreams in walked.unit(arm, t, "teach")["dreams"]
-        for own in dreams
+def test_dreams_are_new_questions_whose_answer_came_out_again(walked, monkeypatch):
+    """Of two new ones the unsure one is dropped, and one that a user has asked."""
+    stint = walked.stint("distill+dream")
+    asked = stint.sessions(1)[0][0].context.questions[0].question
+    quizzes = [
+        f" {asked}\nAnswer: bread\nQuestion: Why cook?\nAnswer: bread",
+        " Why sing?\nAnswer: cello\nQuestion: Why not?\nAnswer: stew",
+    ]
+    again = {asked: "bread", "Why cook?": "Bread.\nmore", "Why sing?": "stew"}
+
+    def answers(setting, stack, prompts, stage, decoding):
+        assert decoding.temperature == 0.0
+        return [
+            [next((a for q, a in again.items() if q in p), "stew") for p in own]
+            for own in prompts
+        ]
+
+    monkeypatch.setattr(night.continual_step, "written", answers)
+    said = walked.unit("distill+dream", 1, "day")["answers"]
+    written = {"texts": [[], []], "dreams": [quizzes, ["", ""]], "seconds": 0.0}
+    taught = night.teach(stint, stint.setting.empty, 1, said, written)
+    assert taught["dreams"] == [
+        [[("Why cook?", "Bread.")], [("Why not?", "stew")]],
+        [[], []],
+    ]
+    blank = sum(not a for own in said for answers in own for a in answers)
+    assert taught["dropped"] == 2 + blank
+
+
+def first_night(walked, arm):
+    """What happened on day 1 and in the night after it, and the stacks then."""
+    stint = walked.stint(arm)
+    step = {
+        **{unit: walked.unit(arm, 1, unit) for unit in ("day", "write", "teach")},
+        "night": walked.unit(arm, 1, "adapt"),
+        "morning": walked.unit(arm, 1, "ask"),
+    }
+    block, _ = checkpoint.restore(walked.checkpoints(arm), 1, stint.setting.block)
+    return step, stint.setting.written(stint.setting.empty, block, 1)
+
+
+@pytest.mark.parametrize("arm", ARMS[1:])
+def test_nothing_that_is_trained_or_gated_reads_gold(walked, arm):
+    def blind(session):
+        context = session.logged(["nothing"] * len(session.context.questions))
+        assert context != session.context
+        return dataclasses.replace(session, context=context)
+
+    streams = dataclasses.replace(
+        walked.streams,
+        days=tuple(
+            tuple(tuple(map(blind, day)) for day in own) for own in walked.streams.days
+        ),
     )
+    texts = walked.journal["deploy/generic"]
+    stint = Stint.of(walked.state, walked.base, arm, streams, walked.probes, texts)
+    step, stack = first_night(walked, arm)
+    said = stint.said(2, walked.unit(arm, 2, "day"))
+    write = night.write(stint, stack, 2)
+    teach = night.teach(stint, stack, 2, said, write)
+    block, entry = night.train(
+        stint, stack, 2, [step], {"write": write, "teach": teach}
+    )
+    made, _ = checkpoint.restore(walked.checkpoints(arm), 2, stint.setting.block)
+    same(block, made)
+    gates = [[[*tried] for tried in own] for own in entry["gates"]]
+    assert gates == walked.unit(arm, 2, "adapt")["gates"]
+
+
+def test_a_second_night_with_replay_has_room_for_its_teachers(walked):
+    arm = "distill+replay"
+    stint, (step, _) = walked.stint(arm), first_night(walked, "distill+dream")
+    bare = [[[] for _ in own] for own in step["teach"]["dreams"]]
+    step = {**step, "teach": {**step["teach"], "dreams": bare}}
+    own = night.lessons_of(stint, 2, step, 0)
+    planned = night._job(stint, 0, 2, own, [step])
+    laid = sum(one.targets for one in planned.taught)
+    assert len(planned.lines) == 16
+    bank = stint.exp.engine_of("distill").bank
+    assert bank == 8 * 4 and stint.exp.engine_of(arm).bank == 2 * bank >= laid > bank
+
+
+def test_pairs_without_an_answer_are_dropped(walked):
+    stint = walked.stint("quiz")
+    said = [[["x", " ", "", "y"]] * 2, [[""] * 4] * 2]
+    nothing = {"texts": [[], []], "dreams": [[], []], "seconds": 0.0}
+    taught = night.teach(stint, stint.setting.empty, 1, said, nothing)
+    assert taught["dropped"] == 2 * 2 + 2 * 4
+    left = [[[a for _, a in pairs] for pairs in own] for own in taught["logged"]]
+    assert left == [[["x", "y"]] * 2, [[], []]]
+    learned = {"write": nothing, "teach": taught}
+    assert night._job(stint, 1, 1, night.lessons_of(stint, 1, learned, 1), []) is None
+    # What nothing is asked of loses nothing.
+    taught = night.teach(walked.stint("edits"), stint.setting.empty, 1, said, nothing)
+    assert taught["dropped"] == 0
+
+
+def test_drift_is_measured_on_texts_that_no_night_trains_on(walked):
+    unseen = walked.journal["deploy/generic"]
+    beside = days.texts_beside(walked.state, walked.base, unseen)
+    assert beside and not [ids for ids in beside if ids in unseen]
+    # Of what is left after those that are the same.
+    repeated = days.texts_beside(walked.state, walked.base, beside[:1])
+    assert beside[0] not in repeated
+    parts = walked.streams, walked.probes, unseen, beside
+    stint = Stint.of(walked.state, walked.base, "quiz+kl", *parts)
+    loud = jax.tree.map(lambda x: x + 0.3, stint.setting.empty)
+    assert asking.drift(stint, loud) == asking.drift(walked.stint("quiz"), loud)
+    step, _ = first_night(walked, "distill+dream")
+    own = night.lessons_of(stint, 1, step, 0)
+    planned = night._job(stint, 0, 1, own, [])
+    assert planned.beside == tuple(map(tuple, beside))
 
 
 def test_the_gate_asks_by_what_was_logged(walked, monkeypatch):

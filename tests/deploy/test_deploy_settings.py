@@ -57,7 +57,11 @@ def test_names_are_those_of_files():
     [
         ({"inner__loss__mode": "reference", "arms": ("quiz",)}, "use 'masked'"),
         ({"inner__loss__mode": "reference", "arms": ("edits+kl",)}, "'masked'"),
-        ({"inner__rule": "quiz"}, r"inner.rule='quiz' must be one of \('edits'"),
+        ({"inner__rule": "quiz"}, r"inner.rule='quiz': here arms name the rules"),
+        (
+            {"night__teacher": "previous", "arms": ("mix",)},
+            "draws answers from the un-edited base",
+        ),
         (
             {"night__context": "all"},
             r"night.context='all' must be one of \('log', ",
@@ -97,3 +101,35 @@ def test_the_engine_has_room_for_a_whole_days_teacher():
     assert sizes["quiz+keep"].frozen_rank == 0 and not sizes["quiz+keep"].teach
     assert exp.engine.bank == sizes["distill+dream"].bank
     assert exp.adapters == 24 and built(arms=("none",)).adapters == 0
+
+
+def test_the_engine_has_room_for_replayed_answers_as_well():
+    arms = ("distill+replay", "distill+dream+replay", "distill_edits+replay", "quiz")
+    exp = built(arms=arms, retain__replay=5)
+    sizes = {arm: exp.engine_of(arm).bank for arm in arms}
+    answer, text = exp.answer.max_tokens + 1, exp.propose.max_tokens
+    assert sizes["distill+replay"] == (3 * 4 + 5) * answer
+    assert sizes["distill+dream+replay"] == (3 * (4 + 6) + 5) * answer
+    assert sizes["distill_edits+replay"] == 3 * text + 5 * min(text, 64)
+    assert sizes["quiz"] == 0
+    # Of two nights the second cannot have more again than the first had.
+    exp = built(arms=arms, retain__replay=1000, stream__days=2)
+    assert exp.engine_of("distill+replay").bank == 2 * 3 * 4 * answer
+    assert exp.engine_of("distill_edits+replay").bank == 2 * 3 * text
+
+
+@pytest.mark.parametrize(
+    ("arms", "night", "said"),
+    [
+        (("quiz",), {"context": "log"}, ["night.context='log' is what statements"]),
+        (("quiz", "edits"), {"context": "log"}, []),
+        (("quiz", "edits"), {"teacher": "previous"}, ["night.teacher='previous' does"]),
+        (("distill",), {"teacher": "previous"}, []),
+        (("quiz", "mix"), {}, []),
+    ],
+)
+def test_what_no_arm_reads_is_said(arms, night, said):
+    exp = built(arms=arms, **{f"night__{key}": value for key, value in night.items()})
+    assert len(exp.idle) == len(said)
+    for line, begin in zip(exp.idle, said, strict=True):
+        assert line.startswith(begin) and "\n" not in line

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from seal_jax.deploy import lessons, sessions
-from seal_jax.deploy.lessons import Lesson
+from seal_jax.deploy.lessons import Noted
 from seal_jax.deploy.settings import Arm
 from seal_jax.tasks import knowledge, self_edit
 from seal_jax.tasks.passage import Passage, Question
@@ -96,7 +96,7 @@ def task(rule="edits"):
 ABOUT = Passage("p", "Karsk", "Ada cooks stew.", (Question("Who?", "gold"),))
 NOTHING = dataclasses.replace(ABOUT, questions=())
 SESSION = sessions.Session(ABOUT, NOTHING, NOTHING)
-LESSON = Lesson(SESSION, "one\ntwo", [("Who?", "Ada")], [("What?", "stew")])
+LESSON = Noted(SESSION, "one\ntwo", [("Who?", "Ada")], [("What?", "stew")])
 
 
 def trained(name, *own, context="both"):
@@ -141,6 +141,15 @@ def test_a_quiz_is_the_logs_questions_with_the_answers_that_were_given():
     taught, lines, _ = trained("distill+dream", own)
     assert lines == found and taught.given == job.given
     assert all(one is not None for one in taught.taught)
+
+
+@pytest.mark.parametrize("arm", ["edits+dream", "quiz+dream"])
+def test_a_passage_line_is_trained_once(arm, monkeypatch):
+    told = dataclasses.replace(TEACH, passage_line=True)
+    monkeypatch.setattr(knowledge.Knowledge, "teach", told)
+    _, lines, _ = trained(arm, LESSON)
+    assert lines.count("Karsk \n Ada cooks stew.") == 1
+    assert CLOSED.format("What?", "stew") in lines
 
 
 def test_sessions_of_a_day_are_one_job_and_refused_ones_no_part_of_it():

@@ -62,6 +62,25 @@ def test_a_first_message_that_ends_in_a_question_is_context_before_it(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("Ada cooks. She plays.", "  What\n  does she cook?"),
+        ("Ada cooks. She plays.", " Where does\nAda live?"),
+        ("Ada: cook\nBoris: cello", "\nWhat does Ada do?"),
+        ("Name Ada\nFood bread", "\n\nAnd what\nis it?"),
+        ("Bread is made by\nAda.", "\nMade by Dr. Quill\nor not?"),
+        ("She plays. Why? Who knows.", ' "Does she\n\tplay?"'),
+    ],
+)
+def test_a_question_that_is_wrapped_is_one(told, asked):
+    assert logs._divided(told + asked) == (told, asked.strip())
+
+
+def test_a_question_alone_has_no_context():
+    assert logs._divided("Where does\nAda live?") == ("", "Where does\nAda live?")
+
+
 def test_a_first_message_without_a_question_is_context_and_its_reply_no_turn(tmp_path):
     first = {"role": "user", "content": "Ada cooks rye bread."}
     noted = {"role": "assistant", "content": "Noted."}
@@ -105,9 +124,10 @@ def test_dates_are_the_days_that_occur(tmp_path):
         own("a", date="2026-11-30T10:00:00Z"),
         own("b", date="2026-11-30T23:59:00Z"),
         own("c", date="2026-12-24"),
-        own("d", date="2026-01-02"),
+        own("d", date="2026-1-2"),
+        own("e", date="2026/01/2 08:00"),
     )
-    assert days(streams) == [[["d"], ["a", "b"], ["c"]]]
+    assert days(streams) == [[["d", "e"], ["a", "b"], ["c"]]]
 
 
 def test_without_days_a_stream_is_one_list(tmp_path):
@@ -137,12 +157,12 @@ BAD = {
     '{"messages": [{"role": "user", "content": 3}]}': "content must be text or a list",
     '{"messages": [{"role": "user", "content": [3]}]}': "a part must be text or",
     '{"messages": [{"role": "user", "content": [{"type": "text"}]}]}': "must have one",
-    '{"messages": []}': "has no context",
-    json.dumps({"messages": [ASKED, SAID]}): "has no context",
-    json.dumps({"messages": [SYSTEM, ASKED]}): "must have a question with an answer",
+    '{"messages": null}': "must have messages, or context",
     json.dumps({"messages": [SYSTEM, ASKED, SAID], "day": "1"}): "day='1' must be a",
     json.dumps({"messages": [SYSTEM, ASKED, SAID], "day": True}): "day=True must be a",
     json.dumps({"messages": [SYSTEM, ASKED, SAID], "date": 3}): "date=3 must be text",
+    json.dumps(own("x", date="5.1.2026")): "must begin with year, month and day",
+    json.dumps(own("x", date="2026-13-01")): "must begin with year, month and day",
     json.dumps({"messages": [SYSTEM, ASKED, SAID], "user": []}): r"user=\[\] must be",
     json.dumps({"messages": [SYSTEM, ASKED, SAID], "title": 1}): "title must be text",
     json.dumps({"messages": [SYSTEM, ASKED, SAID], "day": 1}): "must tell its day as",
@@ -159,9 +179,47 @@ def test_a_bad_line_is_named_with_its_file(tmp_path, line):
     assert "\n" not in str(e.value)
 
 
+def test_of_many_bad_lines_the_first_few_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"line 2: .*; nor can be read: line 4, 5$"):
+        read(tmp_path, own("fine"), "[]", own("fine"), "{", "3")
+    with pytest.raises(ValueError, match=r"line 1: .*: line 2, 3, 4, 5, 6 and 3 more$"):
+        read(tmp_path, *["[]"] * 9)
+
+
+BARE = {
+    "no message": {"messages": []},
+    "no context": {"messages": [ASKED, SAID]},
+    "no reply": {"messages": [SYSTEM, ASKED]},
+    "a blank context": own(" "),
+    "no turn": {"context": "x", "turns": []},
+    "a blank answer": {"context": "x", "turns": [{"q": "Who?", "a": " "}]},
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_a_session_with_nothing_to_learn_is_left_out_and_counted(tmp_path, name):
+    fine = [own("a", user="u"), own("b", user="v")]
+    assert read(tmp_path, fine[0], BARE[name], fine[1]) == read(tmp_path, *fine[:1]) + [
+        [[s._replace(where=s.where.replace("line 1", "line 3")) for s in day]]
+        for ((*day,),) in read(tmp_path, fine[1])
+    ]
+    read(tmp_path, fine[0], BARE[name], BARE[name])
+    assert logs.load(tmp_path / "chats.jsonl").bare == 2
+
+
+def test_what_other_programs_write_otherwise_is_read_alike(tmp_path):
+    loud = [{**m, "role": m["role"].title()} for m in (SYSTEM, ASKED, SAID)]
+    plain = one(tmp_path, SYSTEM, ASKED, SAID)
+    assert one(tmp_path, *loud) == plain
+    assert one(tmp_path, *loud, stream=" ", user="u").stream == "u"
+    (((session,),),) = read(tmp_path, {**own("x"), "messages": None})
+    assert session.context == "x"
+
+
 def test_no_session_and_days_far_apart_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"chats\.jsonl: must hold a session"):
-        read(tmp_path, "")
+    for lines in ([""], [BARE["no reply"]]):
+        with pytest.raises(ValueError, match=r"chats\.jsonl: must hold a session"):
+            read(tmp_path, *lines)
     with pytest.raises(ValueError, match="days run from 1 to 20261130"):
         read(tmp_path, own("a", day=1), own("b", day=20261130))
 
@@ -192,4 +250,5 @@ def test_whatever_a_line_holds_it_is_read_or_refused_in_one_line(tmp_path_factor
     try:
         logs.read(path)
     except ValueError as error:
-        assert str(error).startswith(f"{path} line 1: ") and "\n" not in str(error)
+        starts = (f"{path} line 1: ", f"{path}: must hold a session")
+        assert str(error).startswith(starts) and "\n" not in str(error)

@@ -162,3 +162,20 @@ def test_the_command_needs_no_workdir(tmp_path, child_env):
         with pytest.raises(ValueError, match="--workdir=FOLDER must"):
             config_file.check([*argv[2:4], flag])
     config_file.check([*argv[2:4], "--dry_run"])
+
+
+def test_nights_count_what_teachers_read_and_what_mixtures_draw(dry):
+    arms = ("quiz", "distill", "distill+dream", "mix", "edits", "distill_edits")
+    config = tiny_model.load_config("deploy", "tiny")
+    config.arms = arms
+    exp = experiment.read(config.to_dict())
+    each = work.text(exp)
+    phases = {p.name.removeprefix("row "): p for p in work.phases(exp, each)}
+    sessions = 24 * 8 * 3
+    assert phases["quiz"].taught == phases["mix"].taught == phases["edits"].taught == 0
+    read = each.passage + each.pair
+    assert phases["distill"].taught == pytest.approx(sessions * 4 * read)
+    assert phases["distill+dream"].taught == pytest.approx(sessions * (4 + 6) * read)
+    assert phases["mix"].answers == phases["quiz"].answers + 2 * 4 * sessions
+    assert phases["distill_edits"].taught > sessions * each.passage
+    assert any("teachers read" in line for line in told(config.to_dict()))

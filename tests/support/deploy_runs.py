@@ -50,6 +50,11 @@ def config(model, **changes):
     return found
 
 
+def built(model, **changes):
+    """The experiment of `config`."""
+    return config_rules.build(Deploy, config(model, **changes).to_dict())
+
+
 class Run:
     """A run of an experiment's own `walk`, on one device.
 
@@ -105,13 +110,13 @@ class Walked(Run):
     """A run on the job."""
 
     def __init__(self, model, workdir, **changes):
-        exp = config_rules.build(Deploy, config(model, **changes).to_dict())
+        exp = built(model, **changes)
         self.streams = sessions.load(exp)
         super().__init__(exp, days, workdir)
 
     def stint(self, arm):
-        generic = self.journal["deploy/generic"]
-        return Stint.of(self.state, self.base, arm, self.streams, self.probes, generic)
+        texts = [self.journal.get(f"deploy/{key}", []) for key in ("generic", "beside")]
+        return Stint.of(self.state, self.base, arm, self.streams, self.probes, *texts)
 
     def unit(self, arm, night, name):
         return self.journal[f"deploy/{arm}/{night}/{name}"]

@@ -71,3 +71,20 @@ def test_lines_of_2048_tokens_can_be_reached_as_in_the_reference(samples):
     # Every other line has its first end-of-text among 2047 targets.
     assert set(made.targets()) == {2047}
     assert max(made.positions()) <= 2048
+
+
+def test_a_passage_need_only_fit_a_row_where_it_is_trained_on():
+    task, long = make_task(inner__row_tokens=96), Passage("p", "T", "a" * 200, ())
+
+    def check(rule, **more):
+        own = task.under(rule)
+        knowledge.check_fit(task.exp, own.blank, own, [long], writes=False, **more)
+
+    check("quiz")
+    check("edits", told=False)
+    for rule, more in (("edits", {}), ("distill_edits", {}), ("quiz", {"told": True})):
+        with pytest.raises(ValueError, match="its training line takes 202 tokens"):
+            check(rule, **more)
+    assert task.fixed("edits", long) is None
+    for row in knowledge.FIXED:  # Rows with statements of no policy, by any rule.
+        assert task.fixed(row, long)
