@@ -187,6 +187,10 @@ def test_a_day_that_teachers_have_no_room_for_is_refused(model, tmp_path):
     changes = {"arms": ("distill",), "stream__logs": str(log), "stream__asked": 1}
     with pytest.raises(ValueError, match=r"have 20 tokens, .* for 8; use .*tokens=20"):
         deploy_runs.Walked(model, tmp_path / "run", **changes)
+    # Statements of four sessions, of at most 8 tokens each, where two were expected.
+    changes |= {"arms": ("distill_edits",)}
+    with pytest.raises(ValueError, match=r"have 32 tokens, .* for 16; use .*tokens=32"):
+        deploy_runs.Walked(model, tmp_path / "run", **changes)
 
 
 def test_logged_answers_count_as_far_as_they_are_trained_on(model, tmp_path):
