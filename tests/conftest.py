@@ -1,7 +1,10 @@
 """What every test runs under: the CPU, no network, strict numerics."""
 
+import gc
 import os
 import pathlib
+import sys
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -29,6 +32,23 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # The same examples every time: a change, not luck, makes a test fail.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+# Linux allows a process 65,530 mappings, and a program that XLA compiled for the CPU
+# keeps several. One that is given no more ends in a segmentation fault.
+_MOST_MAPPINGS = 30_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Gives compiled programs back, between modules, before they are too many."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if "jax" not in sys.modules or not maps.exists():
+        return
+    if maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
