@@ -1,0 +1,134 @@
+"""Learning on the job over several seeds: each row's measures, with intervals.
+
+    python benchmarks/job_seeds.py runs/job-20 runs/job-21 runs/job-22 [--out]
+
+reads finished runs of `configs/deploy.py` that differ in their seed. Of each row it
+gives the mean over the seeds, with the half width of Student's 95 % interval, and the
+same of differences between rows. Nothing is run.
+"""
+
+import argparse
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import common
+from scipy import stats as scipy_stats
+
+from seal_jax.runtime import command_line, files, formatting
+
+MEASURES = ("learned", "final", "rephrased", "unasked", "general", "drift")
+PAIRS = (
+    ("quiz", "edits"),
+    ("edits+replay", "edits"),
+    ("quiz+replay", "quiz"),
+    ("quiz+dream", "quiz"),
+    ("distill", "quiz"),
+)
+
+
+def value(arm: Mapping[str, Any], measure: str) -> float | None:
+    """A measure of a row of one run; None: it has none."""
+    found = arm[measure]
+    return found["mean"] if isinstance(found, Mapping) else found
+
+
+def less(a: float | None, b: float | None) -> float | None:
+    """The difference; None where one is not known."""
+    return None if a is None or b is None else a - b
+
+
+def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and half width of the interval; None where a seed has no value, or alone."""
+    known = [v for v in values if v is not None]
+    if not known or len(known) < len(values):
+        return {"mean": None, "half": None, "values": list(values)}
+    half = None
+    if len(known) > 1:
+        t = float(scipy_stats.t.ppf(0.975, len(known) - 1))
+        half = t * statistics.stdev(known) / math.sqrt(len(known))
+    return {"mean": statistics.fmean(known), "half": half, "values": known}
+
+
+def benchmark(args: argparse.Namespace) -> dict[str, Any]:
+    """The rows over all runs.
+
+    Raises:
+      ValueError: a run that is not finished, is none on the job, or has other rows.
+      OSError: a summary that cannot be read.
+    """
+    runs = {}
+    for folder in args.runs:
+        summary = files.read_json(Path(folder) / "summary.json")
+        if not isinstance(summary, dict) or summary.get("kind") != "deploy":
+            raise ValueError(f"{folder}: no finished run on the job; give others")
+        runs[Path(folder).name] = summary
+    by_run = [{a["name"]: a for a in s["arms"]} for s in runs.values()]
+    names = list(by_run[0])
+    for folder, arms in zip(args.runs, by_run, strict=True):
+        if list(arms) != names:
+            raise ValueError(
+                f"{folder}: has rows {list(arms)} and {args.runs[0]} has {names}; give "
+                "runs of one config that differ in their seed"
+            )
+    rows = {
+        name: {m: over_seeds([value(a[name], m) for a in by_run]) for m in MEASURES}
+        for name in names
+    }
+    differences = {
+        f"{a} - {b}": {
+            m: over_seeds(
+                [less(value(arms[a], m), value(arms[b], m)) for arms in by_run]
+            )
+            for m in MEASURES
+        }
+        for a, b in PAIRS
+        if a in names and b in names
+    }
+    keys = ("arms", "adapters", "tokens", "seconds", "config_hash")
+    return {
+        "command": "python benchmarks/job_seeds.py " + " ".join(args.runs),
+        "rows": rows,
+        "differences": differences,
+        "runs": {name: {k: s[k] for k in keys} for name, s in runs.items()},
+        **common.stamp(device=common.jax_device()),
+    }
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The rows, then the differences, for people."""
+
+    def cell(found: Mapping[str, Any]) -> str:
+        return formatting.plus_minus(found["mean"], found["half"])
+
+    lines = [
+        (name, *(cell(row[m]) for m in MEASURES))
+        for part in ("rows", "differences")
+        for name, row in result[part].items()
+    ]
+    return formatting.ruled(("row", *MEASURES), lines)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command's flags."""
+    parser = command_line.Parser(
+        prog="benchmarks/job_seeds.py",
+        description="Learning on the job over several seeds.",
+    )
+    parser.add_argument("runs", nargs="+", help="workdirs of finished runs")
+    common.add_out(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    args = parse_args(argv)
+    return common.finish(
+        lambda: benchmark(args), args.out, name="job_tiny", table=table
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
