@@ -49,6 +49,8 @@ def config(**changes):
         "clip": 1.0,
         "length_multiple": 8,
         "schedule": "linear",
+        "rule": "best",
+        "prefer": None,
     }
     return ImitateConfig(**(base | changes))
 
