@@ -214,7 +214,8 @@ def advantages(
         return [0.0] * len(values)
     tilted = _tilted(values, cfg.tilt)
     middle = math.fsum(tilted) / len(tilted)
-    leads = [value - middle for value in tilted]
+    # Rounded, or an edit that is its group's mean would have a lead all the same.
+    leads = [round(value - middle, select.SHARE_DIGITS) for value in tilted]
     if rule != GRPO:
         return [lead * len(values) / (len(values) - 1) for lead in leads]
     if not cfg.std:
@@ -291,8 +292,8 @@ def check(
     for given, none in wanted if seeds < 2 else ():
         raise ValueError(
             f"imitate.prefer.{given} goes by how far seeds differ, and an edit's "
-            f"reward is measured by {seeds}; use scale.seeds=2 or more with a reward of "
-            f"adapters, or {none}"
+            f"reward is measured by {seeds}; use scale.seeds=2 or more with a reward "
+            f"of adapters, or {none}"
         )
     limits = {
         "threshold": rule.threshold is not None,

@@ -97,8 +97,9 @@ class _Batch(NamedTuple):
     def of_lines(self, value_NBT: Array) -> Array:
         """Sums over each line's tokens, `[I]`."""
         line_I111 = jnp.arange(len(self.sides.tokens))[:, None, None, None]
-        own_INBT = (self.rows["segments"] == line_I111) & self.counts_NBT
-        return jnp.sum(jnp.where(own_INBT, value_NBT, 0.0), axis=(1, 2, 3))
+        segments_1NBT = jnp.where(self.counts_NBT, self.rows["segments"], -1)[None]
+        own_INBT = segments_1NBT == line_I111
+        return jnp.sum(jnp.where(own_INBT, value_NBT[None], 0.0), axis=(1, 2, 3))
 
     def to_tokens(self, value_I: Array) -> Array:
         """A value of each line at all of its tokens, 0 elsewhere."""
