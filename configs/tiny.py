@@ -107,11 +107,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
             lora=dict(targets=ALL, rank=16, alpha=32.0),
             learning_rate=3e-3, schedule="linear", epochs=6, clip=1.0,
             batch=8, micro_batch=8, length_multiple=128,
+            # Rates by a pilot on another seed. A clip of 0.2 keeps a round to a fifth
+            # of the way: there are few rounds, not many steps between them.
             rule="best",
             prefer=dict(
-                rates=dict(positive=0.0, dpo=0.0, ipo=0.0, grpo=0.0, rloo=0.0),
+                rates=dict(positive=0.0, dpo=1e-3, ipo=1e-3, grpo=1e-3, rloo=1e-3),
                 most=5, shrink=True, margin=2.0, beta=0.1, nll=0.1, per_token=False,
-                clip=0.2, kl=0.0, std=True, tilt=0.0,
+                clip=0.0, kl=0.0, std=True, tilt=0.0,
             ),
         ),
         stop=dict(rule="none", patience=2, z=2.0),
