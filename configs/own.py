@@ -96,7 +96,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         select=dict(
             reward="self_asked", compare=("rubric",), k_best=1, ties="first",
             threshold="none", halving=(), novelty_bonus=0.0, max_copied=1.0,
-            max_overlap=1.0,
+            max_overlap=1.0, prefilter=(), objective="mean",
         ),
         imitate=dict(
             start="previous", data="replace",

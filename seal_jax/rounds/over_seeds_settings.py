@@ -91,6 +91,8 @@ class OverSeeds(PassageRounds):
             ("select.reward", select.reward, ("grade",)),
             ("select.compare", select.compare, ((),)),
             ("select.halving", select.halving, ((),)),
+            ("select.prefilter", select.prefilter, ((),)),
+            ("select.objective", select.objective, ("mean",)),
             ("select.novelty_bonus", select.novelty_bonus, (0.0,)),
             ("select.max_copied", select.max_copied, (1.0,)),
             ("select.max_overlap", select.max_overlap, (1.0,)),

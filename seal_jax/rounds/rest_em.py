@@ -1,7 +1,8 @@
 """ReST-EM over self-edits: one round.
 
     for round in 1 .. rounds:
-        edits   = propose(policy, items)             sample E self-edits per item
+        edits   = propose(policy, items)             sample E self-edits per item;
+                                                     of more, those that look best
         adapt   : (edits, seeds) -> answers          train an adapter per edit and seed,
                                                      and ask it about its item
         rewards = evaluate(edits, adapt)             what each edit's answers are worth
@@ -20,7 +21,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seal_jax.generation import policies
-from seal_jax.rounds import evaluate, ladder_rows, learn, proposals, select, trials
+from seal_jax.rounds import (
+    dreams,
+    evaluate,
+    ladder_rows,
+    learn,
+    proposals,
+    select,
+    trials,
+)
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Graded
 from seal_jax.rounds.trials import Run
@@ -33,13 +42,14 @@ class Outcome:
 
     `policy`: the next one. `graded`: all edits, with what they are worth; `kept`:
     indices of those that were imitated. `baseline`: each item's mean score without an
-    adapter.
+    adapter. `aside`: what was written and not tried (`select.prefilter`).
     """
 
     policy: policies.Policy
     graded: list[Graded]
     kept: list[int]
     baseline: list[float | None]
+    aside: list[Graded] = dataclasses.field(default_factory=list)
 
     @property
     def kept_edits(self) -> list[Edit]:
@@ -70,19 +80,25 @@ def one_round[Item](
       workdir: where checkpoints go.
     """
     phase = ladder_rows.round_name(round_index)
-    edits = proposals.propose(
+    written = proposals.propose(
         run,
         policy,
         items,
         phase=phase,
         round_index=round_index,
-        count=run.exp.scale.edits,
+        count=run.exp.select.written(run.exp.scale.edits),
+    )
+    edits, scores, aside = dreams.sifted(
+        run, policy, items, written, phase=phase, round_index=round_index
     )
     adapt = functools.partial(
         trials.adapt_and_answer, run, policy, edits, round_index=round_index
     )
     graded, baseline = evaluate.evaluate(
-        run, policy, items, edits, adapt, phase=phase, round_index=round_index
+        *(run, policy, items, edits, adapt),
+        phase=phase,
+        round_index=round_index,
+        known=scores,
     )
     kept = select.choose(
         graded,
@@ -100,4 +116,4 @@ def one_round[Item](
         round_index=round_index,
         workdir=workdir,
     )
-    return Outcome(following, graded, kept, baseline)
+    return Outcome(following, graded, kept, baseline, aside)

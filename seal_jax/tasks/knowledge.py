@@ -16,7 +16,7 @@ from seal_jax.tasks.passage import Passage, Question
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training import plan
 from seal_jax.training.inner_rules import DISTILL_EDITS, EDITS, RULES, TeachConfig
-from seal_jax.training.settings import InnerConfig
+from seal_jax.training.settings import MASKED, InnerConfig
 
 # The row of the ladder, or the arm, that is asked with the passage in view.
 IN_CONTEXT = "in_context"
@@ -405,6 +405,42 @@ class Knowledge:
         else:
             learned = []
         return [*learned, *(lessons.line(self.blank, text, limit) for text in lines)]
+
+    def exam(self, item: Passage) -> plan.Job | None:
+        """The item's questions as lines whose answers are learned, closed-book.
+
+        Not to be trained: the loss of this job says how well an adapter answers. None:
+        there is no question, or none that fits a training line.
+        """
+        limit, most = longest_line(self.exp, self.blank), self.exp.answer.max_tokens
+        asked = (
+            lessons.answer(
+                self.blank,
+                self._question(item, q.question),
+                q.answer,
+                limit=limit,
+                most=most,
+                taught=False,
+                skip=0,
+            )
+            for q in item.questions
+        )
+        # One without room for a token of its answer asks for nothing.
+        asked = [one for one in asked if len(one.ids) > one.given or not one.cut]
+        asked = [one for one in asked if len(one.ids) <= limit]
+        if not asked:
+            return None
+        inner = self.exp.inner
+        return plan.Job(
+            tuple(one.ids for one in asked),
+            (),
+            epochs=1,
+            learning_rate=inner.learning_rate,
+            clip=inner.clip,
+            loss=dataclasses.replace(inner.loss, mode=MASKED, pad_samples=0),
+            given=tuple(one.given for one in asked),
+            cut=tuple(i for i, one in enumerate(asked) if one.cut),
+        )
 
     def count_lines(self, item: Passage, edit: Edit) -> Lines:
         learned = self.lessons(item, edit)

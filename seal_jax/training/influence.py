@@ -1,4 +1,4 @@
-"""What a step on a text would do to a loss, known without a step: gradients at the start.
+"""What a step on a text would do to a loss, known without one: gradients at the start.
 
 An adapter starts with B = 0, so its loss has no slope in A, and that in B says how the
 first step moves the model. Of a text and a target the *influence* is the inner product
@@ -12,12 +12,13 @@ one key: with others their B's gradients would be of other coordinates. GREATS a
 rank training data so, and "Language Models Need Sleep" (arXiv 2606.03979) self-edits.
 
 The lines are packed into global steps as for training, each read and differentiated
-once. A target's gradient is held, `[R, F]` for each linear; a text's never is: what each
-of its lines has is multiplied with the target's at once, and summed. No text occurs in
-another's sum, so one that is not finite leaves the others as they are.
+once. A target's gradient is held, `[R, F]` for each linear; a text's never is: what
+each of its lines has is multiplied with the target's at once, and summed. No text
+occurs in another's sum, so one that is not finite leaves the others as they are.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -402,10 +403,7 @@ def _pass(
         return held, (0, 0)
     jobs = [job for _, job in flat]
     starts = np.cumsum([0, *map(len, of_shards)]).tolist()
-    shares = [
-        list(range(first, last))
-        for first, last in zip(starts, starts[1:], strict=False)
-    ]
+    shares = [list(range(first, last)) for first, last in itertools.pairwise(starts)]
     more, shelved = (), None
     if cfg.teach:
         shelves, shelved = teacher.shared(jobs, shares, cfg)

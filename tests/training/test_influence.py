@@ -1,4 +1,4 @@
-"""Influences of texts on targets, held to gradients that `jax.grad` gives one by one."""
+"""Influences of texts on targets, held to gradients that `jax.grad` gives singly."""
 
 import dataclasses
 import functools
