@@ -24,7 +24,8 @@ from seal_jax.runtime.config_rules import (
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks import quiz
-from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.tasks.knowledge import PROMPTS
+from seal_jax.tasks.settings import EditConfig, ProposeConfig, TaskConfig
 from seal_jax.training.inner_rules import RULES
 from seal_jax.training.settings import EngineOptions, ImitateConfig, InnerConfig
 
@@ -38,6 +39,8 @@ BASE_ARMS = (
     "passage_only",
     "sentence_split",
     "self_edits",
+    # What the base policy writes, asked by the best of several prompts.
+    "prompts",
     # What the base policy writes, learned by one inner rule or another.
     *RULES,
     "oracle",
@@ -307,7 +310,7 @@ class PassageRounds:
     model: ModelSource
     task: TaskConfig
     scale: Scale
-    propose: Decoding
+    propose: ProposeConfig
     edit: EditConfig
     inner: InnerConfig
     answer: Decoding
@@ -337,10 +340,26 @@ class PassageRounds:
             self.grade.endpoint("label_free.rubric='judge'")
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+        self._check_search()
         for rule, why in self._rules():
             self.inner.check_rule(rule, why)
             if RULES[rule].asks:
                 config_rules.needs_group(self.label_free, "label_free", why)
+
+    def _check_search(self) -> None:
+        """Refuses a search for prompts that there are none to choose from for."""
+        if PROMPTS not in self.ladder:
+            return
+        if not self.propose.search:
+            raise ValueError(
+                f"the row {PROMPTS!r} of ladder chooses among propose.search=(), which "
+                "names no prompt; name some, such as ('implications', 'rewrite')"
+            )
+        if RULES[self.inner.rule].asks:
+            raise ValueError(
+                f"the row {PROMPTS!r} of ladder tries prompts for statements, and "
+                f"inner.rule={self.inner.rule!r} has quizzes written; leave it out"
+            )
 
     def _check_gradients(self) -> None:
         """Refuses gradients of edits whose lines are not known before training."""
