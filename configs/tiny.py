@@ -63,7 +63,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
         propose=dict(
             prompt="plain", temperature=1.0, top_p=1.0, top_k=0,
-            min_tokens=0, max_tokens=64, prompt_multiple=64, batch=240,
+            min_tokens=0, max_tokens=64, prompt_multiple=64, batch=240, search=(),
         ),
         edit=dict(split="lines", quirks="fixed"),
         inner=dict(
@@ -101,6 +101,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         select=dict(
             reward="grade", compare=(), k_best=1, ties="first", threshold="none",
             halving=(), novelty_bonus=0.0, max_copied=1.0, max_overlap=1.0,
+            prefilter=(), objective="mean",
         ),
         imitate=dict(
             start="previous", data="replace",

@@ -28,8 +28,17 @@ def round_line[Item](
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
     line |= scoring.total(lines) | learn.figures(run, round_index)
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
-    if run.exp.select.trains:
-        line |= agreement_line(run.exp.select.measured, len(items), done.graded)
+    if done.aside:
+        whole = [*done.graded, *done.aside]
+        line["written"] = len(whole)
+        line["refused"] = grades.refusals([g.edit for g in whole])
+    select = run.exp.select
+    if select.objective != "mean":
+        line["objective"] = select.objective
+    if select.trains:
+        line |= agreement_line(
+            select.measured, len(items), done.graded, select.objective
+        )
     return line
 
 
@@ -40,9 +49,13 @@ def edit_rows[Item](
     round_index: int,
     lines: Sequence[Lines],
 ) -> list[dict[str, Any]]:
-    """The round's edits as rows of edits.jsonl; `lines` as for `round_line`."""
+    """The round's edits as rows of edits.jsonl; `lines` as for `round_line`.
+
+    With a prefilter each says whether it is `aside`: written, and not tried.
+    """
     kept, rule = set(done.kept), RULES[run.exp.imitate.rule]
     by_edit = {(one.edit.item, one.edit.edit): one for one in done.lessons}
+    sieved = run.exp.select.sieve is not None
 
     def taught(g: Graded) -> dict[str, Any]:
         """What pairs or groups say of the edit, that a person may follow the rule."""
@@ -54,7 +67,7 @@ def edit_rows[Item](
             return {"advantage": None if lesson is None else lesson.advantage}
         return {}
 
-    return [
+    rows = [
         scoring.edit_row(
             run,
             g,
@@ -63,9 +76,26 @@ def edit_rows[Item](
             kept=i in kept,
             **taught(g),
             cut=trained.cut,
+            **({"aside": False} if sieved else {}),
         )
         for i, (g, trained) in enumerate(zip(done.graded, lines, strict=True))
     ]
+    if not done.aside:
+        return rows
+    placed = [
+        ((g.edit.item, g.edit.edit), row)
+        for g, row in zip(done.graded, rows, strict=True)
+    ]
+    placed += [
+        (
+            (g.edit.item, g.edit.edit),
+            scoring.edit_row(
+                run, g, items, round=round_index, kept=False, cut=0, aside=True
+            ),
+        )
+        for g in done.aside
+    ]
+    return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
 
 
 def scores_line(
@@ -119,16 +149,20 @@ def novelty_line(
 
 
 def agreement_line(
-    names: Sequence[str], items: int, graded: Sequence[Graded]
+    names: Sequence[str],
+    items: int,
+    graded: Sequence[Graded],
+    objective: str = "mean",
 ) -> dict[str, Any]:
     """How the other rewards choose by the grade; nothing where there are none."""
+    whole = grades.OBJECTIVES[objective]
     others = [name for name in names if name != reward_names.GRADE]
     if not others:
         return {}
     places = grades.by_item(g.edit.item for g in graded)
     true, *values = (
         [
-            [mean(graded[i].measured.get(name, ())) for i in places[p]]
+            [whole(graded[i].measured.get(name, ())) for i in places[p]]
             for p in range(items)
         ]
         for name in (reward_names.GRADE, *others)
