@@ -49,6 +49,8 @@ def expect[Item](
     for group, count in ((items, exp.scale.edits), (heldout, exp.scale.heldout_edits)):
         written = [[task.propose_prompt(item)] * count for item in group]
         policies.expect(policy, None, written, task.writing, call=call)
+    prompts = [task.propose_prompt(item) for item in items]
+    policies.expect_surprise(policy, prompts, task.writing, call=call)
     if exp.select.trains:
         _adapted(policy, task, items, exp, call)
     _asked(policy, task, items, exp, call)

@@ -33,13 +33,14 @@ class Outcome:
 
     `policy`: the next one. `graded`: all edits, with what they are worth; `kept`:
     indices of those that were imitated. `baseline`: each item's mean score without an
-    adapter.
+    adapter. `entropy`: of the policy that wrote the edits (`proposals.entropy`).
     """
 
     policy: policies.Policy
     graded: list[Graded]
     kept: list[int]
     baseline: list[float | None]
+    entropy: float | None = None
 
     @property
     def kept_edits(self) -> list[Edit]:
@@ -78,6 +79,7 @@ def one_round[Item](
         round_index=round_index,
         count=run.exp.scale.edits,
     )
+    entropy = proposals.entropy(run, policy, edits, phase=phase)
     adapt = functools.partial(
         trials.adapt_and_answer, run, policy, edits, round_index=round_index
     )
@@ -100,4 +102,4 @@ def one_round[Item](
         round_index=round_index,
         workdir=workdir,
     )
-    return Outcome(following, graded, kept, baseline)
+    return Outcome(following, graded, kept, baseline, entropy)

@@ -26,7 +26,9 @@ def round_line[Item](
     """All that the summary says about a round; `lines`: of each edit, as trained."""
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
     line |= scoring.total(lines)
+    line |= {"entropy": done.entropy}
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
+    line |= diversity_line(done.graded)
     if run.exp.select.trains:
         line |= agreement_line(run.exp.select.measured, len(items), done.graded)
     return line
@@ -104,6 +106,13 @@ def novelty_line(
     }
 
 
+def diversity_line(graded: Sequence[Graded]) -> dict[str, Any]:
+    """How different the policy's texts are; nothing where it wrote none."""
+    groups = grades.by_item(g.edit.item for g in graded).values()
+    texts = [[graded[i].edit.text for i in group] for group in groups]
+    return {"diversity": novelty_measures.diversity(texts)} if texts else {}
+
+
 def agreement_line(
     names: Sequence[str], items: int, graded: Sequence[Graded]
 ) -> dict[str, Any]:
@@ -155,5 +164,10 @@ def nothing_kept(phase: str, graded: Sequence[Graded]) -> str:
 def metrics_of(line: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a round's line, by the names that metrics.jsonl has for them."""
     plain = {f"round/{k}": v for k, v in line.items() if isinstance(v, (int, float))}
-    texts = line.get("novelty", {}).items()
-    return plain | {f"novelty/{k}": v for k, v in texts if v is not None}
+    texts = {
+        f"{group}/{k}": v
+        for group in ("novelty", "diversity")
+        for k, v in line.get(group, {}).items()
+        if v is not None
+    }
+    return plain | texts
