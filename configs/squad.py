@@ -132,6 +132,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
             lora=dict(targets=ALL, rank=64, alpha=128.0),
             learning_rate=3e-4, schedule="linear", epochs=2, clip=1.0,
             batch=10, micro_batch=1, length_multiple=256,
+            # rule: best (k_best of each item, SEAL's), positive (all that beat the
+            # baseline), dpo and ipo (the best edit against the worst), grpo and rloo
+            # (all edits, by what each has over the others).
+            rule="best",
+            # rates: of each rule, 0 is learning_rate. margin: of a pair, in standard
+            # errors over seeds. shrink: rewards by their measured reliability. 0 is
+            # none of nll, clip, kl and tilt.
+            prefer=dict(
+                rates=dict(positive=0.0, dpo=0.0, ipo=0.0, grpo=0.0, rloo=0.0),
+                most=5, shrink=True, margin=2.0, beta=0.1, nll=0.1, per_token=False,
+                clip=0.2, kl=0.0, std=True, tilt=0.0,
+            ),
         ),
         # rule: none, regression, or plateau (either).
         stop=dict(rule="none", patience=2, z=2.0),
@@ -181,6 +193,8 @@ def small(config: ConfigDict) -> None:
         imitate=dict(
             lora=dict(targets=ALL, rank=16, alpha=32.0),
             batch=4, length_multiple=512,
+            # One seed does not tell what of a reward is luck.
+            prefer=dict(shrink=False, margin=0.0),
         ),
         ladder=(
             "base", "in_context", "passage_only", "sentence_split", "self_edits",

@@ -107,6 +107,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
             lora=dict(targets=ALL, rank=16, alpha=32.0),
             learning_rate=3e-3, schedule="linear", epochs=6, clip=1.0,
             batch=8, micro_batch=8, length_multiple=128,
+            rule="best",
+            prefer=dict(
+                rates=dict(positive=0.0, dpo=0.0, ipo=0.0, grpo=0.0, rloo=0.0),
+                most=5, shrink=True, margin=2.0, beta=0.1, nll=0.1, per_token=False,
+                clip=0.2, kl=0.0, std=True, tilt=0.0,
+            ),
         ),
         stop=dict(rule="none", patience=2, z=2.0),
         ladder=(
@@ -159,5 +165,6 @@ def debug(config: ConfigDict) -> None:
         inner=dict(slots=8, active=8, pool=8, epochs=2),
         propose=dict(batch=8),
         answer=dict(batch=24),
-        imitate=dict(epochs=1),
+        # One seed does not tell what of a reward is luck.
+        imitate=dict(epochs=1, prefer=dict(shrink=False, margin=0.0)),
     ))

@@ -84,6 +84,9 @@ class FewShot:
                 "select.reward and compare", name, reward_names.FEW_SHOT_REWARDS
             )
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
+        self.select.check_imitate(
+            self.imitate, edits=self.scale.edits, seeds=self.scale.seeds
+        )
         if self.select.novelty_bonus or self.select.max_copied < 1:
             raise ValueError(
                 f"select.novelty_bonus={self.select.novelty_bonus} and "

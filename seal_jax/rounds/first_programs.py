@@ -17,7 +17,8 @@ from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.ladder_rows import BASE, IN_CONTEXT
 from seal_jax.runtime import compiling
 from seal_jax.tasks.base import Task
-from seal_jax.training import imitate
+from seal_jax.training import imitate, prefer
+from seal_jax.training.outer_rules import RULES
 
 
 def expect[Item](
@@ -58,11 +59,13 @@ def expect[Item](
     lengths = [len(policy.sequence(task.propose_prompt(item))) for item in items]
     # One of the edits goes on to its end, more likely than not.
     longest = max(lengths) + task.writing.max_tokens
-    imitate.expect(
+    weighed = RULES[exp.imitate.rule].weighed
+    tuning = prefer.expect if weighed else imitate.expect
+    tuning(
         policy.params,
         longest,
         arch=policy.arch,
-        cfg=exp.imitate,
+        cfg=exp.imitate.by_rule,
         eos=policy.eos,
         call=call,
     )

@@ -9,7 +9,7 @@ from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
 from seal_jax.rewards import own
 from seal_jax.rewards.settings import GradeConfig
-from seal_jax.rounds import select
+from seal_jax.rounds import lessons, select
 from seal_jax.runtime import config_rules, plugins
 from seal_jax.runtime.config_rules import (
     Bound,
@@ -206,6 +206,21 @@ class SelectConfig:
                 f"to the other) and keep at least select.k_best={self.k_best}"
             )
 
+    def check_imitate(self, imitate: ImitateConfig, *, edits: int, seeds: int) -> None:
+        """Refuses an outer rule that this choice does not allow; see `lessons.check`.
+
+        Raises:
+          ValueError: see above.
+        """
+        lessons.check(
+            imitate,
+            self.rule,
+            reward=self.reward,
+            races=bool(self.halving),
+            edits=edits,
+            seeds=seeds if own.trains(self.reward) else 1,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelFreeConfig:
@@ -287,6 +302,9 @@ class PassageRounds:
     def __post_init__(self):
         config_rules.check(self)
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
+        self.select.check_imitate(
+            self.imitate, edits=self.scale.edits, seeds=self.scale.seeds
+        )
         self.stop.check_ladder(self.ladder, self.scale.heldout_passages)
         for key, names in (
             ("select.reward", (self.select.reward,)),

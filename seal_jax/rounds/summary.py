@@ -7,13 +7,14 @@ from typing import Any
 from seal_jax.analysis import agreement, novelty_measures
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import graded as grades
-from seal_jax.rounds import ladder_rows, scoring
+from seal_jax.rounds import ladder_rows, learn, scoring
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Graded, mean
 from seal_jax.rounds.rest_em import Outcome
 from seal_jax.rounds.trials import Run
 from seal_jax.runtime import formatting
 from seal_jax.tasks.base import Lines
+from seal_jax.training.outer_rules import RULES
 
 
 def round_line[Item](
@@ -25,7 +26,7 @@ def round_line[Item](
 ) -> dict[str, Any]:
     """All that the summary says about a round; `lines`: of each edit, as trained."""
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
-    line |= scoring.total(lines)
+    line |= scoring.total(lines) | learn.figures(run, round_index)
     line |= {"entropy": done.entropy}
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
     line |= diversity_line(done.graded)
@@ -42,7 +43,19 @@ def edit_rows[Item](
     lines: Sequence[Lines],
 ) -> list[dict[str, Any]]:
     """The round's edits as rows of edits.jsonl; `lines` as for `round_line`."""
-    kept = set(done.kept)
+    kept, rule = set(done.kept), RULES[run.exp.imitate.rule]
+    by_edit = {(one.edit.item, one.edit.edit): one for one in done.lessons}
+
+    def taught(g: Graded) -> dict[str, Any]:
+        """What pairs or groups say of the edit, that a person may follow the rule."""
+        lesson = by_edit.get((g.edit.item, g.edit.edit))
+        if rule.pairs:
+            other = lesson.other if lesson is not None else None
+            return {"preferred_to": None if other is None else other.edit}
+        if rule.groups:
+            return {"advantage": None if lesson is None else lesson.advantage}
+        return {}
+
     return [
         scoring.edit_row(
             run,
@@ -50,6 +63,7 @@ def edit_rows[Item](
             items,
             round=round_index,
             kept=i in kept,
+            **taught(g),
             cut=trained.cut,
         )
         for i, (g, trained) in enumerate(zip(done.graded, lines, strict=True))
@@ -146,18 +160,40 @@ def told(line: dict[str, Any]) -> str:
     )
     return (
         f"{ladder_rows.round_name(line['round'])}: kept {line['kept']} self-edits; "
-        f"mean rewards: {means}"
+        f"mean rewards: {means}{_told_learned(line.get('learned'))}"
     )
 
 
-def nothing_kept(phase: str, graded: Sequence[Graded]) -> str:
-    """Why a round changes nothing, for people."""
+def _told_learned(learned: dict[str, Any] | None) -> str:
+    """How pairs or groups were learned, if there were any."""
+    if learned is None:
+        return ""
+    number, last = formatting.number, learned["last"]
+    names = {"right": "pairs right", "clipped": "clipped", "kl": "KL"}
+    names |= {"winner": "winners", "loser": "losers", "good": "good", "bad": "bad"}
+    shown = ", ".join(f"{n} {number(last[k])}" for k, n in names.items() if k in last)
+    return (
+        f"; loss {number(learned['first_loss'])} to {number(last['loss'])} on "
+        f"{learned['lessons']} lessons of {number(learned['won_tokens'], digits=0)} "
+        f"tokens against {number(learned['lost_tokens'], digits=0)} (log-likelihoods "
+        f"and shares in the last epoch: {shown})"
+    )
+
+
+def nothing_kept(phase: str, graded: Sequence[Graded], rule: str) -> str:
+    """Why a round changes nothing, for people; `rule`: the outer one."""
     counts = grades.counts(graded)
     scored = sum(g.reward is not None for g in graded)
+    use = "loosen select.threshold and the other limits"
+    if RULES[rule].weighed:
+        use = (
+            f"see whether edits differ by more than luck, which imitate.rule={rule!r} "
+            "asks for (imitate.prefer.margin and shrink)"
+        )
     return (
         f"{phase}: none of {counts['edits']} self-edits is kept (refused: "
         f"{counts['refused'] or 'none'}; with a reward: {scored}); the policy stays as "
-        "it is; raise scale.edits, or loosen select.threshold and the other limits"
+        f"it is; raise scale.edits, or {use}"
     )
 
 
@@ -170,4 +206,5 @@ def metrics_of(line: dict[str, Any]) -> dict[str, Any]:
         for k, v in line.get(group, {}).items()
         if v is not None
     }
-    return plain | texts
+    last = line.get("learned", {}).get("last", {})
+    return plain | texts | {f"learned/{k}": v for k, v in last.items()}

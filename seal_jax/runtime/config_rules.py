@@ -31,6 +31,7 @@ RENAMED: dict[str, str] = {}
 # Keys that came later, by their place in the config: what an earlier config, which does
 # not have them, stands for. A row for each key that is added.
 ADDED: dict[str, Any] = {
+    "imitate.rule": "best",
     "inner.chunk_tokens": 0,
     "inner.rule": "edits",
     "model.attention": "auto",

@@ -10,6 +10,7 @@ from make_run import BLANK
 from seal_jax.rounds import ladder, learn, loop, rest_em
 from seal_jax.rounds.graded import Graded
 from seal_jax.rounds.ladder_rows import LadderRow
+from seal_jax.rounds.lessons import Lesson
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
 
@@ -39,7 +40,7 @@ def walk(tmp_path, monkeypatch):
                 following = dataclasses.replace(BLANK, stop_ids=(round_index,))
                 edit = Edit(0, 0, "", f"kept {round_index}")
                 graded = [Graded(edit, (), (), (1.0,), 1.0, {"grade": (1.0,)})]
-                return rest_em.Outcome(following, graded, [0], [0.5])
+                return rest_em.Outcome(following, graded, [Lesson(edit)], [0.5])
 
             monkeypatch.setattr(ladder, "row", row)
             monkeypatch.setattr(rest_em, "one_round", one_round)
@@ -60,7 +61,7 @@ def test_every_round_starts_where_the_last_one_ended(walk):
     walked = walk(UP)
     assert [policy for policy, *_ in walked.calls] == [(0,), (1,), (2,), (3,)]
     assert all(base is None for _, base, _ in walked.calls)
-    kept = [[e.text for edits in past for e in edits] for *_, past in walked.calls]
+    kept = [[one.edit.text for row in past for one in row] for *_, past in walked.calls]
     assert kept == [
         [],
         ["kept 1"],

@@ -50,6 +50,9 @@ def values(name: str) -> dict[str, Any]:
     if "rule" in config.get("inner", {}):
         teach = copy.deepcopy(tiny_model.OPTIONAL["inner.teach"])
         config["inner"].setdefault("teach", teach)
+    if "imitate" in config:
+        prefer = copy.deepcopy(tiny_model.OPTIONAL["imitate.prefer"])
+        config["imitate"].setdefault("prefer", prefer)
     if name in ("tiny", "squad"):
         config.setdefault(
             "label_free", copy.deepcopy(tiny_model.OPTIONAL["label_free"])
