@@ -32,7 +32,9 @@ from seal_jax.rounds.trials import Run
 class Outcome:
     """What a round leaves.
 
-    return Outcome(following, graded, chosen, baseline, entropy)
+    `policy`: the next one. `graded`: all edits, with what they are worth; `lessons`:
+    what was learned of them. `baseline`: each item's mean score without an adapter.
+    `entropy`: of the policy that wrote the edits (`proposals.entropy`).
     """
 
     policy: policies.Policy
