@@ -10,12 +10,16 @@ ranks and epochs are this model's own, not those of `configs/squad.py`.
 
     python -m seal_jax.train --config=configs/tiny.py:rounds --workdir=runs/rounds
     python -m seal_jax.train --config=configs/tiny.py:rewards --workdir=runs/rewards
+    python -m seal_jax.train --config=configs/tiny.py:self_rewarding --workdir=runs/self
     python -m seal_jax.train --config=configs/tiny.py:seeds --workdir=runs/seeds
     python -m seal_jax.train --config=configs/tiny.py:rules --workdir=runs/rules
 
 `:rounds` goes on for eight rounds of 24 passages (`benchmarks/eight_rounds.py` runs it
 in variants). `:rewards` is one round with 8 seeds for each edit in which every other
 reward is measured beside the true one (`python -m seal_jax agreement runs/rewards`).
+`:self_rewarding` is four rounds in which the policy is rewarded by its own questions
+and learns by DPO; the true reward is measured beside them and decides nothing. This
+model cannot judge by a prompt, so `label_free.rubric="self"` is for larger ones.
 `:seeds` is two smaller rounds for each of 16 seeds, the ladder with intervals over
 them; each seed is one program (`seal_jax/rounds/on_device.py`). `:rules` rewards the
 policy for quizzes that it writes, and compares what adapters can be trained on, and by
@@ -34,15 +38,15 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 # Related keys share a line.
 # fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, "rounds", "rewards", "seeds", "rules", or "debug" (short)."""
+    """`arg`: nothing, the name of a variant below, or "debug" (short)."""
     variants = {
-        "rounds": rounds, "rewards": rewards, "seeds": seeds, "rules": rules,
-        "debug": debug,
+        "rounds": rounds, "rewards": rewards, "self_rewarding": self_rewarding,
+        "seeds": seeds, "rules": rules, "debug": debug,
     }
     if arg and arg not in variants:
         raise ValueError(
             f"configs/tiny.py:{arg}: the variants are '', 'rounds', 'rewards', "
-            "'seeds', 'rules' and 'debug'"
+            "'self_rewarding', 'seeds', 'rules' and 'debug'"
         )
     config = ConfigDict(dict(
         seed=0,
@@ -139,6 +143,15 @@ def rewards(config: ConfigDict) -> None:
     """One round in which every other reward is measured beside the true one."""
     config.scale.update(rounds=1, seeds=8)
     config.select.compare = ("log_likelihood", "majority", "self_asked", "rubric")
+    config.ladder = ("base", "self_edits")
+
+
+def self_rewarding(config: ConfigDict) -> None:
+    """Four rounds by what the policy asks itself, learned by DPO; no label decides."""
+    config.scale.update(rounds=4, passages=16, heldout_passages=48)
+    config.select.update(reward="self_asked", compare=("grade",))
+    config.imitate.rule = "dpo"
+    config.imitate.prefer.rates.dpo = 1e-3
     config.ladder = ("base", "self_edits")
 
 

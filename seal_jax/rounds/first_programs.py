@@ -51,6 +51,8 @@ def expect[Item](
     for group, count in zip((items, heldout), counts, strict=True):
         written = [[task.propose_prompt(item)] * count for item in group]
         policies.expect(policy, None, written, task.writing, call=call)
+    prompts = [task.propose_prompt(item) for item in items]
+    policies.expect_surprise(policy, prompts, task.writing, call=call)
     if exp.select.trains:
         _adapted(policy, task, items, exp, call)
     _asked(policy, task, items, exp, call)

@@ -44,6 +44,7 @@ class Outcome:
     `policy`: the next one. `graded`: all edits, with what they are worth; `lessons`:
     what was learned of them. `baseline`: each item's mean score without an adapter.
     `aside`: what was written and not tried (`select.prefilter`).
+    `entropy`: of the policy that wrote the edits (`proposals.entropy`).
     """
 
     policy: policies.Policy
@@ -51,6 +52,7 @@ class Outcome:
     lessons: list[Lesson]
     baseline: list[float | None]
     aside: list[Graded] = dataclasses.field(default_factory=list)
+    entropy: float | None = None
 
     @property
     def kept(self) -> list[int]:
@@ -92,6 +94,7 @@ def one_round[Item](
         round_index=round_index,
         count=run.exp.select.written(run.exp.scale.edits),
     )
+    entropy = proposals.entropy(run, policy, written, phase=phase)
     edits, scores, aside = dreams.sifted(
         run, policy, items, written, phase=phase, round_index=round_index
     )
@@ -121,4 +124,4 @@ def one_round[Item](
         round_index=round_index,
         workdir=workdir,
     )
-    return Outcome(following, graded, chosen, baseline, aside)
+    return Outcome(following, graded, chosen, baseline, aside, entropy)

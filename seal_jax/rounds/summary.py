@@ -27,7 +27,9 @@ def round_line[Item](
     """All that the summary says about a round; `lines`: of each edit, as trained."""
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
     line |= scoring.total(lines) | learn.figures(run, round_index)
+    line |= {"entropy": done.entropy}
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
+    line |= diversity_line(done.graded)
     if done.aside:
         whole = [*done.graded, *done.aside]
         line["written"] = len(whole)
@@ -148,6 +150,13 @@ def novelty_line(
     }
 
 
+def diversity_line(graded: Sequence[Graded]) -> dict[str, Any]:
+    """How different the policy's texts are; nothing where it wrote none."""
+    groups = grades.by_item(g.edit.item for g in graded).values()
+    texts = [[graded[i].edit.text for i in group] for group in groups]
+    return {"diversity": novelty_measures.diversity(texts)} if texts else {}
+
+
 def agreement_line(
     names: Sequence[str],
     items: int,
@@ -225,7 +234,11 @@ def nothing_kept(phase: str, graded: Sequence[Graded], rule: str) -> str:
 def metrics_of(line: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a round's line, by the names that metrics.jsonl has for them."""
     plain = {f"round/{k}": v for k, v in line.items() if isinstance(v, (int, float))}
-    texts = line.get("novelty", {}).items()
+    texts = {
+        f"{group}/{k}": v
+        for group in ("novelty", "diversity")
+        for k, v in line.get(group, {}).items()
+        if v is not None
+    }
     last = line.get("learned", {}).get("last", {})
-    plain |= {f"learned/{k}": v for k, v in last.items()}
-    return plain | {f"novelty/{k}": v for k, v in texts if v is not None}
+    return plain | texts | {f"learned/{k}": v for k, v in last.items()}
