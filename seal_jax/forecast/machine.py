@@ -17,6 +17,7 @@ from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import backend, formatting, meshes
 from seal_jax.training import capacity, inner, throughput
 from seal_jax.training.capacity import Memory
+from seal_jax.training.outer_rules import RULES
 
 # A larger base is not compiled for a CPU, where that takes minutes to hours.
 COMPILED_ON_CPU = 64 << 20
@@ -122,7 +123,10 @@ def programs(exp: Experiment, phases: Sequence[Phase]) -> list[str]:
             found.append("sample.log_likelihood (the reward)")
         if "self_asked" in exp.select.measured:
             found.append("sample.prefill, admit and decode (quiz)")
-        found.append("imitate.train_step, for each width of its rows")
+        if RULES[exp.imitate.rule].weighed:
+            found.append("prefer.log_probs and train_step, for each width of its rows")
+        else:
+            found.append("imitate.train_step, for each width of its rows")
         found.append("lora.merge")
     elif isinstance(exp, Lmsi):
         found.append("imitate.train_step, for each width of its rows")

@@ -19,7 +19,7 @@ from seal_jax.lmsi.settings import MAJORITY, Lmsi
 from seal_jax.models import hf
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rewards import names as reward_names
-from seal_jax.rounds import gold, ladder_rows
+from seal_jax.rounds import gold, ladder_rows, lessons
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
@@ -28,6 +28,7 @@ from seal_jax.runtime import files, plugins
 from seal_jax.tasks import self_edit, sources
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import TaskConfig
+from seal_jax.training import outer_rules
 from seal_jax.training.inner_rules import EDITS, RULES
 
 _SAMPLE = 8
@@ -60,7 +61,8 @@ class Text:
 class Phase:
     """Counts of a piece of work: `adapters` train on `lines` lines each.
 
-    `written`: texts; `imitated`: those of them that are learned from, at most.
+    `written`: texts; `imitated`: those of them that are learned from, at most;
+    `compared`: how often those are read besides, for pairs and groups, in all epochs.
     `tokens`: of a line, 0: as `Text` has it. `taught`: tokens that teachers read.
     """
 
@@ -72,6 +74,7 @@ class Phase:
     imitated: int = 0
     tokens: float = 0.0
     taught: float = 0.0
+    compared: int = 0
 
     def trained(self, each: Text) -> float:
         """Tokens that adapters train on, in all epochs."""
@@ -222,6 +225,7 @@ def _times(phase: Phase, seeds: int) -> Phase:
         adapters=phase.adapters * seeds,
         answers=phase.answers * seeds,
         imitated=phase.imitated * seeds,
+        compared=phase.compared * seeds,
     )
 
 
@@ -239,9 +243,10 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
     if choice.halving:
         tried = halving.trainings(halving.from_pairs(choice.halving), scale.edits)
     adapters = items * tried if choice.trains else 0
+    weighed = outer_rules.RULES[exp.imitate.rule].weighed
     for index in range(1, scale.rounds + 1):
         gone = index if exp.imitate.data == "accumulate" else 1
-        imitated = items * choice.k_best * gone
+        imitated = items * _learned(exp) * gone
         phase = Phase(
             ladder_rows.round_name(index),
             written=items * scale.edits,
@@ -249,14 +254,26 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
             lines=each.lines,
             answers=(adapters + items) * each.questions + adapters * _quiz(exp),
             imitated=imitated,
+            # Once for the reference, and before each step.
+            compared=imitated * (1 + exp.imitate.epochs) * weighed,
         )
         yield _by_rule(exp, phase, each)
         if ladder_rows.CONTROL in exp.ladder and each.ladder:
             # Its first edits are those of round 1.
             written = items * scale.edits if index > 1 else 0
             name = f"control, {ladder_rows.round_name(index)}"
-            control = Phase(name, written=written, imitated=imitated)
+            kept = items * choice.k_best * gone
+            control = Phase(name, written=written, imitated=kept)
             yield _by_rule(exp, control, each)
+
+
+def _learned(exp: PassageRounds | FewShot) -> int:
+    """Edits of an item that are learned from, at most."""
+    cfg, edits = exp.imitate, exp.scale.edits
+    rule = outer_rules.RULES[cfg.rule]
+    if rule.weighed:
+        return 2 if rule.pairs else edits
+    return lessons.select_rule(cfg, exp.select.rule, edits=edits).k_best
 
 
 def _quiz(exp: PassageRounds | FewShot) -> int:
