@@ -50,10 +50,13 @@ def edit_rows[Item](
 ) -> list[dict[str, Any]]:
     """The round's edits as rows of edits.jsonl; `lines` as for `round_line`.
 
-    With a prefilter each says whether it is `aside`: written, and not tried.
+    With a prefilter each says whether it is `aside`: written, and not tried; with
+    another objective than the mean, which.
     """
     kept = set(done.kept)
     sieved = run.exp.select.sieve is not None
+    how = run.exp.select.objective
+    objective = {} if how == "mean" else {"objective": how}
     rows = [
         scoring.edit_row(
             run,
@@ -63,6 +66,7 @@ def edit_rows[Item](
             kept=i in kept,
             cut=trained.cut,
             **({"aside": False} if sieved else {}),
+            **objective,
         )
         for i, (g, trained) in enumerate(zip(done.graded, lines, strict=True))
     ]
