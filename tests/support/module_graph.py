@@ -88,6 +88,7 @@ JAX_FREE = (
     "rounds.seeds_summary",
     "rounds.select",
     "rounds.settings",
+    "rounds.sieves",
     "rounds.token_forms",
     "rounds.unit_key",
     "runtime.ahead",
