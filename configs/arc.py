@@ -117,6 +117,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         select=dict(
             reward="grade", compare=(), k_best=15, ties="first", threshold="1.0",
             halving=(), novelty_bonus=0.0, max_copied=1.0, max_overlap=1.0,
+            prefilter=(), objective="mean",
         ),
         imitate=dict(
             start="previous", data="replace",

@@ -57,7 +57,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         # prompt: a name (configs/squad.py), or a file with {title} and {passage}.
         propose=dict(
             prompt="implications", temperature=1.0, top_p=0.95, top_k=0,
-            min_tokens=1, max_tokens=128, prompt_multiple=512, batch=16,
+            min_tokens=1, max_tokens=128, prompt_multiple=512, batch=16, search=(),
         ),
         edit=dict(split="lines", quirks="fixed"),
         inner=dict(
@@ -85,7 +85,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         # name: recall, exact, f1, or module:function of your own.
         grade=dict(name="recall", threshold=0.6, max_missing=0.02),
         label_free=dict(
-            rubric="rules", questions=10,
+            rubric="rules", samples=4, questions=10,
             quiz=dict(
                 prompt="ask", temperature=1.0, top_p=0.95, top_k=0,
                 min_tokens=0, max_tokens=256, prompt_multiple=512, batch=16,
@@ -96,7 +96,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         select=dict(
             reward="self_asked", compare=("rubric",), k_best=1, ties="first",
             threshold="none", halving=(), novelty_bonus=0.0, max_copied=1.0,
-            max_overlap=1.0,
+            max_overlap=1.0, prefilter=(), objective="mean",
         ),
         imitate=dict(
             start="previous", data="replace",

@@ -61,10 +61,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
             heldout_passages=200, heldout_edits=1, heldout_seeds=1,
         ),
         # Prompts: implications, implications-long, implications-very-long, rewrite,
-        # self-qa, or a text file with {title} and {passage}.
+        # self-qa, or a text file with {title} and {passage}; or strategies, of two
+        # steps: ways to study the passage are listed, and an edit written by each (an
+        # instruction model with model.chat="auto"). search: those that the row
+        # "prompts" of the ladder tries on the first training passages, without RL, as
+        # ("implications", "implications-long", "rewrite", "self-qa").
         propose=dict(
             prompt="implications", temperature=1.0, top_p=0.95, top_k=0,
-            min_tokens=1, max_tokens=2048, prompt_multiple=128, batch=64,
+            min_tokens=1, max_tokens=2048, prompt_multiple=128, batch=64, search=(),
         ),
         edit=dict(split="lines", quirks="fixed"),
         # Sizes of 0 are chosen from the compiled program and the device's memory.
@@ -110,21 +114,27 @@ def get_config(arg: str | None = None) -> ConfigDict:
             ),
         ),
         # What the policy asks itself, for inner rules that ask and for rewards without
-        # gold answers. rubric: rules, or judge (grade.judge).
+        # gold answers. rubric: rules, judge (grade.judge), or self: the policy gives
+        # its own edits points, the mean of so many samples.
         label_free=dict(
-            rubric="rules", questions=10,
+            rubric="rules", samples=4, questions=10,
             quiz=dict(
                 prompt="ask", temperature=1.0, top_p=0.95, top_k=0,
                 min_tokens=0, max_tokens=512, prompt_multiple=128, batch=64,
             ),
         ),
         # reward, and more to compare: grade, log_likelihood, majority, self_asked,
-        # rubric. ties: first, shortest, random. threshold: none, baseline, or a number
-        # in quotes. halving: (seeds, keep) pairs, as ((1, 3), (2, 2), (4, 1)) with
-        # scale.seeds = 4.
+        # rubric, gradient, gradient_gold. ties: first, shortest, random. threshold:
+        # none, baseline, or a number in quotes. halving: (seeds, keep) pairs, as
+        # ((1, 3), (2, 2), (4, 1)) with scale.seeds = 4. prefilter: (filter, written,
+        # kept, random), as ("gradient", 15, 3, 2) with scale.edits = 5: 15 edits are
+        # written, the best 3 by the filter and 2 others are trained. Filters: gradient,
+        # gradient_gold (reads gold answers), random. objective: mean or max, of what an
+        # edit's seeds earn.
         select=dict(
             reward="grade", compare=(), k_best=1, ties="first", threshold="none",
             halving=(), novelty_bonus=0.0, max_copied=1.0, max_overlap=1.0,
+            prefilter=(), objective="mean",
         ),
         # start: previous or base. data: replace or accumulate.
         imitate=dict(
@@ -145,6 +155,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 clip=0.2, kl=0.0, std=True, tilt=0.0,
             ),
         ),
+        # Self-rewarding: select.reward="self_asked" (or "rubric" with
+        # label_free.rubric="self"), select.compare=("grade",), imitate.rule="dpo".
         # rule: none, regression, or plateau (either).
         stop=dict(rule="none", patience=2, z=2.0),
         ladder=("base", "in_context", "passage_only", "self_edits"),

@@ -111,12 +111,18 @@ def trainings(plan: Schedule, edits: int) -> int:
     return total
 
 
-def survivors(rewards: Sequence[Sequence[float | None]], keep: int) -> list[int]:
-    """Indices of the `keep` edits with the highest mean, best first.
+def survivors(
+    rewards: Sequence[Sequence[float | None]], keep: int, *, objective: str = "mean"
+) -> list[int]:
+    """Indices of the `keep` edits with the highest mean, or "max", best first.
 
     The step of a race as it runs: train, call this, train the survivors on. Of equal
-    means the first edit; an edit without any measured reward comes last.
+    ones the first edit; an edit without any measured reward comes last.
     """
+    if objective == "max":
+        rewards = [
+            [max((r for r in own if r is not None), default=None)] for own in rewards
+        ]
     plan = uniform(
         max((len(edit_rewards) for edit_rewards in rewards), default=0) or 1, picks=keep
     )

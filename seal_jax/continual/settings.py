@@ -22,7 +22,7 @@ from seal_jax.runtime.config_rules import (
 )
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge, strategies
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training.inner_rules import EDITS
 from seal_jax.training.settings import MASKED, PLAIN, EngineOptions, InnerConfig
@@ -152,6 +152,7 @@ class Continual:
 
     def __post_init__(self):
         config_rules.check(self)
+        strategies.one_step(self.propose.prompt)
         if self.inner.rule != EDITS:
             raise ValueError(
                 f"inner.rule={shown(self.inner.rule)}: a sequence learns by {EDITS!r}; "

@@ -16,6 +16,7 @@ from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound, Seed, shown
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
+from seal_jax.tasks import strategies
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training import inner_rules
 from seal_jax.training.inner_rules import DISTILL, DISTILL_EDITS, EDITS, MIX, QUIZ
@@ -169,6 +170,7 @@ class Deploy:
 
     def __post_init__(self):
         config_rules.check(self)
+        strategies.one_step(self.propose.prompt)
         if self.inner.rule != EDITS:
             raise ValueError(
                 f"inner.rule={shown(self.inner.rule)}: here arms name the rules, each "

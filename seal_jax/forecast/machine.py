@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from seal_jax.forecast.work import Phase, Text
+from seal_jax.lmsi.settings import Lmsi
 from seal_jax.models import decoder
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
@@ -121,6 +122,9 @@ def programs(exp: Experiment, phases: Sequence[Phase]) -> list[str]:
             found.append("sample.log_likelihood (the reward)")
         if "self_asked" in exp.select.measured:
             found.append("sample.prefill, admit and decode (quiz)")
+        found.append("imitate.train_step, for each width of its rows")
+        found.append("lora.merge")
+    elif isinstance(exp, Lmsi):
         found.append("imitate.train_step, for each width of its rows")
         found.append("lora.merge")
     elif any(phase.imitated for phase in phases):

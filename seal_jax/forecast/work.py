@@ -15,6 +15,7 @@ from seal_jax.analysis import halving
 from seal_jax.continual.settings import Continual, controls
 from seal_jax.deploy.settings import BOTH, LOG, NONE, Arm, Deploy
 from seal_jax.forecast import named
+from seal_jax.lmsi.settings import MAJORITY, Lmsi
 from seal_jax.models import hf
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rewards import names as reward_names
@@ -98,6 +99,15 @@ def text(exp: Experiment, items: tuple[list[Any], ...] = ()) -> Text:
             f"at most: edit.max_steps={limits.max_steps} steps of edit.batch="
             f"{limits.batch} lines, each a row of {exp.inner.row_tokens} tokens; an "
             "edit chooses its own",
+            "at most",
+        )
+    if isinstance(exp, Lmsi):
+        return Text(
+            1.0,
+            exp.propose.max_tokens,
+            1.0,
+            exp.imitate.epochs,
+            "no adapter is trained on an item; chains are as long as they may be",
             "at most",
         )
     if not isinstance(exp, PassageRounds | Continual | Deploy | Pooled):
@@ -192,6 +202,8 @@ def phases(exp: Experiment, each: Text) -> list[Phase]:
         return list(_deploy(exp, each))
     if isinstance(exp, Pooled):
         return list(_pooled(exp, each))
+    if isinstance(exp, Lmsi):
+        return list(_lmsi(exp))
     if not isinstance(exp, PassageRounds | FewShot):
         raise TypeError(type(exp).__name__)
     found = list(_rounds(exp, each))
@@ -375,3 +387,22 @@ def _pooled(exp: Pooled, each: Text) -> Iterator[Phase]:
             answers=asked * pool.seeds,
             imitated=round(lines) * pool.seeds if full else 0,
         )
+
+
+def _lmsi(exp: Lmsi) -> Iterator[Phase]:
+    """Every chain that is drawn is kept at most, and written in every format."""
+    cfg, asked = exp.chains, exp.scale.questions + exp.scale.heldout
+    chains = asked * cfg.samples
+    yield Phase("row base", chains, answers=2 * asked)
+    most = exp.scale.questions * min(cfg.samples, cfg.cap or cfg.samples)
+    for arm in exp.arms:
+        for index in range(1, exp.scale.rounds + 1):
+            gone = index if exp.imitate.data == "accumulate" else 1
+            yield Phase(
+                ladder_rows.round_name(index)
+                if arm == MAJORITY
+                else f"{arm}, {ladder_rows.round_name(index)}",
+                chains,
+                answers=2 * asked,
+                imitated=most * len(cfg.formats) * gone,
+            )

@@ -30,6 +30,7 @@ from seal_jax.report.sections import compared as compared_section
 from seal_jax.report.sections import continual as continual_section
 from seal_jax.report.sections import deploy as deploy_section
 from seal_jax.report.sections import ladder as ladder_section
+from seal_jax.report.sections import lmsi as lmsi_section
 from seal_jax.report.sections import novelty as novelty_section
 from seal_jax.report.sections import reference as reference_section
 from seal_jax.report.sections import reliability as reliability_section
@@ -56,6 +57,9 @@ def summary_table(summary: dict[str, Any]) -> str:
     elif deploy_section.is_deploy(summary):
         found = deploy_section.tables(summary, brief=True)
         parts = [_texts(found[:1]), deploy_section.legend(summary), _texts(found[1:])]
+    elif lmsi_section.is_lmsi(summary):
+        found = lmsi_section.tables(summary)
+        parts = [lmsi_section.LEGEND, _texts(found), lmsi_section.GROWTH]
     elif few_shot_view.is_few_shot(summary):
         parts = _few_shot_tables(summary)
     else:

@@ -27,6 +27,7 @@ from seal_jax.report.sections import deploy as deploy_section
 from seal_jax.report.sections import edits as edits_section
 from seal_jax.report.sections import grids as grids_section
 from seal_jax.report.sections import ladder as ladder_section
+from seal_jax.report.sections import lmsi as lmsi_section
 from seal_jax.report.sections import novelty as novelty_section
 from seal_jax.report.sections import reference as reference_section
 from seal_jax.report.sections import reliability as reliability_section
@@ -84,6 +85,7 @@ def compared(inputs: Inputs) -> list[str]:
         ladder_section.ladders(runs),
         *_continual(runs),
         *deploy_section.sections(runs),
+        *lmsi_section.sections(runs),
         *(
             ladder_section.paired(
                 ladder_section.pairs(run.summary),
@@ -171,6 +173,7 @@ def _run(name: str, run: Workdir) -> list[str]:
         rounds_section.section([run]),
         continual_section.section(continual_section.arms(run)),
         deploy_section.section(run),
+        lmsi_section.section(run),
         ladder_section.items(summary),
         ladder_section.paired(
             ladder_section.pairs(summary),

@@ -125,7 +125,9 @@ def _wanted(key: str, text: str, signature: inspect.Signature) -> tuple[str, ...
 
 def trains(name: str) -> bool:
     """Whether an adapter has to be trained for the reward of that name."""
-    return reward(name).trains if plugins.is_named(name) else name != names.RUBRIC
+    return (
+        reward(name).trains if plugins.is_named(name) else name not in names.UNTRAINED
+    )
 
 
 def without_zero(name: str) -> bool:

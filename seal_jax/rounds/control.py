@@ -37,7 +37,7 @@ def random_kept[Item](
             items,
             phase=phase if round_index == 1 else f"control/{phase}",
             round_index=round_index,
-            count=run.exp.scale.edits,
+            count=run.exp.select.written(run.exp.scale.edits),
         )
         places = by_item(e.item for e in edits)
         kept: list[Lesson] = []

@@ -5,15 +5,15 @@ few, the better ones get more, and so on: seeds go where they can still decide.
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from seal_jax.analysis import halving
 from seal_jax.generation import policies
 from seal_jax.rewards import names as reward_names
-from seal_jax.rounds import label_free, own_rewards, scoring
+from seal_jax.rounds import dreams, label_free, own_rewards, scoring
 from seal_jax.rounds.experiment import Rounds
-from seal_jax.rounds.graded import Exam, Graded, Trial, by_item, with_measured
+from seal_jax.rounds.graded import Exam, Graded, Trial, by_item
 from seal_jax.rounds.trials import Run
 from seal_jax.tasks.base import Edit
 
@@ -40,6 +40,7 @@ def evaluate[Item](
     *,
     phase: str,
     round_index: int,
+    known: Mapping[str, dreams.Scores] | None = None,
 ) -> tuple[list[Graded], list[float | None]]:
     """What each of a round's edits is worth, by every reward the config names.
 
@@ -53,6 +54,7 @@ def evaluate[Item](
       adapt: trains adapters of these edits, and asks them about their items.
       phase: where finished work is kept.
       round_index: from 1 on.
+      known: rewards of the edits that were measured already, by name.
 
     Returns:
       the edits with their rewards, and the mean score of each item without an adapter.
@@ -61,10 +63,23 @@ def evaluate[Item](
       scoring.MissingJudgementsError: too many judgements could not be had.
     """
     select = run.exp.select
-    values, graded = None, [Graded(edit, (), (), (), None) for edit in edits]
+    texts, graded = (
+        dict(known or {}),
+        [Graded(edit, (), (), (), None) for edit in edits],
+    )
     if reward_names.RUBRIC in select.measured:
         # First: a judge that does not answer should not cost a phase of training.
-        values = label_free.rubric(run, items, edits, phase=phase)
+        texts[reward_names.RUBRIC] = label_free.verdicts(
+            run, policy, items, edits, phase=phase, round_index=round_index
+        )
+    for name in reward_names.GRADIENTS:
+        if name in select.measured and name not in texts:
+            texts[name] = dreams.scores(
+                *(run, policy, items, edits),
+                name=name,
+                phase=phase,
+                round_index=round_index,
+            )
     if select.trains:
         exams = [Exam(item) for item in items]
         if reward_names.SELF_ASKED in select.measured:
@@ -73,13 +88,8 @@ def evaluate[Item](
             )
             exams = list(map(Exam, items, quizzes))
         graded = _race(run, exams, edits, adapt, phase=phase)
-    if values is not None:
-        graded = [
-            g
-            if g.edit.refused
-            else with_measured(g, reward_names.RUBRIC, (value,), decides=select.reward)
-            for g, value in zip(graded, values, strict=True)
-        ]
+    for name, values in texts.items():
+        graded = dreams.with_scores(run, graded, name, values)
     graded = own_rewards.of_texts(run, items, graded, phase=phase)
     return graded, scoring.baselines(run, policy, items, phase=phase)
 
@@ -109,20 +119,25 @@ def _race[Item](
         )
         items = [exam.item for exam in exams]
         graded = own_rewards.of_trials(run, items, graded, before, phase=name)
-        left, spent = _better(graded, left, step.keep), step.seeds
+        left = _better(graded, left, step.keep, exp.select.objective)
+        spent = step.seeds
         graded = [
             dataclasses.replace(g, out=i not in left) for i, g in enumerate(graded)
         ]
     return graded
 
 
-def _better(graded: Sequence[Graded], left: Collection[int], keep: int) -> set[int]:
+def _better(
+    graded: Sequence[Graded], left: Collection[int], keep: int, objective: str
+) -> set[int]:
     """The best `keep` edits of each item, of those that are left."""
     in_order, better = sorted(left), set()
     for group in by_item(graded[i].edit.item for i in in_order).values():
         places = [in_order[k] for k in group]
         chosen = halving.survivors(
-            [graded[i].rewards for i in places], min(keep, len(places))
+            [graded[i].rewards for i in places],
+            min(keep, len(places)),
+            objective=objective,
         )
         better |= {places[i] for i in chosen}
     return better

@@ -87,6 +87,11 @@ class FewShot:
         self.select.check_imitate(
             self.imitate, edits=self.scale.edits, seeds=self.scale.seeds
         )
+        if self.select.prefilter:
+            raise ValueError(
+                f"select.prefilter={self.select.prefilter} ranks edits that are "
+                "texts, those of few-shot tasks are settings; use ()"
+            )
         if self.select.novelty_bonus or self.select.max_copied < 1:
             raise ValueError(
                 f"select.novelty_bonus={self.select.novelty_bonus} and "

@@ -47,7 +47,8 @@ def expect[Item](
         _asked(policy, shown[name], heldout, exp, call)
     if any(task.fixed(arm, heldout[0]) is not None for arm in arms):
         _adapted(policy, task, heldout, exp, call)
-    for group, count in ((items, exp.scale.edits), (heldout, exp.scale.heldout_edits)):
+    counts = exp.select.written(exp.scale.edits), exp.scale.heldout_edits
+    for group, count in zip((items, heldout), counts, strict=True):
         written = [[task.propose_prompt(item)] * count for item in group]
         policies.expect(policy, None, written, task.writing, call=call)
     prompts = [task.propose_prompt(item) for item in items]

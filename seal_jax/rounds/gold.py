@@ -31,6 +31,13 @@ def load(exp: PassageRounds) -> tuple[list[list[Passage]], list[Passage]]:
             f"{bare[0].text[:40]!r} of {bare[0].title!r}; use --config.select.reward="
             "self_asked, or name their columns in task.columns"
         )
+    sieve = exp.select.sieve
+    if bare and sieve is not None and own.asks(sieve.by):
+        raise ValueError(
+            f"select.prefilter's filter {sieve.by!r} needs questions with gold "
+            f"answers, and {len(bare)} of {len(passages)} training passages have none; "
+            "use 'gradient', which asks itself"
+        )
     if exp.stop.rule != "none" and not any(p.questions for p in heldout):
         raise ValueError(
             f"stop.rule={exp.stop.rule!r} compares rows of the ladder, and no held-out "

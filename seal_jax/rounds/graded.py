@@ -7,7 +7,7 @@ scores.
 import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from seal_jax.rewards import names as reward_names
 from seal_jax.rewards import own
@@ -76,7 +76,7 @@ class Graded:
     judgement could be had. `measured` holds every reward that was taken, by name: a
     value per seed, or a single one where no adapter is asked; None: not had, or no
     log-likelihood since the adapter failed. `rewards` are those of the one that
-    decides, `reward` their mean over what there is: there a failed adapter's
+    decides, `reward` their mean (or best) over what there is: there a failed adapter's
     log-likelihood, or reward of the user's own, counts as `reward_names.WORST`. `out`:
     a race over the edits went on without it.
 
@@ -117,23 +117,44 @@ def empty_rate(answers: Sequence[str]) -> float | None:
     return sum(not a.strip() for a in answers) / len(answers) if answers else None
 
 
+def best(values: Sequence[float | None]) -> float | None:
+    """The largest of the values that are there; None if none is."""
+    return max((v for v in values if v is not None), default=None)
+
+
+# What an edit is worth of what its seeds earned: on average, or at best, the optimist's
+# objective (TTT-Discover, arXiv 2601.16175).
+OBJECTIVES = {"mean": mean, "max": best}
+
+
+class Decides(Protocol):
+    """Which reward counts, and what its seeds come to: one of `OBJECTIVES`."""
+
+    @property
+    def reward(self) -> str: ...
+    @property
+    def objective(self) -> str: ...
+
+
 def with_measured(
-    graded: Graded, name: str, values: tuple[float | None, ...], *, decides: str
+    graded: Graded, name: str, values: tuple[float | None, ...], *, decides: Decides
 ) -> Graded:
-    """With one more reward; `decides` names the one that counts."""
+    """With one more reward; `decides` says which one counts."""
     measured = {**graded.measured, name: values}
     return decided(dataclasses.replace(graded, measured=measured), decides)
 
 
-def decided(graded: Graded, name: str) -> Graded:
-    """With the reward of that name as what counts; the grade, where it is not taken."""
+def decided(graded: Graded, by: Decides) -> Graded:
+    """With the reward that counts; the grade, where that is not taken."""
+    name = by.reward
     rewards = graded.measured.get(name, graded.measured.get(reward_names.GRADE, ()))
     if name in graded.measured and own.without_zero(name):
         rewards = tuple(
             reward_names.WORST if trial.failed else value
             for trial, value in zip(graded.trials, rewards, strict=True)
         )
-    return dataclasses.replace(graded, rewards=rewards, reward=mean(rewards))
+    whole = OBJECTIVES[by.objective](rewards)
+    return dataclasses.replace(graded, rewards=rewards, reward=whole)
 
 
 def counts(graded: Sequence[Graded]) -> dict[str, Any]:

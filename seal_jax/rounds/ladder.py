@@ -7,6 +7,7 @@ in_context      ... with the passage in view: the ceiling of what puts it into w
 passage_only    adapters trained on the passage alone
 sentence_split  ... on its sentences as well, the edit that costs nothing
 self_edits      ... on what the base policy writes
+prompts         ... asked by the prompt that earns most on training passages (`prompts`)
 edits, distill_edits, quiz, distill, on_policy, mix
                 ... on what it writes, learned by that rule (`inner_rules`)
 random_kept     ... on what a policy writes after the same rounds with a random edit

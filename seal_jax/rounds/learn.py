@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.rounds import ladder_rows, select, trials
-from seal_jax.rounds.experiment import Rounds
+from seal_jax.rounds.experiment import Experiment, Imitates
 from seal_jax.rounds.graded import mean
 from seal_jax.rounds.lessons import Lesson
 from seal_jax.rounds.trials import Run
@@ -30,7 +30,7 @@ _STAGES = {POLICY: trials.IMITATE, CONTROL: trials.CONTROL}
 
 
 def imitate[Item](
-    run: Run[Rounds, Item],
+    run: Run[Imitates, Item],
     policy: policies.Policy,
     new: Sequence[Lesson],
     *,
@@ -52,7 +52,7 @@ def imitate[Item](
       past: what each of the rounds before kept.
       round_index: from 1 on.
       workdir: where checkpoints go.
-      name: `POLICY` or `CONTROL`.
+      name: `POLICY` or `CONTROL`, or that of another arm, which draws as `POLICY` does.
     """
     if not new:
         return policy
@@ -68,7 +68,7 @@ def imitate[Item](
 
 
 def finetuned[Item](
-    run: Run[Rounds, Item],
+    run: Run[Imitates, Item],
     policy: policies.Policy,
     lessons: Sequence[Lesson],
     round_index: int,
@@ -87,7 +87,8 @@ def finetuned[Item](
         cfg = cfg.by_rule
     weighed = name == POLICY and RULES[cfg.rule].weighed
     pairs = weighed and RULES[cfg.rule].pairs
-    key = prng.take(prng.fold(run.key, [_STAGES[name]], [round_index]), 0)
+    stage = _STAGES.get(name, trials.IMITATE)
+    key = prng.take(prng.fold(run.key, [stage], [round_index]), 0)
     units = [UnitKey(name, "imitate", r) for r in range(1, round_index + 1)]
     if distributed.share(lambda: checkpoint.latest(directory) or 0) < round_index:
         phase = ladder_rows.round_name(round_index)
@@ -184,7 +185,7 @@ def learned(
     }
 
 
-def figures[Item](run: Run[Rounds, Item], round_index: int) -> dict[str, Any]:
+def figures[Item](run: Run[Experiment, Item], round_index: int) -> dict[str, Any]:
     """What the round's line says of pairs or groups; nothing where there were none."""
     unit = str(UnitKey(POLICY, "imitate", round_index))
     meta = run.journal.get(unit) if unit in run.journal else {}
@@ -192,7 +193,11 @@ def figures[Item](run: Run[Rounds, Item], round_index: int) -> dict[str, Any]:
 
 
 def save_policy[Item](
-    run: Run[Rounds, Item], policy: policies.Policy, workdir: Path, *, round_index: int
+    run: Run[Experiment, Item],
+    policy: policies.Policy,
+    workdir: Path,
+    *,
+    round_index: int,
 ) -> None:
     """Writes the policy in Hugging Face format, once per round."""
 

@@ -18,6 +18,7 @@ from seal_jax.rounds import (
     ladder,
     ladder_rows,
     learn,
+    prompts,
     rest_em,
     scoring,
     summary,
@@ -29,6 +30,7 @@ from seal_jax.rounds.settings import StopConfig
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import distributed, records
+from seal_jax.tasks.knowledge import PROMPTS
 
 # The row of that name; none where nothing is held out to measure it on.
 type RowOf = Callable[[policies.Policy, str], list[LadderRow]]
@@ -58,7 +60,10 @@ def walk[Item](
     def row_of(policy: policies.Policy, name: str) -> list[LadderRow]:
         if not heldout:
             return []
-        row = ladder.row(run, policy, heldout, name=name)
+        if name == PROMPTS:
+            row = prompts.row(run, policy, train[0], heldout)
+        else:
+            row = ladder.row(run, policy, heldout, name=name)
         run.say(ladder.line(row))
         return [row]
 

@@ -11,6 +11,8 @@ from seal_jax.rounds.ladder_rows import IN_CONTEXT
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import Bound, shown
+from seal_jax.tasks import strategies
+from seal_jax.tasks.knowledge import PROMPTS
 from seal_jax.tasks.settings import TASKS
 from seal_jax.training.inner_rules import EDITS, RULES
 from seal_jax.training.outer_rules import BEST, POSITIVE
@@ -59,8 +61,13 @@ class OverSeeds(PassageRounds):
                     f"{' or '.join(map(repr, allowed))}, or leave the group over_seeds "
                     "out"
                 )
+        if self.propose.prompt in strategies.TWO_STEPS:
+            raise ValueError(
+                f"propose.prompt={shown(self.propose.prompt)} is of two steps and has "
+                "no form on tokens; use 'plain', or leave the group over_seeds out"
+            )
         for row in self.ladder:
-            if row == IN_CONTEXT or row in RULES:
+            if row in (IN_CONTEXT, PROMPTS) or row in RULES:
                 raise ValueError(
                     f"ladder={shown(self.ladder)}: {row!r} has no form on tokens; "
                     "leave it out, or leave the group over_seeds out"
@@ -92,6 +99,8 @@ class OverSeeds(PassageRounds):
             ("select.reward", select.reward, ("grade",)),
             ("select.compare", select.compare, ((),)),
             ("select.halving", select.halving, ((),)),
+            ("select.prefilter", select.prefilter, ((),)),
+            ("select.objective", select.objective, ("mean",)),
             ("select.novelty_bonus", select.novelty_bonus, (0.0,)),
             ("select.max_copied", select.max_copied, (1.0,)),
             ("select.max_overlap", select.max_overlap, (1.0,)),

@@ -74,7 +74,7 @@ def _with[Item](
     reward: own.Reward,
     values: tuple[float | None, ...],
 ) -> Graded:
-    return with_measured(graded, reward.text, values, decides=run.exp.select.reward)
+    return with_measured(graded, reward.text, values, decides=run.exp.select)
 
 
 def _named[Item](run: Run[Rounds, Item], *, trains: bool) -> list[own.Reward]:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from seal_jax.rounds import graded, trials
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import distributed, prng, progress
+from seal_jax.tasks import strategies
 from seal_jax.tasks.base import Edit, Reading
 
 
@@ -30,7 +31,9 @@ def propose[Item](
     The keys hold the round, the item, the edit and the attempt, but not the phase:
     policies that are compared on the same items draw with the same random numbers.
     """
-    prompts = [run.task.propose_prompt(item) for item in items]
+    asked = studied(
+        run, writer, items, phase=phase, round_index=round_index, count=count
+    )
     index = [(p, e) for p in range(len(items)) for e in range(count)]
     drawn: list[list[str]] = [[] for _ in index]
     read: list[list[Reading]] = [[] for _ in index]
@@ -43,7 +46,7 @@ def propose[Item](
         keys = prng.fold(run.key, *fixed, rows[:, 0], rows[:, 1])
         if attempt:
             keys = prng.fold(keys, np.full(len(rows), attempt))
-        row_prompts = [prompts[p] for p, _ in rows]
+        row_prompts = [asked[i].prompt for i in wanted]
         with progress.progress(
             len(rows), f"{phase}: propose", "edits", visible=distributed.leads()
         ) as tick:
@@ -71,10 +74,11 @@ def propose[Item](
             Edit(
                 p,
                 e,
-                prompts[p],
+                asked[i].prompt,
                 drawn[i][-1],
                 redrawn=redrawn,
                 refused=last.refused,
+                strategy=asked[i].strategy,
             )
         )
     edits = settled(run, writer, items, edits, phase=phase, round_index=round_index)
@@ -83,6 +87,67 @@ def propose[Item](
         reasons = ", ".join(f"{why} {n}" for why, n in refused.items())
         run.say(f"{phase}: texts refused: {reasons}")
     return edits
+
+
+class Asked(NamedTuple):
+    """What an edit's writer continues, and the strategy in it, or ""."""
+
+    prompt: str
+    strategy: str = ""
+
+
+def studied[Item](
+    run: trials.Run[Experiment, Item],
+    writer: policies.Policy,
+    items: Sequence[Item],
+    *,
+    phase: str,
+    round_index: int,
+    count: int,
+) -> list[Asked]:
+    """The prompts of `count` edits for every item, item by item.
+
+    Where edits are written in two steps the policy lists strategies for each item
+    first, a unit of the journal, and edit e goes by the e-th of them, from the first on
+    again where there are fewer. An item for which none is listed that fits has its
+    edits written by `strategies.NO_OTHER`.
+    """
+    task = run.task
+    prompts = [task.listing(item) for item in items]
+    listing = [prompt for prompt in prompts if prompt is not None]
+    if len(listing) < len(items):
+        return [
+            Asked(prompt)
+            for prompt in map(task.propose_prompt, items)
+            for _ in range(count)
+        ]
+
+    def unit() -> dict[str, Any]:
+        begin = time.monotonic()
+        stage = [np.full(len(items), v) for v in (trials.STRATEGY, round_index)]
+        keys = prng.fold(run.key, *stage, np.arange(len(items)))
+        texts = policies.write(writer, listing, keys, task.writing)
+        return {"texts": texts, "seconds": time.monotonic() - begin}
+
+    run.say(f"{phase}: list strategies for {len(items)} items")
+    texts = run.journal.cached(str(UnitKey(phase, "strategies")), unit)["texts"]
+    made, without = [], 0
+    for item, text in zip(items, texts, strict=True):
+        found = strategies.listed(text, count)
+        fitting = [
+            Asked(prompt, strategy)
+            for strategy in found
+            if (prompt := task.by_strategy(item, strategy)) is not None
+        ]
+        without += not fitting
+        fitting = fitting or [Asked(task.propose_prompt(item))]
+        made += [fitting[e % len(fitting)] for e in range(count)]
+    if without:
+        run.say(
+            f"{phase}: for {without} of {len(items)} items no strategy is listed that "
+            "fits; their edits are written without one"
+        )
+    return made
 
 
 def settled[Item](

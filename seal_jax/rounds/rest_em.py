@@ -1,7 +1,8 @@
 """ReST-EM over self-edits: one round.
 
     for round in 1 .. rounds:
-        edits   = propose(policy, items)             sample E self-edits per item
+        edits   = propose(policy, items)             sample E self-edits per item;
+                                                     of more, those that look best
         adapt   : (edits, seeds) -> answers          train an adapter per edit and seed,
                                                      and ask it about its item
         rewards = evaluate(edits, adapt)             what each edit's answers are worth
@@ -21,7 +22,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seal_jax.generation import policies
-from seal_jax.rounds import evaluate, ladder_rows, learn, lessons, proposals, trials
+from seal_jax.rounds import (
+    dreams,
+    evaluate,
+    ladder_rows,
+    learn,
+    lessons,
+    proposals,
+    trials,
+)
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Graded
 from seal_jax.rounds.lessons import Lesson
@@ -34,6 +43,7 @@ class Outcome:
 
     `policy`: the next one. `graded`: all edits, with what they are worth; `lessons`:
     what was learned of them. `baseline`: each item's mean score without an adapter.
+    `aside`: what was written and not tried (`select.prefilter`).
     `entropy`: of the policy that wrote the edits (`proposals.entropy`).
     """
 
@@ -41,6 +51,7 @@ class Outcome:
     graded: list[Graded]
     lessons: list[Lesson]
     baseline: list[float | None]
+    aside: list[Graded] = dataclasses.field(default_factory=list)
     entropy: float | None = None
 
     @property
@@ -75,20 +86,26 @@ def one_round[Item](
       workdir: where checkpoints go.
     """
     phase = ladder_rows.round_name(round_index)
-    edits = proposals.propose(
+    written = proposals.propose(
         run,
         policy,
         items,
         phase=phase,
         round_index=round_index,
-        count=run.exp.scale.edits,
+        count=run.exp.select.written(run.exp.scale.edits),
     )
-    entropy = proposals.entropy(run, policy, edits, phase=phase)
+    entropy = proposals.entropy(run, policy, written, phase=phase)
+    edits, scores, aside = dreams.sifted(
+        run, policy, items, written, phase=phase, round_index=round_index
+    )
     adapt = functools.partial(
         trials.adapt_and_answer, run, policy, edits, round_index=round_index
     )
     graded, baseline = evaluate.evaluate(
-        run, policy, items, edits, adapt, phase=phase, round_index=round_index
+        *(run, policy, items, edits, adapt),
+        phase=phase,
+        round_index=round_index,
+        known=scores,
     )
     chosen = lessons.choose(
         graded,
@@ -107,4 +124,4 @@ def one_round[Item](
         round_index=round_index,
         workdir=workdir,
     )
-    return Outcome(following, graded, chosen, baseline, entropy)
+    return Outcome(following, graded, chosen, baseline, aside, entropy)

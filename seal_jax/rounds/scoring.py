@@ -29,7 +29,8 @@ def reward[Item](
 ) -> list[Graded]:
     """Scores every trial; an adapter that failed scores 0.
 
-    An edit's reward is the mean over its seeds of what the config chose, of these:
+    An edit's reward is the mean over its seeds (or the best of them, by
+    `select.objective`) of what the config chose, of these:
 
     grade            share of the item's questions that are answered right
     log_likelihood   of the gold answers, mean per token (nats)
@@ -70,7 +71,7 @@ def reward[Item](
         graded.append(Graded(edit, all_trials, scores, (), None, measured, old.out))
     if reward_names.MAJORITY in run.exp.select.measured:
         graded = with_majority(graded)
-    return [decided(g, run.exp.select.reward) for g in graded]
+    return [decided(g, run.exp.select) for g in graded]
 
 
 def _graded[Item](

@@ -9,7 +9,8 @@ from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
 from seal_jax.rewards import own
 from seal_jax.rewards.settings import GradeConfig
-from seal_jax.rounds import lessons, select
+from seal_jax.rounds import lessons, select, sieves
+from seal_jax.rounds.graded import OBJECTIVES
 from seal_jax.runtime import config_rules, plugins
 from seal_jax.runtime.config_rules import (
     Bound,
@@ -23,7 +24,8 @@ from seal_jax.runtime.config_rules import (
 from seal_jax.runtime.settings import MeshConfig
 from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks import quiz
-from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.tasks.knowledge import PROMPTS
+from seal_jax.tasks.settings import EditConfig, ProposeConfig, TaskConfig
 from seal_jax.training.inner_rules import RULES
 from seal_jax.training.settings import EngineOptions, ImitateConfig, InnerConfig
 
@@ -37,11 +39,17 @@ BASE_ARMS = (
     "passage_only",
     "sentence_split",
     "self_edits",
+    # What the base policy writes, asked by the best of several prompts.
+    "prompts",
     # What the base policy writes, learned by one inner rule or another.
     *RULES,
     "oracle",
 )
 CONTROL_ARMS = ("random_kept",)
+
+# Who says what an edit's text is worth: rules, an endpoint, or the policy.
+SELF = "self"
+RUBRICS = ("rules", "judge", SELF)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +109,14 @@ class SelectConfig:
     report. `threshold`: "none", "baseline" (must beat the
     policy without an adapter), or a number as text.
 
+    `prefilter`: empty, or ("gradient", written, kept, random): so many edits of an item
+    are written, and of these the best `kept` by that filter and `random` others are
+    trained, `scale.edits` together. "random" draws them all; "gradient_gold" is the
+    filter that reads the gold answers (`dreams`).
+
+    `objective`: what an edit is worth of what its seeds earn, their "mean" or their
+    "max": where edits are ranked, held to a threshold, race and are reported.
+
     `halving`: pairs of (seeds, keep): all edits of an item are trained with so many
     seeds, the best `keep` go on to the next pair's number of seeds (`halving`). Empty:
     every edit gets `scale.seeds`.
@@ -120,8 +136,12 @@ class SelectConfig:
     novelty_bonus: Annotated[float, Bound(0.0, 100.0, least=1e-9)]
     max_copied: Share
     max_overlap: Share
+    prefilter: tuple[str | Annotated[int, Bound(0, 1000)], ...] = ()
+    objective: str = "mean"
 
     def __post_init__(self):
+        config_rules.one_of("select.objective", self.objective, OBJECTIVES)
+        sieves.parse(self.prefilter)
         for key, names in (("reward", (self.reward,)), ("compare", self.compare)):
             for name in names:
                 plugins.one_of(f"select.{key}", name, reward_names.REWARDS)
@@ -160,6 +180,21 @@ class SelectConfig:
         )
 
     @property
+    def sieve(self) -> sieves.Sieve | None:
+        """What decides which edits are trained; None: all are."""
+        return sieves.parse(self.prefilter)
+
+    def written(self, edits: int) -> int:
+        """Edits of an item that are written, of which `edits` are trained."""
+        return edits if self.sieve is None else self.sieve.written
+
+    @property
+    def gradients(self) -> tuple[str, ...]:
+        """Those of `reward_names.GRADIENTS` that are measured, as filter or reward."""
+        names = (*([self.sieve.by] if self.sieve else []), *self.measured)
+        return tuple(n for n in reward_names.GRADIENTS if n in names)
+
+    @property
     def measured(self) -> tuple[str, ...]:
         """The rewards that a round measures; that which decides is the first."""
         return tuple(dict.fromkeys((self.reward, *self.compare)))
@@ -184,6 +219,13 @@ class SelectConfig:
             raise ValueError(
                 f"select.k_best={self.k_best} must be at most scale.edits={edits}, of "
                 f"which it keeps the best; use {edits}"
+            )
+        sieve = self.sieve
+        if sieve is not None and sieve.trained != edits:
+            raise ValueError(
+                f"select.prefilter={shown(self.prefilter)} trains kept + random = "
+                f"{sieve.trained} edits of an item, and must train scale.edits="
+                f"{edits}; set one to the other"
             )
         if not self.halving:
             return
@@ -228,7 +270,8 @@ class LabelFreeConfig:
 
     Rewards without gold answers need the group, and inner rules that ask.
 
-    `rubric`: "rules" (strings alone) or "judge" (the endpoint of `grade.judge`).
+    `rubric`: "rules" (strings alone), "judge" (the endpoint of `grade.judge`), or
+    "self" (the policy itself, asked `samples` times by a prompt; `self_score`).
     `quiz`: the prompt that has the policy ask itself about a passage it sees, and how
     it is continued; up to `questions` of its questions count.
     """
@@ -236,9 +279,10 @@ class LabelFreeConfig:
     rubric: str
     quiz: Decoding
     questions: Annotated[int, Bound(1, 1000)]
+    samples: Annotated[int, Bound(1, 1000)]
 
     def __post_init__(self):
-        config_rules.one_of("label_free.rubric", self.rubric, ("rules", "judge"))
+        config_rules.one_of("label_free.rubric", self.rubric, RUBRICS)
         config_rules.one_of("label_free.quiz.prompt", self.quiz.prompt, quiz.PROMPTS)
         config_rules.check(self, "label_free")
 
@@ -287,7 +331,7 @@ class PassageRounds:
     model: ModelSource
     task: TaskConfig
     scale: Scale
-    propose: Decoding
+    propose: ProposeConfig
     edit: EditConfig
     inner: InnerConfig
     answer: Decoding
@@ -315,14 +359,44 @@ class PassageRounds:
                     config_rules.needs_group(
                         self.label_free, "label_free", f"{key}={name!r}"
                     )
+        self._check_gradients()
         if self.asks_rubric:
             self.grade.endpoint("label_free.rubric='judge'")
         for arm in self.ladder:
             config_rules.one_of("ladder", arm, (*BASE_ARMS, *CONTROL_ARMS))
+        self._check_search()
         for rule, why in self._rules():
             self.inner.check_rule(rule, why)
             if RULES[rule].asks:
                 config_rules.needs_group(self.label_free, "label_free", why)
+
+    def _check_search(self) -> None:
+        """Refuses a search for prompts that there are none to choose from for."""
+        if PROMPTS not in self.ladder:
+            return
+        if not self.propose.search:
+            raise ValueError(
+                f"the row {PROMPTS!r} of ladder chooses among propose.search=(), which "
+                "names no prompt; name some, such as ('implications', 'rewrite')"
+            )
+        if RULES[self.inner.rule].asks:
+            raise ValueError(
+                f"the row {PROMPTS!r} of ladder tries prompts for statements, and "
+                f"inner.rule={self.inner.rule!r} has quizzes written; leave it out"
+            )
+
+    def _check_gradients(self) -> None:
+        """Refuses gradients of edits whose lines are not known before training."""
+        sieve, rule = self.select.sieve, self.inner.rule
+        if sieve is not None and sieve.by in reward_names.LABEL_FREE:
+            why = f"select.prefilter={shown(self.select.prefilter)}"
+            config_rules.needs_group(self.label_free, "label_free", why)
+        if self.select.gradients and RULES[rule].practises:
+            raise ValueError(
+                f"inner.rule={rule!r} draws its answers while adapters train, and "
+                f"{self.select.gradients[0]!r} of select.reward, compare or prefilter "
+                "is an edit's gradient before; use another of the two"
+            )
 
     def _rules(self) -> list[tuple[str, str]]:
         """The inner rules that are followed, each with what asks for it."""

@@ -7,7 +7,7 @@ from typing import Any
 from seal_jax.analysis import agreement, novelty_measures
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import graded as grades
-from seal_jax.rounds import ladder_rows, learn, scoring
+from seal_jax.rounds import ladder_rows, learn, scoring, self_scores
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Graded, mean
 from seal_jax.rounds.rest_em import Outcome
@@ -27,11 +27,21 @@ def round_line[Item](
     """All that the summary says about a round; `lines`: of each edit, as trained."""
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
     line |= scoring.total(lines) | learn.figures(run, round_index)
+    line |= self_scores.figures(run, ladder_rows.round_name(round_index))
     line |= {"entropy": done.entropy}
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
-    line |= diversity_line(done.graded)
-    if run.exp.select.trains:
-        line |= agreement_line(run.exp.select.measured, len(items), done.graded)
+    line |= diversity_line([*done.graded, *done.aside])
+    if done.aside:
+        whole = [*done.graded, *done.aside]
+        line["written"] = len(whole)
+        line["refused"] = grades.refusals([g.edit for g in whole])
+    select = run.exp.select
+    if select.objective != "mean":
+        line["objective"] = select.objective
+    if select.trains:
+        line |= agreement_line(
+            select.measured, len(items), done.graded, select.objective
+        )
     return line
 
 
@@ -42,9 +52,13 @@ def edit_rows[Item](
     round_index: int,
     lines: Sequence[Lines],
 ) -> list[dict[str, Any]]:
-    """The round's edits as rows of edits.jsonl; `lines` as for `round_line`."""
+    """The round's edits as rows of edits.jsonl; `lines` as for `round_line`.
+
+    With a prefilter each says whether it is `aside`: written, and not tried.
+    """
     kept, rule = set(done.kept), RULES[run.exp.imitate.rule]
     by_edit = {(one.edit.item, one.edit.edit): one for one in done.lessons}
+    sieved = run.exp.select.sieve is not None
 
     def taught(g: Graded) -> dict[str, Any]:
         """What pairs or groups say of the edit, that a person may follow the rule."""
@@ -56,7 +70,7 @@ def edit_rows[Item](
             return {"advantage": None if lesson is None else lesson.advantage}
         return {}
 
-    return [
+    rows = [
         scoring.edit_row(
             run,
             g,
@@ -65,9 +79,26 @@ def edit_rows[Item](
             kept=i in kept,
             **taught(g),
             cut=trained.cut,
+            **({"aside": False} if sieved else {}),
         )
         for i, (g, trained) in enumerate(zip(done.graded, lines, strict=True))
     ]
+    if not done.aside:
+        return rows
+    placed = [
+        ((g.edit.item, g.edit.edit), row)
+        for g, row in zip(done.graded, rows, strict=True)
+    ]
+    placed += [
+        (
+            (g.edit.item, g.edit.edit),
+            scoring.edit_row(
+                run, g, items, round=round_index, kept=False, cut=0, aside=True
+            ),
+        )
+        for g in done.aside
+    ]
+    return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
 
 
 def scores_line(
@@ -128,16 +159,20 @@ def diversity_line(graded: Sequence[Graded]) -> dict[str, Any]:
 
 
 def agreement_line(
-    names: Sequence[str], items: int, graded: Sequence[Graded]
+    names: Sequence[str],
+    items: int,
+    graded: Sequence[Graded],
+    objective: str = "mean",
 ) -> dict[str, Any]:
     """How the other rewards choose by the grade; nothing where there are none."""
+    whole = grades.OBJECTIVES[objective]
     others = [name for name in names if name != reward_names.GRADE]
     if not others:
         return {}
     places = grades.by_item(g.edit.item for g in graded)
     true, *values = (
         [
-            [mean(graded[i].measured.get(name, ())) for i in places[p]]
+            [whole(graded[i].measured.get(name, ())) for i in places[p]]
             for p in range(items)
         ]
         for name in (reward_names.GRADE, *others)

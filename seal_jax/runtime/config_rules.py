@@ -34,9 +34,13 @@ ADDED: dict[str, Any] = {
     "imitate.rule": "best",
     "inner.chunk_tokens": 0,
     "inner.rule": "edits",
+    "label_free.samples": 4,
     "model.attention": "auto",
     "model.base_dtype": "same",
     "model.chat": "none",
+    "propose.search": (),
+    "select.objective": "mean",
+    "select.prefilter": (),
     "watch": {"writers": ("tensorboard",), "project": "seal"},
 }
 
@@ -230,9 +234,12 @@ def _is_optional(hint: Any) -> bool:
 
 def _value(hint: Any, value: Any, path: str, renamed: Mapping[str, str]) -> Any:
     if _is_union(hint):
-        if value is None:
+        parts = typing.get_args(hint)
+        if value is None and type(None) in parts:
             return None
-        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+        parts = [part for part in parts if part is not type(None)]
+        # Of a text or a number that which it is; else what the first may be.
+        hint = next((part for part in parts if _kind(part) is type(value)), parts[0])
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ValueError(
@@ -242,8 +249,7 @@ def _value(hint: Any, value: Any, path: str, renamed: Mapping[str, str]) -> Any:
         return build(typing.cast(type, hint), value, path, renamed)
     if typing.get_origin(hint) is tuple:
         return _elements(typing.get_args(hint)[0], value, path, renamed)
-    limits = bound(hint)
-    kind = typing.get_args(hint)[0] if limits is not None else hint
+    limits, kind = bound(hint), _kind(hint)
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError(
             f"{path}={shown(value)} must be of type {kind.__name__}, "
@@ -263,6 +269,12 @@ _EXAMPLES = {
     str: "a text, like 'name'",
     bool: "True or False",
 }
+
+
+def _kind(hint: Any) -> Any:
+    """The type in a field's type, without its bounds."""
+    annotated = typing.get_origin(hint) is Annotated
+    return typing.get_args(hint)[0] if annotated else hint
 
 
 def _elements(

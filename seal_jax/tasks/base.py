@@ -22,7 +22,8 @@ class Edit:
 
     `fixed`: no policy wrote it. `redrawn`: why each text that was drawn before it was
     thrown away. `refused`: why it cannot be trained, or None. `pairs`: questions and
-    answers that adapters learn of an edit that is a quiz.
+    answers that adapters learn of an edit that is a quiz. `strategy`: by which it was
+    written, where the policy first lists some.
     """
 
     item: int
@@ -33,6 +34,7 @@ class Edit:
     redrawn: tuple[str, ...] = ()
     refused: str | None = None
     pairs: tuple[tuple[str, str], ...] = ()
+    strategy: str = ""
 
     @property
     def imitable(self) -> bool:
@@ -106,6 +108,14 @@ class Texts[Item](Protocol):
         """What the policy continues with a self-edit."""
         ...
 
+    def listing(self, item: Item) -> str | None:
+        """What the policy continues with strategies; None: it writes in one step."""
+        ...
+
+    def by_strategy(self, item: Item, strategy: str) -> str | None:
+        """`propose_prompt` of the second step; None: it does not fit the model."""
+        ...
+
     def read(self, item: Item, text: str) -> Reading:
         """Whether a self-edit can be trained."""
         ...
@@ -172,10 +182,18 @@ class Lessons[Item](Protocol):
 
 
 class AsWritten:
-    """`Lessons` of a task whose edits are trained as they were written."""
+    """`Lessons` of a task whose edits are trained as they were written, in one step."""
 
     rule = EDITS
     teach = None
+
+    def listing(self, item: object) -> str | None:
+        """Nothing."""
+        del item
+
+    def by_strategy(self, item: object, strategy: str) -> str | None:
+        """Nothing."""
+        del item, strategy
 
     def under(self, rule: str) -> Self:
         """Itself.

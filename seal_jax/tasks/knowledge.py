@@ -13,13 +13,15 @@ from seal_jax.runtime import config_rules, plugins
 from seal_jax.tasks import lessons, own, quiz, self_edit, sources
 from seal_jax.tasks.base import Again, Edit, Encoder, Lines, Reading
 from seal_jax.tasks.passage import Passage, Question
-from seal_jax.tasks.settings import EditConfig, TaskConfig
+from seal_jax.tasks.settings import EditConfig, ProposeConfig, TaskConfig
 from seal_jax.training import plan
 from seal_jax.training.inner_rules import DISTILL_EDITS, EDITS, RULES, TeachConfig
-from seal_jax.training.settings import InnerConfig
+from seal_jax.training.settings import MASKED, InnerConfig
 
 # The row of the ladder, or the arm, that is asked with the passage in view.
 IN_CONTEXT = "in_context"
+# The row of the ladder whose prompt is looked for.
+PROMPTS = "prompts"
 # Rows whose edits no policy writes; see `Knowledge.fixed`.
 FIXED = frozenset({"passage_only", "sentence_split", "oracle"})
 
@@ -171,6 +173,8 @@ class LadderSettings(Settings, Protocol):
     """The groups of an experiment with a ladder that its task reads."""
 
     @property
+    def propose(self) -> ProposeConfig: ...
+    @property
     def ladder(self) -> tuple[str, ...]: ...
 
 
@@ -183,9 +187,12 @@ def make_rounds(
     """`make` for rounds with a ladder, which may show the passages held out."""
     viewed = heldout if IN_CONTEXT in exp.ladder else ()
     rules = [row for row in exp.ladder if row in RULES]
+    prompts = exp.propose.search if PROMPTS in exp.ladder else ()
     # What no policy wrote is statements, by whatever rule.
     told = True if FIXED & {*exp.ladder} else None
     task = make(exp, blank, train, heldout, told=told, viewed=viewed, rules=rules)
+    for prompt in prompts:
+        check_fit(exp, blank, task.asking(prompt), [*train, *heldout])
     shown = [prompt for item in viewed for prompt in task.in_view().prompts(item)]
     lengths = [len(blank.sequence(prompt)) for prompt in shown]
     return dataclasses.replace(task, room=max(lengths, default=0))
@@ -255,6 +262,27 @@ class Knowledge:
         else:
             prompt = self_edit.propose_prompt(self.propose_template, item)
         return self.blank.turn(prompt)
+
+    def asking(self, prompt: str) -> Self:
+        """The task with another prompt for self-edits, a name or a file.
+
+        Raises:
+          ValueError, FileNotFoundError: see `self_edit.load_template`.
+        """
+        template = self_edit.load_template(prompt, "propose")
+        return dataclasses.replace(self, propose_template=template)
+
+    def listing(self, item: Passage) -> str | None:
+        if RULES[self.rule].asks:
+            return None
+        prompt = self_edit.listing_prompt(self.propose_template, item)
+        return None if prompt is None else self.blank.turn(prompt)
+
+    def by_strategy(self, item: Passage, strategy: str) -> str | None:
+        made = self_edit.propose_prompt(self.propose_template, item, strategy)
+        prompt = self.blank.turn(made)
+        room = self.blank.context - self.writing.max_tokens
+        return prompt if len(self.blank.sequence(prompt)) <= room else None
 
     def read(self, item: Passage, text: str) -> Reading:
         """Every text is an edit that says something (`self_edit.refusal`), or asks."""
@@ -406,6 +434,42 @@ class Knowledge:
             learned = []
         return [*learned, *(lessons.line(self.blank, text, limit) for text in lines)]
 
+    def exam(self, item: Passage) -> plan.Job | None:
+        """The item's questions as lines whose answers are learned, closed-book.
+
+        Not to be trained: the loss of this job says how well an adapter answers. None:
+        there is no question, or none that fits a training line.
+        """
+        limit, most = longest_line(self.exp, self.blank), self.exp.answer.max_tokens
+        asked = (
+            lessons.answer(
+                self.blank,
+                self._question(item, q.question),
+                q.answer,
+                limit=limit,
+                most=most,
+                taught=False,
+                skip=0,
+            )
+            for q in item.questions
+        )
+        # One without room for a token of its answer asks for nothing.
+        asked = [one for one in asked if len(one.ids) > one.given or not one.cut]
+        asked = [one for one in asked if len(one.ids) <= limit]
+        if not asked:
+            return None
+        inner = self.exp.inner
+        return plan.Job(
+            tuple(one.ids for one in asked),
+            (),
+            epochs=1,
+            learning_rate=inner.learning_rate,
+            clip=inner.clip,
+            loss=dataclasses.replace(inner.loss, mode=MASKED, pad_samples=0),
+            given=tuple(one.given for one in asked),
+            cut=tuple(i for i, one in enumerate(asked) if one.cut),
+        )
+
     def count_lines(self, item: Passage, edit: Edit) -> Lines:
         learned = self.lessons(item, edit)
         return Lines(len(learned), sum(lesson.cut for lesson in learned))
@@ -472,7 +536,10 @@ class Knowledge:
             "text": edit.text,
             "refused": edit.refused,
             "lines": list(self.lines(item, edit)),
-        } | ({"pairs": [list(pair) for pair in edit.pairs]} if edit.pairs else {})
+        } | (
+            ({"pairs": [list(pair) for pair in edit.pairs]} if edit.pairs else {})
+            | ({"strategy": edit.strategy} if edit.strategy else {})
+        )
 
     def answers_row(
         self, item: Passage, answers: Sequence[str], scores: Sequence[float | None]
@@ -560,6 +627,14 @@ def check_fit(
                 context - most,
                 f"lower {group}.max_tokens={most}",
             )
+            if (listing := task.listing(passage)) is not None:
+                fits(
+                    "the prompt for its strategies",
+                    passage,
+                    base.sequence(listing),
+                    context - most,
+                    f"lower {group}.max_tokens={most}",
+                )
     room = context - exp.answer.max_tokens
     fix = f"lower answer.max_tokens={exp.answer.max_tokens}"
     for what, asking, asked in (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from seal_jax.runtime import files
 from seal_jax.runtime.config_rules import shown
+from seal_jax.tasks import strategies
 from seal_jax.tasks.passage import Passage
 
 
@@ -48,6 +49,10 @@ PROMPTS: dict[str, str] = {
         "Question 1: ",
     ),
     "plain": "Passage:\n{title}\n{passage}\n\nImplications:\n",
+    # Of two steps, `strategies`: what is done with the passage is in the prompt.
+    **{name: both.writing for name, both in strategies.TWO_STEPS.items()},
+    # Beginnings of the embedded model's list, each by another kind of its lines.
+    **strategies.BEGUN,
 }
 
 ANSWER_PROMPTS: dict[str, str] = {
@@ -113,9 +118,29 @@ def load_template(name_or_path: str, kind: str) -> str:
     return template
 
 
-def propose_prompt(template: str, passage: Passage) -> str:
-    """The prompt whose completion is a self-edit of `passage`."""
-    return _render(template, {"title": passage.title, "passage": passage.text})
+def propose_prompt(
+    template: str, passage: Passage, strategy: str = strategies.NO_OTHER
+) -> str:
+    """The prompt whose completion is a self-edit of `passage`.
+
+    `strategy`: what is to be done with it, where that is the template's second step.
+    """
+    values = {"title": passage.title, "passage": passage.text}
+    if any(template == both.writing for both in strategies.TWO_STEPS.values()):
+        values["strategy"] = strategy
+    return _render(template, values)
+
+
+def listing_prompt(template: str, passage: Passage) -> str | None:
+    """The prompt whose completion lists strategies for `passage`; None: no such step.
+
+    `template`: of the second step.
+    """
+    for both in strategies.TWO_STEPS.values():
+        if template == both.writing:
+            values = {"title": passage.title, "passage": passage.text}
+            return _render(both.listing, values)
+    return None
 
 
 def answer_prompt(template: str, passage: Passage, question: str) -> str:

@@ -7,6 +7,7 @@ defaults below it (`config_rules.build`). The experiments themselves are in the
 
 import dataclasses
 
+from seal_jax.generation.settings import Decoding
 from seal_jax.runtime import config_rules, plugins
 from seal_jax.runtime.config_rules import Seed, Share, Start, shown
 from seal_jax.tasks import own, self_edit
@@ -84,6 +85,17 @@ class TaskConfig:
                     "which is generated; use task.name='squad' for files, or ''"
                 )
         config_rules.check(self, "task")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProposeConfig(Decoding):
+    """How self-edits are written; `search`: prompts that the row `prompts` tries."""
+
+    search: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        config_rules.distinct("propose.search", self.search)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,8 @@ def blocks(
       cfg: sizes, and what else there is in a plan.
       eos: end-of-text id.
       mesh: the devices, or None for one.
-      frozen_of: each job's row of the frozen stacks; empty: there are none.
+      frozen_of: each job's row of the frozen stacks, or of what else its caller has a
+        row of for it; empty: there are none.
       shelved: where each job's teachers begin in its shard's bank; None: there is none.
 
     Raises:
@@ -56,7 +57,7 @@ def blocks(
         )
         for shard in own
     ]
-    idle = idle_block(cfg, eos=eos)
+    idle = idle_block(cfg, eos=eos, rows=bool(frozen_of))
     # Of all that there are this process knows the end by itself.
     least = 0
     if len(own) < len(shares):
@@ -69,12 +70,12 @@ def blocks(
         yield {s: b or idle for s, b in zip(own, row, strict=True)}
 
 
-def idle_block(cfg: EngineConfig, *, eos: int) -> Block:
-    """A block in which nobody trains anything."""
+def idle_block(cfg: EngineConfig, *, eos: int, rows: bool = False) -> Block:
+    """A block in which nobody trains anything; `rows`: the others have `frozen_of`."""
     extras = plan_arrays.empty_extras(
         cfg.plan,
         anchored=cfg.divergence,
-        frozen=cfg.frozen_rank > 0,
+        frozen=rows or cfg.frozen_rank > 0,
         taught=bool(cfg.teach),
     )
     return Block(plan_arrays.empty_steps(cfg.plan, eos=eos), 0, 0, 0, extras)

@@ -25,6 +25,7 @@ VARIANTS = {
     "arc": "tiny",
     "continual": "tiny",
     "deploy": "debug",
+    "lmsi": "debug",
     "own": "tiny",
     "squad_cpt": "tiny",
     "tiny_pretrain": None,

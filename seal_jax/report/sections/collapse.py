@@ -64,7 +64,10 @@ def _recorded(summary: dict[str, Any]) -> Iterator[tuple[int, str, float]]:
     for row in run_view.rows(summary, "rounds"):
         number = formatting.measured(row.get("round"))
         told = row.get("diversity")
-        told = {**(told if isinstance(told, dict) else {}), "entropy": row.get("entropy")}
+        told = {
+            **(told if isinstance(told, dict) else {}),
+            "entropy": row.get("entropy"),
+        }
         for measure in MEASURES:
             value = formatting.measured(told.get(measure))
             if number is not None and value is not None:
