@@ -98,7 +98,9 @@ def compared(inputs: Inputs) -> list[str]:
         *(continual_section.released(*named) for named in inputs.continual),
         reliability_section.section(trusted),
         *map(reliability_section.ranking, inputs.rankings),
-        agreement_section.section(agreements(inputs)),
+        agreement_section.section(
+            agreements(inputs), compared_section.group_names(runs)
+        ),
         collapse_section.section(runs),
         novelty_section.section(inputs.edits, runs),
         unused_section.section(runs),

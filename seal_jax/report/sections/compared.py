@@ -117,6 +117,15 @@ def groups(runs: Sequence[Workdir]) -> list[Group]:
     return found if any(len(group.runs) > 1 for group in found) else []
 
 
+def group_names(runs: Sequence[Workdir]) -> dict[str, str]:
+    """By the name of each run that is in a group, the group's."""
+    return {
+        run.name: group.name or "all runs"
+        for group in groups(runs)
+        for run in group.runs
+    }
+
+
 def tables(runs: Sequence[Workdir]) -> list[Table]:
     """Of the groups: the ladder and the main paired differences, over seeds."""
     found = groups(runs)
