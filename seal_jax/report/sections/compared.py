@@ -94,12 +94,15 @@ def _short(text: str) -> str:
 # Over seeds
 
 
-def groups(runs: Sequence[Workdir]) -> list[Group]:
-    """Runs with a ladder by config but for the seed; none if every run is alone."""
+def groups(runs: Sequence[Workdir], *, having: str = "ladder") -> list[Group]:
+    """Runs by config but for the seed; none if every run is alone.
+
+    `having`: the rows of the summary that a run must have.
+    """
     alike: dict[tuple[tuple[str, str], ...], list[Workdir]] = {}
     for run in runs:
         own_seeds = run.kind == run_view.OVER_SEEDS
-        if run.config and run_view.rows(run.summary, "ladder") and not own_seeds:
+        if run.config and run_view.rows(run.summary, having) and not own_seeds:
             rest = {k: v for k, v in _leaves(run).items() if k not in SEEDS}
             alike.setdefault(tuple(sorted(rest.items())), []).append(run)
     varied = _differing([dict(rest) for rest in alike])
