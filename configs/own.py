@@ -85,7 +85,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         # name: recall, exact, f1, or module:function of your own.
         grade=dict(name="recall", threshold=0.6, max_missing=0.02),
         label_free=dict(
-            rubric="rules", questions=10,
+            rubric="rules", samples=4, questions=10,
             quiz=dict(
                 prompt="ask", temperature=1.0, top_p=0.95, top_k=0,
                 min_tokens=0, max_tokens=256, prompt_multiple=512, batch=16,

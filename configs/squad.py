@@ -114,9 +114,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
             ),
         ),
         # What the policy asks itself, for inner rules that ask and for rewards without
-        # gold answers. rubric: rules, or judge (grade.judge).
+        # gold answers. rubric: rules, judge (grade.judge), or self: the policy gives
+        # its own edits points, the mean of so many samples.
         label_free=dict(
-            rubric="rules", questions=10,
+            rubric="rules", samples=4, questions=10,
             quiz=dict(
                 prompt="ask", temperature=1.0, top_p=0.95, top_k=0,
                 min_tokens=0, max_tokens=512, prompt_multiple=128, batch=64,
@@ -154,6 +155,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 clip=0.2, kl=0.0, std=True, tilt=0.0,
             ),
         ),
+        # Self-rewarding: select.reward="self_asked" (or "rubric" with
+        # label_free.rubric="self"), select.compare=("grade",), imitate.rule="dpo".
         # rule: none, regression, or plateau (either).
         stop=dict(rule="none", patience=2, z=2.0),
         ladder=("base", "in_context", "passage_only", "self_edits"),

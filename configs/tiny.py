@@ -95,7 +95,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         grade=dict(name="recall", threshold=0.6, max_missing=0.02),
         # What the policy asks itself, for inner rules that ask and as a reward.
         label_free=dict(
-            rubric="rules", questions=6,
+            rubric="rules", samples=4, questions=6,
             quiz=dict(
                 prompt="plain", temperature=1.0, top_p=1.0, top_k=0,
                 min_tokens=0, max_tokens=96, prompt_multiple=64, batch=240,

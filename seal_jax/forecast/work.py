@@ -13,6 +13,7 @@ from typing import Any
 
 from seal_jax.analysis import halving
 from seal_jax.continual.settings import Continual, controls
+from seal_jax.deploy import sessions as deploy_sessions
 from seal_jax.deploy.settings import BOTH, LOG, NONE, Arm, Deploy
 from seal_jax.forecast import named
 from seal_jax.lmsi.settings import MAJORITY, Lmsi
@@ -389,9 +390,18 @@ def _continual(exp: Continual, each: Text) -> Iterator[Phase]:
 
 
 def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
-    """Of logs as many as are taken at most; replayed lines are not counted."""
+    """Of logs the streams, days and sessions that there are.
+
+    Replayed lines are not counted, nor what a night without sessions does not train.
+    """
     cfg = exp.stream
-    nights, sessions = cfg.count * cfg.days, cfg.count * cfg.days * cfg.sessions
+    count, days = cfg.count, cfg.days
+    nights, sessions = count * days, count * days * cfg.sessions
+    if cfg.logs:
+        streams = deploy_sessions.load(exp)
+        count, days = len(streams.days), streams.nights
+        told = [len(day) for stream in streams.days for day in stream if day]
+        nights, sessions = len(told), sum(told)
     asked = min(cfg.asked, each.questions)
     # The base answers all questions once, and the users' with their contexts in view.
     whole = 2 * each.questions * sessions
@@ -408,13 +418,13 @@ def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
         writes = (not arm.asks and exp.night.context != LOG) + bool(dreams)
         # By day with contexts in view, and each morning the users' questions so far,
         # the day's other ones, and the probes.
-        mornings = asked * cfg.sessions * cfg.count * cfg.days * (cfg.days + 1) / 2
-        others = each.questions * (sessions + nights * cfg.probes)
+        mornings = asked * sessions * (days + 1) / 2
+        others = each.questions * (sessions + count * days * cfg.probes)
         yield Phase(
             f"row {name}",
             written=writes * sessions,
             adapters=nights,
-            lines=cfg.sessions * (own + dreams),
+            lines=sessions / nights * (own + dreams),
             answers=(asked + dreams + drawn) * sessions + mornings + others,
             tokens=each.pair if arm.asks else 0.0,
             taught=sessions * _taught(arm, asked + dreams, each),

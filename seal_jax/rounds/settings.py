@@ -47,6 +47,10 @@ BASE_ARMS = (
 )
 CONTROL_ARMS = ("random_kept",)
 
+# Who says what an edit's text is worth: rules, an endpoint, or the policy.
+SELF = "self"
+RUBRICS = ("rules", "judge", SELF)
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -266,7 +270,8 @@ class LabelFreeConfig:
 
     Rewards without gold answers need the group, and inner rules that ask.
 
-    `rubric`: "rules" (strings alone) or "judge" (the endpoint of `grade.judge`).
+    `rubric`: "rules" (strings alone), "judge" (the endpoint of `grade.judge`), or
+    "self" (the policy itself, asked `samples` times by a prompt; `self_score`).
     `quiz`: the prompt that has the policy ask itself about a passage it sees, and how
     it is continued; up to `questions` of its questions count.
     """
@@ -274,9 +279,10 @@ class LabelFreeConfig:
     rubric: str
     quiz: Decoding
     questions: Annotated[int, Bound(1, 1000)]
+    samples: Annotated[int, Bound(1, 1000)]
 
     def __post_init__(self):
-        config_rules.one_of("label_free.rubric", self.rubric, ("rules", "judge"))
+        config_rules.one_of("label_free.rubric", self.rubric, RUBRICS)
         config_rules.one_of("label_free.quiz.prompt", self.quiz.prompt, quiz.PROMPTS)
         config_rules.check(self, "label_free")
 

@@ -7,7 +7,7 @@ from typing import Any
 from seal_jax.analysis import agreement, novelty_measures
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import graded as grades
-from seal_jax.rounds import ladder_rows, learn, scoring
+from seal_jax.rounds import ladder_rows, learn, scoring, self_scores
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Graded, mean
 from seal_jax.rounds.rest_em import Outcome
@@ -27,9 +27,10 @@ def round_line[Item](
     """All that the summary says about a round; `lines`: of each edit, as trained."""
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
     line |= scoring.total(lines) | learn.figures(run, round_index)
+    line |= self_scores.figures(run, ladder_rows.round_name(round_index))
     line |= {"entropy": done.entropy}
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
-    line |= diversity_line(done.graded)
+    line |= diversity_line([*done.graded, *done.aside])
     if done.aside:
         whole = [*done.graded, *done.aside]
         line["written"] = len(whole)

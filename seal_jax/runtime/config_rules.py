@@ -34,6 +34,7 @@ ADDED: dict[str, Any] = {
     "imitate.rule": "best",
     "inner.chunk_tokens": 0,
     "inner.rule": "edits",
+    "label_free.samples": 4,
     "model.attention": "auto",
     "model.base_dtype": "same",
     "model.chat": "none",

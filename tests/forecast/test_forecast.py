@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import deploy_runs
 import pytest
 import tiny_model
 
@@ -206,3 +207,22 @@ def test_what_an_outer_rule_learns_from_is_counted(dry, rule, imitated, compared
     phases = {p.name: p for p in work.phases(exp, work.text(exp))}
     assert phases["round_2"].imitated == 2 * imitated
     assert phases["round_2"].compared == 2 * compared
+
+
+def test_of_logs_the_nights_are_counted_that_there_are(tmp_path):
+    """Two streams of three days at most, one of which has a day without sessions."""
+    rows = [
+        deploy_runs.session("a", 1, "Ada Quill"),
+        deploy_runs.session("a", 1, "Bo Quill"),
+        deploy_runs.session("a", 3, "Cy Quill"),
+        deploy_runs.session("b", 2, "Di Quill"),
+    ]
+    log = deploy_runs.write_log(tmp_path / "log.jsonl", rows)
+    exp = deploy_runs.built(
+        "embedded:tiny", stream__logs=str(log), stream__count=9, stream__days=7
+    )
+    each = work.Text(2.0, 10.0, 2.0, 1, "two lines")
+    phases = {p.name.removeprefix("row "): p for p in work.phases(exp, each)}
+    trained = [phase for name, phase in phases.items() if name in exp.learning_arms]
+    assert trained and {phase.adapters for phase in trained} == {3}
+    assert phases["the un-edited model"].answers == 2 * 2 * 4 + exp.stream.probes * 2

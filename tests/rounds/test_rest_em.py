@@ -265,6 +265,26 @@ def test_a_policy_is_saved_once_a_round(make_run, tmp_path):
     assert not (tmp_path / "policy" / "config.json").exists()
 
 
+def test_entropy_is_of_all_tokens_that_the_policy_wrote(make_run, monkeypatch):
+    run, asked = make_run(), []
+
+    def surprise(writer, written, decoding):
+        asked.append(written)
+        assert writer == "writer" and decoding == run.task.writing
+        return [policies.Surprise(3.0, 1), policies.Surprise(2.0, 4)]
+
+    monkeypatch.setattr(policies, "surprise", surprise)
+    edits = [
+        Edit(0, 0, "prompt", "short"),
+        Edit(0, 1, "", "of nobody", fixed=True),
+        Edit(1, 0, "other", "", refused="empty"),
+    ]
+    found = [proposals.entropy(run, "writer", edits, phase="r") for _ in range(2)]
+    assert found == [1.0, 1.0]  # Finished work is kept.
+    assert asked == [[("prompt", "short"), ("other", "")]]
+    assert proposals.entropy(run, "writer", edits[1:2], phase="s") is None
+
+
 @pytest.mark.parametrize("start", ["previous", "base"])
 @pytest.mark.parametrize(
     ("data", "learned"), [("replace", ["new"]), ("accumulate", ["old", "new"])]
@@ -288,6 +308,7 @@ def test_a_round_learns_where_and_what_it_is_told(
     monkeypatch.setattr(proposals, "propose", lambda *a, **k: [edit])
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: ([good], [0.0]))
     monkeypatch.setattr(learn, "finetuned", finetuned)
+    monkeypatch.setattr(proposals, "entropy", lambda *a, **k: 1.5)
     done = rest_em.one_round(
         run,
         policy,
@@ -311,6 +332,12 @@ def test_a_round_learns_where_and_what_it_is_told(
     line = summary.round_line(run, PASSAGES[:1], done, 2, [Lines(3, 1)])
     assert line["kept"] == 1 and line["novelty"]["words"] == 1
     assert (line["lines"], line["cut"]) == (3, 1)
+    assert line["entropy"] == 1.5
+    assert line["diversity"]["distinct_edits"] == 1
+    told = summary.metrics_of(line)
+    assert told["round/entropy"] == 1.5
+    assert told["diversity/distinct_edits"] == 1
+    assert "diversity/overlap_within" not in told  # There is one edit.
 
 
 # Whose weights are whose
