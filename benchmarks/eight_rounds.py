@@ -1,7 +1,7 @@
 """Eight rounds of the embedded demo in several variants: where does each plateau?
 
     python benchmarks/eight_rounds.py --workdir runs/eight_rounds [--out]
-    python -m seal_jax.report runs/eight_rounds/seed_0/* --html rounds.html  # with plots
+    python -m seal_jax.report runs/eight_rounds/seed_0/* --html rounds.html  # plots
 
 Variants differ from `configs/tiny.py:rounds` (24 passages, 8 rounds of SEAL's ReST-EM)
 in what a round trains on, by which rule, and from where: `VARIANTS`. Each has a workdir

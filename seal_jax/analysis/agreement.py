@@ -20,6 +20,8 @@ from seal_jax.analysis.choice import Choice
 type Values = Sequence[Sequence[float | None]]
 type Seeds = Sequence[Sequence[Sequence[float | None]]]
 type MeanSe = tuple[float | None, float | None]
+# What the seeds of an edit come to.
+type Whole = Callable[[Iterable[float | None]], float | None]
 
 _ROUNDING = 1e-12
 _MOST_SPLITS = 70  # all of them for up to 8 seeds
@@ -57,7 +59,9 @@ def agree(true: Values, proxy: Values) -> Agreement | None:
     return _summary([choice.of(t, p) for t, p in _paired(true, proxy)])
 
 
-def agree_halves(true: Seeds, proxy: Seeds) -> Agreement | None:
+def agree_halves(
+    true: Seeds, proxy: Seeds, *, whole: Whole = stats.mean
+) -> Agreement | None:
     """How half of the seeds of `proxy` agree with the other half of `true`.
 
     Each passage is split in all ways (at most 70, drawn at random), and counts once, by
@@ -65,6 +69,7 @@ def agree_halves(true: Seeds, proxy: Seeds) -> Agreement | None:
 
     Args:
       true, proxy: [passage][edit][seed], of the same trainings.
+      whole: what the seeds of an edit come to.
 
     Returns:
       as `agree`. Left out are passages without two seeds, edits without any, and
@@ -79,8 +84,8 @@ def agree_halves(true: Seeds, proxy: Seeds) -> Agreement | None:
         seeds = min(_seeds(true_edits), _seeds(proxy_edits))
         choices = [
             choice.of(
-                [_at(edit, b) for edit in true_edits],
-                [_at(edit, a) for edit in proxy_edits],
+                [_at(edit, b, whole) for edit in true_edits],
+                [_at(edit, a, whole) for edit in proxy_edits],
             )
             for a, b in _splits(seeds)
         ]
@@ -116,8 +121,10 @@ def _splits(seeds: int) -> list[tuple[list[int], list[int]]]:
     return [(part, [s for s in everyone if s not in part]) for part in parts]
 
 
-def _at(values: Sequence[float | None], seeds: Sequence[int]) -> float | None:
-    return stats.mean(values[s] for s in seeds if s < len(values))
+def _at(
+    values: Sequence[float | None], seeds: Sequence[int], whole: Whole
+) -> float | None:
+    return whole(values[s] for s in seeds if s < len(values))
 
 
 def _summary(choices: Sequence[Choice | None]) -> Agreement | None:
@@ -185,12 +192,14 @@ class AllRewards:
     """All rewards of the edits of one round or file: {name: [passage][edit][seed]}.
 
     A reward that has no seeds has one value; TRUE is among the names. Of a race `raced`
-    is the number of seeds that all edits had, the only ones that are in.
+    is the number of seeds that all edits had, the only ones that are in. `objective`:
+    what an edit's seeds come to, their "mean" or "max".
     """
 
     name: str
     rewards: Mapping[str, Seeds]
     raced: int | None = None
+    objective: str = "mean"
 
     @property
     def has_choice(self) -> bool:
@@ -201,24 +210,31 @@ class AllRewards:
     @functools.cached_property
     def agreements(self) -> dict[str, Agreement | None]:
         """`compare` of these."""
-        return compare(self.rewards)
+        return compare(self.rewards, objective=self.objective)
 
 
-def compare(rewards: Mapping[str, Seeds]) -> dict[str, Agreement | None]:
+def compare(
+    rewards: Mapping[str, Seeds], *, objective: str = "mean"
+) -> dict[str, Agreement | None]:
     """{reward: its agreement with the true one}, also on other seeds where there are.
 
     The ceiling, "grade, other seeds", comes first.
     """
-    true = _means(rewards[TRUE])
+    whole = _largest if objective == "max" else stats.mean
+    true = _of_edits(rewards[TRUE], whole)
     results: dict[str, Agreement | None] = {}
     for name in (TRUE, *(name for name in rewards if name != TRUE)):
         if name != TRUE:
-            results[name] = agree(true, _means(rewards[name]))
-        halves = agree_halves(rewards[TRUE], rewards[name])
+            results[name] = agree(true, _of_edits(rewards[name], whole))
+        halves = agree_halves(rewards[TRUE], rewards[name], whole=whole)
         if halves is not None:
             results[f"{name}, other seeds"] = halves
     return results
 
 
-def _means(rewards: Seeds) -> Values:
-    return [[stats.mean(seeds) for seeds in edits] for edits in rewards]
+def _of_edits(rewards: Seeds, whole: Whole) -> Values:
+    return [[whole(seeds) for seeds in edits] for edits in rewards]
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((v for v in values if v is not None), default=None)

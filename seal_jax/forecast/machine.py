@@ -15,8 +15,9 @@ from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import backend, formatting, meshes
-from seal_jax.training import capacity, inner, throughput
+from seal_jax.training import capacity, influence, inner, throughput
 from seal_jax.training.capacity import Memory
+from seal_jax.training.outer_rules import RULES
 
 # A larger base is not compiled for a CPU, where that takes minutes to hours.
 COMPILED_ON_CPU = 64 << 20
@@ -103,6 +104,27 @@ def size(exp: Experiment, arch: decoder.Arch, mesh: Mesh | None) -> Sized:
     return dataclasses.replace(found, cfg=cfg, memory=memory, compiled=True)
 
 
+def gradient_lines(exp: Experiment, arch: decoder.Arch, sized: Sized) -> list[str]:
+    """What self-edits' gradients take on a device, if any are measured.
+
+    Counted from shapes: temporaries are those of a training step without its optimizer.
+    """
+    if not isinstance(exp, PassageRounds) or not exp.select.gradients:
+        return []
+    size = influence.sizes(
+        sized.cfg,
+        targets=exp.scale.passages,
+        most=exp.select.written(exp.scale.edits),
+        shards=sized.shards,
+    )
+    held = jax.eval_shape(lambda: influence.empty(arch, sized.cfg, size))
+    count = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))
+    return [
+        f"gradients of self-edits, beside the base and in place of slots and finished "
+        f"adapters: {formatting.size(count)} for {size.targets} items at a time"
+    ]
+
+
 def programs(exp: Experiment, phases: Sequence[Phase]) -> list[str]:
     """The larger programs that the run compiles, by the functions they are made of."""
     if isinstance(exp, OverSeeds):
@@ -112,6 +134,8 @@ def programs(exp: Experiment, phases: Sequence[Phase]) -> list[str]:
         found.append("sample.prefill, admit and decode (propose)")
     if any(phase.taught for phase in phases):
         found.append("teacher.program, for each width of its rows (the bank)")
+    if any(phase.scored for phase in phases):
+        found.append("influence.run_block (gradients of self-edits)")
     if any(phase.adapters for phase in phases):
         found.append("packed.run_block (the inner loop)")
         found.append("sample.prefill, admit and decode, under adapters (answer)")
@@ -122,7 +146,10 @@ def programs(exp: Experiment, phases: Sequence[Phase]) -> list[str]:
             found.append("sample.log_likelihood (the reward)")
         if "self_asked" in exp.select.measured:
             found.append("sample.prefill, admit and decode (quiz)")
-        found.append("imitate.train_step, for each width of its rows")
+        if RULES[exp.imitate.rule].weighed:
+            found.append("prefer.log_probs and train_step, for each width of its rows")
+        else:
+            found.append("imitate.train_step, for each width of its rows")
         found.append("lora.merge")
     elif isinstance(exp, Lmsi):
         found.append("imitate.train_step, for each width of its rows")
@@ -192,6 +219,8 @@ def seconds(
         count = math.ceil(tokens / cfg.plan.step_tokens)
     # Teachers read forward, which is half of a step over a frozen base.
     read = sum(p.taught for p in phases) / 2
+    # A gradient without a step takes what a step does.
+    read += sum(p.scored for p in phases)
     training = (count * cfg.plan.step_tokens + read) * per_token / (peak * share)
     basis += (
         f": {per_token / 1e9:.3g} GFLOP a token at {share:.0%} of the peak of "

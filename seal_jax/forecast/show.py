@@ -38,7 +38,10 @@ def lines(
     if shape.arch is None or sized is None:
         yield "  not counted: the model's shape is not known here"
     else:
-        for line in machine.memory_lines(sized):
+        for line in (
+            *machine.memory_lines(sized),
+            *machine.gradient_lines(exp, shape.arch, sized),
+        ):
             yield f"  {line}"
     yield "programs to be compiled"
     for name in machine.programs(exp, phases):
@@ -77,8 +80,12 @@ def _plan(
     head += ("answers", "imitated, most")
     teaches = any(phase.taught for phase in phases)
     head += ("teachers read",) * teaches
+    compares = any(phase.compared for phase in phases)
+    head += ("of those read again",) * compares
     rows = []
     per_step = exp.lines_per_step
+    scores = any(phase.scored for phase in phases)
+    head += ("gradients of, tokens",) * scores
     for phase in phases:
         own = each.epochs * -(-phase.lines // per_step)
         steps = None
@@ -91,6 +98,8 @@ def _plan(
                 *map(formatting.count, (phase.trained(each), steps)),
                 *map(formatting.count, (phase.answers, phase.imitated)),
                 *[formatting.count(phase.taught)] * teaches,
+                *[formatting.count(phase.compared)] * compares,
+                *[formatting.count(phase.scored)] * scores,
             )
         )
     for line in formatting.ruled(head, rows).split("\n"):

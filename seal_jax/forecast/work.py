@@ -20,15 +20,17 @@ from seal_jax.lmsi.settings import MAJORITY, Lmsi
 from seal_jax.models import hf
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rewards import names as reward_names
-from seal_jax.rounds import gold, ladder_rows
+from seal_jax.rounds import gold, ladder_rows, lessons
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import files, plugins
-from seal_jax.tasks import self_edit, sources
+from seal_jax.tasks import self_edit, sources, strategies
+from seal_jax.tasks.knowledge import PROMPTS
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import TaskConfig
+from seal_jax.training import outer_rules
 from seal_jax.training.inner_rules import EDITS, RULES
 
 _SAMPLE = 8
@@ -61,8 +63,10 @@ class Text:
 class Phase:
     """Counts of a piece of work: `adapters` train on `lines` lines each.
 
-    `written`: texts; `imitated`: those of them that are learned from, at most.
-    `tokens`: of a line, 0: as `Text` has it. `taught`: tokens that teachers read.
+    `written`: texts; `imitated`: those of them that are learned from, at most;
+    `compared`: how often those are read besides, for pairs and groups, in all epochs.
+    `tokens`: of a line, 0: as `Text` has it. `taught`: tokens that teachers read;
+    `scored`: those whose gradient is taken without training (`rounds.dreams`).
     """
 
     name: str
@@ -73,6 +77,8 @@ class Phase:
     imitated: int = 0
     tokens: float = 0.0
     taught: float = 0.0
+    compared: int = 0
+    scored: float = 0.0
 
     def trained(self, each: Text) -> float:
         """Tokens that adapters train on, in all epochs."""
@@ -223,6 +229,7 @@ def _times(phase: Phase, seeds: int) -> Phase:
         adapters=phase.adapters * seeds,
         answers=phase.answers * seeds,
         imitated=phase.imitated * seeds,
+        compared=phase.compared * seeds,
     )
 
 
@@ -240,30 +247,73 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
     if choice.halving:
         tried = halving.trainings(halving.from_pairs(choice.halving), scale.edits)
     adapters = items * tried if choice.trains else 0
+    weighed = outer_rules.RULES[exp.imitate.rule].weighed
     for index in range(1, scale.rounds + 1):
         gone = index if exp.imitate.data == "accumulate" else 1
-        imitated = items * choice.k_best * gone
+        imitated = items * _learned(exp) * gone
         phase = Phase(
             ladder_rows.round_name(index),
-            written=items * scale.edits,
+            written=items * (choice.written(scale.edits) + _lists(exp)),
             adapters=adapters,
             lines=each.lines,
             answers=(adapters + items) * each.questions + adapters * _quiz(exp),
             imitated=imitated,
+            # Once for the reference, and before each step.
+            compared=imitated * (1 + exp.imitate.epochs) * weighed,
         )
-        yield _by_rule(exp, phase, each)
+        yield _scored(exp, _by_rule(exp, phase, each), each, items)
         if ladder_rows.CONTROL in exp.ladder and each.ladder:
             # Its first edits are those of round 1.
-            written = items * scale.edits if index > 1 else 0
+            own = choice.written(scale.edits) + _lists(exp)
+            written = items * own if index > 1 else 0
             name = f"control, {ladder_rows.round_name(index)}"
-            control = Phase(name, written=written, imitated=imitated)
+            kept = items * choice.k_best * gone
+            control = Phase(name, written=written, imitated=kept)
             yield _by_rule(exp, control, each)
+
+
+def _learned(exp: PassageRounds | FewShot) -> int:
+    """Edits of an item that are learned from, at most."""
+    cfg, edits = exp.imitate, exp.scale.edits
+    rule = outer_rules.RULES[cfg.rule]
+    if rule.weighed:
+        return 2 if rule.pairs else edits
+    return lessons.select_rule(cfg, exp.select.rule, edits=edits).k_best
 
 
 def _quiz(exp: PassageRounds | FewShot) -> int:
     """Questions of its own that the policy puts to an adapter, at most."""
     asks = reward_names.SELF_ASKED in exp.select.measured
     return exp.label_free.questions if asks and exp.label_free is not None else 0
+
+
+def _lists(exp: PassageRounds | FewShot) -> int:
+    """Texts written for an item besides its edits: a list of strategies, or none."""
+    return int(exp.propose.prompt in strategies.TWO_STEPS)
+
+
+def _scored(
+    exp: PassageRounds | FewShot, phase: Phase, each: Text, items: int
+) -> Phase:
+    """A round's phase with the gradients of its edits, if any are measured."""
+    choice, group, tokens = exp.select, exp.label_free, 0.0
+    if not choice.gradients:
+        return phase
+    asked = group.questions if group is not None else 0
+    line = phase.lines * (phase.tokens or each.tokens)
+    for name in choice.gradients:
+        first = choice.sieve is not None and choice.sieve.by == name
+        edits = choice.written(exp.scale.edits) if first else exp.scale.edits
+        own = asked if name == reward_names.GRADIENT else each.questions
+        tokens += items * (edits * line + own * each.pair)
+    # A quiz for each item, whose questions are put to its writer once more.
+    quizzes = items if reward_names.GRADIENT in choice.gradients else 0
+    return dataclasses.replace(
+        phase,
+        scored=tokens,
+        written=phase.written + quizzes,
+        answers=phase.answers + quizzes * asked,
+    )
 
 
 def _by_rule(
@@ -298,15 +348,27 @@ def _by_rule(
 
 def _ladder(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
     scale, items = exp.scale, _items(exp)[1]
-    writes = {"self_edits", ladder_rows.CONTROL}
+    writes = {"self_edits", PROMPTS, ladder_rows.CONTROL}
     rounds = [ladder_rows.round_name(i) for i in range(1, scale.rounds + 1)]
     # Of few-shot tasks `in_context` is the base, asked as ever.
     for row in (*exp.ladder, *rounds):
         if ladder_rows.kind_of(row) is ladder_rows.RowKind.NO_ADAPTER:
             yield Phase(f"row {row}", answers=items * each.questions)
             continue
+        if row == PROMPTS and isinstance(exp, PassageRounds):
+            # Each prompt as a round would, without learning.
+            count, trained = len(exp.propose.search), scale.passages
+            tried = trained * scale.edits * count
+            adapters = tried * scale.seeds if exp.select.trains else 0
+            yield Phase(
+                f"row {row}, the search",
+                tried,
+                adapters,
+                each.lines,
+                (adapters + trained * count) * each.questions + adapters * _quiz(exp),
+            )
         own = row in writes or row in RULES or ladder_rows.is_round(row)
-        written = items * scale.heldout_edits if own else 0
+        written = items * (scale.heldout_edits + _lists(exp)) if own else 0
         edits = scale.heldout_edits if own or row == "random" else 1
         adapters = items * edits * scale.heldout_seeds
         lines = 1.0 if row == "passage_only" else each.lines

@@ -38,6 +38,7 @@ def read(path: str | Path) -> list[AllRewards]:
         return [AllRewards(path.stem, _gather(_ranking(path)))]
     rounds: dict[Any, dict[Any, list[dict[str, Values]]]] = {}
     seeds: dict[Any, int] = {}
+    objectives: dict[Any, str] = {}
     for line, row in enumerate(run_view.read_edits(path), start=1):
         try:
             item = row["passage_id"] if "passage_id" in row else row["task_id"]
@@ -52,6 +53,7 @@ def read(path: str | Path) -> list[AllRewards]:
         count = len(rewards[TRUE])
         if row.get("out") and count:
             seeds[number] = min(count, seeds.get(number, count))
+        objectives[number] = str(row.get("objective", "mean"))
         passages = rounds.setdefault(number, {})
         passages.setdefault(item, []).append(rewards)
     if not rounds:
@@ -61,6 +63,7 @@ def read(path: str | Path) -> list[AllRewards]:
             f"{path.name} round {number}",
             _gather(list(passages.values()), seeds.get(number)),
             seeds.get(number),
+            objectives[number],
         )
         for number, passages in rounds.items()
     ]

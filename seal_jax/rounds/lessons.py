@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from seal_jax.analysis import reliability, variance
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import select
-from seal_jax.rounds.graded import Graded, by_item
+from seal_jax.rounds.graded import MEAN, Graded, by_item
 from seal_jax.tasks.base import Edit
 from seal_jax.training.outer_rules import BEST, GRPO, POSITIVE, RULES, PreferConfig
 from seal_jax.training.settings import ImitateConfig
@@ -248,6 +248,7 @@ def check(
     rule: select.Rule,
     *,
     reward: str,
+    objective: str,
     races: bool,
     edits: int,
     seeds: int,
@@ -258,6 +259,7 @@ def check(
       cfg: the outer rule and its options.
       rule: of `select`.
       reward: what decides.
+      objective: what an edit's seeds come to.
       races: whether edits leave a race early.
       edits: of an item.
       seeds: by how many the reward of an edit is measured.
@@ -289,6 +291,12 @@ def check(
     wanted = [("shrink=True", "False")] if prefer.shrink else []
     if of.pairs and prefer.margin:
         wanted.append((f"margin={prefer.margin}", "0.0"))
+    for given, none in wanted if objective != MEAN else ():
+        raise ValueError(
+            f"imitate.prefer.{given} goes by the error of a mean over seeds, and "
+            f"select.objective={objective!r} is none; use {none}, or "
+            f"select.objective={MEAN!r}"
+        )
     for given, none in wanted if seeds < 2 else ():
         raise ValueError(
             f"imitate.prefer.{given} goes by how far seeds differ, and an edit's "

@@ -258,6 +258,7 @@ class SelectConfig:
             imitate,
             self.rule,
             reward=self.reward,
+            objective=self.objective,
             races=bool(self.halving),
             edits=edits,
             seeds=seeds if own.trains(self.reward) else 1,

@@ -54,11 +54,14 @@ def edit_rows[Item](
 ) -> list[dict[str, Any]]:
     """The round's edits as rows of edits.jsonl; `lines` as for `round_line`.
 
-    With a prefilter each says whether it is `aside`: written, and not tried.
+    With a prefilter each says whether it is `aside`: written, and not tried; with
+    another objective than the mean, which.
     """
     kept, rule = set(done.kept), RULES[run.exp.imitate.rule]
     by_edit = {(one.edit.item, one.edit.edit): one for one in done.lessons}
     sieved = run.exp.select.sieve is not None
+    how = run.exp.select.objective
+    objective = {} if how == "mean" else {"objective": how}
 
     def taught(g: Graded) -> dict[str, Any]:
         """What pairs or groups say of the edit, that a person may follow the rule."""
@@ -80,6 +83,7 @@ def edit_rows[Item](
             **taught(g),
             cut=trained.cut,
             **({"aside": False} if sieved else {}),
+            **objective,
         )
         for i, (g, trained) in enumerate(zip(done.graded, lines, strict=True))
     ]

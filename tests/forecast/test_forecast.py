@@ -182,6 +182,33 @@ def test_nights_count_what_teachers_read_and_what_mixtures_draw(dry):
     assert any("teachers read" in line for line in told(config.to_dict()))
 
 
+@pytest.mark.parametrize(
+    ("rule", "imitated", "compared"),
+    [
+        ("best", 50, 0),
+        ("positive", 250, 0),
+        ("dpo", 100, 300),
+        ("rloo", 250, 750),
+    ],
+)
+def test_what_an_outer_rule_learns_from_is_counted(dry, rule, imitated, compared):
+    """Of 50 passages of five edits, in two epochs."""
+    config = tiny_model.load_config("squad")
+    config.imitate.rule = rule
+    exp = experiment.read(config.to_dict())
+    phases = {p.name: p for p in work.phases(exp, work.text(exp))}
+    first = phases["round_1"]
+    assert (first.imitated, first.compared) == (imitated, compared)
+    assert any("prefer.log_probs" in p for p in machine.programs(exp, [first])) == (
+        compared > 0
+    )
+    config.imitate.data = "accumulate"
+    exp = experiment.read(config.to_dict())
+    phases = {p.name: p for p in work.phases(exp, work.text(exp))}
+    assert phases["round_2"].imitated == 2 * imitated
+    assert phases["round_2"].compared == 2 * compared
+
+
 def test_of_logs_the_nights_are_counted_that_there_are(tmp_path):
     """Two streams of three days at most, one of which has a day without sessions."""
     rows = [

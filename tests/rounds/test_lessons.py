@@ -253,21 +253,25 @@ def test_an_edit_of_more_seeds_is_drawn_less():
 # What a config may ask
 
 
-def check(rule, *, reward="grade", races=False, edits=5, seeds=2, chosen=None, **more):
-    lessons.check(
-        config(rule, **more),
-        select.Rule(**(chosen or {})),
-        reward=reward,
-        races=races,
-        edits=edits,
-        seeds=seeds,
-    )
+ROUND = {
+    "reward": "grade",
+    "objective": "mean",
+    "races": False,
+    "edits": 5,
+    "seeds": 2,
+}
+
+
+def check(rule, *, chosen=None, **given):
+    told = {key: given.pop(key, value) for key, value in ROUND.items()}
+    lessons.check(config(rule, **given), select.Rule(**(chosen or {})), **told)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_round_that_allows_it_is_not_refused(rule):
     check(rule, shrink=True, margin=2.0)
     check(rule, seeds=1)
+    check(rule, objective="max")
     if not RULES[rule].weighed:
         check(rule, edits=1, seeds=1, races=True, chosen={"max_copied": 0.5})
 
@@ -278,6 +282,8 @@ REFUSED = [
     ("ipo", {"races": True}, "select.halving leaves out the edits"),
     ("grpo", {"seeds": 1, "shrink": True}, "imitate.prefer.shrink=True goes by"),
     ("dpo", {"seeds": 1, "margin": 2.0}, "imitate.prefer.margin=2.0 goes by"),
+    ("rloo", {"objective": "max", "shrink": True}, "select.objective='max' is none"),
+    ("ipo", {"objective": "max", "margin": 2.0}, "use 0.0, or select.objective='mean'"),
     ("grpo", {"chosen": {"threshold": 0.5}}, "use select.threshold='none'"),
     ("rloo", {"chosen": {"max_copied": 0.5}}, "use select.max_copied=1.0"),
     ("grpo", {"chosen": {"max_overlap": 0.5}}, "use select.max_overlap=1.0"),

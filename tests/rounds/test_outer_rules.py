@@ -1,4 +1,4 @@
-"""Rounds by every outer rule, with the embedded model: one contract for all."""
+"""Rounds by every outer rule, with a small random model: one contract for all."""
 
 import json
 import shutil
@@ -7,47 +7,43 @@ import pytest
 import tiny_model
 
 from seal_jax import train
+from seal_jax.rounds import grading
 from seal_jax.runtime import files
 from seal_jax.training.outer_rules import RULES
 
-RATE = 0.02
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny", layers=1)
 
 
-def values(rule, **changes):
+@pytest.fixture(autouse=True)
+def graded_by_chance(monkeypatch):
+    monkeypatch.setattr(grading, "scorer", lambda cfg, workdir: tiny_model.toss)
+
+
+def values(rule, path="model", **changes):
     """Two rounds of three passages, three edits and a seed each."""
-    config = tiny_model.load_config("tiny", "debug")
-    config.update_from_flattened_dict(
-        {
-            "scale.passages": 3,
-            "scale.edits": 3,
-            "scale.heldout_passages": 2,
-            "inner.slots": 4,
-            "inner.active": 4,
-            "inner.pool": 4,
-            "inner.step_tokens": 128,
-            "propose.batch": 3,
-            "imitate.rule": rule,
-            "imitate.batch": 2,
-            "imitate.micro_batch": 2,
-            "imitate.learning_rate": RATE,
-            # Everything that is no embedded model's edit goes with it.
-            "imitate.prefer.kl": 0.1,
-            "ladder": ("self_edits",),
-        }
-        | {key.replace("__", "."): value for key, value in changes.items()}
-    )
-    return config.to_dict()
+    given = {
+        "scale__passages": 3,
+        "scale__edits": 3,
+        "imitate__rule": rule,
+        "imitate__learning_rate": 0.05,
+        "imitate__prefer__kl": 0.1,
+        "ladder": ("self_edits",),
+    }
+    return tiny_model.values(path, **(given | changes))
 
 
 @pytest.fixture(scope="module")
-def of_rule(tmp_path_factory):
+def of_rule(tmp_path_factory, model):
     """The workdir of a rule's run; each is run once."""
     made = {}
 
     def run(rule):
         if rule not in made:
             made[rule] = tmp_path_factory.mktemp(rule)
-            train.run(values(rule), made[rule])
+            train.run(values(rule, model), made[rule])
         return made[rule]
 
     return run
@@ -110,7 +106,7 @@ def test_the_base_writes_the_same_for_every_rule(of_rule):
 
 
 @pytest.mark.parametrize("last", ["policy/imitate/1", "round_2/adapt"])
-def test_a_run_that_was_killed_goes_on_to_the_same_end(of_rule, tmp_path, last):
+def test_a_run_that_was_killed_goes_on_to_the_same_end(of_rule, model, tmp_path, last):
     whole = of_rule("dpo")
     lines = (whole / "journal.jsonl").read_text().splitlines(keepends=True)
     keys = [json.loads(line)["key"] for line in lines]
@@ -121,14 +117,15 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(of_rule, tmp_path, last):
     first = min((whole / checkpoint).iterdir())
     shutil.copytree(first, tmp_path / checkpoint / first.name)
     (tmp_path / "journal.jsonl").write_text("".join(lines[: end + 1]))
-    train.run(values("dpo"), tmp_path)
+    train.run(values("dpo", model), tmp_path)
     assert edits(tmp_path) == edits(whole)
     assert summary(tmp_path)["ladder"] == summary(whole)["ladder"]
 
 
-def test_a_margin_that_no_pair_reaches_leaves_the_policy_as_it_is(of_rule, tmp_path):
+def test_a_margin_that_no_pair_reaches_leaves_the_policy_as_it_is(model, tmp_path):
     """Nothing is trained, saved or consumed; the second round writes as the base."""
-    given = values("dpo", scale__seeds=2, imitate__prefer__margin=90.0)
+    more = {"scale__seeds": 2, "imitate__prefer__margin": 90.0}
+    given = values("dpo", model, **more)
     said = []
     train.run(given, tmp_path, say=said.append)
     lines = summary(tmp_path)["rounds"]

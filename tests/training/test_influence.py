@@ -10,8 +10,8 @@ import pytest
 import test_frozen as frozen
 import test_taught as taught
 
-from seal_jax.models import decoder, lora
-from seal_jax.training import influence, inner, plan, plan_arrays
+from seal_jax.models import decoder, float8_base, lora
+from seal_jax.training import influence, inner, packed, plan, plan_arrays
 from seal_jax.training.settings import LossConfig
 
 ARCH, EOS, WIDTH, PARAMS = frozen.ARCH, frozen.EOS, frozen.WIDTH, frozen.PARAMS
@@ -197,3 +197,25 @@ def test_lines_learned_of_a_teacher_count_by_their_divergence():
 def test_more_texts_than_there_is_room_for_are_refused():
     with pytest.raises(ValueError, match="3 texts of a target must be at most most=2"):
         measure(most=2)
+
+
+def test_a_base_in_eight_bits_tells_nearly_the_same():
+    arch = dataclasses.replace(ARCH, base_dtype=float8_base.FLOAT8)
+    drawn = decoder.init_params(jax.random.key(0), arch)
+    run = functools.partial(influence.measure, most=3, cfg=CFG, eos=EOS, key=KEY)
+    eight = run(drawn, TARGETS, TEXTS, arch=arch).values
+    plain = run(float8_base.master(drawn), TARGETS, TEXTS, arch=arch.plain()).values
+    assert np.isfinite(eight).all() and np.any(eight != plain)
+    # Slopes are rounded to three bits: a sixth of an adapter's gradient is that.
+    assert np.corrcoef(eight, plain)[0, 1] > 0.9
+
+
+def test_it_takes_no_more_memory_than_training_does():
+    """Beside the base: what is held is less than the slots' moments and adapters."""
+    size = influence.sizes(CFG, targets=50, most=15)
+    assert size == influence.Sizes(CFG.plan.slots, 15 * CFG.plan.slots)
+    own = influence.program(ARCH, CFG, None, size).memory_analysis()
+    trained = packed.program(ARCH, CFG, None).memory_analysis()
+    assert own is not None and trained is not None
+    used = [m.argument_size_in_bytes + m.temp_size_in_bytes for m in (own, trained)]
+    assert used[0] <= used[1]

@@ -42,6 +42,10 @@ def rewards(summary: dict[str, Any], edits: Edits) -> Markup:
         "An edit's reward is the mean score of its adapters. The best of E is chosen "
         "by the same noisy number it is shown with, so it flatters."
     )
+    if any(edit.get("objective") == "max" for edit in edits):
+        note = note.replace("the mean score", "the best score")
+    if any(edit.get("aside") for edit in edits):
+        note += " What a prefilter set aside was written, and not tried."
     if any(edit.get("refused") for edit in edits):
         note += " What was refused was not tried and has no reward."
     return fragments.section(
@@ -156,7 +160,8 @@ def _edit(edit: dict[str, Any], tasks: Mapping[str, few_shot_view.Task]) -> Mark
     """One edit in full, to be opened."""
     missing = formatting.MISSING
     seeds = ", ".join(formatting.number(r, digits=2) for r in edit.get("rewards") or [])
-    chips = ["kept" if edit.get("kept") else "", edit.get("refused")]
+    aside = "set aside" if edit.get("aside") else ""
+    chips = ["kept" if edit.get("kept") else "", aside, edit.get("refused")]
     answers = edit.get("answers") or []
     few_shot = "task_id" in edit
     task = tasks.get(str(edit.get("task_id")))
