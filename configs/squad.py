@@ -123,6 +123,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 min_tokens=0, max_tokens=512, prompt_multiple=128, batch=64,
             ),
         ),
+        # Self-rewarding is reward="self_asked" with compare=("grade",) and
+        # imitate.rule="dpo"; or reward="rubric" with label_free.rubric="self", which
+        # trains no adapter if nothing is compared, and has no seeds: prefer.shrink is
+        # False then and prefer.margin 0.
         # reward, and more to compare: grade, log_likelihood, majority, self_asked,
         # rubric, gradient, gradient_gold. ties: first, shortest, random. threshold:
         # none, baseline, or a number in quotes. halving: (seeds, keep) pairs, as
@@ -155,8 +159,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 clip=0.2, kl=0.0, std=True, tilt=0.0,
             ),
         ),
-        # Self-rewarding: select.reward="self_asked" (or "rubric" with
-        # label_free.rubric="self"), select.compare=("grade",), imitate.rule="dpo".
         # rule: none, regression, or plateau (either).
         stop=dict(rule="none", patience=2, z=2.0),
         ladder=("base", "in_context", "passage_only", "self_edits"),

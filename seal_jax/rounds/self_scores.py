@@ -13,6 +13,7 @@ import numpy as np
 
 from seal_jax.analysis import stats
 from seal_jax.generation import policies
+from seal_jax.rewards import names as reward_names
 from seal_jax.rewards import self_score
 from seal_jax.rounds import trials
 from seal_jax.rounds.experiment import Rounds
@@ -83,7 +84,13 @@ def scores[Item](
     asked, unread = _counted(found)
     if unread:
         run.say(f"{phase}: {unread} of {asked} scores of its own could not be read")
-    if asked == unread and run.exp.select.reward == "rubric":
+    if asked == unread and run.exp.select.reward == reward_names.RUBRIC:
+        if not asked:
+            raise ValueError(
+                f"label_free.rubric='self': no self-edit of {phase} can be scored: all "
+                f"are refused, or leave no room for {most} tokens of a reply in the "
+                f"model's context of {policy.context}; lower propose.max_tokens"
+            )
         said = " ".join(found["first"])[:60]
         raise ValueError(
             f"label_free.rubric='self': none of {asked} replies of {phase} is a number "

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import report_run
 
-from seal_jax.report import console, html_page, inputs, run_view
+from seal_jax.report import console, html_page, inputs, markdown_page, run_view
 from seal_jax.report.sections import continual as continual_section
 from seal_jax.report.sections import deploy
 from seal_jax.report.tables import deploy as deploy_table
@@ -119,6 +119,9 @@ def test_seeds_of_one_config_are_a_row_with_students_interval(tmp_path):
     page = "".join(deploy.sections(runs))
     assert "On the job, over seeds" in page and "± 3.177" in page
     ET.fromstring(f"<div>{page}</div>")
+    printed = "\n".join(console.texts(inputs.Inputs(workdirs=tuple(runs))))
+    assert "0.500 ± 3.177" in printed
+    assert "0.500 ± 3.177" in markdown_page.text("job", runs)
 
 
 def test_runs_of_other_configs_are_not_put_together(tmp_path):

@@ -13,6 +13,7 @@ from seal_jax.rounds.ladder_rows import LadderRow
 from seal_jax.rounds.lessons import Lesson
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
+from seal_jax.training.outer_rules import RULES
 
 HELDOUT = [Passage(f"h{i}", "Karsk", f"t{i}", (Question("a?", "A"),)) for i in range(8)]
 
@@ -98,6 +99,18 @@ def test_a_rule_ends_the_rounds_and_says_why(walk, values, rule, after, word):
     else:
         assert word in walked.stopped and "z =" in walked.stopped
         assert any(walked.stopped in line for line in walked.said)
+
+
+@pytest.mark.parametrize(
+    ("rule", "data"),
+    [(rule, "replace") for rule in RULES]
+    # Groups teach the policy that wrote them alone.
+    + [(rule, "accumulate") for rule, of in RULES.items() if not of.groups],
+)
+def test_a_plateau_ends_the_rounds_of_every_outer_rule(walk, rule, data):
+    changes = {"imitate__rule": rule, "imitate__data": data}
+    walked = walk(FLAT, stop__rule="plateau", stop__patience=2, **changes)
+    assert len(walked.rounds) == 3 and "round 1" in walked.stopped
 
 
 def test_a_stop_stays_decided(walk):

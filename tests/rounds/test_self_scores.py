@@ -98,6 +98,13 @@ def test_a_reward_that_nobody_can_read_is_one_line(make, says):
         scores(run)
 
 
+def test_a_reward_that_has_room_nowhere_is_one_line(make, says):
+    long = dataclasses.replace(EDITS[1], text="word " * 300)
+    with pytest.raises(ValueError, match=r"context of 400; lower propose\.max_tokens"):
+        scores(make(select__reward="rubric"), [long])
+    assert says.calls == []
+
+
 def test_beside_another_reward_it_may_be_unreadable(make, says):
     says.rule[0] = lambda prompts: [""] * len(prompts)
     assert scores(make(select__compare=("rubric",))) == [None] * 4
