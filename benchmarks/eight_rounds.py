@@ -1,14 +1,16 @@
 """Eight rounds of the embedded demo in several variants: where does each plateau?
 
     python benchmarks/eight_rounds.py --workdir runs/eight_rounds [--out]
-    python -m seal_jax.report runs/eight_rounds/* --html rounds.html    # with plots
+    python -m seal_jax.report runs/eight_rounds/seed_0/* --html rounds.html  # plots
 
 Variants differ from `configs/tiny.py:rounds` (24 passages, 8 rounds of SEAL's ReST-EM)
-in what a round trains on and from where: `VARIANTS`. Each has a workdir of its name
-under `--workdir`. One that is finished is only read, one that was stopped goes on, so
-the same command may be given again, and with other `--variants`.
+in what a round trains on, by which rule, and from where: `VARIANTS`. Each has a workdir
+of its name under `--workdir`, in the folder of its seed. One that is finished is only
+read, one that was stopped goes on, so the same command may be given again, and with
+other `--variants` and `--seeds`.
 
-All variants have the same passages, and are compared over the same held-out ones.
+All variants of a seed have the same passages, and are compared over the same held-out
+ones. With several `--seeds` there is a table over them (`round_seeds`).
 """
 
 import argparse
@@ -20,16 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import common
+import round_seeds
 
 from seal_jax import train
 from seal_jax.analysis import plateau, stats
 from seal_jax.report import run_view
 from seal_jax.runtime import command_line, formatting, records
+from seal_jax.training import outer_rules
 
 CONFIG = common.ROOT / "configs" / "tiny.py"
 BEFORE = "self_edits"  # The row of the policy before any round.
 REFERENCE = "seal"
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
     "base": {"imitate.start": "base"},
     "accumulate": {"imitate.data": "accumulate"},
@@ -37,6 +41,19 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "improving": {"select.threshold": "baseline"},
     "k2": {"select.k_best": 2},
     "novelty": {"select.novelty_bonus": 0.3},
+}
+# The outer rules, by what `configs/tiny.py` has for each.
+RULES = tuple(rule for rule in outer_rules.RULES if rule != outer_rules.BEST)
+VARIANTS |= {rule: {"imitate.rule": rule} for rule in RULES}
+VARIANTS |= {
+    f"{rule}_accumulate": {"imitate.rule": rule, "imitate.data": "accumulate"}
+    for rule in RULES
+}
+# Flags, and what of the config each is in place of.
+SIZES = {
+    "rounds": "scale.rounds",
+    "passages": "scale.passages",
+    "heldout": "scale.heldout_passages",
 }
 PLATEAU_Z = 2.0
 STOPS = tuple(itertools.product((2, 3), (2.0, 3.0)))  # Patience and z of `verdict`.
@@ -235,7 +252,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Eight rounds of the embedded demo in several variants.",
     )
     parser.add_argument(
-        "--workdir", required=True, help="of all: VARIANT is the run of each in it"
+        "--workdir", required=True, help="of all: seed_N/VARIANT is the run of each"
     )
     parser.add_argument(
         "--variants",
@@ -245,7 +262,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="which ones; all by default",
     )
     parser.add_argument(
-        "--seed", type=command_line.SEED, default=0, help="of config and passages"
+        "--seeds",
+        nargs="+",
+        type=command_line.SEED,
+        default=[0],
+        help="of config and passages; each is run in all variants before the next",
+    )
+    for name, what in SIZES.items():
+        parser.add_argument(
+            f"--{name}",
+            type=command_line.COUNT,
+            help=f"in place of the config's {what}",
+        )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the config of all variants, such as imitate.prefer.rates.dpo=3e-3",
     )
     common.add_out(parser)
     return parser.parse_args(argv)
@@ -257,30 +291,46 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
       ValueError, OSError: as `run` and `compare`.
     """
-    summaries = {
-        name: run(
-            settings("rounds", VARIANTS[name], seed=args.seed),
-            Path(args.workdir) / name,
-        ).summary
-        for name in args.variants
-    }
+    given = {key: vars(args)[name] for name, key in SIZES.items()}
+    shared = {key: value for key, value in given.items() if value is not None}
+    shared |= common.assignments(args.set)
+    runs: dict[str, Any] = {}
+    for seed in args.seeds:
+        summaries = {
+            name: run(
+                settings("rounds", shared | VARIANTS[name], seed=seed),
+                Path(args.workdir) / f"seed_{seed}" / name,
+            ).summary
+            for name in args.variants
+        }
+        items = min(len(summary["items"]) for summary in summaries.values())
+        runs[str(seed)] = compare(summaries)
     return {
         "benchmark": "eight_rounds",
-        "seed": args.seed,
-        "items": min(len(summary["items"]) for summary in summaries.values()),
-        "variants": compare(summaries),
+        "seeds": args.seeds,
+        "items": items,
+        "settings": shared,
+        "runs": runs,
+        "over_seeds": round_seeds.over(runs) if len(runs) > 1 else {},
         **common.stamp(device=common.jax_device()),
     }
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """Those of each seed, and that over all of them."""
+    made = [
+        f"seed {seed}\n\n{table(variants)}" for seed, variants in result["runs"].items()
+    ]
+    if result["over_seeds"]:
+        made.append(f"over seeds\n\n{round_seeds.table(result['over_seeds'])}")
+    return "\n\n".join(made)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
     return common.finish(
-        lambda: benchmark(args),
-        args.out,
-        name="eight_rounds",
-        table=lambda result: table(result["variants"]),
+        lambda: benchmark(args), args.out, name="eight_rounds", table=tables
     )
 
 

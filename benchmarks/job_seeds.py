@@ -8,18 +8,17 @@ same of differences between rows. Nothing is run.
 """
 
 import argparse
-import math
-import statistics
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import common
-from scipy import stats as scipy_stats
 
+from seal_jax.report.tables import deploy as deploy_table
 from seal_jax.runtime import command_line, files, formatting
 
-MEASURES = ("learned", "final", "rephrased", "unasked", "general", "drift")
+MEASURES = deploy_table.MEASURES
 PAIRS = (
     ("quiz", "edits"),
     ("edits+replay", "edits"),
@@ -29,12 +28,6 @@ PAIRS = (
 )
 
 
-def value(arm: Mapping[str, Any], measure: str) -> float | None:
-    """A measure of a row of one run; None: it has none."""
-    found = arm[measure]
-    return found["mean"] if isinstance(found, Mapping) else found
-
-
 def less(a: float | None, b: float | None) -> float | None:
     """The difference; None where one is not known."""
     return None if a is None or b is None else a - b
@@ -42,14 +35,7 @@ def less(a: float | None, b: float | None) -> float | None:
 
 def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
     """Mean and half width of the interval; None where a seed has no value, or alone."""
-    known = [v for v in values if v is not None]
-    if not known or len(known) < len(values):
-        return {"mean": None, "half": None, "values": list(values)}
-    half = None
-    if len(known) > 1:
-        t = float(scipy_stats.t.ppf(0.975, len(known) - 1))
-        half = t * statistics.stdev(known) / math.sqrt(len(known))
-    return {"mean": statistics.fmean(known), "half": half, "values": known}
+    return dataclasses.asdict(deploy_table.over_seeds(values))
 
 
 def benchmark(args: argparse.Namespace) -> dict[str, Any]:
@@ -73,16 +59,14 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
                 f"{folder}: has rows {list(arms)} and {args.runs[0]} has {names}; give "
                 "runs of one config that differ in their seed"
             )
-    rows = {
-        name: {m: over_seeds([value(a[name], m) for a in by_run]) for m in MEASURES}
-        for name in names
-    }
+
+    def values(name: str, measure: str) -> list[float | None]:
+        return [deploy_table.value(arms[name], measure) for arms in by_run]
+
+    rows = {n: {m: over_seeds(values(n, m)) for m in MEASURES} for n in names}
     differences = {
         f"{a} - {b}": {
-            m: over_seeds(
-                [less(value(arms[a], m), value(arms[b], m)) for arms in by_run]
-            )
-            for m in MEASURES
+            m: over_seeds(list(map(less, values(a, m), values(b, m)))) for m in MEASURES
         }
         for a, b in PAIRS
         if a in names and b in names

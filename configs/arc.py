@@ -124,6 +124,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
             lora=dict(targets=targets, rank=16, alpha=16.0),
             learning_rate=5e-5, schedule="cosine", epochs=8, clip=1.0,
             batch=5, micro_batch=5, length_multiple=256,
+            # The choices of each key: configs/squad.py. grpo and rloo learn from all
+            # edits: select.threshold="none".
+            rule="best",
+            prefer=dict(
+                rates=dict(positive=0.0, dpo=0.0, ipo=0.0, grpo=0.0, rloo=0.0),
+                most=15, shrink=False, margin=0.0, beta=0.1, nll=0.1, per_token=False,
+                clip=0.2, kl=0.0, std=True, tilt=0.0,
+            ),
         ),
         stop=dict(rule="none", patience=2, z=2.0),
         ladder=("in_context", "random", "self_edits", "constant", "oracle"),

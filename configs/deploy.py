@@ -82,7 +82,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
         # What the model asks itself in a row that dreams.
         label_free=dict(
-            rubric="rules", questions=10,
+            rubric="rules", samples=4, questions=10,
             quiz=dict(
                 prompt="ask", temperature=1.0, top_p=0.95, top_k=0,
                 min_tokens=0, max_tokens=512, prompt_multiple=128, batch=64,

@@ -85,7 +85,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         # name: recall, exact, f1, or module:function of your own.
         grade=dict(name="recall", threshold=0.6, max_missing=0.02),
         label_free=dict(
-            rubric="rules", questions=10,
+            rubric="rules", samples=4, questions=10,
             quiz=dict(
                 prompt="ask", temperature=1.0, top_p=0.95, top_k=0,
                 min_tokens=0, max_tokens=256, prompt_multiple=512, batch=16,
@@ -103,6 +103,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
             lora=dict(targets=ALL, rank=16, alpha=32.0),
             learning_rate=3e-4, schedule="linear", epochs=2, clip=1.0,
             batch=4, micro_batch=1, length_multiple=512,
+            # The choices of each key: configs/squad.py. With one seed nothing tells
+            # what of a reward is luck: no shrink, no margin.
+            rule="best",
+            prefer=dict(
+                rates=dict(positive=0.0, dpo=0.0, ipo=0.0, grpo=0.0, rloo=0.0),
+                most=5, shrink=False, margin=0.0, beta=0.1, nll=0.1, per_token=False,
+                clip=0.2, kl=0.0, std=True, tilt=0.0,
+            ),
         ),
         stop=dict(rule="none", patience=2, z=2.0),
         # Left out where no held-out passage has a question.

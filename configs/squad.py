@@ -114,14 +114,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
             ),
         ),
         # What the policy asks itself, for inner rules that ask and for rewards without
-        # gold answers. rubric: rules, or judge (grade.judge).
+        # gold answers. rubric: rules, judge (grade.judge), or self: the policy gives
+        # its own edits points, the mean of so many samples.
         label_free=dict(
-            rubric="rules", questions=10,
+            rubric="rules", samples=4, questions=10,
             quiz=dict(
                 prompt="ask", temperature=1.0, top_p=0.95, top_k=0,
                 min_tokens=0, max_tokens=512, prompt_multiple=128, batch=64,
             ),
         ),
+        # Self-rewarding is reward="self_asked" with compare=("grade",) and
+        # imitate.rule="dpo"; or reward="rubric" with label_free.rubric="self", which
+        # trains no adapter if nothing is compared, and has no seeds: prefer.shrink is
+        # False then and prefer.margin 0.
         # reward, and more to compare: grade, log_likelihood, majority, self_asked,
         # rubric, gradient, gradient_gold. ties: first, shortest, random. threshold:
         # none, baseline, or a number in quotes. halving: (seeds, keep) pairs, as
@@ -141,6 +146,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
             lora=dict(targets=ALL, rank=64, alpha=128.0),
             learning_rate=3e-4, schedule="linear", epochs=2, clip=1.0,
             batch=10, micro_batch=1, length_multiple=256,
+            # rule: best (k_best of each item, SEAL's), positive (all that beat the
+            # baseline), dpo and ipo (the best edit against the worst), grpo and rloo
+            # (all edits, by what each has over the others).
+            rule="best",
+            # rates: of each rule, 0 is learning_rate. margin: of a pair, in standard
+            # errors over seeds. shrink: rewards by their measured reliability. 0 is
+            # none of nll, clip, kl and tilt.
+            prefer=dict(
+                rates=dict(positive=0.0, dpo=0.0, ipo=0.0, grpo=0.0, rloo=0.0),
+                most=5, shrink=True, margin=2.0, beta=0.1, nll=0.1, per_token=False,
+                clip=0.2, kl=0.0, std=True, tilt=0.0,
+            ),
         ),
         # rule: none, regression, or plateau (either).
         stop=dict(rule="none", patience=2, z=2.0),
@@ -190,6 +207,8 @@ def small(config: ConfigDict) -> None:
         imitate=dict(
             lora=dict(targets=ALL, rank=16, alpha=32.0),
             batch=4, length_multiple=512,
+            # One seed does not tell what of a reward is luck.
+            prefer=dict(shrink=False, margin=0.0),
         ),
         ladder=(
             "base", "in_context", "passage_only", "sentence_split", "self_edits",

@@ -10,12 +10,16 @@ ranks and epochs are this model's own, not those of `configs/squad.py`.
 
     python -m seal_jax.train --config=configs/tiny.py:rounds --workdir=runs/rounds
     python -m seal_jax.train --config=configs/tiny.py:rewards --workdir=runs/rewards
+    python -m seal_jax.train --config=configs/tiny.py:self_rewarding --workdir=runs/self
     python -m seal_jax.train --config=configs/tiny.py:seeds --workdir=runs/seeds
     python -m seal_jax.train --config=configs/tiny.py:rules --workdir=runs/rules
 
 `:rounds` goes on for eight rounds of 24 passages (`benchmarks/eight_rounds.py` runs it
 in variants). `:rewards` is one round with 8 seeds for each edit in which every other
 reward is measured beside the true one (`python -m seal_jax agreement runs/rewards`).
+`:self_rewarding` is four rounds in which the policy is rewarded by its own questions
+and learns by DPO; the true reward is measured beside them and decides nothing. This
+model cannot judge by a prompt, so `label_free.rubric="self"` is for larger ones.
 `:seeds` is two smaller rounds for each of 16 seeds, the ladder with intervals over
 them; each seed is one program (`seal_jax/rounds/on_device.py`). `:rules` rewards the
 policy for quizzes that it writes, and compares what adapters can be trained on, and by
@@ -34,15 +38,15 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 # Related keys share a line.
 # fmt: off
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, "rounds", "rewards", "seeds", "rules", or "debug" (short)."""
+    """`arg`: nothing, the name of a variant below, or "debug" (short)."""
     variants = {
-        "rounds": rounds, "rewards": rewards, "seeds": seeds, "rules": rules,
-        "debug": debug,
+        "rounds": rounds, "rewards": rewards, "self_rewarding": self_rewarding,
+        "seeds": seeds, "rules": rules, "debug": debug,
     }
     if arg and arg not in variants:
         raise ValueError(
             f"configs/tiny.py:{arg}: the variants are '', 'rounds', 'rewards', "
-            "'seeds', 'rules' and 'debug'"
+            "'self_rewarding', 'seeds', 'rules' and 'debug'"
         )
     config = ConfigDict(dict(
         seed=0,
@@ -91,7 +95,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         grade=dict(name="recall", threshold=0.6, max_missing=0.02),
         # What the policy asks itself, for inner rules that ask and as a reward.
         label_free=dict(
-            rubric="rules", questions=6,
+            rubric="rules", samples=4, questions=6,
             quiz=dict(
                 prompt="plain", temperature=1.0, top_p=1.0, top_k=0,
                 min_tokens=0, max_tokens=96, prompt_multiple=64, batch=240,
@@ -108,6 +112,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
             lora=dict(targets=ALL, rank=16, alpha=32.0),
             learning_rate=3e-3, schedule="linear", epochs=6, clip=1.0,
             batch=8, micro_batch=8, length_multiple=128,
+            # Rates by a pilot on another seed. A clip of 0.2 keeps a round to a fifth
+            # of the way: there are few rounds, not many steps between them.
+            rule="best",
+            prefer=dict(
+                rates=dict(positive=0.0, dpo=1e-3, ipo=1e-3, grpo=1e-3, rloo=1e-3),
+                most=5, shrink=True, margin=2.0, beta=0.1, nll=0.1, per_token=False,
+                clip=0.0, kl=0.0, std=True, tilt=0.0,
+            ),
         ),
         stop=dict(rule="none", patience=2, z=2.0),
         ladder=(
@@ -131,6 +143,15 @@ def rewards(config: ConfigDict) -> None:
     """One round in which every other reward is measured beside the true one."""
     config.scale.update(rounds=1, seeds=8)
     config.select.compare = ("log_likelihood", "majority", "self_asked", "rubric")
+    config.ladder = ("base", "self_edits")
+
+
+def self_rewarding(config: ConfigDict) -> None:
+    """Four rounds by what the policy asks itself, learned by DPO; no label decides."""
+    config.scale.update(rounds=4, passages=16, heldout_passages=48)
+    config.select.update(reward="self_asked", compare=("grade",))
+    config.imitate.rule = "dpo"
+    config.imitate.prefer.rates.dpo = 1e-3
     config.ladder = ("base", "self_edits")
 
 
@@ -160,5 +181,6 @@ def debug(config: ConfigDict) -> None:
         inner=dict(slots=8, active=8, pool=8, epochs=2),
         propose=dict(batch=8),
         answer=dict(batch=24),
-        imitate=dict(epochs=1),
+        # One seed does not tell what of a reward is luck.
+        imitate=dict(epochs=1, prefer=dict(shrink=False, margin=0.0)),
     ))

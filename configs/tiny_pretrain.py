@@ -17,10 +17,11 @@ from ml_collections import ConfigDict
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`arg`: nothing, "arc", or "debug" for a minute that learns next to nothing."""
-    if arg not in (None, "", "arc", "debug"):
+    """`arg`: nothing, "arc", "hops", or "debug", a minute that learns nearly nothing."""
+    if arg not in (None, "", "arc", "hops", "debug"):
         raise ValueError(
-            f"configs/tiny_pretrain.py:{arg}: the variants are '', 'arc' and 'debug'"
+            f"configs/tiny_pretrain.py:{arg}: the variants are '', 'arc', 'hops' and "
+            "'debug'"
         )
     config = ConfigDict()
     config.corpus = "world"
@@ -47,6 +48,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.rows = 8
         config.row_tokens = 256
         config.max_position = 2048
+    if arg == "hops":
+        config.corpus = "hops"
+        config.steps = 4000
+        config.ff = 256
     if arg == "debug":
         config.steps = 20
         config.chunk = 10

@@ -21,6 +21,8 @@ from seal_jax.continual.settings import Continual
 from seal_jax.deploy import days as deploy
 from seal_jax.deploy.settings import Deploy
 from seal_jax.generation import policies
+from seal_jax.lmsi import walk as lmsi
+from seal_jax.lmsi.settings import Lmsi
 from seal_jax.models import decoder, lora
 from seal_jax.pooled import arms as pooled
 from seal_jax.pooled.settings import Pooled
@@ -169,6 +171,13 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
         grading.connect,
         pooled.walk,
     ),
+    Kind(
+        Lmsi,
+        lmsi.load,
+        lmsi.make,
+        unconnected,
+        lmsi.walk,
+    ),
 )
 
 
@@ -176,8 +185,9 @@ def read(values: Mapping[str, Any]) -> Experiment:
     """The experiment that a config describes.
 
     A group `over_seeds` makes it rounds over many seeds, a group `sequence` a continual
-    one, a group `stream` one on the job, a group `pool` one on pooled edits; of rounds,
-    the task's name says whether they are on passages or on few-shot tasks.
+    one, a group `stream` one on the job, a group `pool` one on pooled edits, a group
+    `chains` one without labels; of rounds, the task's name says whether they are on
+    passages or on few-shot tasks.
 
     Raises:
       ValueError: see `config_rules.build`.
@@ -190,10 +200,12 @@ def read(values: Mapping[str, Any]) -> Experiment:
         return config_rules.build(Deploy, values)
     if "pool" in values:
         return config_rules.build(Pooled, values)
+    if "chains" in values:
+        return config_rules.build(Lmsi, values)
     if "arms" in values:
         raise ValueError(
-            "config.arms is of a config with the group sequence, stream or pool, which "
-            "must be there; add it, or use ladder in its place"
+            "config.arms is of a config with the group sequence, stream, pool or "
+            "chains, which must be there; add it, or use ladder in its place"
         )
     task = values.get("task")
     if isinstance(task, Mapping) and "name" in task:

@@ -18,6 +18,7 @@ from seal_jax.analysis import ngrams, stats
 
 # Name in results, and digits shown.
 _SHARES = ("novel3", "cov3", "jaccard3", "distinct2")
+_NEIGHBOURS = 24  # Passages that one is held against.
 MEASURES = {"words": 0, **dict.fromkeys(_SHARES, 3), "zlib": 2}
 
 
@@ -96,3 +97,40 @@ def overlap_of_sets(
 ) -> float | None:
     """Mean Jaccard index over all pairs of a set of `a` and one of `b`."""
     return stats.mean(ngrams.index(x, y) for x, y in itertools.product(a, b))
+
+
+def diversity(by_passage: Sequence[Sequence[str]]) -> dict[str, float | None]:
+    """How different the completions of all passages are, of each and of all together.
+
+    distinct_edits: share of different texts among those of a passage, blank ones left
+      out; the mean over passages.
+    distinct3: different trigrams over all trigrams, of all completions together.
+    overlap_within: Jaccard index of two completions of one passage; the mean over
+      passages of `jaccard`.
+    overlap_between: Jaccard index of two completions of two passages; the mean over
+      all pairs of passages. It rises where a policy writes the same of everything.
+    """
+    texts = [[" ".join(t.split()) for t in group] for group in by_passage]
+    written = [[text for text in group if text] for group in texts]
+    sets = [trigram_sets(group) for group in written]
+    return {
+        "distinct_edits": stats.mean(len(set(g)) / len(g) for g in written if g),
+        "distinct3": distinct([text for group in written for text in group], 3),
+        "overlap_within": stats.mean(jaccard(group) for group in written),
+        "overlap_between": _between(sets),
+    }
+
+
+def _between(sets: Sequence[list[set[ngrams.Gram]]]) -> float | None:
+    """Mean over pairs of passages of `overlap_of_sets`.
+
+    Each passage is held against the `_NEIGHBOURS` after it, the last ones against the
+    first: of so many passages these are all pairs, of thousands enough.
+    """
+    count = len(sets)
+    pairs = {
+        tuple(sorted((p, (p + step) % count)))
+        for p in range(count)
+        for step in range(1, min(_NEIGHBOURS, count - 1) + 1)
+    }
+    return stats.mean(overlap_of_sets(sets[p], sets[q]) for p, q in sorted(pairs))

@@ -2,9 +2,11 @@
 
     python -m seal_jax pretrain --config=configs/tiny_pretrain.py --workdir=DIR
     python -m seal_jax pretrain --config=configs/tiny_pretrain.py:arc --workdir=DIR
+    python -m seal_jax pretrain --config=configs/tiny_pretrain.py:hops --workdir=DIR
 
 write `DIR/model` in Hugging Face format, which is what `embedded/assets/tiny` (for
-`configs/tiny.py`) and `embedded/assets/grids` (for `configs/arc.py:tiny`) hold.
+`configs/tiny.py`), `embedded/assets/grids` (for `configs/arc.py:tiny`) and
+`embedded/assets/hops` (for `configs/lmsi.py:tiny`) hold.
 Documents are drawn by step, so a run that is stopped continues where it was.
 """
 
@@ -38,7 +40,7 @@ from ml_collections import config_flags
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from seal_jax.embedded import grids_corpus, world_corpus
+from seal_jax.embedded import grids_corpus, hops_corpus, world_corpus
 from seal_jax.models import decoder, hf, key_ranges
 from seal_jax.runtime import checkpoint, config_file, config_rules, files, reading
 from seal_jax.runtime.config_rules import Bound, LearningRate, Seed, Share
@@ -46,7 +48,11 @@ from seal_jax.tasks.passage import Corpus, Pieces
 from seal_jax.training import sft_rows
 
 EOS, UNKNOWN = "<eos>", "<unk>"
-CORPORA = {"world": world_corpus.corpus, "grids": grids_corpus.corpus}
+CORPORA = {
+    "world": world_corpus.corpus,
+    "grids": grids_corpus.corpus,
+    "hops": hops_corpus.corpus,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from seal_jax.forecast.work import Phase, Text
+from seal_jax.lmsi.settings import Lmsi
 from seal_jax.models import decoder
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
@@ -16,6 +17,7 @@ from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import backend, formatting, meshes
 from seal_jax.training import capacity, influence, inner, throughput
 from seal_jax.training.capacity import Memory
+from seal_jax.training.outer_rules import RULES
 
 # A larger base is not compiled for a CPU, where that takes minutes to hours.
 COMPILED_ON_CPU = 64 << 20
@@ -144,6 +146,12 @@ def programs(exp: Experiment, phases: Sequence[Phase]) -> list[str]:
             found.append("sample.log_likelihood (the reward)")
         if "self_asked" in exp.select.measured:
             found.append("sample.prefill, admit and decode (quiz)")
+        if RULES[exp.imitate.rule].weighed:
+            found.append("prefer.log_probs and train_step, for each width of its rows")
+        else:
+            found.append("imitate.train_step, for each width of its rows")
+        found.append("lora.merge")
+    elif isinstance(exp, Lmsi):
         found.append("imitate.train_step, for each width of its rows")
         found.append("lora.merge")
     elif any(phase.imitated for phase in phases):

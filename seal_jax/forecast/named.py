@@ -2,11 +2,12 @@
 
 from seal_jax.continual.settings import Continual
 from seal_jax.deploy.settings import Deploy
+from seal_jax.lmsi.settings import Lmsi
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.settings import PassageRounds
-from seal_jax.tasks import columns, hub, self_edit, squad
+from seal_jax.tasks import columns, hub, questions, self_edit, squad
 from seal_jax.tasks.arc import text as arc_text
 
 _FIXES = {"passages": columns.FIX, "squad": squad.FIX}
@@ -22,6 +23,10 @@ def check(exp: Experiment) -> None:
       ValueError: a prompt without its placeholders, or of no known name.
       FileNotFoundError: no such file; the nearest name is told.
     """
+    if isinstance(exp, Lmsi):
+        for name in filter(None, (exp.task.train, exp.task.heldout, exp.task.examples)):
+            hub.check_name(name, fix=questions.FIX)
+        return
     propose, answer = exp.propose.prompt, exp.answer.prompt
     if isinstance(exp, FewShot):
         arc_text.load_propose(propose)

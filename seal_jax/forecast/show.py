@@ -80,6 +80,8 @@ def _plan(
     head += ("answers", "imitated, most")
     teaches = any(phase.taught for phase in phases)
     head += ("teachers read",) * teaches
+    compares = any(phase.compared for phase in phases)
+    head += ("of those read again",) * compares
     rows = []
     per_step = exp.lines_per_step
     scores = any(phase.scored for phase in phases)
@@ -96,6 +98,7 @@ def _plan(
                 *map(formatting.count, (phase.trained(each), steps)),
                 *map(formatting.count, (phase.answers, phase.imitated)),
                 *[formatting.count(phase.taught)] * teaches,
+                *[formatting.count(phase.compared)] * compares,
                 *[formatting.count(phase.scored)] * scores,
             )
         )

@@ -13,12 +13,14 @@ from typing import Any
 
 from seal_jax.analysis import halving
 from seal_jax.continual.settings import Continual, controls
+from seal_jax.deploy import sessions as deploy_sessions
 from seal_jax.deploy.settings import BOTH, LOG, NONE, Arm, Deploy
 from seal_jax.forecast import named
+from seal_jax.lmsi.settings import MAJORITY, Lmsi
 from seal_jax.models import hf
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rewards import names as reward_names
-from seal_jax.rounds import gold, ladder_rows
+from seal_jax.rounds import gold, ladder_rows, lessons
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
@@ -28,6 +30,7 @@ from seal_jax.tasks import self_edit, sources, strategies
 from seal_jax.tasks.knowledge import PROMPTS
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import TaskConfig
+from seal_jax.training import outer_rules
 from seal_jax.training.inner_rules import EDITS, RULES
 
 _SAMPLE = 8
@@ -60,7 +63,8 @@ class Text:
 class Phase:
     """Counts of a piece of work: `adapters` train on `lines` lines each.
 
-    `written`: texts; `imitated`: those of them that are learned from, at most.
+    `written`: texts; `imitated`: those of them that are learned from, at most;
+    `compared`: how often those are read besides, for pairs and groups, in all epochs.
     `tokens`: of a line, 0: as `Text` has it. `taught`: tokens that teachers read;
     `scored`: those whose gradient is taken without training (`rounds.dreams`).
     """
@@ -73,6 +77,7 @@ class Phase:
     imitated: int = 0
     tokens: float = 0.0
     taught: float = 0.0
+    compared: int = 0
     scored: float = 0.0
 
     def trained(self, each: Text) -> float:
@@ -101,6 +106,15 @@ def text(exp: Experiment, items: tuple[list[Any], ...] = ()) -> Text:
             f"at most: edit.max_steps={limits.max_steps} steps of edit.batch="
             f"{limits.batch} lines, each a row of {exp.inner.row_tokens} tokens; an "
             "edit chooses its own",
+            "at most",
+        )
+    if isinstance(exp, Lmsi):
+        return Text(
+            1.0,
+            exp.propose.max_tokens,
+            1.0,
+            exp.imitate.epochs,
+            "no adapter is trained on an item; chains are as long as they may be",
             "at most",
         )
     if not isinstance(exp, PassageRounds | Continual | Deploy | Pooled):
@@ -195,6 +209,8 @@ def phases(exp: Experiment, each: Text) -> list[Phase]:
         return list(_deploy(exp, each))
     if isinstance(exp, Pooled):
         return list(_pooled(exp, each))
+    if isinstance(exp, Lmsi):
+        return list(_lmsi(exp))
     if not isinstance(exp, PassageRounds | FewShot):
         raise TypeError(type(exp).__name__)
     found = list(_rounds(exp, each))
@@ -213,6 +229,7 @@ def _times(phase: Phase, seeds: int) -> Phase:
         adapters=phase.adapters * seeds,
         answers=phase.answers * seeds,
         imitated=phase.imitated * seeds,
+        compared=phase.compared * seeds,
     )
 
 
@@ -230,9 +247,10 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
     if choice.halving:
         tried = halving.trainings(halving.from_pairs(choice.halving), scale.edits)
     adapters = items * tried if choice.trains else 0
+    weighed = outer_rules.RULES[exp.imitate.rule].weighed
     for index in range(1, scale.rounds + 1):
         gone = index if exp.imitate.data == "accumulate" else 1
-        imitated = items * choice.k_best * gone
+        imitated = items * _learned(exp) * gone
         phase = Phase(
             ladder_rows.round_name(index),
             written=items * (choice.written(scale.edits) + _lists(exp)),
@@ -240,6 +258,8 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
             lines=each.lines,
             answers=(adapters + items) * each.questions + adapters * _quiz(exp),
             imitated=imitated,
+            # Once for the reference, and before each step.
+            compared=imitated * (1 + exp.imitate.epochs) * weighed,
         )
         yield _scored(exp, _by_rule(exp, phase, each), each, items)
         if ladder_rows.CONTROL in exp.ladder and each.ladder:
@@ -247,8 +267,18 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
             own = choice.written(scale.edits) + _lists(exp)
             written = items * own if index > 1 else 0
             name = f"control, {ladder_rows.round_name(index)}"
-            control = Phase(name, written=written, imitated=imitated)
+            kept = items * choice.k_best * gone
+            control = Phase(name, written=written, imitated=kept)
             yield _by_rule(exp, control, each)
+
+
+def _learned(exp: PassageRounds | FewShot) -> int:
+    """Edits of an item that are learned from, at most."""
+    cfg, edits = exp.imitate, exp.scale.edits
+    rule = outer_rules.RULES[cfg.rule]
+    if rule.weighed:
+        return 2 if rule.pairs else edits
+    return lessons.select_rule(cfg, exp.select.rule, edits=edits).k_best
 
 
 def _quiz(exp: PassageRounds | FewShot) -> int:
@@ -360,9 +390,18 @@ def _continual(exp: Continual, each: Text) -> Iterator[Phase]:
 
 
 def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
-    """Of logs as many as are taken at most; replayed lines are not counted."""
+    """Of logs the streams, days and sessions that there are.
+
+    Replayed lines are not counted, nor what a night without sessions does not train.
+    """
     cfg = exp.stream
-    nights, sessions = cfg.count * cfg.days, cfg.count * cfg.days * cfg.sessions
+    count, days = cfg.count, cfg.days
+    nights, sessions = count * days, count * days * cfg.sessions
+    if cfg.logs:
+        streams = deploy_sessions.load(exp)
+        count, days = len(streams.days), streams.nights
+        told = [len(day) for stream in streams.days for day in stream if day]
+        nights, sessions = len(told), sum(told)
     asked = min(cfg.asked, each.questions)
     # The base answers all questions once, and the users' with their contexts in view.
     whole = 2 * each.questions * sessions
@@ -379,13 +418,13 @@ def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
         writes = (not arm.asks and exp.night.context != LOG) + bool(dreams)
         # By day with contexts in view, and each morning the users' questions so far,
         # the day's other ones, and the probes.
-        mornings = asked * cfg.sessions * cfg.count * cfg.days * (cfg.days + 1) / 2
-        others = each.questions * (sessions + nights * cfg.probes)
+        mornings = asked * sessions * (days + 1) / 2
+        others = each.questions * (sessions + count * days * cfg.probes)
         yield Phase(
             f"row {name}",
             written=writes * sessions,
             adapters=nights,
-            lines=cfg.sessions * (own + dreams),
+            lines=sessions / nights * (own + dreams),
             answers=(asked + dreams + drawn) * sessions + mornings + others,
             tokens=each.pair if arm.asks else 0.0,
             taught=sessions * _taught(arm, asked + dreams, each),
@@ -420,3 +459,22 @@ def _pooled(exp: Pooled, each: Text) -> Iterator[Phase]:
             answers=asked * pool.seeds,
             imitated=round(lines) * pool.seeds if full else 0,
         )
+
+
+def _lmsi(exp: Lmsi) -> Iterator[Phase]:
+    """Every chain that is drawn is kept at most, and written in every format."""
+    cfg, asked = exp.chains, exp.scale.questions + exp.scale.heldout
+    chains = asked * cfg.samples
+    yield Phase("row base", chains, answers=2 * asked)
+    most = exp.scale.questions * min(cfg.samples, cfg.cap or cfg.samples)
+    for arm in exp.arms:
+        for index in range(1, exp.scale.rounds + 1):
+            gone = index if exp.imitate.data == "accumulate" else 1
+            yield Phase(
+                ladder_rows.round_name(index)
+                if arm == MAJORITY
+                else f"{arm}, {ladder_rows.round_name(index)}",
+                chains,
+                answers=2 * asked,
+                imitated=most * len(cfg.formats) * gone,
+            )

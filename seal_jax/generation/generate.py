@@ -305,6 +305,7 @@ def log_likelihoods(
     arch: decoder.Arch,
     batch: int,
     prompt_multiple: int,
+    room: int = 0,
 ) -> list[float]:
     """Each prompt's log-probability (nats), its first `given` tokens being given.
 
@@ -312,6 +313,7 @@ def log_likelihoods(
       params, adapters, arch, batch, prompt_multiple: as in `run`.
       requests: prompts with what continues them.
       given: one per request, at least 1.
+      room: tokens of a row at least, so that calls share a program.
     """
     out = [0.0] * len(requests)
     # Longest first: short ones fill what those leave of their rows.
@@ -320,11 +322,7 @@ def log_likelihoods(
     longest = max((len(requests[i].prompt) for i in left), default=0)
     mesh = meshes.holding(params)
     shards, tile = meshes.shards(mesh), 1 if adapters is None else side_by_side.TILE
-    rows, width = side_by_side.sheet(
-        side_by_side.multiple(batch, shards),
-        side_by_side.multiple(side_by_side.multiple(longest, prompt_multiple), tile),
-        shards,
-    )
+    rows, width = _sheet(max(longest, room), batch, prompt_multiple, tile, shards)
     while left:
         interrupts.check()
         lengths = [len(requests[i].prompt) for i in left]
@@ -349,3 +347,36 @@ def log_likelihoods(
             out[i] = float(table[row, first + given[i] : first + length].sum())
         left = [i for at, i in enumerate(left) if at not in spans]
     return out
+
+
+def expect_log_likelihoods(
+    params: dict,
+    *,
+    arch: decoder.Arch,
+    batch: int,
+    prompt_multiple: int,
+    room: int,
+    call: compiling.Call,
+) -> None:
+    """Calls the program of `log_likelihoods` without adapters, on one device.
+
+    Args:
+      params: their shapes are enough.
+      arch, batch, prompt_multiple, room: as of `log_likelihoods`.
+      call: what compiles it.
+    """
+    rows, width = _sheet(room, batch, prompt_multiple, 1, 1)
+    read = side_by_side.lay_out([], [], rows=rows, width=width, tile=1)
+    arrays = (read.slots_G, read.tokens_PT, read.start_PT)
+    call(sample.log_likelihood, params, None, *arrays, arch=arch)
+
+
+def _sheet(
+    longest: int, batch: int, prompt_multiple: int, tile: int, shards: int
+) -> tuple[int, int]:
+    """Rows and their width, of lines that are read whole."""
+    return side_by_side.sheet(
+        side_by_side.multiple(batch, shards),
+        side_by_side.multiple(side_by_side.multiple(longest, prompt_multiple), tile),
+        shards,
+    )

@@ -7,14 +7,14 @@ on arrays.
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
-from seal_jax.generation import generate, sample
+from seal_jax.generation import generate, sample, side_by_side
 from seal_jax.generation.settings import AUTO, Decoding, ModelSource
 from seal_jax.models import chat, decoder, float8_base, hf, lora, placement
 from seal_jax.runtime import compiling, config_rules, distributed, prng
@@ -383,3 +383,72 @@ def log_likelihood(
     )
     means = iter(t / len(tail) for t, (*_, tail) in zip(totals, pairs, strict=True))
     return [[next(means) for _ in group] for group in requests]
+
+
+class Surprise(NamedTuple):
+    """How unlikely a policy finds a text: -log p of its `tokens` in all, nats."""
+
+    nats: float
+    tokens: int
+
+
+def surprise(
+    policy: Policy, written: Sequence[tuple[str, str]], decoding: Decoding
+) -> list[Surprise]:
+    """Of each `(prompt, text)`, the text's -log p after its prompt, at temperature 1.
+
+    The end-of-text token counts as one of a text's tokens, but not where the settings
+    ended it, at `decoding.max_tokens`: the policy never drew one there. A text is taken
+    as the policy would learn it, without the whitespace at its ends.
+
+    Args:
+      policy: the model, asked without adapters.
+      written: prompts with what they were continued by.
+      decoding: how they were continued.
+    """
+    requests, given, tokens = [], [], []
+    for prompt, text in written:
+        head, tail = policy.sequence(prompt), policy.encode(text)
+        tail = [*tail, policy.eos] if len(tail) < decoding.max_tokens else tail
+        requests.append(generate.Request((*head, *tail)))
+        given.append(len(head))
+        tokens.append(len(tail))
+    prompts = max(given, default=0)
+    totals = generate.log_likelihoods(
+        policy.params,
+        None,
+        requests,
+        given,
+        arch=policy.arch,
+        prompt_multiple=decoding.prompt_multiple,
+        **_whole(prompts, decoding),
+    )
+    return [Surprise(-nats, n) for nats, n in zip(totals, tokens, strict=True)]
+
+
+def expect_surprise(
+    policy: Policy, prompts: Sequence[str], decoding: Decoding, *, call: compiling.Call
+) -> None:
+    """Calls the program of `surprise`, for what continues these prompts.
+
+    `policy` is of `shapes`; `call` is what compiles.
+    """
+    longest = max((len(policy.sequence(prompt)) for prompt in prompts), default=0)
+    generate.expect_log_likelihoods(
+        policy.params,
+        arch=policy.arch,
+        prompt_multiple=decoding.prompt_multiple,
+        call=call,
+        **_whole(longest, decoding),
+    )
+
+
+def _whole(longest: int, decoding: Decoding) -> dict[str, int]:
+    """Rows with room for prompts and all that may continue them.
+
+    They are set by the prompts alone, so that rounds share a program, and hold about as
+    many tokens as the prompts' own rows do when these are read.
+    """
+    width = side_by_side.multiple(longest, decoding.prompt_multiple)
+    room = width + decoding.max_tokens + 1
+    return {"batch": max(1, decoding.batch * width // room), "room": room}

@@ -26,10 +26,12 @@ from seal_jax.report import (
     run_view,
 )
 from seal_jax.report.sections import agreement as agreement_section
+from seal_jax.report.sections import collapse as collapse_section
 from seal_jax.report.sections import compared as compared_section
 from seal_jax.report.sections import continual as continual_section
 from seal_jax.report.sections import deploy as deploy_section
 from seal_jax.report.sections import ladder as ladder_section
+from seal_jax.report.sections import lmsi as lmsi_section
 from seal_jax.report.sections import novelty as novelty_section
 from seal_jax.report.sections import reference as reference_section
 from seal_jax.report.sections import reliability as reliability_section
@@ -56,6 +58,9 @@ def summary_table(summary: dict[str, Any]) -> str:
     elif deploy_section.is_deploy(summary):
         found = deploy_section.tables(summary, brief=True)
         parts = [_texts(found[:1]), deploy_section.legend(summary), _texts(found[1:])]
+    elif lmsi_section.is_lmsi(summary):
+        found = lmsi_section.tables(summary)
+        parts = [lmsi_section.LEGEND, _texts(found), lmsi_section.GROWTH]
     elif few_shot_view.is_few_shot(summary):
         parts = _few_shot_tables(summary)
     else:
@@ -200,6 +205,7 @@ def texts(given: inputs.Inputs, *, draws: int = 400) -> list[str]:
     compared = [compared_section.differences(given.workdirs)]
     parts.append(_texts([*compared, *compared_section.tables(given.workdirs)]))
     parts += compared_section.notes(given.workdirs)
+    parts.append(_texts(deploy_section.over_seeds(given.workdirs)))
     runs = [run for run in given.workdirs if rounds_section.has_rounds(run.summary)]
     parts.append(_texts(rounds_section.tables(runs)))
     trusted = [m for run in runs for m in reliability_section.of_workdir(run)]
@@ -208,7 +214,13 @@ def texts(given: inputs.Inputs, *, draws: int = 400) -> list[str]:
     if given.results:
         parts.append(results_table(given.results))
     parts += [reliability_table.describe(m, draws=draws) for m in given.rankings]
-    parts.append(_texts(agreement_section.tables(html_page.agreements(given))))
+    agreed, groups = (
+        html_page.agreements(given),
+        compared_section.group_names(given.workdirs),
+    )
+    parts.append(_texts(agreement_section.tables(agreed)))
+    parts.append(_texts([agreement_section.drift(agreed, groups)]))
+    parts.append(_texts([collapse_section.table(given.workdirs)]))
     of_runs = [novelty_section.of_workdir(run) for run in given.workdirs]
     tables = novelty_section.tables(given.edits, of_runs)
     parts.append(_texts([*tables, *novelty_section.recorded(given.workdirs)]))

@@ -19,6 +19,7 @@ from seal_jax.report.charts import plots, svg
 from seal_jax.report.inputs import Inputs
 from seal_jax.report.run_view import Workdir
 from seal_jax.report.sections import agreement as agreement_section
+from seal_jax.report.sections import collapse as collapse_section
 from seal_jax.report.sections import compared as compared_section
 from seal_jax.report.sections import configs as configs_section
 from seal_jax.report.sections import continual as continual_section
@@ -26,6 +27,7 @@ from seal_jax.report.sections import deploy as deploy_section
 from seal_jax.report.sections import edits as edits_section
 from seal_jax.report.sections import grids as grids_section
 from seal_jax.report.sections import ladder as ladder_section
+from seal_jax.report.sections import lmsi as lmsi_section
 from seal_jax.report.sections import novelty as novelty_section
 from seal_jax.report.sections import reference as reference_section
 from seal_jax.report.sections import reliability as reliability_section
@@ -83,6 +85,7 @@ def compared(inputs: Inputs) -> list[str]:
         ladder_section.ladders(runs),
         *_continual(runs),
         *deploy_section.sections(runs),
+        *lmsi_section.sections(runs),
         *(
             ladder_section.paired(
                 ladder_section.pairs(run.summary),
@@ -95,7 +98,10 @@ def compared(inputs: Inputs) -> list[str]:
         *(continual_section.released(*named) for named in inputs.continual),
         reliability_section.section(trusted),
         *map(reliability_section.ranking, inputs.rankings),
-        agreement_section.section(agreements(inputs)),
+        agreement_section.section(
+            agreements(inputs), compared_section.group_names(runs)
+        ),
+        collapse_section.section(runs),
         novelty_section.section(inputs.edits, runs),
         unused_section.section(runs),
         _costs(runs),
@@ -169,6 +175,7 @@ def _run(name: str, run: Workdir) -> list[str]:
         rounds_section.section([run]),
         continual_section.section(continual_section.arms(run)),
         deploy_section.section(run),
+        lmsi_section.section(run),
         ladder_section.items(summary),
         ladder_section.paired(
             ladder_section.pairs(summary),
@@ -179,6 +186,7 @@ def _run(name: str, run: Workdir) -> list[str]:
         edits_section.rewards(summary, edits),
         reliability_section.section(reliability_section.of_workdir(run)),
         agreement_section.section(agreement_section.of_workdir(run)),
+        collapse_section.section([run]),
         novelty_section.section([], [run]),
         unused_section.section([run]),
         edits_section.to_read(edits, tasks),

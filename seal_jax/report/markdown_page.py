@@ -10,7 +10,7 @@ from pathlib import Path
 from seal_jax.report import run_view
 from seal_jax.report.inputs import Inputs
 from seal_jax.report.run_view import Workdir
-from seal_jax.report.sections import compared
+from seal_jax.report.sections import collapse, compared, deploy
 from seal_jax.runtime import files, formatting, reading
 from seal_jax.runtime.formatting import Table
 
@@ -37,6 +37,8 @@ def text(title: str, runs: Sequence[Workdir]) -> str:
     tables = [
         compared.differences(runs),
         *compared.tables(runs),
+        *deploy.over_seeds(runs),
+        collapse.table(runs),
         _ladders(runs),
         _costs(runs),
     ]

@@ -18,11 +18,12 @@ EDITS_NAME = "edits.jsonl"
 HELDOUT_NAME = "heldout.jsonl"
 ITEMS_NAME = "items.jsonl"
 
-# Of summary.json: a run over sequences of passages, one on the job, and one over
-# passages together.
+# Of summary.json: a run over sequences of passages, one on the job, one over passages
+# together, and one without labels.
 CONTINUAL, DEPLOY, POOLED, OVER_SEEDS = "continual", "deploy", "pooled", "over_seeds"
+LMSI = "lmsi"
 # Of pairs in the report: what they are over, by the kind of run.
-OVER = {CONTINUAL: "sequence", DEPLOY: "stream"}
+OVER = {CONTINUAL: "sequence", DEPLOY: "stream", LMSI: "question"}
 
 
 def reading_from(path: str | Path) -> contextlib.AbstractContextManager[None]:

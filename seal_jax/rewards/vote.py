@@ -7,28 +7,36 @@ punctuation and articles do not count. An error that all adapters share wins as 
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from seal_jax.tasks import wordwise
 
 
-def majority(answers: Sequence[str | None]) -> tuple[str | None, float]:
+def ballot_of(answer: str) -> str:
+    """What a vote is counted as; empty for a blank answer."""
+    # "+" and "The" are answers, though no word of them is left.
+    return wordwise.normalize(answer) or " ".join(answer.lower().split())
+
+
+def majority(
+    answers: Sequence[str | None], *, ballot: Callable[[str], str] = ballot_of
+) -> tuple[str | None, float]:
     """The answer that most give, as it was first written, and its share of the votes.
 
     A blank answer is a vote for nobody: it cannot win, but lowers the winner's share.
     None (an answer that could not be had) is no vote at all. Of answers with as many
-    votes the first one given wins.
+    votes the first one given wins. `ballot` says what an answer is counted as.
 
     Returns:
       (winner, share of all votes in 0..1); (None, 0.0) if nobody said anything.
     """
     cast = [answer for answer in answers if answer is not None]
-    votes = Counter(ballot for ballot in map(_ballot, cast) if ballot)
+    votes = Counter(counted for counted in map(ballot, cast) if counted)
     if not votes:
         return None, 0.0
     # Counter keeps the order of first votes, and max the first of equals.
     winner, count = max(votes.items(), key=lambda item: item[1])
-    first = next(answer for answer in cast if _ballot(answer) == winner)
+    first = next(answer for answer in cast if ballot(answer) == winner)
     return first.strip(), count / len(cast)
 
 
@@ -84,7 +92,7 @@ def rewards(
         }
         for agreements, vote, label in zip(agreed, votes, labels, strict=True):
             if vote is not None:
-                ballot = _ballot(vote)
+                ballot = ballot_of(vote)
                 agreements.append(float(bool(ballot) and ballot == winners[label]))
     return [
         sum(agreements) / len(agreements) if agreements else None
@@ -102,10 +110,4 @@ def _winner(
         if without is None or label != without
     ]
     winner, _ = majority(counted)
-    return None if winner is None else _ballot(winner)
-
-
-def _ballot(answer: str) -> str:
-    """What a vote is counted as; empty for a blank answer."""
-    # "+" and "The" are answers, though no word of them is left.
-    return wordwise.normalize(answer) or " ".join(answer.lower().split())
+    return None if winner is None else ballot_of(winner)

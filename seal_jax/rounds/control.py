@@ -9,8 +9,8 @@ from seal_jax.generation import policies
 from seal_jax.rounds import ladder_rows, learn, proposals
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import by_item, refusals
+from seal_jax.rounds.lessons import Lesson
 from seal_jax.rounds.trials import Run
-from seal_jax.tasks.base import Edit
 
 
 def random_kept[Item](
@@ -22,6 +22,7 @@ def random_kept[Item](
 ) -> policies.Policy:
     """The policy after rounds that keep a random edit: what imitation alone does.
 
+    They are imitated, by whatever rule the policy learns.
     It needs no rewards, so nothing is adapted. Its first proposals are round 1's. The
     base stays as it is. An edit that was refused is not among those to keep.
 
@@ -39,11 +40,12 @@ def random_kept[Item](
             count=run.exp.select.written(run.exp.scale.edits),
         )
         places = by_item(e.item for e in edits)
-        kept: list[Edit] = []
+        kept: list[Lesson] = []
         for p in range(len(items)):
             rng = random.Random(f"control {run.exp.seed} {round_index} {p}")
             choices = [edits[i] for i in places[p] if edits[i].imitable]
-            kept += rng.sample(choices, min(run.exp.select.k_best, len(choices)))
+            count = min(run.exp.select.k_best, len(choices))
+            kept += [Lesson(edit) for edit in rng.sample(choices, count)]
         from_base = policy is base or run.exp.imitate.start == "base"
         policy = learn.imitate(
             run,

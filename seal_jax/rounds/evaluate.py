@@ -69,7 +69,9 @@ def evaluate[Item](
     )
     if reward_names.RUBRIC in select.measured:
         # First: a judge that does not answer should not cost a phase of training.
-        texts[reward_names.RUBRIC] = label_free.rubric(run, items, edits, phase=phase)
+        texts[reward_names.RUBRIC] = label_free.verdicts(
+            run, policy, items, edits, phase=phase, round_index=round_index
+        )
     for name in reward_names.GRADIENTS:
         if name in select.measured and name not in texts:
             texts[name] = dreams.scores(

@@ -1,7 +1,6 @@
 """What experiments have in common: the groups that all kinds have, and the rounds'.
 
-The kinds are `PassageRounds`, `FewShot`, `Continual` and `Pooled`, each in the settings
-of its package.
+The kinds are in `seal_jax.experiment.KINDS`, each in the settings of its package.
 """
 
 from typing import Protocol
@@ -64,7 +63,14 @@ class RoundsScale(Protocol):
     def heldout_seeds(self) -> int: ...
 
 
-class Rounds(Experiment, Protocol):
+class Imitates(Experiment, Protocol):
+    """An experiment whose policy learns to write."""
+
+    @property
+    def imitate(self) -> ImitateConfig: ...
+
+
+class Rounds(Imitates, Protocol):
     """What the rounds ask of their experiment.
 
     `ladder`: the rows to walk; of these `base_arms` are the base policy's and
@@ -75,8 +81,6 @@ class Rounds(Experiment, Protocol):
     def scale(self) -> RoundsScale: ...
     @property
     def select(self) -> SelectConfig: ...
-    @property
-    def imitate(self) -> ImitateConfig: ...
     @property
     def stop(self) -> StopConfig: ...
     @property

@@ -84,6 +84,9 @@ class FewShot:
                 "select.reward and compare", name, reward_names.FEW_SHOT_REWARDS
             )
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
+        self.select.check_imitate(
+            self.imitate, edits=self.scale.edits, seeds=self.scale.seeds
+        )
         if self.select.prefilter:
             raise ValueError(
                 f"select.prefilter={self.select.prefilter} ranks edits that are "

@@ -17,7 +17,8 @@ from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.ladder_rows import BASE, IN_CONTEXT
 from seal_jax.runtime import compiling
 from seal_jax.tasks.base import Task
-from seal_jax.training import imitate
+from seal_jax.training import imitate, prefer
+from seal_jax.training.outer_rules import RULES
 
 
 def expect[Item](
@@ -50,6 +51,8 @@ def expect[Item](
     for group, count in zip((items, heldout), counts, strict=True):
         written = [[task.propose_prompt(item)] * count for item in group]
         policies.expect(policy, None, written, task.writing, call=call)
+    prompts = [task.propose_prompt(item) for item in items]
+    policies.expect_surprise(policy, prompts, task.writing, call=call)
     if exp.select.trains:
         _adapted(policy, task, items, exp, call)
     _asked(policy, task, items, exp, call)
@@ -57,11 +60,13 @@ def expect[Item](
     lengths = [len(policy.sequence(task.propose_prompt(item))) for item in items]
     # One of the edits goes on to its end, more likely than not.
     longest = max(lengths) + task.writing.max_tokens
-    imitate.expect(
+    weighed = RULES[exp.imitate.rule].weighed
+    tuning = prefer.expect if weighed else imitate.expect
+    tuning(
         policy.params,
         longest,
         arch=policy.arch,
-        cfg=exp.imitate,
+        cfg=exp.imitate.by_rule,
         eos=policy.eos,
         call=call,
     )

@@ -124,7 +124,8 @@ def best(values: Sequence[float | None]) -> float | None:
 
 # What an edit is worth of what its seeds earned: on average, or at best, the optimist's
 # objective (TTT-Discover, arXiv 2601.16175).
-OBJECTIVES = {"mean": mean, "max": best}
+MEAN = "mean"
+OBJECTIVES = {MEAN: mean, "max": best}
 
 
 class Decides(Protocol):

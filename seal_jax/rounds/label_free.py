@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from seal_jax.generation import policies
-from seal_jax.rounds import scoring, trials
+from seal_jax.rounds import scoring, self_scores, trials
 from seal_jax.rounds.experiment import Rounds
-from seal_jax.rounds.settings import LabelFreeConfig
+from seal_jax.rounds.settings import SELF, LabelFreeConfig
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import distributed, prng
@@ -131,13 +131,38 @@ def _answers_in_view[Item](
     return [[next(answers) for _ in group] for group in questions]
 
 
+def verdicts[Item](
+    run: Run[Rounds, Item],
+    policy: policies.Policy,
+    items: Sequence[Item],
+    edits: Sequence[Edit],
+    *,
+    phase: str,
+    round_index: int,
+) -> list[float | None]:
+    """What the text of each edit is worth, 0..1, by whom `label_free.rubric` names.
+
+    No adapter is trained. None: no judgement could be had.
+
+    Raises:
+      scoring.MissingJudgementsError, ValueError: see `rubric` and `self_scores.scores`.
+    """
+    cfg = settings(run)
+    if cfg.rubric != SELF:
+        return rubric(run, items, edits, phase=phase)
+    return self_scores.scores(
+        *(run, policy, passages(items), edits, cfg),
+        phase=phase,
+        round_index=round_index,
+    )
+
+
 def rubric[Item](
     run: Run[Rounds, Item], items: Sequence[Item], edits: Sequence[Edit], *, phase: str
 ) -> list[float | None]:
-    """What the text of each edit is worth by a rubric, 0..1; no adapter is trained.
+    """What the text of each edit is worth by rules or by a judge, 0..1.
 
-    The paper's proxy (SEAL v2): a judge, four categories. None: no judgement could be
-    had.
+    The paper's proxy (SEAL v2): a judge, four categories.
 
     Raises:
       scoring.MissingJudgementsError: more than `grade.max_missing` of them.

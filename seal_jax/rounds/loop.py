@@ -25,11 +25,11 @@ from seal_jax.rounds import (
 )
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.ladder_rows import LadderRow, RowKind
+from seal_jax.rounds.lessons import Lesson
 from seal_jax.rounds.settings import StopConfig
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import distributed, records
-from seal_jax.tasks.base import Edit
 from seal_jax.tasks.knowledge import PROMPTS
 
 # The row of that name; none where nothing is held out to measure it on.
@@ -117,9 +117,10 @@ def all_rounds[Item](
     Returns:
       the last policy, the rounds' lines of the summary, and why they ended early.
     """
-    start = base if run.exp.imitate.start == "base" else None
+    exp = run.exp
+    start = base if exp.imitate.start == "base" else None
     policy, lines, stopped = base, [], None
-    past: list[list[Edit]] = []
+    past: list[list[Lesson]] = []
     edits: list[dict[str, Any]] = []
     for index, items in enumerate(train, start=1):
         done = rest_em.one_round(
@@ -132,12 +133,12 @@ def all_rounds[Item](
             workdir=workdir,
         )
         policy, name = done.policy, ladder_rows.round_name(index)
-        if not done.kept:
-            run.say(summary.nothing_kept(name, done.graded))
+        if not done.lessons:
+            run.say(summary.nothing_kept(name, done.graded, exp.imitate.rule))
         trained = scoring.lines_trained(run, items, done.graded)
         edits += summary.edit_rows(run, items, done, index, trained)
         lines.append(summary.round_line(run, items, done, index, trained))
-        past.append(done.kept_edits)
+        past.append(done.lessons)
         learn.save_policy(run, policy, workdir, round_index=index)
         if distributed.leads():
             records.write_jsonl(workdir / "edits.jsonl", edits)
@@ -147,7 +148,7 @@ def all_rounds[Item](
         # As it was decided: a judgement that comes in later does not undo a round.
         stopped = run.journal.cached(
             str(UnitKey("", "stop", index)),
-            functools.partial(stop, run.exp.stop, rows),
+            functools.partial(stop, exp.stop, rows),
         )
         if stopped:
             run.say(f"stopped after round {index} of {len(train)}: {stopped}")

@@ -340,7 +340,8 @@ def imitate(
         inputs.draws.batches[count],
         folded(inputs.key, stage, inputs.index),
         arch=cfg.arch,
-        cfg=cfg.imitate,
+        # A control imitates, whatever the rule.
+        cfg=cfg.imitate if stage == trials.CONTROL else cfg.imitate.by_rule,
     )
     merged = lora.merge(state.params, delta)
     params = jax.tree.map(

@@ -15,6 +15,7 @@ from seal_jax.tasks import strategies
 from seal_jax.tasks.knowledge import PROMPTS
 from seal_jax.tasks.settings import TASKS
 from seal_jax.training.inner_rules import EDITS, RULES
+from seal_jax.training.outer_rules import BEST, POSITIVE
 from seal_jax.training.settings import MASKED
 
 MOST_SEED = 2**32 - 1
@@ -103,6 +104,7 @@ class OverSeeds(PassageRounds):
             ("select.novelty_bonus", select.novelty_bonus, (0.0,)),
             ("select.max_copied", select.max_copied, (1.0,)),
             ("select.max_overlap", select.max_overlap, (1.0,)),
+            ("imitate.rule", imitate.rule, (BEST, POSITIVE)),
             ("imitate.start", imitate.start, ("previous",)),
             ("imitate.data", imitate.data, ("replace",)),
             ("stop.rule", self.stop.rule, ("none",)),

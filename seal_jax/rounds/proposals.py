@@ -215,6 +215,36 @@ def settled[Item](
     ]
 
 
+def entropy[Item](
+    run: trials.Run[Experiment, Item],
+    writer: policies.Policy,
+    edits: Sequence[Edit],
+    *,
+    phase: str,
+) -> float | None:
+    """Nats a token of what the policy wrote: mean -log p of its edits' tokens.
+
+    That is the policy's entropy as its own samples estimate it, of those that were
+    drawn at temperature 1 from all tokens. Colder samples, or some of a nucleus, are
+    likelier than that. None where a policy wrote nothing.
+    """
+    written = [(e.prompt, e.text) for e in edits if not e.fixed]
+
+    def unit() -> dict[str, Any]:
+        begin = time.monotonic()
+        found = policies.surprise(writer, written, run.task.writing)
+        return {
+            "nats": [each.nats for each in found],
+            "lengths": [each.tokens for each in found],
+            "seconds": time.monotonic() - begin,
+        }
+
+    if not written:
+        return None
+    found = run.journal.cached(str(UnitKey(phase, "entropy")), unit)
+    return sum(found["nats"]) / sum(found["lengths"])
+
+
 def fixed_edits[Item](
     run: trials.Run[Experiment, Item], items: Sequence[Item], arm: str
 ) -> list[Edit]:

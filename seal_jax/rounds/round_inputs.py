@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from seal_jax.generation import policies
 from seal_jax.models import hf
-from seal_jax.rounds import draws, token_forms, trials
+from seal_jax.rounds import draws, lessons, token_forms, trials
 from seal_jax.rounds.on_device import Inputs, RoundConfig
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.token_forms import Sizes, Words
@@ -72,7 +72,7 @@ def config(
         propose=policies.sample_config(exp.propose, policy),
         answer=policies.sample_config(exp.answer, policy),
         imitate=exp.imitate,
-        rule=exp.select.rule,
+        rule=lessons.select_rule(exp.imitate, exp.select.rule, edits=edits),
         sizes=sizes,
         edits=edits,
         seeds=seeds,
@@ -112,7 +112,8 @@ def inputs(
         for s in range(cfg.seeds)
     ]
     key = prng.fold(jax.random.key(exp.seed), [stage], [index])[0]
-    most = count * cfg.rule.k_best
+    k_best = exp.select.k_best if stage == trials.CONTROL else cfg.rule.k_best
+    most = count * k_best
     orders = draws.orders(exp.inner, seeds, lines=lines)
     batches = draws.batches(exp.imitate, jax.random.key_data(key).tolist(), most=most)
     drawn = draws.Draws(
@@ -126,7 +127,7 @@ def inputs(
         chosen=draws.chosen(
             [f"control {exp.seed} {index} {p}" for p in range(count)],
             edits=cfg.edits,
-            k_best=cfg.rule.k_best,
+            k_best=k_best,
         ),
     )
     return Inputs(
@@ -136,15 +137,16 @@ def inputs(
             task, passages, tables, cfg.sizes, threshold=exp.grade.threshold
         ),
         draws=drawn,
-        least_P=_least(exp, passages),
+        least_P=_least(exp, cfg.rule.threshold, passages),
         rates=draws.rates(exp.inner, lines=lines),
         words=tables,
     )
 
 
-def _least(exp: OverSeeds, passages: Sequence[Passage]) -> np.ndarray:
+def _least(
+    exp: OverSeeds, bound: float | str | None, passages: Sequence[Passage]
+) -> np.ndarray:
     """Right answers, over all seeds, that reach a threshold that is a number."""
-    bound = exp.select.rule.threshold
     if not isinstance(bound, float):
         return np.zeros(len(passages), np.int32)
     asked = [len(p.questions) * exp.scale.seeds for p in passages]

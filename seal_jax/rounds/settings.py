@@ -9,7 +9,7 @@ from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
 from seal_jax.rewards import own
 from seal_jax.rewards.settings import GradeConfig
-from seal_jax.rounds import select, sieves
+from seal_jax.rounds import lessons, select, sieves
 from seal_jax.rounds.graded import OBJECTIVES
 from seal_jax.runtime import config_rules, plugins
 from seal_jax.runtime.config_rules import (
@@ -46,6 +46,10 @@ BASE_ARMS = (
     "oracle",
 )
 CONTROL_ARMS = ("random_kept",)
+
+# Who says what an edit's text is worth: rules, an endpoint, or the policy.
+SELF = "self"
+RUBRICS = ("rules", "judge", SELF)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +248,22 @@ class SelectConfig:
                 f"to the other) and keep at least select.k_best={self.k_best}"
             )
 
+    def check_imitate(self, imitate: ImitateConfig, *, edits: int, seeds: int) -> None:
+        """Refuses an outer rule that this choice does not allow; see `lessons.check`.
+
+        Raises:
+          ValueError: see above.
+        """
+        lessons.check(
+            imitate,
+            self.rule,
+            reward=self.reward,
+            objective=self.objective,
+            races=bool(self.halving),
+            edits=edits,
+            seeds=seeds if own.trains(self.reward) else 1,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelFreeConfig:
@@ -251,7 +271,8 @@ class LabelFreeConfig:
 
     Rewards without gold answers need the group, and inner rules that ask.
 
-    `rubric`: "rules" (strings alone) or "judge" (the endpoint of `grade.judge`).
+    `rubric`: "rules" (strings alone), "judge" (the endpoint of `grade.judge`), or
+    "self" (the policy itself, asked `samples` times by a prompt; `self_score`).
     `quiz`: the prompt that has the policy ask itself about a passage it sees, and how
     it is continued; up to `questions` of its questions count.
     """
@@ -259,9 +280,10 @@ class LabelFreeConfig:
     rubric: str
     quiz: Decoding
     questions: Annotated[int, Bound(1, 1000)]
+    samples: Annotated[int, Bound(1, 1000)]
 
     def __post_init__(self):
-        config_rules.one_of("label_free.rubric", self.rubric, ("rules", "judge"))
+        config_rules.one_of("label_free.rubric", self.rubric, RUBRICS)
         config_rules.one_of("label_free.quiz.prompt", self.quiz.prompt, quiz.PROMPTS)
         config_rules.check(self, "label_free")
 
@@ -325,6 +347,9 @@ class PassageRounds:
     def __post_init__(self):
         config_rules.check(self)
         self.select.check_scale(edits=self.scale.edits, seeds=self.scale.seeds)
+        self.select.check_imitate(
+            self.imitate, edits=self.scale.edits, seeds=self.scale.seeds
+        )
         self.stop.check_ladder(self.ladder, self.scale.heldout_passages)
         for key, names in (
             ("select.reward", (self.select.reward,)),

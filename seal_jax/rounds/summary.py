@@ -7,13 +7,14 @@ from typing import Any
 from seal_jax.analysis import agreement, novelty_measures
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import graded as grades
-from seal_jax.rounds import ladder_rows, scoring
+from seal_jax.rounds import ladder_rows, learn, scoring, self_scores
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import Graded, mean
 from seal_jax.rounds.rest_em import Outcome
 from seal_jax.rounds.trials import Run
 from seal_jax.runtime import formatting
 from seal_jax.tasks.base import Lines
+from seal_jax.training.outer_rules import RULES
 
 
 def round_line[Item](
@@ -25,8 +26,11 @@ def round_line[Item](
 ) -> dict[str, Any]:
     """All that the summary says about a round; `lines`: of each edit, as trained."""
     line = scores_line(done.graded, done.kept, done.baseline, round_index)
-    line |= scoring.total(lines)
+    line |= scoring.total(lines) | learn.figures(run, round_index)
+    line |= self_scores.figures(run, ladder_rows.round_name(round_index))
+    line |= {"entropy": done.entropy}
     line |= novelty_line([run.task.text(item) for item in items], done.graded)
+    line |= diversity_line([*done.graded, *done.aside])
     if done.aside:
         whole = [*done.graded, *done.aside]
         line["written"] = len(whole)
@@ -53,10 +57,22 @@ def edit_rows[Item](
     With a prefilter each says whether it is `aside`: written, and not tried; with
     another objective than the mean, which.
     """
-    kept = set(done.kept)
+    kept, rule = set(done.kept), RULES[run.exp.imitate.rule]
+    by_edit = {(one.edit.item, one.edit.edit): one for one in done.lessons}
     sieved = run.exp.select.sieve is not None
     how = run.exp.select.objective
     objective = {} if how == "mean" else {"objective": how}
+
+    def taught(g: Graded) -> dict[str, Any]:
+        """What pairs or groups say of the edit, that a person may follow the rule."""
+        lesson = by_edit.get((g.edit.item, g.edit.edit))
+        if rule.pairs:
+            other = lesson.other if lesson is not None else None
+            return {"preferred_to": None if other is None else other.edit}
+        if rule.groups:
+            return {"advantage": None if lesson is None else lesson.advantage}
+        return {}
+
     rows = [
         scoring.edit_row(
             run,
@@ -64,6 +80,7 @@ def edit_rows[Item](
             items,
             round=round_index,
             kept=i in kept,
+            **taught(g),
             cut=trained.cut,
             **({"aside": False} if sieved else {}),
             **objective,
@@ -138,6 +155,13 @@ def novelty_line(
     }
 
 
+def diversity_line(graded: Sequence[Graded]) -> dict[str, Any]:
+    """How different the policy's texts are; nothing where it wrote none."""
+    groups = grades.by_item(g.edit.item for g in graded).values()
+    texts = [[graded[i].edit.text for i in group] for group in groups]
+    return {"diversity": novelty_measures.diversity(texts)} if texts else {}
+
+
 def agreement_line(
     names: Sequence[str],
     items: int,
@@ -175,23 +199,51 @@ def told(line: dict[str, Any]) -> str:
     )
     return (
         f"{ladder_rows.round_name(line['round'])}: kept {line['kept']} self-edits; "
-        f"mean rewards: {means}"
+        f"mean rewards: {means}{_told_learned(line.get('learned'))}"
     )
 
 
-def nothing_kept(phase: str, graded: Sequence[Graded]) -> str:
-    """Why a round changes nothing, for people."""
+def _told_learned(learned: dict[str, Any] | None) -> str:
+    """How pairs or groups were learned, if there were any."""
+    if learned is None:
+        return ""
+    number, last = formatting.number, learned["last"]
+    names = {"right": "pairs right", "clipped": "clipped", "kl": "KL"}
+    names |= {"winner": "winners", "loser": "losers", "good": "good", "bad": "bad"}
+    shown = ", ".join(f"{n} {number(last[k])}" for k, n in names.items() if k in last)
+    return (
+        f"; loss {number(learned['first_loss'])} to {number(last['loss'])} on "
+        f"{learned['lessons']} lessons of {number(learned['won_tokens'], digits=0)} "
+        f"tokens against {number(learned['lost_tokens'], digits=0)} (log-likelihoods "
+        f"and shares in the last epoch: {shown})"
+    )
+
+
+def nothing_kept(phase: str, graded: Sequence[Graded], rule: str) -> str:
+    """Why a round changes nothing, for people; `rule`: the outer one."""
     counts = grades.counts(graded)
     scored = sum(g.reward is not None for g in graded)
+    use = "loosen select.threshold and the other limits"
+    if RULES[rule].weighed:
+        use = (
+            f"see whether edits differ by more than luck, which imitate.rule={rule!r} "
+            "asks for (imitate.prefer.margin and shrink)"
+        )
     return (
         f"{phase}: none of {counts['edits']} self-edits is kept (refused: "
         f"{counts['refused'] or 'none'}; with a reward: {scored}); the policy stays as "
-        "it is; raise scale.edits, or loosen select.threshold and the other limits"
+        f"it is; raise scale.edits, or {use}"
     )
 
 
 def metrics_of(line: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a round's line, by the names that metrics.jsonl has for them."""
     plain = {f"round/{k}": v for k, v in line.items() if isinstance(v, (int, float))}
-    texts = line.get("novelty", {}).items()
-    return plain | {f"novelty/{k}": v for k, v in texts if v is not None}
+    texts = {
+        f"{group}/{k}": v
+        for group in ("novelty", "diversity")
+        for k, v in line.get(group, {}).items()
+        if v is not None
+    }
+    last = line.get("learned", {}).get("last", {})
+    return plain | texts | {f"learned/{k}": v for k, v in last.items()}

@@ -30,7 +30,7 @@ from seal_jax.training import inner, plan
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
 PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ, PRACTICE = range(7)
-DREAM, STRATEGY = 7, 8
+DREAM, STRATEGY, SCORE = range(7, 10)
 
 FAILED = "weights, loss or log-likelihoods became non-finite"
 

@@ -31,8 +31,10 @@ RENAMED: dict[str, str] = {}
 # Keys that came later, by their place in the config: what an earlier config, which does
 # not have them, stands for. A row for each key that is added.
 ADDED: dict[str, Any] = {
+    "imitate.rule": "best",
     "inner.chunk_tokens": 0,
     "inner.rule": "edits",
+    "label_free.samples": 4,
     "model.attention": "auto",
     "model.base_dtype": "same",
     "model.chat": "none",

@@ -70,14 +70,33 @@ def train_step(
     cfg: ImitateConfig,
     mesh: Mesh | None = None,
 ) -> tuple[State, Array]:
+    """One optimizer step on the mean over the completion tokens of `rows`; see `step`.
+
+    The mean is over the batch, whatever the micro-batches.
+    """
+    total = jnp.sum(rows["weights"])
+    return step(params, state, rows, count, each, total, arch=arch, cfg=cfg, mesh=mesh)
+
+
+def step(
+    params: dict,
+    state: State,
+    rows: dict,
+    count: Array | np.int32,
+    each: Array | np.float32,
+    total: Array,
+    *,
+    arch: decoder.Arch,
+    cfg: ImitateConfig,
+    mesh: Mesh | None,
+) -> tuple[State, Array]:
     """One optimizer step over the first `count` micro-batches of `[N, micro, T]`.
 
-    The loss is the mean over the batch's completion tokens, whatever the micro-batches.
-    Neither the count nor the number of steps, of which `each` is one over it, is a
-    shape or a constant, so that one program does for every step of every round.
+    The loss is the weighted sum of cross-entropies over `total`. Neither the count nor
+    the number of steps, of which `each` is one over it, is a shape or a constant, so
+    that one program does for every step of every round.
     """
     delta, opt_state = state
-    total = jnp.sum(rows["weights"])
     params = float8_base.turned(params)
 
     def accumulate(i: Array, carry: tuple[Array, lora.Tree]):
@@ -141,33 +160,45 @@ def train(
         for prompt, completion in examples
     ]
     wide = width([line.positions for line in lines], cfg.length_multiple)
-    per_epoch = -(-len(examples) // cfg.batch)
-    each = meshes.put(np.float32(1) / np.float32(per_epoch * cfg.epochs), mesh)
-    rng = np.random.default_rng(jax.random.key_data(key).tolist())
+    taken = batches(len(lines), cfg, key)
+    each = meshes.put(np.float32(1) / np.float32(len(taken)), mesh)
     state = meshes.put(begin(key, arch=arch, cfg=cfg), mesh)
     losses, tokens, computed = [], 0, 0
-    for _ in range(cfg.epochs):
-        order = rng.permutation(len(lines))
-        for start in range(0, len(lines), cfg.batch):
-            interrupts.check()
-            chosen = [lines[i] for i in order[start : start + cfg.batch]]
-            rows, count = micro_batches(
-                chosen, cfg, width=wide, shards=meshes.shards(mesh), eos=eos
-            )
-            tokens += sum(line.positions for line in chosen)
-            computed += int(count) * rows["tokens"][0].size
-            rows, count = meshes.put((rows, count), mesh)
-            state, loss = train_step(
-                params, state, rows, count, each, arch=arch, cfg=cfg, mesh=mesh
-            )
-            losses.append(loss)
-            # One step stays queued, so that the device never waits for this.
-            jax.block_until_ready(losses[-2:][0])
-            tick(1)
-    # On the host, where it goes next anyway: no program for each of its shapes.
-    delta = jax.tree.map(np.asarray, state[0])
-    delta = lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank)
+    for places in taken:
+        interrupts.check()
+        chosen = [lines[i] for i in places]
+        rows, count = micro_batches(
+            chosen, cfg, width=wide, shards=meshes.shards(mesh), eos=eos
+        )
+        tokens += sum(line.positions for line in chosen)
+        computed += int(count) * rows["tokens"][0].size
+        rows, count = meshes.put((rows, count), mesh)
+        state, loss = train_step(
+            params, state, rows, count, each, arch=arch, cfg=cfg, mesh=mesh
+        )
+        losses.append(loss)
+        # One step stays queued, so that the device never waits for this.
+        jax.block_until_ready(losses[-2:][0])
+        tick(1)
+    delta = applied(state[0], cfg)
     return TunedAdapter(delta, [float(x) for x in losses], tokens, computed)
+
+
+def batches(count: int, cfg: ImitateConfig, key: Array) -> list[list[int]]:
+    """Which of `count` examples each step takes; drawn anew in each epoch."""
+    rng = np.random.default_rng(jax.random.key_data(key).tolist())
+    return [
+        order[start : start + cfg.batch]
+        for order in (rng.permutation(count).tolist() for _ in range(cfg.epochs))
+        for start in range(0, count, cfg.batch)
+    ]
+
+
+def applied(delta: lora.Tree, cfg: ImitateConfig) -> lora.Tree:
+    """A trained adapter on the host, its scale folded in."""
+    # On the host, where it goes next anyway: no program for each of its shapes.
+    delta = jax.tree.map(np.asarray, delta)
+    return lora.scaled(delta, cfg.lora.alpha / cfg.lora.rank)
 
 
 def expect(
@@ -211,13 +242,15 @@ def micro_batches(
     width: int,
     shards: int,
     eos: int,
+    each: int = 1,
 ) -> tuple[dict[str, np.ndarray], np.int32]:
     """A step's rows as micro-batches `[N, micro, T]`, and how many are not empty.
 
-    N is the same for every step: `cfg.batch` lines take at most as many rows.
+    N is the same for every step: `cfg.batch` examples of `each` lines take at most as
+    many rows.
     """
     micro = -(-cfg.micro_batch // shards) * shards
-    most = -(-cfg.batch // micro)
+    most = -(-cfg.batch * each // micro)
     rows = sft_rows.pack(lines, width=width, multiple=micro, eos=eos)
     count = len(rows["tokens"]) // micro
     empty = sft_rows.lay([], [], shape=((most - count) * micro, width), eos=eos)

@@ -20,8 +20,9 @@ from seal_jax.runtime.config_rules import (
     Share,
     Tokens,
 )
-from seal_jax.training import inner_rules
+from seal_jax.training import inner_rules, outer_rules
 from seal_jax.training.inner_rules import RULES, TeachConfig
+from seal_jax.training.outer_rules import PreferConfig
 
 MASKED, REFERENCE, PADDED = "masked", "reference", "padded"
 LINEAR, COSINE = "linear", "cosine"
@@ -334,13 +335,18 @@ PLAIN = EngineOptions()
 
 @dataclasses.dataclass(frozen=True)
 class ImitateConfig:
-    """Supervised fine-tuning of the policy on the kept edits; see `imitate.train`.
+    """Fine-tuning of the policy on the edits of a round.
+
+    `rule`: what is learned of them, one of `outer_rules.RULES`; `prefer`: what rules
+    other than "best" need. Cross-entropy is trained by `imitate.train`, pairs and
+    groups by `prefer.train`.
 
     `start`: "previous" trains on the policy that wrote the edits, "base" on the one
     that the run began with. `data`: "replace" takes the edits of this round,
     "accumulate" those of all rounds. SEAL's are previous and replace; ReST-EM starts
-    from the base. `micro_batch` counts packed rows, whose gradient is taken at once:
-    it costs memory and changes no result but by rounding.
+    from the base. `batch` counts edits, or pairs of them. `micro_batch` counts packed
+    rows, whose gradient is taken at once: it costs memory and changes no result but by
+    rounding.
     """
 
     start: str
@@ -353,8 +359,11 @@ class ImitateConfig:
     micro_batch: Batch
     clip: ClipNorm
     length_multiple: LengthMultiple
+    rule: str
+    prefer: PreferConfig | None
 
     def __post_init__(self):
+        config_rules.one_of("imitate.rule", self.rule, tuple(outer_rules.RULES))
         config_rules.one_of("imitate.start", self.start, ("previous", "base"))
         config_rules.one_of("imitate.data", self.data, IMITATE_DATA)
         config_rules.one_of("imitate.schedule", self.schedule, (LINEAR, COSINE))
@@ -364,6 +373,21 @@ class ImitateConfig:
                 f"imitate.batch={self.batch} must be a multiple of "
                 f"imitate.micro_batch={self.micro_batch}; use micro_batch=1"
             )
+        if self.rule != outer_rules.BEST:
+            why = f"imitate.rule={self.rule!r}"
+            config_rules.needs_group(self.prefer, "imitate.prefer", why)
+        if outer_rules.RULES[self.rule].groups and self.start == "base":
+            raise ValueError(
+                f"imitate.start='base' trains a policy that did not write the edits, "
+                f"and the advantages of imitate.rule={self.rule!r} are of those that "
+                "the trained policy writes; use 'previous'"
+            )
+
+    @property
+    def by_rule(self) -> "ImitateConfig":
+        """With the learning rate of its rule in place of the common one."""
+        own = self.prefer.rates.of(self.rule) if self.prefer is not None else 0.0
+        return dataclasses.replace(self, learning_rate=own or self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)

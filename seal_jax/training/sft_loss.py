@@ -14,7 +14,20 @@ def sum_loss(
     *,
     frozen_head: bool,
 ) -> Array:
-    """Weighted sum of cross-entropies over packed rows, float32 `[]`.
+    """Weighted sum of cross-entropies over packed rows, float32 `[]`; see `of_rows`."""
+    ce_BT = of_rows(params, delta, rows, arch, frozen_head=frozen_head)
+    return jnp.sum(ce_BT * rows["weights"])
+
+
+def of_rows(
+    params: dict,
+    delta: lora.Tree | None,
+    rows: dict,
+    arch: decoder.Arch,
+    *,
+    frozen_head: bool,
+) -> Array:
+    """The cross-entropy of each target of packed rows, float32 `[B, T]`.
 
     Lines of a row do not see each other, and no more than a chunk of the vocabulary's
     logits is held at a time.
@@ -30,6 +43,5 @@ def sum_loss(
     hidden_BTD, _ = decoder.hidden(
         params, delta, arch, rows["tokens"], rows["positions"], ranges
     )
-    of_rows = cross_entropy.frozen_rows if frozen_head else cross_entropy.trained_rows
-    ce_BT = of_rows(hidden_BTD, decoder.head(params, arch), rows["targets"])
-    return jnp.sum(ce_BT * rows["weights"])
+    of_head = cross_entropy.frozen_rows if frozen_head else cross_entropy.trained_rows
+    return of_head(hidden_BTD, decoder.head(params, arch), rows["targets"])

@@ -167,3 +167,36 @@ def test_against_brute_force(passage, completions):
     if k:
         want = (k + k * (k - 1) * within) / k**2
         assert novelty_measures.overlap(completions, completions) == approx(want)
+
+
+DIVERSITIES = {
+    "nothing": ([], (None, None, None, None)),
+    "blank": ([[""], [" "]], (None, None, None, None)),
+    # Space does not make a text another one; abc three times.
+    "collapsed": ([["a b c", "a  b c"], ["a b c"]], (0.75, 1 / 3, 1.0, 1.0)),
+    # abc bcd, bcd cde | xyz: four of five; the two edits share one of three.
+    "of two passages": ([["a b c d", "b c d e"], ["x y z"]], (1, 4 / 5, 1 / 3, 0.0)),
+    # Of the pairs between, abc with abc is alike and abc with xyz not.
+    "half alike": ([["a b c"], ["a b c", "x y z"]], (1, 2 / 3, 0.0, 0.5)),
+    # A passage counts once, however many edits it has; blank ones count nowhere.
+    "over passages": ([["a b c"] * 4, ["d", "e"], [""]], (0.625, 1 / 4, 1.0, None)),
+}
+
+
+@pytest.mark.parametrize("case", DIVERSITIES)
+def test_diversity(case):
+    by_passage, want = DIVERSITIES[case]
+    assert novelty_measures.diversity(by_passage) == dict(
+        zip(
+            ("distinct_edits", "distinct3", "overlap_within", "overlap_between"),
+            (None if w is None else approx(w) for w in want),
+            strict=True,
+        )
+    )
+
+
+def test_many_passages_are_held_against_some_each():
+    """All alike but one, which is in few of the pairs; and it takes no square."""
+    texts = [["a b c"]] * 1999 + [["x y z"]]
+    found = novelty_measures.diversity(texts)["overlap_between"]
+    assert found == approx(1 - 2 / 2000)

@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import pathlib
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 
@@ -28,8 +29,9 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from seal_jax.models import decoder, lora
-from seal_jax.training import finetune, inner, packed, sft_rows, teacher
-from seal_jax.training.settings import PlanConfig
+from seal_jax.runtime import config_rules
+from seal_jax.training import finetune, inner, packed, prefer, sft_rows, teacher
+from seal_jax.training.settings import ImitateConfig, PlanConfig
 
 HERE = pathlib.Path(__file__).parent
 ARCH = decoder.Arch("llama", 512, 128, 2, 4, 2, 32, 256, 256, dtype="bfloat16")
@@ -71,6 +73,33 @@ def programs() -> Iterator[tuple[str, Callable, tuple]]:
         lambda: lora.init(jax.random.key(0), ARCH, targets=TARGETS, rank=8)
     )
     yield "merge", lora.merge, (params, delta)
+    yield from weighed(params)
+
+
+def weighed(params: dict) -> Iterator[tuple[str, Callable, tuple]]:
+    """The steps of pairs and of groups, and what they read first."""
+    values = runpy.run_path(str(HERE.parents[1] / "configs" / "tiny.py"))
+    group = values["get_config"]().imitate
+    group.lora.targets = TARGETS
+    for rule in ("dpo", "grpo"):
+        group.rule = rule
+        cfg = config_rules.build(ImitateConfig, group.to_dict(), "config.imitate")
+        found = []
+        prefer.expect(
+            params,
+            100,
+            arch=ARCH,
+            cfg=cfg,
+            eos=0,
+            call=lambda fn, *args, found=found, **static: (
+                found.append((functools.partial(fn, **static), args))
+                or jax.eval_shape(functools.partial(fn, **static), *args)
+            ),
+        )
+        (_, read, step) = found
+        if rule == "dpo":
+            yield "log_probs", *read
+        yield f"step_{rule}", *step
 
 
 def main(target: str) -> dict[str, list[str]]:

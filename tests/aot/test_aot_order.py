@@ -14,6 +14,7 @@ pytestmark = pytest.mark.aot
 PROGRAMS = {
     *("packed", "packed_chunks", "packed_float8", "packed_tiles", "packed_extended"),
     *("packed_taught", "teacher", "full", "merge"),
+    *("log_probs", "step_dpo", "step_grpo"),
 }
 
 

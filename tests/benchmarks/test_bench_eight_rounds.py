@@ -162,10 +162,11 @@ def test_the_tables(bench):
 
 
 def finished(bench, workdir, name, made, *, seed=0):
-    """Puts a finished run of a variant where the benchmark looks for it."""
+    """Puts a finished run of a variant, of whatever seed, where seed 0's is sought."""
     values = bench.settings("rounds", bench.VARIANTS[name], seed=seed)
-    records.open_workdir(workdir / name, values)
-    records.write_json(workdir / name / "summary.json", made)
+    folder = workdir / "seed_0" / name
+    records.open_workdir(folder, values)
+    records.write_json(folder / "summary.json", made)
 
 
 def test_finished_runs_are_only_read_and_others_are_made(
@@ -177,7 +178,7 @@ def test_finished_runs_are_only_read_and_others_are_made(
 
     def run(values, workdir, *, say):
         calls.append((workdir.name, values["select"]["k_best"], values["seed"]))
-        workdir.mkdir()
+        workdir.mkdir(parents=True)
         records.write_json(workdir / "summary.json", summary(0.3, 0.5, 0.8))
         say("done")
 
@@ -193,8 +194,48 @@ def test_finished_runs_are_only_read_and_others_are_made(
     result = json.loads(text.splitlines()[-1])
     assert json.loads(out.read_text()) == result
     assert (result["benchmark"], result["items"]) == ("eight_rounds", ITEMS)
-    assert list(result["variants"]) == ["seal", "k2"]
-    assert result["variants"]["k2"]["over_seal"]["diff"] == pytest.approx(0.1)
+    assert list(result["runs"]["0"]) == ["seal", "k2"]
+    assert result["runs"]["0"]["k2"]["over_seal"]["diff"] == pytest.approx(0.1)
+    assert result["over_seeds"] == result["settings"] == {}
+
+
+def test_several_seeds_have_a_table_over_them(bench, monkeypatch, tmp_path, capsys):
+    """Their sizes by flags, and variants that were run for a seed alone."""
+    seen = {}
+
+    def run(values, workdir, *, say):
+        seen[workdir.parent.name, workdir.name] = values
+        seed = values["seed"]
+        up = 0.1 if workdir.name == "dpo_accumulate" else 0.0
+        made = summary(0.3, 0.5 + up, 0.9, 0.6 + 0.1 * seed + up)
+        workdir.mkdir(parents=True)
+        records.write_json(workdir / "summary.json", made)
+
+    monkeypatch.setattr(train, "run", run)
+    monkeypatch.setattr(bench.common, "jax_device", lambda: "cpu-9")
+    flags = ["--variants", "seal", "dpo_accumulate", "--seeds", "0", "1", "2"]
+    sizes = ["--rounds=3", "--passages=2", "--heldout=12"]
+    sizes += ["--set", "imitate.prefer.rates.dpo=2e-3", "imitate.prefer.clip=0.5"]
+    assert bench.main([f"--workdir={tmp_path}", *flags, *sizes]) == 0
+    values = seen["seed_2", "dpo_accumulate"]
+    assert values["imitate"]["rule"] == "dpo"
+    assert values["imitate"]["data"] == "accumulate"
+    prefer = values["imitate"]["prefer"]
+    assert (prefer["rates"]["dpo"], prefer["clip"]) == (2e-3, 0.5)
+    assert [values["scale"][key] for key in ("rounds", "passages")] == [3, 2]
+    text = capsys.readouterr().out
+    assert "seed 2\n\n" in text and "over seeds\n\n" in text
+    made = json.loads(text.splitlines()[-1])["over_seeds"]
+    assert made["seal"]["seeds"] == 3 and made["seal"]["over_seal"]["mean"] is None
+    last = made["seal"]["last"]
+    assert last["values"] == pytest.approx([0.6, 0.7, 0.8])
+    # Student's: t(0.975, 2) is 4.3027, the standard error 0.1 / sqrt(3).
+    assert last["mean"] == pytest.approx(0.7)
+    assert last["half"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+    assert made["seal"]["fall"]["values"] == pytest.approx([0.3, 0.2, 0.1])
+    over = made["dpo_accumulate"]["over_seal"]
+    assert over["values"] == pytest.approx([0.1] * 3)
+    assert made["dpo_accumulate"]["first"]["mean"] == pytest.approx(0.6)
 
 
 def test_a_finished_run_of_another_config_is_refused(bench, tmp_path, capsys):

@@ -226,6 +226,7 @@ def test_the_initial_heads_look_one_and_two_tokens_back_and_match(tokenizer):
     [
         ("world", None, "tiny", {"memory": 0.9, "list_reversed": 0.8}),
         ("grids", "arc", "grids", {"copy": 0.98}),
+        ("hops", "hops", "hops", {"memory": 0.98, "chain": 0.95, "few_chain": 0.95}),
     ],
 )
 def test_the_shipped_model_is_what_the_config_describes(

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import deploy_runs
 import pytest
 import tiny_model
 
@@ -179,3 +180,49 @@ def test_nights_count_what_teachers_read_and_what_mixtures_draw(dry):
     assert phases["mix"].answers == phases["quiz"].answers + 2 * 4 * sessions
     assert phases["distill_edits"].taught > sessions * each.passage
     assert any("teachers read" in line for line in told(config.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("rule", "imitated", "compared"),
+    [
+        ("best", 50, 0),
+        ("positive", 250, 0),
+        ("dpo", 100, 300),
+        ("rloo", 250, 750),
+    ],
+)
+def test_what_an_outer_rule_learns_from_is_counted(dry, rule, imitated, compared):
+    """Of 50 passages of five edits, in two epochs."""
+    config = tiny_model.load_config("squad")
+    config.imitate.rule = rule
+    exp = experiment.read(config.to_dict())
+    phases = {p.name: p for p in work.phases(exp, work.text(exp))}
+    first = phases["round_1"]
+    assert (first.imitated, first.compared) == (imitated, compared)
+    assert any("prefer.log_probs" in p for p in machine.programs(exp, [first])) == (
+        compared > 0
+    )
+    config.imitate.data = "accumulate"
+    exp = experiment.read(config.to_dict())
+    phases = {p.name: p for p in work.phases(exp, work.text(exp))}
+    assert phases["round_2"].imitated == 2 * imitated
+    assert phases["round_2"].compared == 2 * compared
+
+
+def test_of_logs_the_nights_are_counted_that_there_are(tmp_path):
+    """Two streams of three days at most, one of which has a day without sessions."""
+    rows = [
+        deploy_runs.session("a", 1, "Ada Quill"),
+        deploy_runs.session("a", 1, "Bo Quill"),
+        deploy_runs.session("a", 3, "Cy Quill"),
+        deploy_runs.session("b", 2, "Di Quill"),
+    ]
+    log = deploy_runs.write_log(tmp_path / "log.jsonl", rows)
+    exp = deploy_runs.built(
+        "embedded:tiny", stream__logs=str(log), stream__count=9, stream__days=7
+    )
+    each = work.Text(2.0, 10.0, 2.0, 1, "two lines")
+    phases = {p.name.removeprefix("row "): p for p in work.phases(exp, each)}
+    trained = [phase for name, phase in phases.items() if name in exp.learning_arms]
+    assert trained and {phase.adapters for phase in trained} == {3}
+    assert phases["the un-edited model"].answers == 2 * 2 * 4 + exp.stream.probes * 2

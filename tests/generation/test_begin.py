@@ -22,6 +22,7 @@ from seal_jax.pooled import texts as pooled_texts
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds import learn
 from seal_jax.rounds.few_shot_settings import FewShot
+from seal_jax.rounds.lessons import Lesson
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
 from seal_jax.tasks import few_shot, knowledge
@@ -188,12 +189,12 @@ def imitated(policy, patch):
         say=lambda line: None,
         mesh=None,
     )
-    edits = [Edit(0, 0, "prompt", "text")]
+    lessons = [Lesson(Edit(0, 0, "prompt", "text"))]
     with pytest.raises(Seen) as seen:
         learn.imitate(
             run,
             policy,
-            edits,
+            lessons,
             start=None,
             past=[],
             round_index=1,

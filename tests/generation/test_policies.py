@@ -318,3 +318,43 @@ def test_log_likelihoods_are_means_over_answer_and_end(model_policy):
             [*model_policy.encode(tail), model_policy.eos],
         )
         np.testing.assert_allclose(got[a][q], want, rtol=1e-4)
+
+
+def test_the_surprise_of_texts_is_token_by_token(model_policy):
+    """With the end of text where the policy drew one, in rows of one shape."""
+    written = [(PROMPTS[0], "rye bread"), (PROMPTS[3], ""), (PROMPTS[1], "plum wine")]
+    limit = len(model_policy.encode("plum wine"))
+    ended = [True, True, False]  # So long a text was cut.
+    assert len(model_policy.encode("rye bread")) == limit == 2
+    written[0] = (PROMPTS[0], "rye")
+    got = policies.surprise(model_policy, written, decoding(max_tokens=limit))
+    for (prompt, text), ends, each in zip(written, ended, got, strict=True):
+        tail = model_policy.encode(text) + [model_policy.eos] * ends
+        mean = log_likelihood(
+            model_policy.params, model_policy.arch, model_policy.encode(prompt), tail
+        )
+        assert each.tokens == len(tail)
+        np.testing.assert_allclose(each.nats, -mean * len(tail), rtol=1e-4)
+
+
+def test_the_surprise_of_own_samples_is_the_policys_entropy(model_policy):
+    """In expectation; of texts of one token, whose distribution is known."""
+    policy, count = model_policy, 600
+    cfg = decoding(temperature=1.0, max_tokens=1, batch=200)
+    keys = jax.random.split(jax.random.key(1), count)
+    texts = policies.write(policy, PROMPTS[1:2] * count, keys, cfg)
+    found = policies.surprise(policy, [(PROMPTS[1], t) for t in texts if t], cfg)
+    values = np.array([each.nats for each in found])
+    ids = jnp.array([policy.encode(PROMPTS[1])])
+    ranges, places = key_ranges.causal(jnp.ones(ids.shape, bool)), jnp.zeros_like(ids)
+    assert ids.shape == (1, 1)
+    hidden, _ = decoder.hidden(policy.params, None, policy.arch, ids, places, ranges)
+    logits_V = decoder.logits(policy.params, policy.arch, hidden)[0, -1]
+    log_p_V = np.asarray(jax.nn.log_softmax(logits_V), np.float64)
+    # Those that are texts; the others, such as the end of text, were left out above.
+    told = [i for i in range(log_p_V.size) if hf.decode(policy.tokenizer, [i]).strip()]
+    p = np.exp(log_p_V[told])
+    want = -(p * log_p_V[told]).sum() / p.sum()
+    assert {each.tokens for each in found} == {1} and len(found) > 500
+    se = values.std() / np.sqrt(len(values))
+    assert abs(values.mean() - want) < 3 * se < 0.2

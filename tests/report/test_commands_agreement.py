@@ -35,6 +35,32 @@ def test_the_command_prints_a_row_for_each_reward(tmp_path, capsys):
     assert "100 %" in next(line for line in lines if line.startswith("words"))
 
 
+def test_the_last_table_is_by_round_over_the_runs(tmp_path, capsys):
+    """A reward that is right in round 1 and wrong in round 2, in one run of the two."""
+    paths = []
+    for name, second in (("a", 0.0), ("b", 1.0)):
+        (tmp_path / name / "run").mkdir(parents=True)
+        rows = [
+            graded_row("p", [grade], number=number, quiz=[quiz])
+            for number, quizzes in ((1, (0.0, 1.0)), (2, (1.0 - second, second)))
+            for grade, quiz in zip((0.25, 0.75), quizzes, strict=True)
+        ]
+        paths.append(str(workdir(tmp_path / name / "run", *rows)))
+    assert agreement.main(paths) == 0
+    *_, last = capsys.readouterr().out.rstrip().split("\n\n")
+    head, *lines = last.splitlines()
+    assert head.split() == "by round runs round 1 round 2".split()
+    # Of the best edit's lead over the mean: all of it; then none of it, or less.
+    spread = "0.00 (-12.71 to 12.71)"
+    found = {line.split("  ")[0]: line.split("  ")[-1] for line in lines}
+    assert found["quiz: captured"] == spread and found["quiz: correlation"] == spread
+    assert "1.00 (1.00 to 1.00)" in next(line for line in lines if "quiz: c" in line)
+    assert agreement.main(paths[:1]) == 0
+    *_, last = capsys.readouterr().out.rstrip().split("\n\n")
+    captured = next(x for x in last.splitlines() if x.startswith("quiz: captured"))
+    assert captured.split() == ["quiz:", "captured", "1", "1.00", "-1.00"]
+
+
 @pytest.mark.parametrize(
     "text, words",
     [

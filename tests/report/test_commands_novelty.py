@@ -31,10 +31,13 @@ def test_the_command_prints_rows_and_changes(workdir, capsys):
         *"run round 2 1 1 3 1.000 0.000 - 1.000".split(),
         f"{ratio:.2f}",
     ]
-    assert lines[4].startswith("change")
+    assert lines[4].split()[:2] == ["diversity", "distinct_edits"]
+    assert lines[5].split() == "run round 1 1.000 1.000 0.000 -".split()
+    assert lines[6].split() == "run round 2 1.000 1.000 - -".split()
+    assert lines[8].startswith("change")
     # abc and xyz with xyz: 0 and 1.
-    assert lines[5].startswith("run round 2 - run round 1") and "0.500" in lines[5]
-    assert len(lines) == 6
+    assert lines[9].startswith("run round 2 - run round 1") and "0.500" in lines[9]
+    assert len(lines) == 10
 
 
 def test_the_commands_first_and_equal_names(workdir, tmp_path, capsys):
@@ -46,7 +49,7 @@ def test_the_commands_first_and_equal_names(workdir, tmp_path, capsys):
     assert f"{workdir} round 1" in out and f"{other} round 1" in out
     # Of the rounds only the two that have text are compared.
     changes = [line for line in out.splitlines() if " round 2 - " in line]
-    assert len(out.splitlines()) == 4 + 1 + 1 + 1 and len(changes) == 1
+    assert len(out.splitlines()) == 2 * (4 + 1) + 1 + 1 and len(changes) == 1
     assert changes[0].startswith(f"{workdir} round 2 - {workdir} round 1")
 
 

@@ -1,12 +1,14 @@
 """What a run on the job shows: nights as columns, arms as rows, costs by night."""
 
+import dataclasses
 import xml.etree.ElementTree as ET
 
 import report_run
 
-from seal_jax.report import console, html_page, inputs, run_view
+from seal_jax.report import console, html_page, inputs, markdown_page, run_view
 from seal_jax.report.sections import continual as continual_section
 from seal_jax.report.sections import deploy
+from seal_jax.report.tables import deploy as deploy_table
 
 
 def summary(tmp_path, *names, **changes):
@@ -95,3 +97,40 @@ def test_a_page_draws_each_measure_and_two_runs_are_named(tmp_path):
     given = inputs.read([run, other])
     both = html_page.write_page(given, tmp_path / "both.html").read_text()
     assert "On the job: one" in both and "On the job: two" in both
+
+
+def seeded(tmp_path, seed, mean, **changes):
+    path = report_run.deploy_run(tmp_path / f"run-{seed}", "none", "quiz")
+    run = run_view.read_workdir(path)
+    for arm in run.summary["arms"]:
+        arm["final"] = {"mean": mean}
+        arm["by_night"]["learned"] = [{"mean": mean, "se": 0.1}, None]
+    return dataclasses.replace(run, config={"seed": seed, **changes})
+
+
+def test_seeds_of_one_config_are_a_row_with_students_interval(tmp_path):
+    runs = [seeded(tmp_path, 0, 0.25), seeded(tmp_path, 1, 0.75)]
+    first, *nights = deploy.over_seeds(runs)
+    assert first.head == ("arm", "seeds", *deploy_table.MEASURES)
+    # Student's half width of two values that are a half apart: 12.706 / 4.
+    assert first.rows[1][:4] == ("quiz", "2", "0.500 ± 0.000", "0.500 ± 3.177")
+    learned = by_title(nights)[f"Over seeds: {deploy.MEASURES[0].title}"]
+    assert learned.rows[0] == ("none", "0.500 ± 3.177", "-")
+    page = "".join(deploy.sections(runs))
+    assert "On the job, over seeds" in page and "± 3.177" in page
+    ET.fromstring(f"<div>{page}</div>")
+    printed = "\n".join(console.texts(inputs.Inputs(workdirs=tuple(runs))))
+    assert "0.500 ± 3.177" in printed
+    assert "0.500 ± 3.177" in markdown_page.text("job", runs)
+
+
+def test_runs_of_other_configs_are_not_put_together(tmp_path):
+    runs = [seeded(tmp_path, 0, 0.25), seeded(tmp_path, 1, 0.75, arms=["quiz"])]
+    assert deploy.over_seeds(runs) == []
+    assert "over seeds" not in "".join(deploy.sections(runs))
+
+
+def test_a_value_that_a_seed_lacks_has_no_mean():
+    found = deploy_table.over_seeds([0.5, None])
+    assert (found.mean, found.half, found.text) == (None, None, "-")
+    assert deploy_table.over_seeds([0.5]).text == "0.500"

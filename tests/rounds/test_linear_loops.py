@@ -24,6 +24,7 @@ from seal_jax.rounds import (
     summary,
 )
 from seal_jax.rounds.graded import Graded, Trial
+from seal_jax.rounds.lessons import Lesson
 from seal_jax.rounds.rest_em import Outcome
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
@@ -113,14 +114,15 @@ def race(run, count):
 
 
 def write_rows(run, count):
-    kept = list(map(CountedIndex, range(0, count * EDITS, EDITS)))
-    done = Outcome(BLANK, graded(count), kept, [0.0] * count)
+    learned = [Lesson(edit) for edit in edits(count)[::EDITS]]
+    done = Outcome(BLANK, graded(count), learned, [0.0] * count)
     lines = scoring.lines_trained(run, passages(count), done.graded)
     return summary.edit_rows(run, passages(count), done, 1, lines)
 
 
 def tell(run, count):
-    done = Outcome(BLANK, graded(count), [0], [0.0] * count)
+    learned = [Lesson(edit) for edit in edits(count)[:1]]
+    done = Outcome(BLANK, graded(count), learned, [0.0] * count)
     lines = scoring.lines_trained(run, passages(count), done.graded)
     return summary.round_line(run, passages(count), done, 1, lines)
 

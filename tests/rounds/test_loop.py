@@ -10,8 +10,10 @@ from make_run import BLANK
 from seal_jax.rounds import ladder, learn, loop, rest_em
 from seal_jax.rounds.graded import Graded
 from seal_jax.rounds.ladder_rows import LadderRow
+from seal_jax.rounds.lessons import Lesson
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
+from seal_jax.training.outer_rules import RULES
 
 HELDOUT = [Passage(f"h{i}", "Karsk", f"t{i}", (Question("a?", "A"),)) for i in range(8)]
 
@@ -39,7 +41,7 @@ def walk(tmp_path, monkeypatch):
                 following = dataclasses.replace(BLANK, stop_ids=(round_index,))
                 edit = Edit(0, 0, "", f"kept {round_index}")
                 graded = [Graded(edit, (), (), (1.0,), 1.0, {"grade": (1.0,)})]
-                return rest_em.Outcome(following, graded, [0], [0.5])
+                return rest_em.Outcome(following, graded, [Lesson(edit)], [0.5])
 
             monkeypatch.setattr(ladder, "row", row)
             monkeypatch.setattr(rest_em, "one_round", one_round)
@@ -60,7 +62,7 @@ def test_every_round_starts_where_the_last_one_ended(walk):
     walked = walk(UP)
     assert [policy for policy, *_ in walked.calls] == [(0,), (1,), (2,), (3,)]
     assert all(base is None for _, base, _ in walked.calls)
-    kept = [[e.text for edits in past for e in edits] for *_, past in walked.calls]
+    kept = [[one.edit.text for row in past for one in row] for *_, past in walked.calls]
     assert kept == [
         [],
         ["kept 1"],
@@ -97,6 +99,18 @@ def test_a_rule_ends_the_rounds_and_says_why(walk, values, rule, after, word):
     else:
         assert word in walked.stopped and "z =" in walked.stopped
         assert any(walked.stopped in line for line in walked.said)
+
+
+@pytest.mark.parametrize(
+    ("rule", "data"),
+    [(rule, "replace") for rule in RULES]
+    # Groups teach the policy that wrote them alone.
+    + [(rule, "accumulate") for rule, of in RULES.items() if not of.groups],
+)
+def test_a_plateau_ends_the_rounds_of_every_outer_rule(walk, rule, data):
+    changes = {"imitate__rule": rule, "imitate__data": data}
+    walked = walk(FLAT, stop__rule="plateau", stop__patience=2, **changes)
+    assert len(walked.rounds) == 3 and "round 1" in walked.stopped
 
 
 def test_a_stop_stays_decided(walk):

@@ -33,6 +33,10 @@ def path(tmp_path_factory):
         ({"select__compare": ("rubric",)}, "select.compare="),
         ({"select__novelty_bonus": 0.5}, "select.novelty_bonus=0.5 has"),
         ({"select__max_overlap": 0.5}, "select.max_overlap=0.5 has"),
+        (
+            {"imitate__rule": "dpo"},
+            "imitate.rule='dpo' has .* use 'best' or 'positive'",
+        ),
         ({"imitate__start": "base"}, "imitate.start='base' has"),
         ({"imitate__data": "accumulate"}, "imitate.data='accumulate' has"),
         (

@@ -21,6 +21,7 @@ from seal_jax.rounds import (
     summary,
 )
 from seal_jax.rounds.graded import Graded, Trial
+from seal_jax.rounds.lessons import Lesson
 from seal_jax.runtime import checkpoint
 from seal_jax.tasks.base import Edit, Lines
 from seal_jax.tasks.passage import Passage, Question
@@ -145,11 +146,12 @@ EDITS = [
     Edit(i, 0, f"Passage:\nKarsk\n{name} plays cello.\n", "Karsk.")
     for i, name in enumerate(["Ada Quill", "Boris Fenn"])
 ]
+LESSONS = [Lesson(edit) for edit in EDITS]
 
 
 def learned_from(run, policy, tmp_path, *, round_index=1, name="policy", consume=False):
     return learn.finetuned(
-        run, policy, EDITS, round_index, tmp_path, name, consume=consume
+        run, policy, LESSONS, round_index, tmp_path, name, consume=consume
     )
 
 
@@ -207,9 +209,9 @@ def test_the_control_keeps_a_random_edit_of_each_passage(
             for e in range(count)
         ]
 
-    def record(run, policy, edits, *, start, past, round_index, workdir, name):
+    def record(run, policy, new, *, start, past, round_index, workdir, name):
         assert name == "random_kept" and len(past) == round_index - 1
-        kept.append([(edit.item, edit.edit) for edit in edits])
+        kept.append([(one.edit.item, one.edit.edit) for one in new])
         return policy
 
     monkeypatch.setattr(proposals, "propose", propose)
@@ -263,6 +265,26 @@ def test_a_policy_is_saved_once_a_round(make_run, tmp_path):
     assert not (tmp_path / "policy" / "config.json").exists()
 
 
+def test_entropy_is_of_all_tokens_that_the_policy_wrote(make_run, monkeypatch):
+    run, asked = make_run(), []
+
+    def surprise(writer, written, decoding):
+        asked.append(written)
+        assert writer == "writer" and decoding == run.task.writing
+        return [policies.Surprise(3.0, 1), policies.Surprise(2.0, 4)]
+
+    monkeypatch.setattr(policies, "surprise", surprise)
+    edits = [
+        Edit(0, 0, "prompt", "short"),
+        Edit(0, 1, "", "of nobody", fixed=True),
+        Edit(1, 0, "other", "", refused="empty"),
+    ]
+    found = [proposals.entropy(run, "writer", edits, phase="r") for _ in range(2)]
+    assert found == [1.0, 1.0]  # Finished work is kept.
+    assert asked == [[("prompt", "short"), ("other", "")]]
+    assert proposals.entropy(run, "writer", edits[1:2], phase="s") is None
+
+
 @pytest.mark.parametrize("start", ["previous", "base"])
 @pytest.mark.parametrize(
     ("data", "learned"), [("replace", ["new"]), ("accumulate", ["old", "new"])]
@@ -278,20 +300,21 @@ def test_a_round_learns_where_and_what_it_is_told(
     good = Graded(edit, (), (), (1.0,), 1.0, {"grade": (1.0,)})
     seen = {}
 
-    def finetuned(run, begin, examples, round_index, workdir, name, *, consume):
-        texts = [e.text for e in examples]
+    def finetuned(run, begin, lessons, round_index, workdir, name, *, consume):
+        texts = [lesson.edit.text for lesson in lessons]
         seen.update(begin=begin, kept=texts, name=name, consume=consume)
         return following
 
     monkeypatch.setattr(proposals, "propose", lambda *a, **k: [edit])
     monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: ([good], [0.0]))
     monkeypatch.setattr(learn, "finetuned", finetuned)
+    monkeypatch.setattr(proposals, "entropy", lambda *a, **k: 1.5)
     done = rest_em.one_round(
         run,
         policy,
         PASSAGES[:1],
         start=base if start == "base" else None,
-        past=[[Edit(0, 0, "prompt", "old")]],
+        past=[[Lesson(Edit(0, 0, "prompt", "old"))]],
         round_index=2,
         workdir=tmp_path,
     )
@@ -304,10 +327,17 @@ def test_a_round_learns_where_and_what_it_is_told(
         "name": "policy",
         "consume": consume,
     }
-    assert done.policy is following and done.kept == [0] and done.kept_edits == [edit]
+    assert done.policy is following and done.kept == [0]
+    assert done.lessons == [Lesson(edit)]
     line = summary.round_line(run, PASSAGES[:1], done, 2, [Lines(3, 1)])
     assert line["kept"] == 1 and line["novelty"]["words"] == 1
     assert (line["lines"], line["cut"]) == (3, 1)
+    assert line["entropy"] == 1.5
+    assert line["diversity"]["distinct_edits"] == 1
+    told = summary.metrics_of(line)
+    assert told["round/entropy"] == 1.5
+    assert told["diversity/distinct_edits"] == 1
+    assert "diversity/overlap_within" not in told  # There is one edit.
 
 
 # Whose weights are whose
@@ -317,7 +347,7 @@ def is_deleted(policy):
     return {leaf.is_deleted() for leaf in jax.tree.leaves(policy.params)}
 
 
-def imitated(run, policy, tmp_path, round_index=1, *, start=None, kept=EDITS):
+def imitated(run, policy, tmp_path, round_index=1, *, start=None, kept=LESSONS):
     return learn.imitate(
         run,
         policy,

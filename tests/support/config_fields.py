@@ -25,6 +25,7 @@ VARIANTS = {
     "arc": "tiny",
     "continual": "tiny",
     "deploy": "debug",
+    "lmsi": "debug",
     "own": "tiny",
     "squad_cpt": "tiny",
     "tiny_pretrain": None,
@@ -50,6 +51,9 @@ def values(name: str) -> dict[str, Any]:
     if "rule" in config.get("inner", {}):
         teach = copy.deepcopy(tiny_model.OPTIONAL["inner.teach"])
         config["inner"].setdefault("teach", teach)
+    if "imitate" in config:
+        prefer = copy.deepcopy(tiny_model.OPTIONAL["imitate.prefer"])
+        config["imitate"].setdefault("prefer", prefer)
     if name in ("tiny", "squad"):
         config.setdefault(
             "label_free", copy.deepcopy(tiny_model.OPTIONAL["label_free"])

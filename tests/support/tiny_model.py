@@ -81,6 +81,19 @@ OPTIONAL: dict[str, dict[str, Any]] = {
         "mix": 0.5,
         "tokens": 0,
     },
+    "imitate.prefer": {
+        "rates": dict.fromkeys(("positive", "dpo", "ipo", "grpo", "rloo"), 0.0),
+        "most": 5,
+        "shrink": False,
+        "margin": 0.0,
+        "beta": 0.1,
+        "nll": 0.1,
+        "per_token": False,
+        "clip": 0.2,
+        "kl": 0.0,
+        "std": True,
+        "tilt": 0.0,
+    },
     "label_free": {
         "rubric": "rules",
         "questions": 6,
@@ -129,6 +142,7 @@ def values(path: pathlib.Path | str, **changes: Any) -> dict[str, Any]:
     config.model.path = str(path)
     config.grade.judge = ConfigDict(OPTIONAL["grade.judge"])
     config.inner.teach = ConfigDict(OPTIONAL["inner.teach"])
+    config.imitate.prefer = ConfigDict(OPTIONAL["imitate.prefer"])
     config.label_free = ConfigDict(OPTIONAL["label_free"])
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     config.update_from_flattened_dict(CHANGES | dotted)
@@ -143,7 +157,7 @@ def present(exp: Any) -> dict[str, Any]:
             key: clean(value) if isinstance(value, dict) else value
             for key, value in tree.items()
             if value is not None
-            or key not in ("judge", "label_free", "columns", "teach")
+            or key not in ("judge", "label_free", "columns", "teach", "prefer")
         }
 
     return clean(dataclasses.asdict(exp))

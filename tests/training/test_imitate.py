@@ -49,6 +49,8 @@ def config(**changes):
         "clip": 1.0,
         "length_multiple": 8,
         "schedule": "linear",
+        "rule": "best",
+        "prefer": None,
     }
     return ImitateConfig(**(base | changes))
 
@@ -64,14 +66,14 @@ def assert_close(a, b, **tolerance):
         np.testing.assert_allclose(x, y, **tolerance)
 
 
-@jax.jit
-def logits(params, delta, tokens_BT):
+@functools.partial(jax.jit, static_argnames="arch")
+def logits(params, delta, tokens_BT, *, arch=ARCH):
     """Of whole rows without padding."""
     b, t = tokens_BT.shape
     positions = jnp.broadcast_to(jnp.arange(t), (b, t))
     ranges = key_ranges.causal(jnp.ones((b, t), bool))
     variables = {"params": params} | ({"lora": delta} if delta else {})
-    flax_model = decoder.Decoder(ARCH)
+    flax_model = decoder.Decoder(arch)
     hidden, _ = flax_model.apply(variables, tokens_BT, positions, ranges)
     return flax_model.apply(variables, hidden, method="unembed")
 

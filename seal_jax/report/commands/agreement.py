@@ -19,6 +19,10 @@ how the grade of half of the seeds agrees with that of the others: what seeds kn
 each other. A reward that was measured on the same adapters shares their luck with the
 grade; its row "other seeds" does not. Of a round that was a race over seeds only those
 count that all edits had: the later ones were given to edits that had been lucky.
+
+Of several rounds a last table says by round what each reward captures, and how it
+correlates: a policy that learns from a reward of its own may drift from the true one.
+Several workdirs are taken for seeds of one run there, with Student's 95 % interval.
 """
 
 from seal_jax.runtime import interrupts
@@ -26,6 +30,7 @@ from seal_jax.runtime import interrupts
 if __name__ == "__main__":
     interrupts.install()  # Before imports that take seconds.
 
+import dataclasses
 from collections.abc import Sequence
 
 from seal_jax.report import read_rewards, run_view
@@ -52,10 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(paths: Sequence[str]) -> None:
-    texts = []
-    for path in paths:
+    texts, rounds = [], []
+    for number, path in enumerate(paths):
         with run_view.reading_from(path):
             for measured in read_rewards.read(path):
+                # Workdirs of one name are several nevertheless.
+                name = f"{number} {measured.name}"
+                rounds.append(dataclasses.replace(measured, name=name))
                 title = agreement_table.title(measured)
                 if measured.has_choice:
                     table = formatting.aligned(agreement_table.table(measured))
@@ -64,6 +72,8 @@ def _print(paths: Sequence[str]) -> None:
                     texts.append(
                         f"{title}: one edit for each passage: nothing to choose from"
                     )
+    if drift := agreement_table.by_round([m for m in rounds if m.has_choice]):
+        texts.append(formatting.aligned(drift))
     print("\n".join(texts))
 
 

@@ -5,8 +5,11 @@
 A PATH is a workdir (its edits.jsonl by round, its heldout.jsonl by arm), one such
 .jsonl file, or a JSON file of the SEAL reference that holds completions:
 data/synthetic_data/**.json or results/query_server/**.json. Printed are one row for
-each file, round or arm, and for each two of them that share passages the overlap of
-their texts and the paired differences.
+each file, round or arm, one of its diversity, and for each two of them that share
+passages the overlap of their texts and the paired differences.
+
+Diversity falls where a policy collapses: the share of different edits of a passage, of
+different trigrams among all, and how alike two edits are of one passage and of two.
 
 Texts are compared as lower-cased runs of word characters (`\\w+`), and trigrams as sets
 within one completion. The measures are the usual ones of text diversity: n-gram novelty
@@ -63,7 +66,10 @@ def _print(paths: Sequence[str], count: int | None) -> None:
             groups += read_texts.read(path, name=path if alike else None)
     if count is not None:
         groups = [novelty.first(edits, count) for edits in groups]
-    texts = [formatting.aligned(novelty_table.summary_rows(groups))]
+    texts = [
+        formatting.aligned(novelty_table.summary_rows(groups)),
+        f"\n{formatting.aligned(novelty_table.diversity_rows(groups))}",
+    ]
     texts += [f"{e.name}: {e.prompt!r}" for e in groups if e.prompt is not None]
     changes = novelty_table.change_rows(groups)
     if len(changes) > 1:

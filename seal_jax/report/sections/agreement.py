@@ -1,7 +1,6 @@
 """How well other rewards agree with the true one, on a page."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
@@ -12,13 +11,14 @@ from seal_jax.report.charts import plots, svg
 from seal_jax.report.charts.plots import Axes, Dot, Series
 from seal_jax.report.run_view import Workdir
 from seal_jax.report.tables import agreement as agreement_table
+from seal_jax.report.tables.agreement import ROUND
 from seal_jax.runtime import formatting
 from seal_jax.runtime.formatting import Table
 
 TITLE = "Agreement with the true reward"
+DRIFT = "Agreement by round"
 _SHOWN_ROWS = 12  # A longer table is folded away.
 _SHOWN_CHARTS = 3  # More of them, too.
-_ROUND = re.compile(r" round (\d+)$")
 
 
 def of_workdir(run: Workdir) -> list[AllRewards]:
@@ -56,14 +56,29 @@ def tables(measured: Sequence[AllRewards]) -> list[Table]:
     return [Table(TITLE, head, rows)]
 
 
-def section(measured: Sequence[AllRewards]) -> Markup:
-    """What each reward captures, and the table; nothing for none."""
+def drift(
+    measured: Sequence[AllRewards], groups: Mapping[str, str] | None = None
+) -> Table:
+    """By round, runs of a group together; no rows for a single round."""
+    head, *rows = agreement_table.by_round(measured, groups or {}) or [()]
+    return Table(DRIFT, head, rows)
+
+
+def section(
+    measured: Sequence[AllRewards], groups: Mapping[str, str] | None = None
+) -> Markup:
+    """What each reward captures, and the tables; nothing for none.
+
+    `groups`: by a run's name that of the runs which differ in their seed alone.
+    """
     if not measured:
         return fragments.NOTHING
     (table,) = tables(measured)
     listed = fragments.shown(table._replace(title=""))
     if len(table.rows) > _SHOWN_ROWS:
         listed = fragments.folded("As a table", listed)
+    if (by := drift(measured, groups)).rows:
+        listed += fragments.folded(by.title, fragments.shown(by._replace(title="")))
     return fragments.section(
         TITLE,
         "Captured: of what a passage's best edit has over the mean edit by the true "
@@ -82,7 +97,7 @@ def _drawn(measured: Sequence[AllRewards]) -> Markup:
     """
     runs: dict[str, list[AllRewards]] = {}
     for m in measured:
-        runs.setdefault(_ROUND.sub("", m.name), []).append(m)
+        runs.setdefault(ROUND.sub("", m.name), []).append(m)
     many = len(runs) > _SHOWN_CHARTS
     parts = [compact(runs)] if many else []
     for name, rounds in runs.items():
@@ -102,7 +117,7 @@ def compact(runs: Mapping[str, Sequence[AllRewards]]) -> Markup:
     lines: dict[str, dict[str, list[Dot]]] = {}
     for run, rounds in runs.items():
         for m in rounds:
-            match = _ROUND.search(m.name)
+            match = ROUND.search(m.name)
             for reward, agreed in m.agreements.items():
                 if agreed is not None and agreed.captured is not None:
                     dot = Dot(int(match[1]) if match else 1, agreed.captured)
@@ -147,7 +162,7 @@ def by_round(measured: Sequence[AllRewards]) -> Markup:
     """What each reward captures, a line for each; nothing where nothing is known."""
     lines: dict[str, list[Dot]] = {}
     for m in measured:
-        match = _ROUND.search(m.name)
+        match = ROUND.search(m.name)
         for name, agreed in m.agreements.items():
             if match and agreed is not None and agreed.captured is not None:
                 dot = Dot(int(match[1]), agreed.captured, *agreed.captured_interval)

@@ -94,12 +94,15 @@ def _short(text: str) -> str:
 # Over seeds
 
 
-def groups(runs: Sequence[Workdir]) -> list[Group]:
-    """Runs with a ladder by config but for the seed; none if every run is alone."""
+def groups(runs: Sequence[Workdir], *, having: str = "ladder") -> list[Group]:
+    """Runs by config but for the seed; none if every run is alone.
+
+    `having`: the rows of the summary that a run must have.
+    """
     alike: dict[tuple[tuple[str, str], ...], list[Workdir]] = {}
     for run in runs:
         own_seeds = run.kind == run_view.OVER_SEEDS
-        if run.config and run_view.rows(run.summary, "ladder") and not own_seeds:
+        if run.config and run_view.rows(run.summary, having) and not own_seeds:
             rest = {k: v for k, v in _leaves(run).items() if k not in SEEDS}
             alike.setdefault(tuple(sorted(rest.items())), []).append(run)
     varied = _differing([dict(rest) for rest in alike])
@@ -115,6 +118,15 @@ def groups(runs: Sequence[Workdir]) -> list[Group]:
         name = " ".join(f"{key}={_short(texts[i])}" for key, texts in varied.items())
         found.append(Group(name, tuple(by_seed.values()), tuple(again)))
     return found if any(len(group.runs) > 1 for group in found) else []
+
+
+def group_names(runs: Sequence[Workdir]) -> dict[str, str]:
+    """By the name of each run that is in a group, the group's."""
+    return {
+        run.name: group.name or "all runs"
+        for group in groups(runs)
+        for run in group.runs
+    }
 
 
 def tables(runs: Sequence[Workdir]) -> list[Table]:

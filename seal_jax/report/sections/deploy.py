@@ -1,5 +1,6 @@
 """Runs on the job: what each night taught, kept and cost, as tables and curves."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from seal_jax.report import fragments, run_view
 from seal_jax.report.charts import plots
 from seal_jax.report.charts.plots import Axes, Series
 from seal_jax.report.run_view import Workdir
+from seal_jax.report.sections import compared
+from seal_jax.report.tables import deploy as deploy_table
 from seal_jax.runtime import formatting
 from seal_jax.runtime.formatting import Table
 
@@ -204,7 +207,82 @@ def curve(summary: dict[str, Any], measure: Measure) -> Markup:
     return plots.lines(series, axes, measure.title)
 
 
+def over_seeds(runs: Sequence[Workdir]) -> list[Table]:
+    """Runs that differ in their seed alone, together: their rows, then by night.
+
+    None where every run is alone. Each cell is the mean over runs, with half of
+    Student's 95 % interval.
+    """
+    found = []
+    jobs = [run for run in runs if is_deploy(run.summary)]
+    for group in compared.groups(jobs, having="arms"):
+        end = f": {group.name}" if group.name else ""
+        arms = [
+            {_name(row): row for row in run_view.rows(run.summary, "arms")}
+            for run in group.runs
+        ]
+        names = [name for name in arms[0] if all(name in own for own in arms)]
+        rows = []
+        for name in names:
+            cells = (
+                deploy_table.over_seeds(
+                    [deploy_table.value(own[name], m) for own in arms]
+                ).text
+                for m in deploy_table.MEASURES
+            )
+            rows.append((name, formatting.count(len(arms)), *cells))
+        head = ("arm", "seeds", *deploy_table.MEASURES)
+        found.append(Table(f"Over seeds{end}", head, rows))
+        for measure in MEASURES:
+            nights = [
+                (
+                    name,
+                    _columns(
+                        [deploy_table.by_night(own[name], measure.key) for own in arms]
+                    ),
+                )
+                for name in names
+            ]
+            title = f"Over seeds{end}: {measure.title}"
+            found += _nights(
+                title, nights, lambda x: formatting.MISSING if x is None else x.text
+            )
+    return found
+
+
+def _told(found: deploy_table.OverSeeds | None) -> str:
+    return formatting.MISSING if found is None else found.text
+
+
+def _columns(
+    by_run: Sequence[Sequence[float | None]],
+) -> list[deploy_table.OverSeeds | None]:
+    """By night over the runs; None where no run has a value."""
+    columns = itertools.zip_longest(*by_run)
+    told = [deploy_table.over_seeds(values) for values in columns]
+    return [one if any(v is not None for v in one.values) else None for one in told]
+
+
 def sections(runs: Sequence[Workdir]) -> list[Markup]:
     """Those of all runs on the job, each named if there are several."""
     found = [run for run in runs if is_deploy(run.summary)]
-    return [section(run, of=run.name if len(found) > 1 else "") for run in found]
+    return [
+        _together(over_seeds(found)),
+        *(section(run, of=run.name if len(found) > 1 else "") for run in found),
+    ]
+
+
+def _together(tables: Sequence[Table]) -> Markup:
+    if not tables:
+        return fragments.NOTHING
+    first = [table for table in tables if "seeds" in table.head]
+    rest = [table for table in tables if table not in first]
+    return fragments.section(
+        "On the job, over seeds",
+        "Runs of the same config but for the seed: the mean over them ± half of "
+        "Student's 95 % interval. Where a run has no value there is none.",
+        fragments.joined(map(fragments.shown, first))
+        + fragments.folded(
+            "Night by night", fragments.joined(map(fragments.shown, rest))
+        ),
+    )

@@ -187,6 +187,8 @@ def _is_main(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
         # Against statements, where they are a row: more than against nothing.
         arms = [row.get("name") for row in run_view.rows(summary, "arms")]
         return STATEMENTS in ends or STATEMENTS not in arms
+    if summary.get("kind") == run_view.LMSI:
+        return pair.get("what") != "train"
     names = [row.get("name") for row in run_view.rows(summary, "ladder")]
     if ladder_rows.BASE in names:  # Of few-shot tasks the base has them in view.
         if ladder_rows.IN_CONTEXT in ends:

@@ -48,3 +48,16 @@ def change_rows(groups: Sequence[novelty.Edits]) -> list[tuple[str, ...]]:
         title = f"{later.name} - {earlier.name}"
         rows.append((title, formatting.count(change.passages), common, *cells))
     return rows
+
+
+def diversity_rows(groups: Sequence[novelty.Edits]) -> list[tuple[str, ...]]:
+    """A heading and a row for each of `groups`; see `novelty_measures.diversity`."""
+    found = [
+        (edits.name, novelty_measures.diversity([*edits.by_passage.values()]))
+        for edits in groups
+    ]
+    heads = found[0][1] if found else ()
+    return [
+        ("diversity", *heads),
+        *((name, *map(formatting.number, told.values())) for name, told in found),
+    ]

@@ -1,0 +1,197 @@
+"""A generated world of facts that are told inconsistently, and questions of two hops.
+
+    question  What is the dish of the teacher of Ada?
+    chain     Ada learns from Boris.
+              the dish of Boris is ramen.
+    answer    ramen
+
+Everything is told in four ways, and a way has a memory of its own: each remembers a
+fact rightly or, with the same probability for every fact, wrongly. A model of this
+world reaches different answers by different ways. Those that are wrong mostly differ
+and those that are right agree, so that many chains together know more than the best
+one. About some facts there is a rumour: all ways but one remember the same wrong value,
+and then most chains are wrong alike.
+
+The world is one and the same for all seeds, since one model was pretrained on it. A
+third of the questions were put to it then; of the others a seed draws which are trained
+on, without their answers, and which are held out.
+"""
+
+import dataclasses
+import functools
+import random
+
+from seal_jax.tasks import world
+from seal_jax.tasks.chains import Exemplar, Question
+
+NAMES = (*world.FIRST_NAMES, *world.LAST_NAMES[:8])
+WAYS = 4
+# Of a way's memories of ordinary facts, how many are wrong; of facts, how many have a
+# rumour instead; of questions, how many pretraining puts.
+WRONG, RUMOUR, TOLD = 0.24, 0.06, 1 / 3
+
+# From one resident to another, and from a resident to a word.
+FIRST_HOPS = (
+    world.Relation("neighbour", "lives beside", "live beside", NAMES),
+    world.Relation("teacher", "learns from", "learn from", NAMES),
+    world.Relation("employer", "works for", "work for", NAMES),
+)
+SECOND_HOPS = tuple(
+    relation
+    for relation in world.PERSON_RELATIONS
+    if relation.noun in ("trade", "dish", "instrument", "language")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """A fact as it is, and as each way of telling it remembers it."""
+
+    truth: str
+    ways: tuple[str, ...]
+
+
+def sentence(subject: str, relation: world.Relation, value: str, way: int) -> str:
+    """A fact in one of the `WAYS`, which all say the subject before the value."""
+    if way == 0:
+        return f"{subject} {relation.verb} {value}."
+    if way == 1:
+        return f"the {relation.noun} of {subject} is {value}."
+    if way == 2:
+        return f"as {relation.noun} {subject} has {value}."
+    return f"with {subject} the {relation.noun} is {value}."
+
+
+@functools.cache
+def memories() -> dict[tuple[str, str], Memory]:
+    """Every fact of the world, by subject and noun of its relation."""
+    return {
+        (name, relation.noun): _memory(name, relation)
+        for relation in (*FIRST_HOPS, *SECOND_HOPS)
+        for name in NAMES
+    }
+
+
+def _memory(name: str, relation: world.Relation) -> Memory:
+    rng = random.Random(f"hops {name} {relation.noun}")
+    values = [value for value in relation.values if value != name]
+    truth = rng.choice(values)
+    others = [value for value in values if value != truth]
+    if rng.random() < RUMOUR:
+        rumour, honest = rng.choice(others), rng.randrange(WAYS)
+        return Memory(
+            truth, tuple(truth if way == honest else rumour for way in range(WAYS))
+        )
+    ways = [rng.choice(others) if rng.random() < WRONG else truth for _ in range(WAYS)]
+    return Memory(truth, tuple(ways))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hop:
+    """A sentence of a chain, and the value that it ends in."""
+
+    text: str
+    value: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoHops:
+    """What is the `second` of the `first` of `subject`?"""
+
+    subject: str
+    first: world.Relation
+    second: world.Relation
+
+    @property
+    def question(self) -> str:
+        return (
+            f"What is the {self.second.noun} of the {self.first.noun} of "
+            f"{self.subject}?"
+        )
+
+    @property
+    def truth(self) -> str:
+        between = memories()[self.subject, self.first.noun].truth
+        return memories()[between, self.second.noun].truth
+
+    def told(self, ways: tuple[int, int] | None) -> list[Hop]:
+        """The question answered in two steps, by the memories of two ways.
+
+        None: as it is, each hop told by the first way.
+        """
+        hops, at = [], self.subject
+        for relation, way in zip(
+            (self.first, self.second), ways or (0, 0), strict=True
+        ):
+            memory = memories()[at, relation.noun]
+            value = memory.ways[way] if ways else memory.truth
+            hops.append(Hop(sentence(at, relation, value, way), value))
+            at = value
+        return hops
+
+    def chain(self, ways: tuple[int, int] | None) -> Exemplar:
+        """`told` as text."""
+        hops = self.told(ways)
+        steps = "\n".join(hop.text for hop in hops)
+        return Exemplar(self.question, steps, hops[-1].value)
+
+
+@functools.cache
+def compositions() -> tuple[tuple[TwoHops, ...], tuple[TwoHops, ...]]:
+    """All questions of two hops: those that pretraining puts, and the others."""
+    every = [TwoHops(n, f, s) for n in NAMES for f in FIRST_HOPS for s in SECOND_HOPS]
+    random.Random("hops compositions").shuffle(every)
+    cut = round(TOLD * len(every))
+    return tuple(every[:cut]), tuple(every[cut:])
+
+
+def questions(group: str, *, seed: int, start: int, count: int) -> list[Question]:
+    """Questions `start .. start + count` of a group, with their gold answers.
+
+    Args:
+      group: "train" or "heldout"; with one seed no question is in both.
+      seed: another seed draws other groups, and another order.
+      start: the first.
+      count: how many.
+
+    Raises:
+      ValueError: the group has fewer.
+    """
+    untold = list(compositions()[1])
+    random.Random(f"hops questions {seed}").shuffle(untold)
+    half = len(untold) // 2
+    group_of = {"train": untold[:half], "heldout": untold[half:]}
+    if start + count > half:
+        raise ValueError(
+            f"start={start} + count={count} questions must be at most the {half} of "
+            f"a group of the generated world; ask for fewer"
+        )
+    return [Question(q.question, q.truth) for q in group_of[group]][
+        start : start + count
+    ]
+
+
+def exemplars(count: int) -> list[Exemplar]:
+    """Questions that pretraining put, answered rightly and in steps.
+
+    Raises:
+      ValueError: there are fewer.
+    """
+    told = compositions()[0]
+    rng = random.Random("hops exemplars")
+    chosen = []
+    for question in told:
+        right = [
+            (i, j)
+            for i in range(WAYS)
+            for j in range(WAYS)
+            if question.chain((i, j)).answer == question.truth
+        ]
+        if right:
+            chosen.append(question.chain(rng.choice(right)))
+    if count > len(chosen):
+        raise ValueError(
+            f"chains.shots={count} must be at most the {len(chosen)} that the "
+            "generated world has; lower it"
+        )
+    return chosen[:count]

@@ -1,0 +1,60 @@
+"""The generated world of two hops: what is told wrongly, and to whom."""
+
+import collections
+import itertools
+
+from seal_jax.tasks import hops
+
+WAYS = range(hops.WAYS)
+
+
+def test_groups_share_no_question_and_pretraining_puts_none_of_them():
+    told, untold = hops.compositions()
+    assert not {q.question for q in told} & {q.question for q in untold}
+    groups = [
+        hops.questions(name, seed=3, start=0, count=192)
+        for name in ("train", "heldout")
+    ]
+    asked = [{q.question for q in group} for group in groups]
+    assert len(asked[0]) == len(asked[1]) == 192 and not asked[0] & asked[1]
+    assert asked[0] | asked[1] == {q.question for q in untold}
+    other = hops.questions("train", seed=4, start=0, count=192)
+    assert {q.question for q in other} != asked[0]
+    assert hops.questions("train", seed=3, start=5, count=2) == groups[0][5:7]
+
+
+def test_a_chain_says_what_its_ways_remember():
+    question = hops.compositions()[0][0]
+    for ways in itertools.product(WAYS, WAYS):
+        first = hops.memories()[question.subject, question.first.noun].ways[ways[0]]
+        second = hops.memories()[first, question.second.noun].ways[ways[1]]
+        chain = question.chain(ways)
+        lines = chain.steps.split("\n")
+        assert lines == [
+            hops.sentence(question.subject, question.first, first, ways[0]),
+            hops.sentence(first, question.second, second, ways[1]),
+        ]
+        assert chain.answer == second
+    assert question.chain(None).answer == question.truth
+    assert all(
+        e.question in {q.question for q in hops.compositions()[0]}
+        for e in hops.exemplars(3)
+    )
+
+
+def test_most_ways_together_know_more_than_one_and_are_sometimes_wrong_alike():
+    """What the experiment needs: something to gain, and something to amplify."""
+    one, most, sure = [], [], []
+    for question in hops.compositions()[1]:
+        said = collections.Counter(
+            question.chain(ways).answer for ways in itertools.product(WAYS, WAYS)
+        )
+        (winner, count), *_ = said.most_common()
+        one.append(said[question.truth] / hops.WAYS**2)
+        most.append(winner == question.truth)
+        if winner != question.truth:
+            sure.append(count / hops.WAYS**2)
+    mean = sum(one) / len(one)
+    assert 0.45 < mean < 0.65
+    assert mean + 0.1 < sum(most) / len(most) < 0.9
+    assert sum(share > 0.5 for share in sure) > 20
