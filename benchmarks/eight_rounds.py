@@ -274,6 +274,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             type=command_line.COUNT,
             help=f"in place of the config's {what}",
         )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the config of all variants, such as imitate.prefer.rates.dpo=3e-3",
+    )
     common.add_out(parser)
     return parser.parse_args(argv)
 
@@ -285,12 +292,13 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
       ValueError, OSError: as `run` and `compare`.
     """
     given = {key: vars(args)[name] for name, key in SIZES.items()}
-    sizes = {key: value for key, value in given.items() if value is not None}
+    shared = {key: value for key, value in given.items() if value is not None}
+    shared |= common.assignments(args.set)
     runs: dict[str, Any] = {}
     for seed in args.seeds:
         summaries = {
             name: run(
-                settings("rounds", sizes | VARIANTS[name], seed=seed),
+                settings("rounds", shared | VARIANTS[name], seed=seed),
                 Path(args.workdir) / f"seed_{seed}" / name,
             ).summary
             for name in args.variants
@@ -301,7 +309,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
         "benchmark": "eight_rounds",
         "seeds": args.seeds,
         "items": items,
-        "sizes": sizes,
+        "settings": shared,
         "runs": runs,
         "over_seeds": round_seeds.over(runs) if len(runs) > 1 else {},
         **common.stamp(device=common.jax_device()),

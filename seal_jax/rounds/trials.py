@@ -29,8 +29,8 @@ from seal_jax.tasks.base import Edit, Task
 from seal_jax.training import inner, plan
 
 # First column of every PRNG key, so that no two uses draw the same numbers.
-PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ, PRACTICE, SCORE = range(8)
-DREAM, STRATEGY = 7, 8
+PROPOSE, ADAPT, ANSWER, IMITATE, CONTROL, QUIZ, PRACTICE = range(7)
+DREAM, STRATEGY, SCORE = range(7, 10)
 
 FAILED = "weights, loss or log-likelihoods became non-finite"
 

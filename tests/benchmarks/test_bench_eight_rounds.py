@@ -162,9 +162,9 @@ def test_the_tables(bench):
 
 
 def finished(bench, workdir, name, made, *, seed=0):
-    """Puts a finished run of a variant where the benchmark looks for it."""
+    """Puts a finished run of a variant, of whatever seed, where seed 0's is sought."""
     values = bench.settings("rounds", bench.VARIANTS[name], seed=seed)
-    folder = workdir / f"seed_{seed}" / name
+    folder = workdir / "seed_0" / name
     records.open_workdir(folder, values)
     records.write_json(folder / "summary.json", made)
 
@@ -196,7 +196,7 @@ def test_finished_runs_are_only_read_and_others_are_made(
     assert (result["benchmark"], result["items"]) == ("eight_rounds", ITEMS)
     assert list(result["runs"]["0"]) == ["seal", "k2"]
     assert result["runs"]["0"]["k2"]["over_seal"]["diff"] == pytest.approx(0.1)
-    assert result["over_seeds"] == result["sizes"] == {}
+    assert result["over_seeds"] == result["settings"] == {}
 
 
 def test_several_seeds_have_a_table_over_them(bench, monkeypatch, tmp_path, capsys):
@@ -215,10 +215,13 @@ def test_several_seeds_have_a_table_over_them(bench, monkeypatch, tmp_path, caps
     monkeypatch.setattr(bench.common, "jax_device", lambda: "cpu-9")
     flags = ["--variants", "seal", "dpo_accumulate", "--seeds", "0", "1", "2"]
     sizes = ["--rounds=3", "--passages=2", "--heldout=12"]
+    sizes += ["--set", "imitate.prefer.rates.dpo=2e-3", "imitate.prefer.clip=0.5"]
     assert bench.main([f"--workdir={tmp_path}", *flags, *sizes]) == 0
     values = seen["seed_2", "dpo_accumulate"]
     assert values["imitate"]["rule"] == "dpo"
     assert values["imitate"]["data"] == "accumulate"
+    prefer = values["imitate"]["prefer"]
+    assert (prefer["rates"]["dpo"], prefer["clip"]) == (2e-3, 0.5)
     assert [values["scale"][key] for key in ("rounds", "passages")] == [3, 2]
     text = capsys.readouterr().out
     assert "seed 2\n\n" in text and "over seeds\n\n" in text
