@@ -90,14 +90,14 @@ def tiny(config: ConfigDict) -> None:
     config.update(dict(
         model=dict(path="embedded:hops", dtype="float32"),
         task=dict(name="hops"),
-        scale=dict(questions=160, heldout=192),
-        chains=dict(samples=16, cap=4, shots=2),
+        scale=dict(questions=96, heldout=96),
+        chains=dict(samples=8, cap=3, shots=1),
         propose=dict(
             prompt="plain", temperature=1.0, min_tokens=0, max_tokens=32,
             prompt_multiple=32, batch=192,
         ),
         imitate=dict(
-            lora=dict(rank=16, alpha=32.0), learning_rate=1e-3, epochs=2,
+            lora=dict(rank=16, alpha=32.0), learning_rate=4e-3, epochs=2,
             micro_batch=8, length_multiple=64,
         ),
         answer=dict(prompt="plain", max_tokens=32, prompt_multiple=32, batch=192),
