@@ -40,10 +40,11 @@ def tables(summary: dict[str, Any]) -> list[Table]:
     """
     if not is_lmsi(summary):
         return []
-    sides = summary.get("sides")
+    given = summary.get("sides")
+    sides = given if isinstance(given, dict) else {}
     found = [
         Table(f"On {_SIDES.get(side, side)}", ("", *WAYS), rows)
-        for side in (sides if isinstance(sides, dict) else {})
+        for side in sides
         if (rows := _by_stage(run_view.rows(sides, side)))
     ]
     found.append(_learned(summary))
