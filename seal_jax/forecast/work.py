@@ -267,7 +267,8 @@ def _rounds(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
             own = choice.written(scale.edits) + _lists(exp)
             written = items * own if index > 1 else 0
             name = f"control, {ladder_rows.round_name(index)}"
-            kept = items * choice.k_best * gone
+            most = lessons.select_rule(exp.imitate, choice.rule, edits=scale.edits)
+            kept = items * most.k_best * gone
             control = Phase(name, written=written, imitated=kept)
             yield _by_rule(exp, control, each)
 

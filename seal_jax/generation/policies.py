@@ -385,6 +385,11 @@ def log_likelihood(
     return [[next(means) for _ in group] for group in requests]
 
 
+def was_cut(ids: Sequence[int], decoding: Decoding) -> bool:
+    """Whether the settings ended a written text, and not the policy."""
+    return len(ids) >= decoding.max_tokens
+
+
 class Surprise(NamedTuple):
     """How unlikely a policy finds a text: -log p of its `tokens` in all, nats."""
 
@@ -409,7 +414,7 @@ def surprise(
     requests, given, tokens = [], [], []
     for prompt, text in written:
         head, tail = policy.sequence(prompt), policy.encode(text)
-        tail = [*tail, policy.eos] if len(tail) < decoding.max_tokens else tail
+        tail = tail if was_cut(tail, decoding) else [*tail, policy.eos]
         requests.append(generate.Request((*head, *tail)))
         given.append(len(head))
         tokens.append(len(tail))

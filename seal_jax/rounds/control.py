@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seal_jax.generation import policies
-from seal_jax.rounds import ladder_rows, learn, proposals
+from seal_jax.rounds import ladder_rows, learn, lessons, proposals
 from seal_jax.rounds.experiment import Rounds
 from seal_jax.rounds.graded import by_item, refusals
 from seal_jax.rounds.lessons import Lesson
@@ -22,13 +22,17 @@ def random_kept[Item](
 ) -> policies.Policy:
     """The policy after rounds that keep a random edit: what imitation alone does.
 
-    They are imitated, by whatever rule the policy learns.
+    They are imitated, by whatever rule the policy learns, and are as many of an item as
+    that rule imitates at most.
     It needs no rewards, so nothing is adapted. Its first proposals are round 1's. The
     base stays as it is. An edit that was refused is not among those to keep.
 
     `tell` takes what the summary says of each round.
     """
-    policy, past = base, []
+    exp, policy, past = run.exp, base, []
+    most = lessons.select_rule(
+        exp.imitate, exp.select.rule, edits=exp.scale.edits
+    ).k_best
     for round_index, items in enumerate(rounds, start=1):
         phase = ladder_rows.round_name(round_index)
         edits = proposals.propose(
@@ -44,7 +48,7 @@ def random_kept[Item](
         for p in range(len(items)):
             rng = random.Random(f"control {run.exp.seed} {round_index} {p}")
             choices = [edits[i] for i in places[p] if edits[i].imitable]
-            count = min(run.exp.select.k_best, len(choices))
+            count = min(most, len(choices))
             kept += [Lesson(edit) for edit in rng.sample(choices, count)]
         from_base = policy is base or run.exp.imitate.start == "base"
         policy = learn.imitate(

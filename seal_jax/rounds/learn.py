@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from seal_jax.generation import policies
+from seal_jax.generation.settings import Decoding
 from seal_jax.models import lora
 from seal_jax.rounds import ladder_rows, select, trials
 from seal_jax.rounds.experiment import Experiment, Imitates
@@ -47,9 +48,9 @@ def imitate[Item](
     Args:
       run: the experiment.
       policy: the policy that wrote the edits.
-      kept: the edits of this round.
+      new: the lessons of this round.
       start: the policy to fine-tune in place of `policy`; it is not consumed.
-      past: what each of the rounds before kept.
+      past: those of each of the rounds before.
       round_index: from 1 on.
       workdir: where checkpoints go.
       name: `POLICY` or `CONTROL`, or that of another arm, which draws as `POLICY` does.
@@ -100,7 +101,11 @@ def finetuned[Item](
             steps, f"{phase}: imitate", "steps", visible=distributed.leads()
         ) as tick:
             tuned = trained(
-                policy, lessons, key, cfg=cfg, weighed=weighed, mesh=run.mesh, tick=tick
+                *(policy, lessons, key),
+                cfg=cfg,
+                writing=run.task.writing if weighed else None,
+                mesh=run.mesh,
+                tick=tick,
             )
         meta = {
             "seconds": time.monotonic() - begin,
@@ -137,19 +142,29 @@ def trained(
     key: Array,
     *,
     cfg: ImitateConfig,
-    weighed: bool,
+    writing: Decoding | None,
     mesh: Mesh | None,
     tick: Callable[[int], None],
 ) -> sft.TunedAdapter | prefer.Preferred:
-    """An adapter that learned the lessons: imitated, or `weighed` by the rule."""
+    """An adapter that learned the lessons: weighed by the rule, or all imitated.
+
+    `writing`: how the edits were drawn, which says of weighed ones whether they ended
+    themselves; None: they are imitated, each to an end.
+    """
     common = {"arch": policy.arch, "cfg": cfg, "eos": policy.eos}
+    if writing is None:
+        texts = [
+            (policy.sequence(one.edit.prompt), policy.encode(one.edit.text))
+            for one in lessons
+        ]
+        return sft.train(policy.params, texts, key, mesh=mesh, tick=tick, **common)
 
     def text(edit: Edit) -> prefer.Text:
-        return policy.sequence(edit.prompt), policy.encode(edit.text)
+        ids = policy.encode(edit.text)
+        return prefer.Text(
+            policy.sequence(edit.prompt), ids, policies.was_cut(ids, writing)
+        )
 
-    if not weighed:
-        texts = [text(lesson.edit) for lesson in lessons]
-        return sft.train(policy.params, texts, key, mesh=mesh, tick=tick, **common)
     examples = [
         prefer.Example(
             tuple(text(edit) for edit in (one.edit, one.other) if edit is not None),

@@ -4,6 +4,7 @@
 imitated, pairs of edits, or edits with advantages.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from collections.abc import Sequence
 from seal_jax.analysis import reliability, variance
 from seal_jax.rewards import names as reward_names
 from seal_jax.rounds import select
-from seal_jax.rounds.graded import MEAN, Graded, by_item
+from seal_jax.rounds.graded import Graded, by_item
 from seal_jax.tasks.base import Edit
-from seal_jax.training.outer_rules import BEST, GRPO, POSITIVE, RULES, PreferConfig
+from seal_jax.training.outer_rules import GRPO, POSITIVE, RULES, PreferConfig
 from seal_jax.training.settings import ImitateConfig
 
 # Added to a group's standard deviation (Shao et al. 2024; TRL's value).
@@ -80,7 +81,7 @@ def select_rule(cfg: ImitateConfig, rule: select.Rule, *, edits: int) -> select.
     if cfg.rule != POSITIVE:
         return rule
     bound = select.BASELINE if rule.threshold is None else rule.threshold
-    most = min(_prefer(cfg).most, edits)
+    most = min(options(cfg).most, edits)
     return dataclasses.replace(rule, threshold=bound, k_best=most)
 
 
@@ -96,8 +97,9 @@ def choose(
     """The lessons of a round.
 
     A winner is the edit that `select.choose` would keep, a loser the worst of the same
-    item. Edits without a reward, those refused, and those that left a race teach
-    nothing.
+    item that the same prompt wrote: of others nobody knows which is likelier to begin
+    with. Equal texts of a prompt are one edit there. Edits without a reward, those
+    refused, and those that left a race teach nothing.
 
     Args:
       graded, passages, baseline, ties_seed: as of `select.choose`.
@@ -106,30 +108,35 @@ def choose(
     """
     of = RULES[cfg.rule]
 
-    def best(rule: select.Rule) -> list[Edit]:
+    def best(graded: Sequence[Graded], rule: select.Rule) -> list[Edit]:
         kept = select.choose(graded, passages, baseline, rule=rule, ties_seed=ties_seed)
         return [graded[i].edit for i in kept]
 
     if not of.weighed:
         own = select_rule(cfg, rule, edits=len(graded))
-        return [Lesson(edit) for edit in best(own)]
-    prefer, parts, places = _prefer(cfg), None, by_item(g.edit.item for g in graded)
+        return [Lesson(edit) for edit in best(graded, own)]
+    prefer, parts, places = options(cfg), None, by_item(g.edit.item for g in graded)
     if prefer.shrink or (of.pairs and prefer.margin):
         parts = _parts(graded, len(passages))
-        if parts is None:
-            return []  # What is luck is not known.
+        if parts is None or (prefer.shrink and not parts.edit):
+            return []  # What is luck is not known, or all of it is.
+    own = [[graded[i] for i in places[p]] for p in range(len(passages))]
+    own = [_floored(edits) for edits in own]
+    own = [_distinct(edits) for edits in own] if of.pairs else own
     items = [
-        _measured([graded[i] for i in places[p]], passage, rule)
-        for p, passage in enumerate(passages)
+        _measured(edits, passage, rule)
+        for edits, passage in zip(own, passages, strict=True)
     ]
     if of.groups:
         return [found for item in items for found in _group(item, cfg, parts)]
-    winners = best(dataclasses.replace(rule, k_best=1))
+    several = [g for edits in own for g in edits]
+    winners = best(several, dataclasses.replace(rule, k_best=1))
     pairs = (_pair(edit, items[edit.item], prefer, parts) for edit in winners)
     return [pair for pair in pairs if pair is not None]
 
 
-def _prefer(cfg: ImitateConfig) -> PreferConfig:
+def options(cfg: ImitateConfig) -> PreferConfig:
+    """What a rule other than "best" reads."""
     assert cfg.prefer is not None  # The config is refused without it.
     return cfg.prefer
 
@@ -138,22 +145,90 @@ def _parts(graded: Sequence[Graded], items: int) -> variance.Components | None:
     """What of the round's rewards is luck of the seeds; None where that is not seen."""
     rewards: list[list[tuple[float | None, ...]]] = [[] for _ in range(items)]
     for g in graded:
-        rewards[g.edit.item].append(g.rewards)
+        rewards[g.edit.item].append(_had(g))
     return variance.anova(rewards) if reliability.is_separable(rewards) else None
+
+
+def _had(graded: Graded) -> tuple[float | None, ...]:
+    """Its rewards; None for an adapter that failed."""
+    return tuple(map(reward_names.measured, graded.rewards))
+
+
+def _able(graded: Graded) -> bool:
+    """Whether something can be learned of it."""
+    return graded.edit.imitable and not graded.out and graded.reward is not None
+
+
+def _floored(graded: Sequence[Graded]) -> list[Graded]:
+    """An item's edits, those whose adapters failed worth as much as its worst other.
+
+    `reward_names.WORST` ranks them, and is no number to take a difference of. Where all
+    failed nobody knows what they are worth.
+    """
+    failed = [_failed(g) for g in graded]
+    real = [g for g, bad in zip(graded, failed, strict=True) if not bad and _able(g)]
+    least = min((g.reward for g in real if g.reward is not None), default=None)
+    return [
+        dataclasses.replace(g, reward=least) if bad else g
+        for g, bad in zip(graded, failed, strict=True)
+    ]
+
+
+def _failed(graded: Graded) -> bool:
+    """Whether a failed adapter counts in its reward; at best of several it may not."""
+    if graded.reward is None or reward_names.WORST not in graded.rewards:
+        return False
+    had = [reward for reward in _had(graded) if reward is not None]
+    return not had or graded.reward < min(had)
+
+
+def _distinct(graded: Sequence[Graded]) -> list[Graded]:
+    """An item's edits with nothing left in that has no other to be held against.
+
+    Equal texts are the first of them, with the rewards of all; a pair of them would
+    have no lead, ever. What its prompt wrote alone is out.
+    """
+    alike: dict[tuple[str, str], list[Graded]] = {}
+    for g in filter(_able, graded):
+        alike.setdefault((g.edit.prompt, g.edit.text), []).append(g)
+    texts = collections.Counter(prompt for prompt, _ in alike)
+    found = []
+    for g in graded:
+        own = alike.get((g.edit.prompt, g.edit.text), [])
+        first = bool(own) and own[0] is g and texts[g.edit.prompt] > 1
+        found.append(_merged(own) if first else dataclasses.replace(g, out=True))
+    return found
+
+
+def _merged(alike: Sequence[Graded]) -> Graded:
+    """Several edits of one text as one of all their seeds."""
+    if len(alike) == 1:
+        return alike[0]
+    values = [(g.reward or 0.0, _seeds(g)) for g in alike]
+    whole = math.fsum(reward * seeds for reward, seeds in values)
+    return dataclasses.replace(
+        alike[0],
+        rewards=tuple(reward for g in alike for reward in g.rewards),
+        reward=whole / sum(seeds for _, seeds in values),
+    )
+
+
+def _seeds(graded: Graded) -> int:
+    return max(1, sum(reward is not None for reward in _had(graded)))
 
 
 def _measured(
     graded: Sequence[Graded], passage: str | None, rule: select.Rule
 ) -> Measured:
     """What of an item's edits can be compared."""
-    able = [g for g in graded if g.edit.imitable and not g.out and g.reward is not None]
+    able = [g for g in graded if _able(g)]
     rewards = [g.reward for g in able if g.reward is not None]
     found = select.candidates(rewards, [g.edit.text for g in able], passage)
     return Measured(
         edits=[g.edit for g in able],
         rewards=rewards,
         bonus=[rule.bonus * (c.novelty or 0.0) for c in found],
-        seeds=[max(1, sum(r is not None for r in g.rewards)) for g in able],
+        seeds=[_seeds(g) for g in able],
     )
 
 
@@ -163,9 +238,10 @@ def _pair(
     cfg: PreferConfig,
     parts: variance.Components | None,
 ) -> Lesson | None:
-    """The winner against the worst edit, if they are far enough apart."""
+    """The winner against its prompt's worst edit, if they are far enough apart."""
     values, best = item.values, item.edits.index(winner)
-    worst = min(range(len(values)), key=values.__getitem__)
+    others = [i for i, e in enumerate(item.edits) if e.prompt == winner.prompt]
+    worst = min(others, key=values.__getitem__)
     gap, least = values[best] - values[worst], 0.0
     if parts is not None:
         both = 1 / item.seeds[best] + 1 / item.seeds[worst]
@@ -182,7 +258,7 @@ def _group(
     item: Measured, cfg: ImitateConfig, parts: variance.Components | None
 ) -> list[Lesson]:
     """All edits of an item with their advantages; none where they are equally good."""
-    prefer = _prefer(cfg)
+    prefer = options(cfg)
     drawn = item.shrunk(parts) if prefer.shrink and parts is not None else item.values
     found = advantages(drawn, cfg.rule, prefer, measured=item.values)
     if not any(found):
@@ -238,79 +314,3 @@ def _deviation(values: Sequence[float]) -> float:
     """Of the group as it is, not as a sample of another."""
     middle = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((v - middle) ** 2 for v in values) / len(values))
-
-
-# What a config may ask
-
-
-def check(
-    cfg: ImitateConfig,
-    rule: select.Rule,
-    *,
-    reward: str,
-    objective: str,
-    races: bool,
-    edits: int,
-    seeds: int,
-) -> None:
-    """Refuses a rule that the round cannot follow.
-
-    Args:
-      cfg: the outer rule and its options.
-      rule: of `select`.
-      reward: what decides.
-      objective: what an edit's seeds come to.
-      races: whether edits leave a race early.
-      edits: of an item.
-      seeds: by how many the reward of an edit is measured.
-
-    Raises:
-      ValueError: see above.
-    """
-    if cfg.rule == BEST:
-        return
-    of, why, prefer = RULES[cfg.rule], f"imitate.rule={cfg.rule!r}", _prefer(cfg)
-    if cfg.rule == POSITIVE:
-        if rule.threshold is None and reward != reward_names.GRADE:
-            raise ValueError(
-                f"{why} keeps what beats the accuracy without an adapter, and "
-                f"select.reward={reward!r} is none; set select.threshold to a number "
-                "in quotes"
-            )
-        return
-    if edits < 2:
-        raise ValueError(
-            f"{why} compares the edits of an item, and scale.edits={edits} are none to "
-            "compare; use 2 or more"
-        )
-    if races:
-        raise ValueError(
-            f"select.halving leaves out the edits that it finds worst, and {why} "
-            "learns from them; use ()"
-        )
-    wanted = [("shrink=True", "False")] if prefer.shrink else []
-    if of.pairs and prefer.margin:
-        wanted.append((f"margin={prefer.margin}", "0.0"))
-    for given, none in wanted if objective != MEAN else ():
-        raise ValueError(
-            f"imitate.prefer.{given} goes by the error of a mean over seeds, and "
-            f"select.objective={objective!r} is none; use {none}, or "
-            f"select.objective={MEAN!r}"
-        )
-    for given, none in wanted if seeds < 2 else ():
-        raise ValueError(
-            f"imitate.prefer.{given} goes by how far seeds differ, and an edit's "
-            f"reward is measured by {seeds}; use scale.seeds=2 or more with a reward "
-            f"of adapters, or {none}"
-        )
-    limits = {
-        "threshold": (rule.threshold, None, "'none'"),
-        "max_copied": (rule.max_copied, 1.0, "1.0"),
-        "max_overlap": (rule.max_overlap, 1.0, "1.0"),
-    }
-    for name, (value, none, use) in limits.items():
-        if of.groups and value not in (None, none):
-            raise ValueError(
-                f"select.{name}={value!r} leaves edits out, and {why} learns from all "
-                f"of an item; use select.{name}={use}"
-            )

@@ -18,6 +18,7 @@ from seal_jax.rounds import (
     ladder,
     ladder_rows,
     learn,
+    outer_checks,
     prompts,
     rest_em,
     scoring,
@@ -54,6 +55,9 @@ def walk[Item](
     )
     if missed:
         run.say(missed)
+    two_steps = any(run.task.listing(item) is not None for item in train[0][:1])
+    for line in outer_checks.notes(exp.imitate, run.task.writing, two_steps=two_steps):
+        run.say(line)
     heldout = gold.measurable(run.task, heldout)
     wanted = wanted if heldout else ()
 

@@ -112,7 +112,7 @@ def inputs(
         for s in range(cfg.seeds)
     ]
     key = prng.fold(jax.random.key(exp.seed), [stage], [index])[0]
-    k_best = exp.select.k_best if stage == trials.CONTROL else cfg.rule.k_best
+    k_best = cfg.rule.k_best
     most = count * k_best
     orders = draws.orders(exp.inner, seeds, lines=lines)
     batches = draws.batches(exp.imitate, jax.random.key_data(key).tolist(), most=most)

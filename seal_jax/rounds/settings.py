@@ -9,8 +9,8 @@ from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.rewards import names as reward_names
 from seal_jax.rewards import own
 from seal_jax.rewards.settings import GradeConfig
-from seal_jax.rounds import lessons, select, sieves
-from seal_jax.rounds.graded import OBJECTIVES
+from seal_jax.rounds import outer_checks, select, sieves
+from seal_jax.rounds.graded import MEAN, OBJECTIVES
 from seal_jax.runtime import config_rules, plugins
 from seal_jax.runtime.config_rules import (
     Bound,
@@ -154,6 +154,12 @@ class SelectConfig:
                 f"select.threshold='baseline' is an accuracy and select.reward="
                 f"{self.reward!r} is not; use reward='grade' or threshold='none'"
             )
+        if self.threshold == "baseline" and self.objective != MEAN:
+            raise ValueError(
+                "select.threshold='baseline' is a mean and select.objective="
+                f"{self.objective!r} is not, so that luck would pass; use objective="
+                f"{MEAN!r} or threshold='none'"
+            )
         if self.threshold not in ("none", "baseline") and not _is_number(
             self.threshold
         ):
@@ -161,7 +167,8 @@ class SelectConfig:
                 f"select.threshold={shown(self.threshold)} must be 'none', 'baseline' "
                 "or a number in quotes"
             )
-        if _is_number(self.threshold) and not plugins.is_named(self.reward):
+        free = plugins.is_named(self.reward) or self.reward in reward_names.GRADIENTS
+        if _is_number(self.threshold) and not free:
             # No share and no log-likelihood is larger: the round would be for nothing.
             THRESHOLD.check("select.threshold", float(self.threshold))
 
@@ -249,17 +256,17 @@ class SelectConfig:
             )
 
     def check_imitate(self, imitate: ImitateConfig, *, edits: int, seeds: int) -> None:
-        """Refuses an outer rule that this choice does not allow; see `lessons.check`.
+        """Refuses an outer rule that this choice does not allow; see `outer_checks`.
 
         Raises:
           ValueError: see above.
         """
-        lessons.check(
+        outer_checks.check(
             imitate,
             self.rule,
             reward=self.reward,
             objective=self.objective,
-            races=bool(self.halving),
+            races=halving.from_pairs(self.halving)[-1].keep if self.halving else 0,
             edits=edits,
             seeds=seeds if own.trains(self.reward) else 1,
         )

@@ -29,8 +29,16 @@ from seal_jax.training.outer_losses import Figures, Sides
 from seal_jax.training.outer_rules import RULES
 from seal_jax.training.settings import ImitateConfig
 
-# A prompt and its completion, as token ids.
-type Text = tuple[Sequence[int], Sequence[int]]
+
+class Text(NamedTuple):
+    """A prompt and its completion, as token ids.
+
+    `cut`: it was not the policy that ended it, so no end-of-text is learned.
+    """
+
+    prompt: Sequence[int]
+    completion: Sequence[int]
+    cut: bool = False
 
 
 class Example(NamedTuple):
@@ -211,7 +219,7 @@ def expect(
 ) -> None:
     """Calls the programs of `train`; as `imitate.expect`."""
     state = call(imitate.begin, prng.root(0), arch=arch, cfg=cfg)
-    text = ((eos,) * (positions - 1), (eos,))
+    text = Text((eos,) * (positions - 1), (eos,))
     example = Example((text,) * RULES[cfg.rule].lines)
     data = _Lines.of([example], cfg, eos=eos, shards=1)
     _, rows, sides, count = data.batch([0])
@@ -246,9 +254,10 @@ class _Lines(NamedTuple):
     ) -> "_Lines":
         lines, advantages = [], []
         for example in examples:
-            for prompt, completion in example.texts:
+            for prompt, completion, cut in example.texts:
                 ids, first = [*prompt, *completion], len(prompt)
-                lines.append(sft_rows.line(ids, first_target=first, eos=eos))
+                line = sft_rows.line(ids, first_target=first, eos=eos, cut=cut)
+                lines.append(line)
                 advantages.append(example.advantage)
         positions = [line.positions for line in lines]
         wide = imitate.width(positions, cfg.length_multiple)

@@ -8,7 +8,9 @@ import pytest
 import tiny_model
 
 from seal_jax.analysis import variance
-from seal_jax.rounds import lessons, select
+from seal_jax.generation.settings import Decoding
+from seal_jax.rewards import names as reward_names
+from seal_jax.rounds import lessons, outer_checks, select
 from seal_jax.rounds.graded import Graded
 from seal_jax.tasks.base import Edit
 from seal_jax.training.outer_rules import RULES, OuterRates, PreferConfig
@@ -41,13 +43,16 @@ def config(rule, **changes):
     )
 
 
-def graded(rewards, *, texts=None, refused=(), out=()):
+def graded(rewards, *, texts=None, prompts=None, refused=(), out=()):
     """`rewards[item][edit][seed]`; None where an edit was not scored at all."""
     found = []
     for p, row in enumerate(rewards):
         for e, seeds in enumerate(row):
-            text = "text" if texts is None else texts[e]
-            edit = Edit(p, e, "", text, refused="blank" if (p, e) in refused else None)
+            text = f"text {e}" if texts is None else texts[e]
+            prompt = "" if prompts is None else prompts[e]
+            edit = Edit(
+                p, e, prompt, text, refused="blank" if (p, e) in refused else None
+            )
             value = None if seeds is None else sum(seeds) / len(seeds)
             own = tuple(seeds or ())
             found.append(Graded(edit, (), (), own, value, out=(p, e) in out))
@@ -55,7 +60,9 @@ def graded(rewards, *, texts=None, refused=(), out=()):
 
 
 def choose(rule, rewards, *, baseline=0.0, passage="p", ties="", options=None, **more):
-    shown = {k: more.pop(k) for k in ("texts", "refused", "out") if k in more}
+    shown = {
+        k: more.pop(k) for k in ("texts", "prompts", "refused", "out") if k in more
+    }
     return lessons.choose(
         graded(rewards, **shown),
         [passage] * len(rewards),
@@ -171,6 +178,81 @@ def test_the_winner_is_what_select_keeps_and_the_loser_the_worst():
     assert choose("dpo", rewards, **more, threshold=0.95) == []
 
 
+def test_equal_texts_are_one_edit_of_all_their_seeds():
+    """Three equal texts have no lead over each other, whatever they earned."""
+    assert choose("dpo", one_seed([0.2, 0.9, 0.5]), texts=["same"] * 3) == []
+    # The two come to 0.45: neither the best nor the worst, though each copy was.
+    rewards = one_seed([0.9, 0.6, 0.0, 0.3])
+    texts = ["same", "other", "same", "third"]
+    assert places(choose("dpo", rewards, texts=texts)) == [(0, 1, 3)]
+    # ... and as a winner 0.7, known by four seeds.
+    rewards = [[(0.9, 0.9), (0.6, 0.6), (0.5, 0.5)]]
+    item = lessons._distinct(graded(rewards, texts=["a", "b", "a"]))
+    assert item[0].reward == pytest.approx(0.7)
+    assert item[0].rewards == (0.9, 0.9, 0.5, 0.5)
+    assert [g.out for g in item] == [False, False, True]
+    # A group has each as it was drawn.
+    assert len(choose("rloo", one_seed([0.9, 0.1, 0.5]), texts=["a", "a", "b"])) == 3
+
+
+@pytest.mark.parametrize(("edits", "share"), [(3, 0.11), (5, 0.27), (15, 0.80)])
+def test_how_many_pairs_of_pure_luck_pass_a_margin_of_two(edits, share):
+    """As `PreferConfig` says: best and worst are chosen, their gap is a range."""
+    noise = np.random.default_rng(0).normal(size=(1000, edits, 2)).tolist()
+    found = choose(
+        "dpo",
+        noise,
+        options={"margin": 2.0},
+        texts=[f"text {e}" for e in range(edits)],
+    )
+    assert len(found) / 1000 == pytest.approx(share, abs=0.035)
+
+
+@pytest.mark.parametrize("rule", ["dpo", "ipo"])
+def test_a_pair_is_of_one_prompt(rule):
+    rewards = one_seed([0.9, 0.5, 0.1, 0.8, 0.0])
+    prompts = ["p", "p", "q", "q", "alone"]
+    assert places(choose(rule, rewards, prompts=prompts)) == [(0, 0, 1)]
+    # The best was written alone: the next that has a rival wins.
+    prompts = ["alone", "p", "q", "q", "p"]
+    assert places(choose(rule, rewards, prompts=prompts)) == [(0, 3, 2)]
+    assert choose(rule, rewards, prompts=list("abcde")) == []
+
+
+# Adapters that failed, where a reward has no 0
+
+
+FAILED = reward_names.WORST
+
+
+@pytest.mark.parametrize("rule", [r for r, of in RULES.items() if of.weighed])
+def test_a_failed_adapter_is_no_number(rule):
+    """Its edit counts as its item's worst other, and luck is that of the rest."""
+    rewards = [
+        [(-1.0, -1.1), (-2.0, -2.1), (FAILED, -0.5)],
+        [(-1.0, -1.2), (-1.5, -1.6), (-3.0, -2.9)],
+    ]
+    options = {"shrink": True, "margin": 1.0} | (
+        {"std": False} if rule == "grpo" else {}
+    )
+    found = choose(rule, rewards, options=options)
+    if RULES[rule].pairs:
+        assert places(found) == [(0, 0, 1), (1, 0, 2)]
+        return
+    first = [one for one in found if one.edit.item == 0]
+    assert first[1].advantage == pytest.approx(first[2].advantage, rel=0.1)
+    assert first[0].advantage > 0 > first[2].advantage > -2
+    # Where all failed, nobody knows.
+    assert choose(rule, [[(FAILED, FAILED), (FAILED, -0.5)]]) == []
+
+
+def test_the_best_of_several_seeds_may_do_without_the_failed_one():
+    (edit, other) = graded([[(FAILED, -0.5), (-1.0, -1.0)]])[:2]
+    best = dataclasses.replace(edit, reward=-0.5)
+    assert lessons._floored([best, other]) == [best, other]
+    assert lessons._floored([edit, other])[0].reward == -1.0
+
+
 # Groups
 
 
@@ -220,6 +302,13 @@ def test_where_nothing_is_reliable_nothing_is_learned(rule):
     assert choose(rule, SIGNAL, options={"shrink": True}) != []
 
 
+@pytest.mark.parametrize("rule", [r for r, of in RULES.items() if of.weighed])
+def test_novelty_teaches_nothing_where_rewards_are_not_reliable(rule):
+    more = {"texts": ["p q r", "a b c", "d e f"], "passage": "p q r", "bonus": 0.5}
+    assert choose(rule, NOISE, options={"shrink": True}, **more) == []
+    assert choose(rule, NOISE, **more) != []
+
+
 def test_rewards_are_drawn_to_their_mean_by_what_of_them_is_luck():
     parts = variance.anova(SIGNAL)
     share = variance.reliability(parts, 2)
@@ -264,14 +353,16 @@ ROUND = {
 
 def check(rule, *, chosen=None, **given):
     told = {key: given.pop(key, value) for key, value in ROUND.items()}
-    lessons.check(config(rule, **given), select.Rule(**(chosen or {})), **told)
+    outer_checks.check(config(rule, **given), select.Rule(**(chosen or {})), **told)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_round_that_allows_it_is_not_refused(rule):
     check(rule, shrink=True, margin=2.0)
     check(rule, seeds=1)
-    check(rule, objective="max")
+    high = {"threshold": 0.5} if rule == "positive" else {}
+    check(rule, objective="max", chosen=high)
+    check(rule, chosen={"ties": "shortest"} if not RULES[rule].groups else {})
     if not RULES[rule].weighed:
         check(rule, edits=1, seeds=1, races=True, chosen={"max_copied": 0.5})
 
@@ -288,6 +379,12 @@ REFUSED = [
     ("rloo", {"chosen": {"max_copied": 0.5}}, "use select.max_copied=1.0"),
     ("grpo", {"chosen": {"max_overlap": 0.5}}, "use select.max_overlap=1.0"),
     ("positive", {"reward": "rubric"}, "set select.threshold to a number"),
+    ("positive", {"objective": "max"}, "select.objective='max' is none; set select."),
+    ("positive", {"races": 2}, "imitate.rule='positive' learns from up to 5"),
+    ("positive", {"chosen": {"k_best": 2}}, "select.k_best=2 chooses among several"),
+    ("dpo", {"chosen": {"k_best": 2}}, "imitate.rule='dpo' does not; use 1"),
+    ("ipo", {"chosen": {"max_overlap": 0.5}}, "select.max_overlap=0.5 chooses"),
+    ("rloo", {"chosen": {"ties": "random"}}, "does not; use 'first'"),
 ]
 
 
@@ -319,3 +416,33 @@ def test_a_rule_has_a_rate_of_its_own():
     assert dataclasses.replace(config("best"), prefer=None).by_rule.learning_rate == (
         1e-2
     )
+
+
+# What is said at the start
+
+
+def writing(**changes):
+    given = {
+        "prompt": "",
+        "max_tokens": 8,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_tokens": 0,
+        "prompt_multiple": 8,
+        "batch": 1,
+    }
+    return Decoding(**(given | changes))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_line_says_where_samples_are_not_the_policys(rule):
+    exact = writing()
+    assert outer_checks.notes(config(rule), exact, two_steps=False) == []
+    for name, value in (("temperature", 0.7), ("top_p", 0.95), ("top_k", 5)):
+        other = dataclasses.replace(exact, **{name: value})
+        found = outer_checks.notes(config(rule), other, two_steps=False)
+        assert len(found) == RULES[rule].groups
+        assert all(f"propose.{name}={value}" in line for line in found)
+    found = outer_checks.notes(config(rule), exact, two_steps=True)
+    assert len(found) == RULES[rule].pairs

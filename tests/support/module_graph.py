@@ -84,6 +84,7 @@ JAX_FREE = (
     "rounds.graded",
     "rounds.ladder_rows",
     "rounds.lessons",
+    "rounds.outer_checks",
     "rounds.over_seeds_settings",
     "rounds.seeds_summary",
     "rounds.select",

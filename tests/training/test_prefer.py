@@ -19,7 +19,7 @@ from test_imitate import EOS, MIXED, assert_close
 from seal_jax.models import lora
 from seal_jax.training import imitate, prefer
 from seal_jax.training.outer_rules import RULES
-from seal_jax.training.prefer import Example
+from seal_jax.training.prefer import Example, Text
 
 WEIGHED = test_outer_losses.WEIGHED
 ADVANTAGES = (1.5, -0.5, 0.25, -1.0)
@@ -40,6 +40,7 @@ def config(rule, **changes):
 
 
 def examples(rule, texts=test_imitate.EXAMPLES):
+    texts = [Text(*text) for text in texts]
     if RULES[rule].pairs:
         return [Example(pair) for pair in zip(texts[::2], texts[1::2], strict=False)]
     several = zip(texts, ADVANTAGES * 3, strict=False)
@@ -135,6 +136,43 @@ def test_micro_batches_and_packing_change_nothing(rule):
     np.testing.assert_allclose(tuned.losses, whole(rule).losses, rtol=2e-4, atol=1e-6)
     assert_close(tuned.delta, whole(rule).delta, atol=2e-4)
     assert tuned.tokens == whole(rule).tokens
+
+
+@pytest.mark.parametrize("rule", ["dpo", "rloo"])
+def test_a_text_that_was_cut_has_no_end(rule):
+    """Its last token is its own, and neither rule learns to stop there."""
+    cfg, lines = config(rule), []
+    for cut in (False, True):
+        texts = [Text(prompt, ids, cut) for prompt, ids in test_imitate.EXAMPLES]
+        step = RULES[rule].lines
+        several = [Example(tuple(texts[i : i + step])) for i in range(0, 4, step)]
+        lines.append(prefer._Lines.of(several, cfg, eos=EOS, shards=1).lines)
+    for whole, cut in zip(*lines, strict=True):
+        assert whole.ids == [*cut.ids, EOS] and cut.ids[-1] != EOS
+        assert sum(whole.weights) == sum(cut.weights) + 1
+
+
+def moves(found):
+    return np.concatenate(
+        [np.ravel(leaves["b"]) for layer in found.values() for leaves in layer.values()]
+    )
+
+
+def test_a_common_factor_of_advantages_is_cancelled_and_zero_is_not():
+    """Adam divides by it, so shrinkage of a whole round decides whether, not how far."""
+    cfg, found = config("rloo", epochs=3), []
+    cfg = dataclasses.replace(cfg, prefer=dataclasses.replace(cfg.prefer, kl=0.0))
+    for factor in (1.0, 0.05):
+        several = [
+            Example(one.texts, factor * one.advantage) for one in examples("rloo")
+        ]
+        tuned = prefer.train(
+            PARAMS, several, jax.random.key(5), arch=ARCH, cfg=cfg, eos=EOS
+        )
+        found.append(moves(tuned.delta))
+    norm = np.linalg.norm
+    assert norm(found[0]) > 0
+    assert norm(found[0] - found[1]) < 0.05 * norm(found[0])
 
 
 def test_edits_without_an_advantage_leave_the_adapter_where_it_began():
