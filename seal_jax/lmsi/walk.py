@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from seal_jax.generation import policies
 from seal_jax.lmsi import asking, table, teaching
 from seal_jax.lmsi.asking import Asking
-from seal_jax.lmsi.settings import GOLD, Lmsi
+from seal_jax.lmsi.settings import GOLD, MAJORITY, Lmsi
 from seal_jax.lmsi.table import Looked, Side, Stage
 from seal_jax.lmsi.teaching import LmsiRun
 from seal_jax.lmsi.votes import Vote
@@ -105,9 +105,12 @@ def walk(
         return here[0].votes
 
     voted = look(Stage(), base)
-    for arm in run.exp.arms:
+    counts = None
+    # The rule goes first: its control keeps as many chains as it does.
+    for arm in sorted(run.exp.arms, key=lambda arm: arm != MAJORITY):
         asked = known if arm == GOLD else bare
-        teaching.rounds(run, base, arm, asked, voted, workdir, look)
+        taken = teaching.rounds(run, base, arm, asked, voted, workdir, look, counts)
+        counts = taken if arm == MAJORITY else counts
     summary = table.summary(run.exp, found)
     for i, line in enumerate(summary["ladder"]):
         if line["mean"] is not None:

@@ -9,12 +9,13 @@ import pytest
 import tiny_model
 
 from seal_jax import train
-from seal_jax.lmsi import table, walk
-from seal_jax.lmsi.settings import Lmsi
+from seal_jax.lmsi import table, teaching, votes, walk
+from seal_jax.lmsi.settings import RANDOM, Lmsi
 from seal_jax.report import console
 from seal_jax.runtime import config_rules, files
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks import hops
+from seal_jax.tasks.chains import Question
 
 SHORT = {
     "scale.questions": 4,
@@ -163,6 +164,20 @@ def test_a_run_has_its_rows_and_goes_on_after_a_kill(tmp_path, monkeypatch):
     for key in ("sides", "paired", "growth", "votes", "learned"):
         assert again[key] == summary[key]
     assert files.read_jsonl(tmp_path / "killed" / "heldout.jsonl") == shown
+
+
+def test_the_control_keeps_as_many_as_the_rule_in_each_round():
+    """By question, though its own majorities are others, and after the rule."""
+    exp = config_rules.build(Lmsi, values(chains__cap=0, chains__threshold=0.0))
+    asked = [Question("a?"), Question("b?")]
+    voted = [
+        votes.of_texts([f"Answer: {a}" for a in answers])
+        for answers in ("xxyz", "xyzw")
+    ]
+    for counts in ([1, 3], [0, 4], [4, 9]):
+        chosen = teaching.kept(exp, RANDOM, voted, asked, 2, counts)
+        assert [len(own) for own in chosen] == [min(n, 4) for n in counts]
+    assert list(map(len, teaching.kept(exp, RANDOM, voted, asked, 2))) == [2, 1]
 
 
 def test_one_chain_is_learned_whatever_it_says(tmp_path):
