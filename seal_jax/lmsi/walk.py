@@ -31,12 +31,14 @@ def load(exp: Lmsi) -> tuple[list[list[Question]], list[Question]]:
     """The questions to learn from, as the only list, and those held out.
 
     Raises:
-      ValueError: too few, one that is on both sides, or a gold answer that a row needs
-        and that is not there.
+      ValueError: too few, one that is on both sides or shown as an example, or a gold
+        answer that a row needs and that is not there.
       FileNotFoundError: no such source.
     """
     task, scale = exp.task, exp.scale
-    train = questions.load(task, questions.TRAIN, count=scale.questions)
+    train = questions.load(
+        task, questions.TRAIN, count=scale.questions, answered=GOLD in exp.arms
+    )
     heldout = []
     if scale.heldout:
         heldout = questions.load(task, questions.HELDOUT, count=scale.heldout)
@@ -45,6 +47,12 @@ def load(exp: Lmsi) -> tuple[list[list[Question]], list[Question]]:
         raise ValueError(
             f"{len(shared)} held-out questions are learned from too, such as "
             f"{min(shared)[:40]!r}; set task.train_start and task.heldout_start apart"
+        )
+    told = {e.question for e in questions.exemplars(task, exp.chains.shots)}
+    if known := told & {q.question for q in (*train, *heldout)}:
+        raise ValueError(
+            f"task.examples={task.examples!r}: {len(known)} of the {len(told)} that "
+            f"prompts show are asked too, such as {min(known)[:40]!r}; give others"
         )
     needing = [
         ("scale.heldout", f"{scale.heldout}", "scored", heldout),

@@ -249,3 +249,34 @@ def test_a_question_of_both_sides_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="2 held-out questions are learned from too"):
         walk.load(exp)
+
+
+@pytest.mark.parametrize("side", ["train", "heldout"])
+def test_an_example_that_is_asked_is_refused(tmp_path, side):
+    """Prompts would tell its gold answer."""
+    given = {key.replace(".", "__"): value for key, value in ROWS.items()}
+    for name in ("train", "heldout"):
+        rows = [{"question": f"{name} {i}?", "answer": "a\n#### 1"} for i in range(2)]
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(rows))
+        given[f"task__{name}"] = str(path)
+    given |= {"scale__questions": 2, "scale__heldout": 2}
+    given["task__examples"] = given[f"task__{side}"]
+    exp = config_rules.build(Lmsi, values(**given))
+    with pytest.raises(ValueError, match="1 of the 1 that prompts show") as caught:
+        walk.load(exp)
+    assert "\n" not in str(caught.value) and "give others" in str(caught.value)
+
+
+def test_questions_without_the_column_of_answers_can_be_learned_from(tmp_path):
+    given = {key.replace(".", "__"): value for key, value in ROWS.items()}
+    for name, extra in (("train", {}), ("heldout", {"answer": True})):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps([{"question": f"{name}?"} | extra]))
+        given[f"task__{name}"] = str(path)
+    given |= {"scale__questions": 1, "scale__heldout": 1}
+    train, heldout = walk.load(config_rules.build(Lmsi, values(**given)))
+    assert train == [[Question("train?")]] and heldout == [Question("heldout?", "yes")]
+    labelled = config_rules.build(Lmsi, values(**given, arms=("gold",)))
+    with pytest.raises(ValueError, match="no column 'answer'"):
+        walk.load(labelled)
