@@ -54,6 +54,16 @@ def test_an_answer_may_stand_alone_or_be_a_number(tmp_path):
     assert questions.load(task, questions.TRAIN, count=1) == [Question("One?", "1")]
 
 
+def test_truths_are_yes_and_no_and_no_questions(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"question": "One?", "answer": False}]))
+    task = config(train=str(path))
+    assert questions.load(task, questions.TRAIN, count=1) == [Question("One?", "no")]
+    path.write_text(json.dumps([{"question": True, "answer": "1"}]))
+    with pytest.raises(ValueError, match="question=True must be a text or a number"):
+        questions.load(task, questions.TRAIN, count=1)
+
+
 def test_examples_are_of_the_file_or_our_own(gsm8k):
     (own,) = questions.exemplars(config(), 1)
     assert own == questions.ARITHMETIC[0]
