@@ -7,18 +7,20 @@ from seal_jax import experiment
 from seal_jax.lmsi.settings import Lmsi
 
 
-def build(variant="debug", **changes):
+def build(variant: str | None = "debug", **changes) -> Lmsi:
     config = tiny_model.load_config("lmsi", variant)
     config.update_from_flattened_dict(
         {key.replace("__", "."): value for key, value in changes.items()}
     )
-    return experiment.read(config.to_dict())
+    exp = experiment.read(config.to_dict())
+    assert isinstance(exp, Lmsi)
+    return exp
 
 
 @pytest.mark.parametrize("variant", [None, "tiny", "debug"])
 def test_the_group_chains_makes_it_one(variant):
     exp = build(variant)
-    assert isinstance(exp, Lmsi) and exp.adapters == 0
+    assert exp.adapters == 0
     assert experiment.kind_of(exp).config is Lmsi
 
 
