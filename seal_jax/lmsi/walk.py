@@ -35,20 +35,26 @@ def load(exp: Lmsi) -> tuple[list[list[Question]], list[Question]]:
         answer that a row needs and that is not there.
       FileNotFoundError: no such source.
     """
-    task, scale = exp.task, exp.scale
+    task, scale, shots = exp.task, exp.scale, exp.chains.shots
     train = questions.load(
-        task, questions.TRAIN, count=scale.questions, answered=GOLD in exp.arms
+        task,
+        questions.TRAIN,
+        count=scale.questions,
+        answered=GOLD in exp.arms,
+        shots=shots,
     )
     heldout = []
     if scale.heldout:
-        heldout = questions.load(task, questions.HELDOUT, count=scale.heldout)
+        heldout = questions.load(
+            task, questions.HELDOUT, count=scale.heldout, shots=shots
+        )
     shared = {q.question for q in train} & {q.question for q in heldout}
     if shared:
         raise ValueError(
             f"{len(shared)} held-out questions are learned from too, such as "
             f"{min(shared)[:40]!r}; set task.train_start and task.heldout_start apart"
         )
-    told = {e.question for e in questions.exemplars(task, exp.chains.shots)}
+    told = {e.question for e in questions.exemplars(task, shots)}
     if known := told & {q.question for q in (*train, *heldout)}:
         raise ValueError(
             f"task.examples={task.examples!r}: {len(known)} of the {len(told)} that "

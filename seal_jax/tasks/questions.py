@@ -61,11 +61,17 @@ class QuestionsConfig:
 
 
 def load(
-    task: QuestionsConfig, side: str, *, count: int, answered: bool = True
+    task: QuestionsConfig,
+    side: str,
+    *,
+    count: int,
+    answered: bool = True,
+    shots: int = 0,
 ) -> list[Question]:
     """`count` questions of the training or the held-out side, from its start on.
 
     `answered`: whether gold answers are needed; else their column may be absent.
+    `shots`: examples that prompts show, whose facts a generated question must not need.
 
     Raises:
       ValueError: too few, or rows that lack the columns.
@@ -74,7 +80,8 @@ def load(
     train = side == TRAIN
     start = task.train_start if train else task.heldout_start
     if task.name == HOPS:
-        return hops.questions(side, seed=task.shuffle_seed, start=start, count=count)
+        seed = task.shuffle_seed
+        return hops.questions(side, seed=seed, start=start, count=count, shots=shots)
     source = task.train if train else task.heldout
     split = task.train_split if train else task.heldout_split
     if not source:

@@ -195,7 +195,7 @@ def test_one_chain_is_learned_whatever_it_says(tmp_path):
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"scale__questions": 193}, "must be at most the 192 of a group"),
+        ({"scale__questions": 193}, "of a group of the generated world"),
         ({"propose__max_tokens": 500}, "the longest prompt takes "),
         ({"chains__shots": 99}, "lower propose.max_tokens"),
     ],
