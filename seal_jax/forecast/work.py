@@ -358,7 +358,7 @@ def _ladder(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
             continue
         if row == PROMPTS and isinstance(exp, PassageRounds):
             # Each prompt as a round would, without learning.
-            count, trained = len(exp.propose.search), scale.passages
+            count, trained = len(exp.propose.search), _items(exp)[0]
             tried = trained * scale.edits * count
             adapters = tried * scale.seeds if exp.select.trains else 0
             yield Phase(

@@ -258,8 +258,9 @@ def _value(hint: Any, value: Any, path: str, renamed: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         _check_text(path, value)
     elif limits is not None:
-        limits.check(path, value)
-        return kind(value)
+        number = typing.cast(float, value)  # Of its kind, as was checked.
+        limits.check(path, number)
+        return kind(number)
     return value
 
 
