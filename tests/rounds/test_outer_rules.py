@@ -167,3 +167,7 @@ def test_few_shot_tasks_are_refused_alike():
     config.scale.edits = 1
     with pytest.raises(ValueError, match=r"scale\.edits=1 are none to compare"):
         train.run(config.to_dict(), None)
+    config.scale.edits = 15
+    # Every edit that solved its task is imitated; a group has all of them anyway.
+    with pytest.raises(ValueError, match=r"select\.k_best=15 chooses among several"):
+        train.run(config.to_dict(), None)
