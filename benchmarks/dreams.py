@@ -34,7 +34,8 @@ def measured(folder: str) -> list[list[Mapping[str, Any]]]:
     """The first round's edits by item, each as its row of edits.jsonl.
 
     Raises:
-      ValueError: a run that is not finished, or did not measure what is asked for.
+      ValueError: a run that is not finished, did not measure what is asked for, or
+        whose edits were all refused.
       OSError: it cannot be read.
     """
     path = Path(folder)
@@ -51,8 +52,12 @@ def measured(folder: str) -> list[list[Mapping[str, Any]]]:
                 f"{folder}: an edit has no grade or no gradient; give runs with "
                 "select.compare=('gradient', ...) and no prefilter"
             )
-    # An edit that was refused has no worth, and nothing is said of it.
-    return [[row for row in rows if not row["refused"]] for rows in items.values()]
+    # An edit that was refused has no worth, and nothing is said of it: nor of an item
+    # that has no other.
+    valid = [[row for row in rows if not row["refused"]] for rows in items.values()]
+    if not any(valid):
+        raise ValueError(f"{folder}: no edit that was not refused; give others")
+    return [rows for rows in valid if rows]
 
 
 def scores(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
@@ -117,10 +122,25 @@ def ranked(values: np.ndarray) -> np.ndarray:
     return np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")
 
 
+FILTERS = ("gradient", PER_LINE, "gradient_gold", "rubric")
+
+
+def known(items: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Those of `FILTERS` that every item has a value of."""
+    return [
+        name
+        for name in FILTERS
+        if not any(np.isnan(scores(rows, name)).all() for rows in items)
+    ]
+
+
 def ways(
-    rows: Sequence[Mapping[str, Any]], rng: np.random.Generator
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], rng: np.random.Generator
 ) -> dict[str, list]:
-    """Sets of edits of an item that are trained, by the way they are found."""
+    """Sets of edits of an item that are trained, by the way they are found.
+
+    `names`: of `FILTERS`, which choose.
+    """
     count = len(rows)
     everyone = np.arange(count)
 
@@ -136,7 +156,7 @@ def ways(
         "all trained": [everyone],
         f"{TRAINED} at random": drawn(everyone[:0]),
     }
-    for name in ("gradient", PER_LINE, "gradient_gold", "rubric"):
+    for name in names:
         order = ranked(scores(rows, name)).astype(int)
         found[f"best {TRAINED} by {name}"] = [np.sort(order[:TRAINED])]
         found[f"best 3 by {name}, 2 at random"] = drawn(order[:3])
@@ -147,11 +167,12 @@ def ways(
 def of_run(folder: str) -> dict[str, Any]:
     """All figures of one run."""
     items = measured(folder)
+    names = known(items)
     gains: dict[str, list[float]] = {}
     objectives: dict[str, list[float]] = {}
     for p, rows in enumerate(items):
         grades_ES = np.array([row["measured"]["grade"] for row in rows], float)
-        for name, tried in ways(rows, np.random.default_rng(p)).items():
+        for name, tried in ways(rows, names, np.random.default_rng(p)).items():
             gains.setdefault(name, []).append(chosen(grades_ES, tried))
         everyone = [np.arange(len(rows))]
         for choose, judge in itertools.product(("mean", "max"), repeat=2):
@@ -195,8 +216,10 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
     runs = {Path(folder).name: of_run(folder) for folder in args.runs}
     parts = {
         part: {
-            name: job_seeds.over_seeds([run[part].get(name) for run in runs.values()])
+            name: job_seeds.over_seeds([run[part][name] for run in runs.values()])
+            # What all runs measured.
             for name in next(iter(runs.values()))[part]
+            if all(name in run[part] for run in runs.values())
         }
         for part in ("captured", "gains", "shares", "objectives")
     }

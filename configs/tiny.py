@@ -25,6 +25,9 @@ them; each seed is one program (`seal_jax/rounds/on_device.py`). `:rules` reward
 policy for quizzes that it writes, and compares what adapters can be trained on, and by
 which loss (`inner.rule`); `--config.inner.rule` takes another rule for the rounds.
 
+`:dreams` writes three times as many edits as it trains, and `:prompts` looks for a
+prompt beside its rounds (docs/findings.md, "Dreams" and "Strategies").
+
 On 2 CPU cores the first takes between two and four minutes. Expected, on 96 held-out
 passages: base 0.07, in_context 1.00, passage_only 0.28, self_edits 0.46, round_1 0.65,
 round_2 0.74, oracle 0.97.
@@ -41,12 +44,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """`arg`: nothing, the name of a variant below, or "debug" (short)."""
     variants = {
         "rounds": rounds, "rewards": rewards, "self_rewarding": self_rewarding,
-        "seeds": seeds, "rules": rules, "debug": debug,
+        "dreams": dreams, "prompts": prompts, "seeds": seeds, "rules": rules,
+        "debug": debug,
     }
     if arg and arg not in variants:
         raise ValueError(
             f"configs/tiny.py:{arg}: the variants are '', 'rounds', 'rewards', "
-            "'self_rewarding', 'seeds', 'rules' and 'debug'"
+            "'self_rewarding', 'dreams', 'prompts', 'seeds', 'rules' and 'debug'"
         )
     config = ConfigDict(dict(
         seed=0,
@@ -153,6 +157,22 @@ def self_rewarding(config: ConfigDict) -> None:
     config.imitate.rule = "dpo"
     config.imitate.prefer.rates.dpo = 1e-3
     config.ladder = ("base", "self_edits")
+
+
+def dreams(config: ConfigDict) -> None:
+    """Two rounds that write 15 edits and train 5, most of them by their gradient."""
+    config.propose.batch = 360
+    config.select.update(prefilter=("gradient", 15, 3, 2), compare=("gradient",))
+    config.ladder = ("base", "self_edits")
+
+
+def prompts(config: ConfigDict) -> None:
+    """Two rounds, beside a search for the best beginning of a list."""
+    config.scale.update(passages=24, seeds=1)
+    config.propose.search = (
+        "plain", "plain-forward", "plain-noun", "plain-backward", "plain-vague",
+    )
+    config.ladder = ("base", "self_edits", "prompts")
 
 
 def rules(config: ConfigDict) -> None:

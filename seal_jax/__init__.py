@@ -6,10 +6,10 @@ is the interface for other programs (docs/api.md); its names are looked up when 
 used, so that importing this brings no jax.
 
 Packages from the bottom to the top: runtime, analysis, models, training, generation,
-tasks, rewards, rounds, continual, deploy, pooled, report, embedded; then `experiment`,
-a run from the first check to the last file, `forecast`, what it is going to cost,
-`train`, its command, `api`, and `commands`, the others. Each imports only from those
-before it.
+tasks, rewards, rounds, continual, deploy, pooled, lmsi, report, embedded; then
+`experiment`, a run from the first check to the last file, `forecast`, what it is going
+to cost, `train`, its command, `api`, and `commands`, the others. Each imports only from
+those before it.
 The round is `seal_jax/rounds/rest_em.py`.
 """
 

@@ -193,13 +193,16 @@ class AllRewards:
 
     A reward that has no seeds has one value; TRUE is among the names. Of a race `raced`
     is the number of seeds that all edits had, the only ones that are in. `objective`:
-    what an edit's seeds come to, their "mean" or "max".
+    what an edit's seeds come to, their "mean" or "max". `sifted`: only those are in
+    that a prefilter let through: among them its own reward looks worse than it is, as
+    the edits that it liked least were not tried.
     """
 
     name: str
     rewards: Mapping[str, Seeds]
     raced: int | None = None
     objective: str = "mean"
+    sifted: bool = False
 
     @property
     def has_choice(self) -> bool:

@@ -366,7 +366,7 @@ def _ladder(exp: PassageRounds | FewShot, each: Text) -> Iterator[Phase]:
                 tried,
                 adapters,
                 each.lines,
-                (adapters + trained * count) * each.questions + adapters * _quiz(exp),
+                (adapters + trained) * each.questions + adapters * _quiz(exp),
             )
         own = row in writes or row in RULES or ladder_rows.is_round(row)
         written = items * (scale.heldout_edits + _lists(exp)) if own else 0

@@ -6,7 +6,7 @@
 import dataclasses
 from typing import Annotated
 
-from seal_jax.generation.settings import Decoding, ModelSource
+from seal_jax.generation.settings import NONE, Decoding, ModelSource
 from seal_jax.runtime import config_rules
 from seal_jax.runtime.config_rules import (
     Bound,
@@ -124,6 +124,22 @@ class Lmsi:
             ("answer.prompt", self.answer.prompt),
         ):
             config_rules.one_of(key, prompt, chains.TEMPLATES)
+        if self.answer.temperature:
+            raise ValueError(
+                f"answer.temperature={self.answer.temperature} is of rows that are "
+                "greedy; use 0.0 (chains are drawn at propose.temperature)"
+            )
+        if not self.propose.temperature and self.chains.samples > 1:
+            raise ValueError(
+                f"propose.temperature=0.0 makes all chains.samples="
+                f"{self.chains.samples} chains of a question the same one; raise it, "
+                "or use chains.samples=1"
+            )
+        if self.model.chat != NONE:
+            raise ValueError(
+                f"model.chat={self.model.chat!r} is for passages, and questions have "
+                "prompts without turns; use 'none'"
+            )
         if self.imitate.rule != outer_rules.BEST:
             raise ValueError(
                 f"imitate.rule={self.imitate.rule!r} ranks edits, and chains that are "

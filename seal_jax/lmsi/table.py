@@ -23,8 +23,8 @@ BASE = "base"
 class Stage:
     """A policy after a round of an arm; `index` 0 is the base.
 
-    It was trained on `rows` rows that were made of `chains` chains about `questions`
-    questions.
+    It was trained in `steps` steps, on `rows` rows that were made of `chains` chains
+    about `questions` questions, and on those of earlier rounds if they accumulate.
     """
 
     arm: str = ""
@@ -32,6 +32,7 @@ class Stage:
     questions: int = 0
     chains: int = 0
     rows: int = 0
+    steps: int = 0
 
     @property
     def name(self) -> str:
@@ -158,6 +159,7 @@ def summary(exp: Lmsi, found: Sequence[Looked]) -> dict[str, Any]:
                 "questions": one.stage.questions,
                 "chains": one.stage.chains,
                 "rows": one.stage.rows,
+                "steps": one.stage.steps,
             }
             for one in found
             if one.stage.index and one.side.name == TRAIN

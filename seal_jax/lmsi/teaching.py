@@ -19,14 +19,14 @@ from seal_jax.lmsi.asking import Asking
 from seal_jax.lmsi.settings import GOLD, MAJORITY, RANDOM, Lmsi
 from seal_jax.lmsi.table import Stage
 from seal_jax.lmsi.votes import Vote
-from seal_jax.rounds import learn, proposals
+from seal_jax.rounds import learn, proposals, select
 from seal_jax.rounds.lessons import Lesson
 from seal_jax.rounds.trials import Run
 from seal_jax.tasks.chains import Chain, Question
 
 type LmsiRun = Run[Lmsi, Question]
 
-# Checkpoints of what the first arm learns lie where those of other rounds do.
+# Of checkpoints and units; those of the rule lie where other rounds have theirs.
 _NAMES = {MAJORITY: "policy", RANDOM: "random_chain", GOLD: "gold"}
 
 
@@ -56,21 +56,30 @@ def drawn(
 
 
 def kept(
-    exp: Lmsi, arm: str, voted: Sequence[Vote], asked: Sequence[Question], index: int
+    exp: Lmsi,
+    arm: str,
+    voted: Sequence[Vote],
+    asked: Sequence[Question],
+    index: int,
+    counts: Sequence[int] | None = None,
 ) -> list[list[Chain]]:
-    """Of each question the chains that an arm learns, in round `index`."""
+    """Of each question the chains that an arm learns, in round `index`.
+
+    `counts`: how many of each question the control takes; None: as many as its own
+    majority has.
+    """
     cfg = exp.chains
     found = []
     for i, (vote, question) in enumerate(zip(voted, asked, strict=True)):
+        by_vote = votes.kept(vote, threshold=cfg.threshold, cap=cfg.cap)
         if arm == GOLD:
             found.append(votes.gold_kept(vote, question, cap=cfg.cap))
         elif arm == RANDOM:
             rng = random.Random(f"random chain {exp.seed} {index} {i}")
-            found.append(
-                votes.random_kept(vote, rng, threshold=cfg.threshold, cap=cfg.cap)
-            )
+            count = len(by_vote) if counts is None else counts[i]
+            found.append(votes.random_kept(vote, rng, count))
         else:
-            found.append(votes.kept(vote, threshold=cfg.threshold, cap=cfg.cap))
+            found.append(by_vote)
     return found
 
 
@@ -82,7 +91,8 @@ def rounds(
     voted: Sequence[Vote],
     workdir: Path,
     look: Callable[[Stage, policies.Policy], list[Vote]],
-) -> None:
+    counts: Sequence[Sequence[int]] | None = None,
+) -> list[list[int]]:
     """All rounds of an arm; the base is not consumed.
 
     Args:
@@ -93,11 +103,19 @@ def rounds(
       voted: the base's chains about them.
       workdir: where checkpoints go.
       look: is shown each policy, and gives its chains about the same questions.
+      counts: [round][question] chains that the rule kept, for its control to keep as
+        many; None: the rule is no arm.
+
+    Returns:
+      [round][question] chains that were kept.
     """
     exp, task = run.exp, task_of(run)
     policy, past = base, list[list[Lesson]]()
+    taken: list[list[int]] = []
     for index in range(1, exp.scale.rounds + 1):
-        chosen = kept(exp, arm, voted, asked, index)
+        of_rule = None if counts is None else counts[index - 1]
+        chosen = kept(exp, arm, voted, asked, index, of_rule)
+        taken.append(list(map(len, chosen)))
         new = [
             Lesson(row)
             for i, (question, own) in enumerate(zip(asked, chosen, strict=True))
@@ -117,6 +135,7 @@ def rounds(
             workdir=workdir,
             name=_NAMES[arm],
         )
+        learnt = select.training_set(past, new, exp.imitate.data) if new else []
         past.append(new)
         if arm == MAJORITY:
             learn.save_policy(run, policy, workdir, round_index=index)
@@ -126,7 +145,9 @@ def rounds(
             questions=sum(map(bool, chosen)),
             chains=sum(map(len, chosen)),
             rows=len(new),
+            steps=exp.imitate.epochs * -(-len(learnt) // exp.imitate.batch),
         )
         voted = look(stage, policy)
     if policy is not base:
         policy.freed()
+    return taken

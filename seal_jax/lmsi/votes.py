@@ -39,10 +39,14 @@ class Vote(NamedTuple):
 
 def of_texts(texts: Sequence[str]) -> Vote:
     """The vote of completions."""
-    read = tuple(chains.read(text) for text in texts)
-    said = ["" if chain is None else chain.answer for chain in read]
+    return of_chains(tuple(chains.read(text) for text in texts))
+
+
+def of_chains(drawn: tuple[Chain | None, ...]) -> Vote:
+    """The vote of chains that were read."""
+    said = ["" if chain is None else chain.answer for chain in drawn]
     winner, share = vote.majority(said, ballot=chains.ballot)
-    return Vote(read, winner, share)
+    return Vote(drawn, winner, share)
 
 
 def reaching(of: Vote, answer: str) -> list[Chain]:
@@ -61,12 +65,10 @@ def kept(of: Vote, *, threshold: float, cap: int) -> list[Chain]:
     return reaching(of, of.winner)[: cap or None]
 
 
-def random_kept(
-    of: Vote, rng: random.Random, *, threshold: float, cap: int
-) -> list[Chain]:
-    """As many chains as `kept` keeps, drawn from all that have an answer."""
-    count = len(kept(of, threshold=threshold, cap=cap))
-    return rng.sample([chain for chain in of.chains if chain], count)
+def random_kept(of: Vote, rng: random.Random, count: int) -> list[Chain]:
+    """`count` chains, or as many as there are, drawn from all that have an answer."""
+    readable = [chain for chain in of.chains if chain]
+    return rng.sample(readable, min(count, len(readable)))
 
 
 def gold_kept(of: Vote, question: Question, *, cap: int) -> list[Chain]:
@@ -110,18 +112,32 @@ def growth(
 ) -> dict[str, Any]:
     """What became of the majorities that were wrong, and of those that were right.
 
-    Of questions with a gold answer: `wrong`, the share whose majority was wrong before;
-    of those `grown`, the share of which more chains reach that very answer after, with
-    its mean share before and after; `turned`, the share whose majority is right after.
-    The same of those that were right: `right_before`, `right_after`, `lost`.
+    The first half of a question's chains before elects its majority, and all else is
+    measured on the other half, before and after. The chains that elected an answer
+    have too many of it: measured by them, an unchanged policy would seem to give it up.
+
+    Of questions with a gold answer: `wrong`, the share whose majority was wrong; of
+    those `grown` and `shrunk`, the share of which more, or fewer, chains reach that
+    very answer after, with its mean share before and after; `turned`, the share for
+    which the other half's majority is right after, beside `turned_before`. Of those
+    that were right `right_before` and `right_after`; `lost` and `lost_before`, the
+    share for which the other half's majority is wrong. A policy that did not change
+    grows about as many as it shrinks. A question with one chain is left out.
     """
     wrong, right = [], []
     for old, new, question in zip(before, after, questions, strict=True):
         gold = question.answer
-        if gold is None or old.winner is None:
+        elects, held = halves(old)
+        _, drawn = halves(new)
+        if gold is None or elects.winner is None or not held.chains:
             continue
-        shares = old.share, new.share_of(old.winner), new.right(gold)
-        (right if old.right(gold) else wrong).append(shares)
+        shares = (
+            held.share_of(elects.winner),
+            drawn.share_of(elects.winner),
+            held.right(gold),
+            drawn.right(gold),
+        )
+        (right if elects.right(gold) else wrong).append(shares)
 
     def mean(values: Sequence[float]) -> float | None:
         return sum(values) / len(values) if values else None
@@ -129,12 +145,20 @@ def growth(
     return {
         "n": len(wrong) + len(right),
         "wrong": mean([1.0] * len(wrong) + [0.0] * len(right)),
-        "grown": mean([float(b > a) for a, b, _ in wrong]),
-        "shrunk": mean([float(b < a) for a, b, _ in wrong]),
-        "wrong_before": mean([a for a, _, _ in wrong]),
-        "wrong_after": mean([b for _, b, _ in wrong]),
-        "turned": mean([float(r) for _, _, r in wrong]),
-        "right_before": mean([a for a, _, _ in right]),
-        "right_after": mean([b for _, b, _ in right]),
-        "lost": mean([float(not r) for _, _, r in right]),
+        "grown": mean([float(b > a) for a, b, _, _ in wrong]),
+        "shrunk": mean([float(b < a) for a, b, _, _ in wrong]),
+        "wrong_before": mean([a for a, _, _, _ in wrong]),
+        "wrong_after": mean([b for _, b, _, _ in wrong]),
+        "turned_before": mean([float(r) for _, _, r, _ in wrong]),
+        "turned": mean([float(r) for _, _, _, r in wrong]),
+        "right_before": mean([a for a, _, _, _ in right]),
+        "right_after": mean([b for _, b, _, _ in right]),
+        "lost_before": mean([float(not r) for _, _, r, _ in right]),
+        "lost": mean([float(not r) for _, _, _, r in right]),
     }
+
+
+def halves(of: Vote) -> tuple[Vote, Vote]:
+    """The votes of the first half of the chains, the larger, and of the others."""
+    cut = (len(of.chains) + 1) // 2
+    return of_chains(of.chains[:cut]), of_chains(of.chains[cut:])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from seal_jax.generation import policies
 from seal_jax.lmsi import asking, table, teaching
 from seal_jax.lmsi.asking import Asking
-from seal_jax.lmsi.settings import GOLD, Lmsi
+from seal_jax.lmsi.settings import GOLD, MAJORITY, Lmsi
 from seal_jax.lmsi.table import Looked, Side, Stage
 from seal_jax.lmsi.teaching import LmsiRun
 from seal_jax.lmsi.votes import Vote
@@ -31,20 +31,34 @@ def load(exp: Lmsi) -> tuple[list[list[Question]], list[Question]]:
     """The questions to learn from, as the only list, and those held out.
 
     Raises:
-      ValueError: too few, one that is on both sides, or a gold answer that a row needs
-        and that is not there.
+      ValueError: too few, one that is on both sides or shown as an example, or a gold
+        answer that a row needs and that is not there.
       FileNotFoundError: no such source.
     """
-    task, scale = exp.task, exp.scale
-    train = questions.load(task, questions.TRAIN, count=scale.questions)
+    task, scale, shots = exp.task, exp.scale, exp.chains.shots
+    train = questions.load(
+        task,
+        questions.TRAIN,
+        count=scale.questions,
+        answered=GOLD in exp.arms,
+        shots=shots,
+    )
     heldout = []
     if scale.heldout:
-        heldout = questions.load(task, questions.HELDOUT, count=scale.heldout)
+        heldout = questions.load(
+            task, questions.HELDOUT, count=scale.heldout, shots=shots
+        )
     shared = {q.question for q in train} & {q.question for q in heldout}
     if shared:
         raise ValueError(
             f"{len(shared)} held-out questions are learned from too, such as "
             f"{min(shared)[:40]!r}; set task.train_start and task.heldout_start apart"
+        )
+    told = {e.question for e in questions.exemplars(task, shots)}
+    if known := told & {q.question for q in (*train, *heldout)}:
+        raise ValueError(
+            f"task.examples={task.examples!r}: {len(known)} of the {len(told)} that "
+            f"prompts show are asked too, such as {min(known)[:40]!r}; give others"
         )
     needing = [
         ("scale.heldout", f"{scale.heldout}", "scored", heldout),
@@ -105,9 +119,12 @@ def walk(
         return here[0].votes
 
     voted = look(Stage(), base)
-    for arm in run.exp.arms:
+    counts = None
+    # The rule goes first: its control keeps as many chains as it does.
+    for arm in sorted(run.exp.arms, key=lambda arm: arm != MAJORITY):
         asked = known if arm == GOLD else bare
-        teaching.rounds(run, base, arm, asked, voted, workdir, look)
+        taken = teaching.rounds(run, base, arm, asked, voted, workdir, look, counts)
+        counts = taken if arm == MAJORITY else counts
     summary = table.summary(run.exp, found)
     for i, line in enumerate(summary["ladder"]):
         if line["mean"] is not None:

@@ -39,6 +39,7 @@ def read(path: str | Path) -> list[AllRewards]:
     rounds: dict[Any, dict[Any, list[dict[str, Values]]]] = {}
     seeds: dict[Any, int] = {}
     objectives: dict[Any, str] = {}
+    sifted: set[Any] = set()
     for line, row in enumerate(run_view.read_edits(path), start=1):
         try:
             item = row["passage_id"] if "passage_id" in row else row["task_id"]
@@ -53,6 +54,8 @@ def read(path: str | Path) -> list[AllRewards]:
         count = len(rewards[TRUE])
         if row.get("out") and count:
             seeds[number] = min(count, seeds.get(number, count))
+        if row.get("aside"):
+            sifted.add(number)
         objectives[number] = str(row.get("objective", "mean"))
         passages = rounds.setdefault(number, {})
         passages.setdefault(item, []).append(rewards)
@@ -64,6 +67,7 @@ def read(path: str | Path) -> list[AllRewards]:
             _gather(list(passages.values()), seeds.get(number)),
             seeds.get(number),
             objectives[number],
+            number in sifted,
         )
         for number, passages in rounds.items()
     ]

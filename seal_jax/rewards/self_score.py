@@ -38,8 +38,13 @@ Points:"""
 
 _NUMBER = r"(\d+(?:\.\d+)?)(?:\s*(?:/|out of|of)\s*5(?:\.0)?)?(?![\w%]|[.,/]\d)"
 _MARKS = r"[\s*_#>\"'`]*"
-_SAID = re.compile(rf"points{_MARKS}[:=]{_MARKS}{_NUMBER}", re.I)
-_BEGINS = re.compile(rf"{_MARKS}{_NUMBER}")
+# What makes a number that of a list's line, not a sum: "1. Yes".
+_LISTED = r"\d+[*_]*[.):][*_]*[^\S\n]+\S"
+_BEGINS = re.compile(rf"{_MARKS}(?!{_LISTED}){_NUMBER}")
+_ALONE = re.compile(rf"{_MARKS}{_NUMBER}[*_\"'`]*\.?[^\S\n]*(?:\n|\Z)")
+_SAID = re.compile(
+    rf"points{_MARKS}[:=](?!{_MARKS}\n\s*{_LISTED}){_MARKS}{_NUMBER}", re.I
+)
 
 
 def prompt(title: str, passage: str, edit: str) -> str:
@@ -53,11 +58,12 @@ def prompt(title: str, passage: str, edit: str) -> str:
 def parse(reply: str) -> float | None:
     """The points of a reply, as a share of all: 0..1; None: there is no number to read.
 
-    The reply begins with a number ("4", "**4**/5", "3.5 out of 5"), or names its points
-    ("... Points: 4"; the first time counts, as a model may go on to other notes). What
-    a reasoning model thinks aloud is not its reply.
+    The first line is a number ("4", "**4**/5", "3.5 out of 5"), or the reply names its
+    points ("... Points: 4"; the first time counts, as a model may go on to other
+    notes), or begins with them ("4/5, well done"). The number of a list's line ("1.
+    Yes") is none, and what a reasoning model thinks aloud is not its reply.
     """
     said = replies.answer(reply) or ""
-    found = _BEGINS.match(said) or _SAID.search(said)
+    found = _ALONE.match(said) or _SAID.search(said) or _BEGINS.match(said)
     points = float(found[1]) if found else None
     return None if points is None or points > MOST else points / MOST

@@ -115,6 +115,7 @@ def scores[Item](
     name: str,
     phase: str,
     round_index: int,
+    quiz: str | None = None,
 ) -> Scores:
     """The score of each edit, as a unit of the journal.
 
@@ -128,6 +129,7 @@ def scores[Item](
       name: of `reward_names.GRADIENTS`.
       phase: where finished work is kept.
       round_index: from 1 on; part of the key of the adapters' one A.
+      quiz: where the policy's questions are kept; None: `phase`.
 
     Raises:
       ValueError: items that are no passages, or no group `label_free`.
@@ -135,7 +137,7 @@ def scores[Item](
     asked = list(items)
     if name == reward_names.GRADIENT:
         asked = label_free.quizzes(
-            run, policy, items, phase=phase, round_index=round_index
+            run, policy, items, phase=quiz or phase, round_index=round_index
         )
 
     def unit() -> dict[str, Any]:

@@ -41,6 +41,7 @@ def evaluate[Item](
     phase: str,
     round_index: int,
     known: Mapping[str, dreams.Scores] | None = None,
+    shared: str | None = None,
 ) -> tuple[list[Graded], list[float | None]]:
     """What each of a round's edits is worth, by every reward the config names.
 
@@ -55,6 +56,8 @@ def evaluate[Item](
       phase: where finished work is kept.
       round_index: from 1 on.
       known: rewards of the edits that were measured already, by name.
+      shared: where finished work is kept that is the same whatever the edits: quizzes
+        and the items without an adapter. None: `phase`.
 
     Returns:
       the edits with their rewards, and the mean score of each item without an adapter.
@@ -62,7 +65,7 @@ def evaluate[Item](
     Raises:
       scoring.MissingJudgementsError: too many judgements could not be had.
     """
-    select = run.exp.select
+    select, shared = run.exp.select, shared or phase
     texts, graded = (
         dict(known or {}),
         [Graded(edit, (), (), (), None) for edit in edits],
@@ -79,19 +82,20 @@ def evaluate[Item](
                 name=name,
                 phase=phase,
                 round_index=round_index,
+                quiz=shared,
             )
     if select.trains:
         exams = [Exam(item) for item in items]
         if reward_names.SELF_ASKED in select.measured:
             quizzes = label_free.quizzes(
-                run, policy, items, phase=phase, round_index=round_index
+                run, policy, items, phase=shared, round_index=round_index
             )
             exams = list(map(Exam, items, quizzes))
         graded = _race(run, exams, edits, adapt, phase=phase)
     for name, values in texts.items():
         graded = dreams.with_scores(run, graded, name, values)
     graded = own_rewards.of_texts(run, items, graded, phase=phase)
-    return graded, scoring.baselines(run, policy, items, phase=phase)
+    return graded, scoring.baselines(run, policy, items, phase=shared)
 
 
 def _race[Item](

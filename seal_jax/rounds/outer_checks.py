@@ -102,16 +102,16 @@ def _check_positive(
 def _check_whole(why: str, rule: select.Rule, of: Rule) -> None:
     """Refuses limits where all edits of an item are learned from."""
     limits = {
-        "threshold": rule.threshold is not None,
-        "max_copied": rule.max_copied not in (None, 1.0),
-        "max_overlap": rule.max_overlap not in (None, 1.0),
+        "threshold": (rule.threshold, None, "'none'"),
+        "max_copied": (rule.max_copied, 1.0, "1.0"),
+        "max_overlap": (rule.max_overlap, 1.0, "1.0"),
     }
-    for name in (name for name, there in limits.items() if of.groups and there):
-        use = "'none'" if name == "threshold" else "1.0"
-        raise ValueError(
-            f"select.{name} leaves edits out, and {why} learns from all of an item; "
-            f"use select.{name}={use}"
-        )
+    for name, (value, none, use) in limits.items():
+        if of.groups and value not in (None, none):
+            raise ValueError(
+                f"select.{name}={value!r} leaves edits out, and {why} learns from all "
+                f"of an item; use select.{name}={use}"
+            )
 
 
 def _check_ignored(why: str, rule: select.Rule, of: Rule) -> None:

@@ -44,7 +44,9 @@ def scores[Item](
     no room for one in the model's context.
 
     Raises:
-      ValueError: this reward decides, and not one reply could be read.
+      ValueError: this reward decides, and in round 1 not one reply could be read, or
+        no edit that was not refused left room for one. Such a model or setting would do
+        no better later; a later round goes on without a reward.
     """
     name = str(UnitKey(phase, "self_score"))
     most = min(REPLY_TOKENS, cfg.quiz.max_tokens)
@@ -68,7 +70,8 @@ def scores[Item](
                 policy,
                 [prompts[i] for i, _ in rows],
                 prng.fold(run.key, *stage, *ids.T),
-                dataclasses.replace(cfg.quiz, max_tokens=most),
+                # A number is short, however long a quiz must be.
+                dataclasses.replace(cfg.quiz, min_tokens=0, max_tokens=most),
             )
         points: list[list[float | None]] = [[] for _ in edits]
         for (i, _), reply in zip(rows, written, strict=True):
@@ -84,19 +87,22 @@ def scores[Item](
     asked, unread = _counted(found)
     if unread:
         run.say(f"{phase}: {unread} of {asked} scores of its own could not be read")
-    if asked == unread and run.exp.select.reward == reward_names.RUBRIC:
-        if not asked:
-            raise ValueError(
-                f"label_free.rubric='self': no self-edit of {phase} can be scored: all "
-                f"are refused, or leave no room for {most} tokens of a reply in the "
-                f"model's context of {policy.context}; lower propose.max_tokens"
-            )
-        said = " ".join(found["first"])[:60]
-        raise ValueError(
-            f"label_free.rubric='self': none of {asked} replies of {phase} is a number "
-            f"from 0 to {self_score.MOST} (the first: {said!r}); this model cannot "
-            "judge by a prompt: use another, or select.reward='self_asked'"
+    valid = sum(not e.refused for e in edits)
+    if valid and asked == unread and run.exp.select.reward == reward_names.RUBRIC:
+        problem = (
+            f"none of {asked} replies of {phase} is a number from 0 to "
+            f"{self_score.MOST} (the first: {' '.join(found['first'])[:60]!r}); this "
+            "model cannot judge by a prompt: use another, or select.reward='self_asked'"
         )
+        if not asked:
+            problem = (
+                f"no self-edit of {phase} can be scored: all {valid} that are not "
+                f"refused leave no room for {most} tokens of a reply in the model's "
+                f"context of {policy.context}; lower propose.max_tokens"
+            )
+        if round_index == 1:
+            raise ValueError(f"label_free.rubric='self': {problem}")
+        run.say(f"{phase}: no self-edit has a reward: {problem}")
     return [stats.mean(own) for own in found["points"]]
 
 

@@ -396,6 +396,13 @@ class PassageRounds:
     def _check_gradients(self) -> None:
         """Refuses gradients of edits whose lines are not known before training."""
         sieve, rule = self.select.sieve, self.inner.rule
+        if sieve is not None:
+            config_rules.at_most(
+                "self-edits of a round, scale.passages * those that select.prefilter="
+                f"{shown(self.select.prefilter)} has written",
+                self.scale.passages * sieve.written,
+                config_rules.MOST_ADAPTERS,
+            )
         if sieve is not None and sieve.by in reward_names.LABEL_FREE:
             why = f"select.prefilter={shown(self.select.prefilter)}"
             config_rules.needs_group(self.label_free, "label_free", why)

@@ -39,8 +39,13 @@ def round_line[Item](
     if select.objective != "mean":
         line["objective"] = select.objective
     if select.trains:
+        sieve = select.sieve
         line |= agreement_line(
-            select.measured, len(items), done.graded, select.objective
+            select.measured,
+            len(items),
+            done.graded,
+            select.objective,
+            prefilter=sieve.by if sieve is not None else None,
         )
     return line
 
@@ -167,8 +172,14 @@ def agreement_line(
     items: int,
     graded: Sequence[Graded],
     objective: str = "mean",
+    *,
+    prefilter: str | None = None,
 ) -> dict[str, Any]:
-    """How the other rewards choose by the grade; nothing where there are none."""
+    """How the other rewards choose by the grade; nothing where there are none.
+
+    `prefilter`: by what the edits were picked before, which each row then says: of
+    these a filter's own agreement is no measure of the filter.
+    """
     whole = grades.OBJECTIVES[objective]
     others = [name for name in names if name != reward_names.GRADE]
     if not others:
@@ -182,9 +193,10 @@ def agreement_line(
         for name in (reward_names.GRADE, *others)
     )
     verdicts = [agreement.agree(true, value) for value in values]
+    more = {} if prefilter is None else {"prefilter": prefilter}
     return {
         "agreement": [
-            {"reward": name, **dataclasses.asdict(verdict)}
+            {"reward": name, **dataclasses.asdict(verdict), **more}
             for name, verdict in zip(others, verdicts, strict=True)
             if verdict is not None
         ]

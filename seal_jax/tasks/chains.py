@@ -6,6 +6,7 @@ Huang et al. 2022 (arXiv 2210.11610, section 3.2).
 """
 
 import dataclasses
+import decimal
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -45,15 +46,18 @@ class Template:
     direct: str
 
 
+# How every question begins.
+HEAD = "Question:"
+
 # `plain` has few words: the embedded model knows no others.
 TEMPLATES = {
     "plain": Template(
-        question="Question: {question}\n",
+        question=HEAD + " {question}\n",
         chain="Think step by step.\n",
         direct="Answer at once.\n",
     ),
     "instruct": Template(
-        question="Question: {question}\n",
+        question=HEAD + " {question}\n",
         chain=(
             "Think step by step. Write a step per line, and then a last line that "
             'begins with "Answer:" and gives the answer alone.\n'
@@ -89,15 +93,34 @@ def completion(steps: str, answer: str, form: str) -> str:
 
 # Reading
 
-# A line that gives the answer: "Answer: 7", "**Answer:** 7", "The answer is 7.", and
-# GSM8K's "#### 7".
-_ANSWER = re.compile(
-    r"\W*(?:(?:so|thus|therefore|hence)\b\W*)?(?:the\s+)?(?:final\s+)?answer"
-    r"(?:(?:\s+is)?[\s*_]*:|\s+is\b)[\s*_]*(?P<said>.*)"
-    r"|\s*#{4}\s*(?P<marked>.*)",
+_SO = r"(?:(?:so|thus|therefore|hence)\b\W*)?(?:the\s+)?(?:final\s+)?answer"
+_MONEY = "$€£¥"
+_PLAIN = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_COUNT = rf"[-+]?[{_MONEY}]?[-+]?{_PLAIN}%?"
+# "Answer: 7", "**Answer:** 7", "3 + 4 = 7. Answer: 7"; after the colon all counts.
+_LABEL = re.compile(
+    rf"(?P<before>.*[.!?]\s+)?\W*{_SO}(?:\s+is)?[\s*_]*:[\s*_]*(?P<said>.*)",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"[-+]?\$?(?:\d[\d,]*)?\.?\d+%?")
+# "The answer is 7.", also at a sentence's end; what is said must be short.
+_IS = re.compile(rf"(?P<before>.*?)\b{_SO}\s+is\b[\s*_]*(?P<said>.*)", re.IGNORECASE)
+# GSM8K's "#### 7"; with other words it is a heading.
+_MARK = re.compile(
+    rf"\s*#{{4}}\s*(?P<said>[-+.{_MONEY}]*[0-9](?:[0-9.,/]*[0-9])?%?(?:\s+[a-z]+)?\.?)\s*",
+    re.IGNORECASE,
+)
+_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_WRAPS = tuple(
+    re.compile(wrap)
+    for wrap in (
+        r"\\boxed\s*\{(.*)\}",
+        r"\\text\s*\{(.*)\}",
+        r"\$\$?(.+?)\$\$?",
+        r"\\\((.*)\\\)",
+        r"\\\[(.*)\\\]",
+    )
+)
+_SHORT = 3  # Words of an answer that only follows "is".
 
 
 class Chain(NamedTuple):
@@ -107,31 +130,129 @@ class Chain(NamedTuple):
     answer: str
 
 
+class _Said(NamedTuple):
+    """A line that gives an answer: what precedes it there, and whether it is sure.
+
+    One that is not sure may be a sentence about the answer ("The answer is simple").
+    """
+
+    before: str
+    answer: str
+    sure: bool
+
+
 def read(text: str) -> Chain | None:
     """A completion up to its first line that gives an answer; None: there is none.
 
-    What comes after that line is dropped: a model that has seen examples mostly goes on
-    with a question of its own.
+    What comes after that line is dropped, and nothing is read from the first line on
+    that puts a question: a model that has seen examples mostly goes on with a question
+    of its own, whose answer is none to this one. A line "Answer:" with nothing behind
+    it means the next line that is not blank. Words behind "the answer is" count if
+    they are few and end the text.
     """
-    steps = []
+    steps: list[str] = []
+    unsure, opened = None, False
     for line in text.split("\n"):
-        found = _ANSWER.fullmatch(line)
-        if found is None:
+        if line.lstrip("*#> ").startswith(HEAD):
+            break
+        if not line.strip():
             steps.append(line)
             continue
-        said = found["said"] if found["marked"] is None else found["marked"]
-        answer = said.strip().strip("*_").removesuffix(".").strip()
-        return Chain("\n".join(steps).strip(), answer) if answer else None
-    return None
+        found, unsure = _said(line), None
+        if found is None and opened:
+            found = _Said("", _bare(line), True)
+        if found is None:
+            steps.append(line)
+        elif not found.answer:
+            opened = True
+        else:
+            chain = Chain("\n".join([*steps, found.before]).strip(), found.answer)
+            if found.sure:
+                return chain
+            steps.append(line)
+            unsure = chain
+    return unsure
+
+
+def _said(line: str) -> _Said | None:
+    if found := _MARK.fullmatch(line):
+        return _Said("", _bare(found["said"]), True)
+    if found := _LABEL.fullmatch(line):
+        return _Said((found["before"] or "").strip(" *_"), _bare(found["said"]), True)
+    found = _IS.fullmatch(line)
+    if found is None:
+        return None
+    before, answer = found["before"].strip(" *_,;"), _bare(found["said"])
+    number = _value(answer) is not None and not answer[:1].isalpha()
+    few = len(answer.split()) <= _SHORT + number
+    if not answer or not few:
+        return None
+    return _Said(before if re.search(r"\w", before) else "", answer, number)
+
+
+def _bare(said: str) -> str:
+    """An answer without its emphasis, its full stop and its TeX."""
+    was = None
+    while said != was:
+        was = said
+        said = said.strip().strip("*_").removesuffix(".").strip()
+        for wrap in _WRAPS:
+            if inside := wrap.fullmatch(said):
+                said = inside[1]
+    return said.replace("\\$", "$")
+
+
+# Counting
+
+_SCALES = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 
 
 def ballot(answer: str) -> str:
-    """What an answer counts as in a vote: a number by its value, else by its words."""
-    text = answer.strip().removesuffix(".")
-    if _NUMBER.fullmatch(text):
-        plain = text.replace(",", "").replace("$", "").removesuffix("%")
-        return f"{float(plain):.12g}"
-    return wordwise.normalize(answer) or " ".join(answer.lower().split())
+    """What an answer counts as in a vote: a number by its value, else by its words.
+
+    Of one number among words the number alone counts ("7 apples"). Other texts with
+    digits ("9:40", "1/2") count as they are written, but for case, spaces, currency and
+    commas of thousands; texts without digits as SQuAD counts them.
+    """
+    text = " ".join(_bare(answer).lower().replace("\N{MINUS SIGN}", "-").split())
+    if letter := re.fullmatch(r"[(\[{]?([a-z])[)\]}:.]?", text):
+        return letter[1]
+    if not re.search("[0-9]", text):
+        return wordwise.normalize(text) or text
+    value = _value(text)
+    if value is not None:
+        return value
+    return _COMMA.sub("", re.sub(f"[{_MONEY}]", "", text))
+
+
+def _value(text: str) -> str | None:
+    """The value of the only number of a text of words, as digits; else None."""
+    words = _COMMA.sub("", text.lower()).replace("\N{MINUS SIGN}", "-").split()
+    counts = [i for i, word in enumerate(words) if re.search("[0-9]", word)]
+    if len(counts) != 1:
+        return None
+    place = counts[0]
+    word = words[place].rstrip(",;:!.")
+    if not re.fullmatch(_COUNT, word):
+        return None
+    value = decimal.Decimal(re.sub(f"[{_MONEY}%+]", "", word).replace("--", ""))
+    if words[place - 1 : place] in (["minus"], ["negative"]):
+        value = -value
+    scale = "".join(words[place + 1 : place + 2]).rstrip("s,;:!.")
+    if scale in _SCALES:
+        with decimal.localcontext(prec=len(word) + 20):
+            value *= _SCALES[scale]
+    shown = format(value, "f")
+    if "." in shown:
+        shown = shown.rstrip("0").rstrip(".")
+    return "0" if shown in ("-0", "") else shown
 
 
 def right(answer: str | None, gold: str) -> bool:

@@ -45,9 +45,9 @@ class FewShotTaskConfig:
             config_rules.distinct(f"task.{name}_ids", ids)
             if self.name == "grids" and (source or ids):
                 raise ValueError(
-                    f"task.{name}={shown(source)} and its ids are not for "
-                    "task.name='grids', which is generated; use task.name='arc' for "
-                    "files"
+                    f"task.{name}={shown(source)} and task.{name}_ids={shown(ids)} "
+                    "must be empty with task.name='grids', which is generated; use "
+                    "task.name='arc' for files"
                 )
 
 

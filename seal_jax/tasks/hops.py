@@ -129,6 +129,11 @@ class TwoHops:
             at = value
         return hops
 
+    def facts(self, ways: tuple[int, int] | None) -> set[tuple[str, str]]:
+        """Subject and noun of both facts that `told` tells."""
+        between = self.told(ways)[0].value
+        return {(self.subject, self.first.noun), (between, self.second.noun)}
+
     def chain(self, ways: tuple[int, int] | None) -> Exemplar:
         """`told` as text."""
         hops = self.told(ways)
@@ -145,7 +150,9 @@ def compositions() -> tuple[tuple[TwoHops, ...], tuple[TwoHops, ...]]:
     return tuple(every[:cut]), tuple(every[cut:])
 
 
-def questions(group: str, *, seed: int, start: int, count: int) -> list[Question]:
+def questions(
+    group: str, *, seed: int, start: int, count: int, shots: int = 0
+) -> list[Question]:
     """Questions `start .. start + count` of a group, with their gold answers.
 
     Args:
@@ -153,6 +160,8 @@ def questions(group: str, *, seed: int, start: int, count: int) -> list[Question
       seed: another seed draws other groups, and another order.
       start: the first.
       count: how many.
+      shots: examples that prompts show: questions that rest on a fact that one of them
+        tells are left out.
 
     Raises:
       ValueError: the group has fewer.
@@ -161,14 +170,14 @@ def questions(group: str, *, seed: int, start: int, count: int) -> list[Question
     random.Random(f"hops questions {seed}").shuffle(untold)
     half = len(untold) // 2
     group_of = {"train": untold[:half], "heldout": untold[half:]}
-    if start + count > half:
+    told = {fact for one, ways in _shown(shots) for fact in one.facts(ways)}
+    asked = [q for q in group_of[group] if not q.facts(None) & told]
+    if start + count > len(asked):
         raise ValueError(
-            f"start={start} + count={count} questions must be at most the {half} of "
-            f"a group of the generated world; ask for fewer"
+            f"start={start} + count={count} questions must be at most the {len(asked)} "
+            "of a group of the generated world; ask for fewer"
         )
-    return [Question(q.question, q.truth) for q in group_of[group]][
-        start : start + count
-    ]
+    return [Question(q.question, q.truth) for q in asked[start : start + count]]
 
 
 def exemplars(count: int) -> list[Exemplar]:
@@ -177,6 +186,12 @@ def exemplars(count: int) -> list[Exemplar]:
     Raises:
       ValueError: there are fewer.
     """
+    return [question.chain(ways) for question, ways in _shown(count)]
+
+
+@functools.cache
+def _shown(count: int) -> list[tuple[TwoHops, tuple[int, int]]]:
+    """Each with the ways by which it is answered."""
     told = compositions()[0]
     rng = random.Random("hops exemplars")
     chosen = []
@@ -188,7 +203,7 @@ def exemplars(count: int) -> list[Exemplar]:
             if question.chain((i, j)).answer == question.truth
         ]
         if right:
-            chosen.append(question.chain(rng.choice(right)))
+            chosen.append((question, rng.choice(right)))
     if count > len(chosen):
         raise ValueError(
             f"chains.shots={count} must be at most the {len(chosen)} that the "

@@ -60,8 +60,18 @@ class QuestionsConfig:
         config_rules.check(self, "task")
 
 
-def load(task: QuestionsConfig, side: str, *, count: int) -> list[Question]:
+def load(
+    task: QuestionsConfig,
+    side: str,
+    *,
+    count: int,
+    answered: bool = True,
+    shots: int = 0,
+) -> list[Question]:
     """`count` questions of the training or the held-out side, from its start on.
+
+    `answered`: whether gold answers are needed; else their column may be absent.
+    `shots`: examples that prompts show, whose facts a generated question must not need.
 
     Raises:
       ValueError: too few, or rows that lack the columns.
@@ -70,12 +80,14 @@ def load(task: QuestionsConfig, side: str, *, count: int) -> list[Question]:
     train = side == TRAIN
     start = task.train_start if train else task.heldout_start
     if task.name == HOPS:
-        return hops.questions(side, seed=task.shuffle_seed, start=start, count=count)
+        seed = task.shuffle_seed
+        return hops.questions(side, seed=seed, start=start, count=count, shots=shots)
     source = task.train if train else task.heldout
     split = task.train_split if train else task.heldout_split
     if not source:
         raise ValueError(f"task.{side}='' must name the questions of that side; {FIX}")
-    found = [Question(e.question, e.answer or None) for e in read(task, source, split)]
+    given = read(task, source, split, answered=answered)
+    found = [Question(e.question, e.answer or None) for e in given]
     # Twice the same question would be twice the same vote.
     found = list({q.question: q for q in found}.values())
     random.Random(task.shuffle_seed).shuffle(found)
@@ -87,15 +99,21 @@ def load(task: QuestionsConfig, side: str, *, count: int) -> list[Question]:
     return found[start : start + count]
 
 
-def read(task: QuestionsConfig, source: str, split: str) -> list[Exemplar]:
+def read(
+    task: QuestionsConfig, source: str, split: str, *, answered: bool = True
+) -> list[Exemplar]:
     """All rows of a source in their order; blank answers and steps where there is none.
+
+    `answered`: see `load`. An answer may be true or false, which is yes or no.
 
     Raises:
       ValueError: a column that is not there, a blank question, or no text.
       FileNotFoundError: no such source.
     """
     table = rows.read(source, split=split, fix=FIX)
-    wanted = {"task.question": task.question, "task.answer": task.answer}
+    wanted = {"task.question": task.question}
+    if answered:
+        wanted["task.answer"] = task.answer
     rows.check_columns(table, {key: name for key, name in wanted.items() if name})
     found = []
     for row in table.rows:
@@ -105,17 +123,19 @@ def read(task: QuestionsConfig, source: str, split: str) -> list[Exemplar]:
                 f"{row.where}: {task.question!r} must hold a question; fill it in, or "
                 "remove the row"
             )
-        worked = _word(row, task.answer) if task.answer else ""
+        worked = _word(row, task.answer, truths=True) if task.answer else ""
         chain = chains.read(worked)
         steps, answer = (chain.steps, chain.answer) if chain else ("", worked)
         found.append(Exemplar(question, steps, answer))
     return found
 
 
-def _word(row: rows.Row, column: str) -> str:
+def _word(row: rows.Row, column: str, *, truths: bool = False) -> str:
     value = rows.value(row, column)
     if value is None:
         return ""
+    if truths and isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(
             f"{row.where}: {column}={shown(value)} must be a text or a number; correct "

@@ -53,6 +53,32 @@ def test_what_a_good_filter_finds_is_what_training_all_finds(benches, tmp_path, 
     assert dreams.main(runs) == 0 and "best 5 by gradient" in capsys.readouterr().out
 
 
+def test_what_was_not_measured_everywhere_is_not_reported(benches, tmp_path):
+    dreams, _ = benches
+    runs = [write_run(tmp_path / f"all_{s}", seed=s) for s in range(3)]
+    whole = dreams.benchmark(dreams.parse_args(runs))
+    for folder, change in (
+        ("all_0", lambda row: row["measured"].pop("gradient_gold")),
+        # One item has no rubric; of another all edits are refused.
+        (
+            "all_1",
+            lambda row: row["passage_id"] != "p0" or row["measured"].pop("rubric"),
+        ),
+        ("all_2", lambda row: row["passage_id"] != "p5" or row.update(refused="empty")),
+    ):
+        path = tmp_path / folder / "edits.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            change(row)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = dreams.benchmark(dreams.parse_args(runs))
+    gone = {*whole["gains"]} - {*found["gains"]}
+    assert len(gone) == 6 and all("gold" in n or "rubric" in n for n in gone)
+    assert "gradient_gold" not in found["captured"]
+    assert all(np.isfinite(own["mean"]) for own in found["gains"].values())
+    assert found["runs"]["all_2"]["items"] == 5
+
+
 def test_seeds_that_choose_do_not_judge(benches):
     dreams, _ = benches
     # Two of four seeds say that edit 0 is best, which the others deny.

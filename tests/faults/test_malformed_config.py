@@ -3,7 +3,7 @@
 import malformed_config
 import pytest
 
-FAST = malformed_config.stratified(240)
+FAST = malformed_config.stratified(270)
 PARTS = 8
 
 # So config_flags reads a config file.

@@ -7,18 +7,20 @@ from seal_jax import experiment
 from seal_jax.lmsi.settings import Lmsi
 
 
-def build(variant="debug", **changes):
+def build(variant: str | None = "debug", **changes) -> Lmsi:
     config = tiny_model.load_config("lmsi", variant)
     config.update_from_flattened_dict(
         {key.replace("__", "."): value for key, value in changes.items()}
     )
-    return experiment.read(config.to_dict())
+    exp = experiment.read(config.to_dict())
+    assert isinstance(exp, Lmsi)
+    return exp
 
 
 @pytest.mark.parametrize("variant", [None, "tiny", "debug"])
 def test_the_group_chains_makes_it_one(variant):
     exp = build(variant)
-    assert isinstance(exp, Lmsi) and exp.adapters == 0
+    assert exp.adapters == 0
     assert experiment.kind_of(exp).config is Lmsi
 
 
@@ -37,6 +39,9 @@ def test_the_group_chains_makes_it_one(variant):
         ({"arms": ()}, "arms=() must name what is learned"),
         ({"arms": ("best",)}, "arms='best' must be one of ('majority', "),
         ({"propose__prompt": "x"}, "propose.prompt='x' must be one of ('plain', "),
+        ({"answer__temperature": 1.0}, "answer.temperature=1.0 is of rows that are"),
+        ({"propose__temperature": 0.0}, "makes all chains.samples=4 chains"),
+        ({"model__chat": "auto"}, "model.chat='auto' is for passages"),
         ({"imitate__start": "last"}, "imitate.start='last' must be one of"),
         ({"task__name": "squad"}, "task.name='squad' must be one of ('hops', 'rows')"),
     ],
@@ -58,4 +63,13 @@ def test_rows_that_need_gold_answers_need_their_column(changes, said):
     with pytest.raises(ValueError) as caught:
         build(None, task__answer="", **changes)
     assert said in str(caught.value)
-    assert build(None, task__answer="", scale__heldout=0).scale.heldout == 0
+
+
+def test_without_gold_answers_nothing_needs_their_column():
+    exp = build(None, task__answer="", scale__heldout=0)
+    assert isinstance(exp, Lmsi) and (exp.task.answer, exp.arms) == ("", ("majority",))
+
+
+def test_one_chain_may_be_greedy():
+    exp = build(chains__samples=1, propose__temperature=0.0)
+    assert isinstance(exp, Lmsi) and exp.propose.temperature == 0.0

@@ -68,15 +68,15 @@ def test_one_chain_is_plain_self_training():
     assert answers(keep(of("b"))) == ["b"] and keep(of(None)) == []
 
 
-def test_the_control_keeps_as_many_of_any():
+def test_the_control_keeps_as_many_as_it_is_told_of_any():
     vote, seen = of("a", "a", "b", "c", None), set()
     for seed in range(40):
-        drawn = votes.random_kept(vote, random.Random(seed), threshold=0.0, cap=0)
+        drawn = votes.random_kept(vote, random.Random(seed), 2)
         assert len(drawn) == 2 and len(set(drawn)) == 2
         seen |= set(answers(drawn))
     assert seen == {"a", "b", "c"}
-    rng = random.Random(0)
-    assert votes.random_kept(vote, rng, threshold=0.6, cap=0) == []
+    assert votes.random_kept(vote, random.Random(0), 0) == []
+    assert len(votes.random_kept(vote, random.Random(0), 5)) == 4
 
 
 def test_the_oracle_keeps_what_is_right():
@@ -107,26 +107,55 @@ def test_bins_hold_their_upper_end():
 
 def test_growth_follows_the_answer_that_was_wrong():
     asked = [Question("?", "right")] * 4
+    # The first halves elect w, w, w and right, whatever the others say.
+    first = [["w"] * 4] * 3 + [["right"] * 4]
     before = [
-        of("w", "w", "right", "x"),  # its share grows
-        of("w", "w", "right", "x"),  # another wrong answer wins: this one shrinks
-        of("w", "w", "right", "x"),  # comes right
-        of("right", "right", "w", "x"),  # is lost
+        ("w", "w", "right", "x"),  # its share grows
+        ("w", "w", "right", "x"),  # another wrong answer wins: this one shrinks
+        ("w", "w", "right", "x"),  # comes right
+        ("right", "right", "w", "x"),  # is lost
     ]
     after = [
-        of("w", "w", "w", "x"),
-        of("x", "x", "x", "w"),
-        of("right", "right", "right", "w"),
-        of("w", "w", "right", "x"),
+        ("w", "w", "w", "x"),
+        ("x", "x", "x", "w"),
+        ("right", "right", "right", "w"),
+        ("w", "w", "right", "x"),
     ]
-    found = votes.growth(before, after, asked)
+    olds = [of(*a, *b) for a, b in zip(first, before, strict=True)]
+    # What electing chains say after is not looked at.
+    news = [of(*"yyyy", *b) for b in after]
+    found = votes.growth(olds, news, asked)
     assert found["n"] == 4 and found["wrong"] == 0.75
     assert found["grown"] == pytest.approx(1 / 3)
     assert found["shrunk"] == pytest.approx(2 / 3)
     assert found["wrong_before"] == 0.5
     assert found["wrong_after"] == pytest.approx((0.75 + 0.25 + 0.25) / 3)
-    assert found["turned"] == pytest.approx(1 / 3)
+    assert (found["turned_before"], found["turned"]) == (0.0, pytest.approx(1 / 3))
     assert (found["right_before"], found["right_after"]) == (0.5, 0.25)
-    assert found["lost"] == 1.0
-    nothing = votes.growth(before[:1], after[:1], [Question("?")])
+    assert (found["lost_before"], found["lost"]) == (0.0, 1.0)
+    nothing = votes.growth(olds[:1], news[:1], [Question("?")])
     assert nothing["n"] == 0 and nothing["grown"] is None
+    single = votes.growth([of("w")], [of("w")], [Question("?", "right")])
+    assert single["n"] == 0
+
+
+def test_an_unchanged_policy_neither_grows_nor_shrinks_what_is_wrong():
+    """Drawn twice from the same nothing regresses; held to itself nothing moves."""
+    rng = random.Random(0)
+    asked, before, after = [], [], []
+    for _ in range(1500):
+        weights = [rng.random() for _ in range(4)]
+        draw = (rng.choices("abcd", weights, k=16) for _ in range(2))
+        first, second = (of(*answers) for answers in draw)
+        asked.append(Question("?", rng.choice("abcd")))
+        before.append(first)
+        after.append(second)
+    found = votes.growth(before, after, asked)
+    assert found["grown"] == pytest.approx(found["shrunk"], abs=0.05)
+    assert found["grown"] > 0.3
+    assert found["wrong_after"] == pytest.approx(found["wrong_before"], abs=0.01)
+    assert found["right_after"] == pytest.approx(found["right_before"], abs=0.015)
+    assert found["turned"] == pytest.approx(found["turned_before"], abs=0.03)
+    assert found["lost"] == pytest.approx(found["lost_before"], abs=0.05)
+    same = votes.growth(before, before, asked)
+    assert same["grown"] == same["shrunk"] == 0

@@ -9,12 +9,13 @@ import pytest
 import tiny_model
 
 from seal_jax import train
-from seal_jax.lmsi import table, walk
-from seal_jax.lmsi.settings import Lmsi
+from seal_jax.lmsi import table, teaching, votes, walk
+from seal_jax.lmsi.settings import RANDOM, Lmsi
 from seal_jax.report import console
 from seal_jax.runtime import config_rules, files
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks import hops
+from seal_jax.tasks.chains import Question
 
 SHORT = {
     "scale.questions": 4,
@@ -165,6 +166,20 @@ def test_a_run_has_its_rows_and_goes_on_after_a_kill(tmp_path, monkeypatch):
     assert files.read_jsonl(tmp_path / "killed" / "heldout.jsonl") == shown
 
 
+def test_the_control_keeps_as_many_as_the_rule_in_each_round():
+    """By question, though its own majorities are others, and after the rule."""
+    exp = config_rules.build(Lmsi, values(chains__cap=0, chains__threshold=0.0))
+    asked = [Question("a?"), Question("b?")]
+    voted = [
+        votes.of_texts([f"Answer: {a}" for a in answers])
+        for answers in ("xxyz", "xyzw")
+    ]
+    for counts in ([1, 3], [0, 4], [4, 9]):
+        chosen = teaching.kept(exp, RANDOM, voted, asked, 2, counts)
+        assert [len(own) for own in chosen] == [min(n, 4) for n in counts]
+    assert list(map(len, teaching.kept(exp, RANDOM, voted, asked, 2))) == [2, 1]
+
+
 def test_one_chain_is_learned_whatever_it_says(tmp_path):
     summary, _ = go(
         tmp_path, chains__samples=1, scale__rounds=1, arms=("majority", "random_chain")
@@ -180,7 +195,7 @@ def test_one_chain_is_learned_whatever_it_says(tmp_path):
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"scale__questions": 193}, "must be at most the 192 of a group"),
+        ({"scale__questions": 193}, "of a group of the generated world"),
         ({"propose__max_tokens": 500}, "the longest prompt takes "),
         ({"chains__shots": 99}, "lower propose.max_tokens"),
     ],
@@ -234,3 +249,34 @@ def test_a_question_of_both_sides_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="2 held-out questions are learned from too"):
         walk.load(exp)
+
+
+@pytest.mark.parametrize("side", ["train", "heldout"])
+def test_an_example_that_is_asked_is_refused(tmp_path, side):
+    """Prompts would tell its gold answer."""
+    given = {key.replace(".", "__"): value for key, value in ROWS.items()}
+    for name in ("train", "heldout"):
+        rows = [{"question": f"{name} {i}?", "answer": "a\n#### 1"} for i in range(2)]
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(rows))
+        given[f"task__{name}"] = str(path)
+    given |= {"scale__questions": 2, "scale__heldout": 2}
+    given["task__examples"] = given[f"task__{side}"]
+    exp = config_rules.build(Lmsi, values(**given))
+    with pytest.raises(ValueError, match="1 of the 1 that prompts show") as caught:
+        walk.load(exp)
+    assert "\n" not in str(caught.value) and "give others" in str(caught.value)
+
+
+def test_questions_without_the_column_of_answers_can_be_learned_from(tmp_path):
+    given = {key.replace(".", "__"): value for key, value in ROWS.items()}
+    for name, extra in (("train", {}), ("heldout", {"answer": True})):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps([{"question": f"{name}?"} | extra]))
+        given[f"task__{name}"] = str(path)
+    given |= {"scale__questions": 1, "scale__heldout": 1}
+    train, heldout = walk.load(config_rules.build(Lmsi, values(**given)))
+    assert train == [[Question("train?")]] and heldout == [Question("heldout?", "yes")]
+    labelled = config_rules.build(Lmsi, values(**given, arms=("gold",)))
+    with pytest.raises(ValueError, match="no column 'answer'"):
+        walk.load(labelled)

@@ -6,6 +6,8 @@ from seal_jax.report import console, fragments
 from seal_jax.report.run_view import Workdir
 from seal_jax.report.sections import ladder, lmsi
 
+LEARNED = {"questions": 8, "chains": 20, "rows": 80, "steps": 5}
+
 
 def row(name, mean):
     return {"name": name, "mean": mean, "se": 0.05, "n": 9, "empty_rate": 0.0}
@@ -15,7 +17,8 @@ def summary(**changes):
     rows = [row(f"base {way}", 0.25) for way in lmsi.WAYS]
     rows += [row("round_1 direct", 0.5)]
     bins = [{"low": 0.0, "high": 0.5, "n": 3, "accuracy": 0.25}]
-    growth = {"wrong": 0.5, "grown": 0.75, "wrong_before": 0.4, "wrong_after": 0.6}
+    growth = {"wrong": 0.5, "grown": 0.75, "wrong_before": 0.4}
+    growth |= {"shrunk": 0.125, "wrong_after": 0.6}
     pair = {"a": "round_1 direct", "b": "base direct", "n": 9, "diff": 0.25, "se": 0.1}
     return {
         "kind": "lmsi",
@@ -23,7 +26,7 @@ def summary(**changes):
         "sides": {"heldout": rows, "train": rows[:1]},
         "votes": [{"name": "base", "side": "train", "share": 0.6, "bins": bins}],
         "growth": [{"name": "round_1", "since": "base", "side": "train", **growth}],
-        "learned": [{"name": "round_1", "questions": 8, "chains": 20, "rows": 80}],
+        "learned": [{"name": "round_1"} | LEARNED],
         "paired": [{**pair, "what": "heldout", "z": 2.5}, {**pair, "what": "train"}],
     } | changes
 
@@ -37,20 +40,14 @@ def test_policies_are_rows_and_ways_are_columns():
     held = tables["On held-out questions"]
     assert held.head == ("", "direct", "chain", "consistency")
     assert held.rows[1] == ("round_1", "0.500 ± 0.050", "-", "-")
-    assert tables["learned from"].rows == [("round_1", "8", "20", "80")]
+    assert tables["learned from"].rows == [("round_1", "8", "20", "80", "5")]
     assert tables["votes"].rows == [("base", "train", "60.0 %", "-", "-")]
     (binned,) = (t for t in tables.values() if t.title.startswith("How often"))
     assert binned.rows == [("base", "train", "0.250 (3)")]
     grown = tables["wrong majorities"].rows[0]
-    assert grown[:7] == (
-        "round_1",
-        "base",
-        "train",
-        "50.0 %",
-        "75.0 %",
-        "40.0 %",
-        "60.0 %",
-    )
+    assert grown[:3] == ("round_1", "base", "train")
+    shares = ("50.0 %", "75.0 %", "12.5 %", "40.0 %", "60.0 %")
+    assert grown[3:8] == shares and set(grown[8:]) == {"-"}
 
 
 def test_the_console_tells_pairs_of_held_out_questions():

@@ -4,18 +4,23 @@ import dataclasses
 import functools
 import json
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_model
+from make_run import BLANK
 
 from seal_jax import experiment, train
+from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.rounds import dreams, label_free, trials
 from seal_jax.runtime import files, prng
 from seal_jax.tasks import knowledge
+from seal_jax.tasks.base import Edit
+from seal_jax.tasks.passage import Question
 from seal_jax.training import influence, inner, plan_arrays
 
 SIEVE = ("gradient", 5, 1, 1)
@@ -26,14 +31,36 @@ def model(tmp_path_factory):
     return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
 
 
+def quizzes(run, policy, items, *, phase, round_index):
+    """What a model of random weights does not ask: of the passages' own words.
+
+    These are other questions than the gold ones, and know nothing of their answers.
+    """
+    asked = []
+    for item in items:
+        words = item.text.split()
+        parts = [words[at : at + 5] for at in (0, 5, 10)]
+        own = [Question(" ".join(part[:4]), part[4]) for part in parts]
+        asked.append(dataclasses.replace(item, questions=tuple(own)))
+    return asked
+
+
 @pytest.fixture(autouse=True)
 def asked(monkeypatch):
-    """A model of random weights asks nothing: these are the passages' questions."""
-
-    def quizzes(run, policy, items, *, phase, round_index):
-        return list(items)
-
     monkeypatch.setattr(label_free, "quizzes", quizzes)
+
+
+@pytest.fixture(scope="module")
+def loaded(model):
+    """The experiment, its checked values, and the base."""
+    given = values(model)
+    exp = experiment.read(given)
+    checked = experiment.check(exp, given)
+    assert isinstance(checked.task, knowledge.Knowledge)
+    base = policies.load(
+        exp.model, checked.blank, seed=exp.seed, mesh=None, merges=True
+    )
+    return exp, checked, base
 
 
 def values(model, **changes):
@@ -51,9 +78,7 @@ def values(model, **changes):
 def workdir(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("dreams")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            label_free, "quizzes", lambda run, policy, items, **_: list(items)
-        )
+        patch.setattr(label_free, "quizzes", quizzes)
         train.run(values(model), path)
     return path
 
@@ -89,13 +114,42 @@ def test_all_that_was_written_is_in_the_file_with_its_score(workdir):
     assert line["written"] == 10 and line["trainings"] <= 4
 
 
-def test_gold_answers_make_the_same_score_where_they_are_what_was_asked(workdir):
-    for row in rows(workdir):
-        if not row["aside"]:
-            measured = row["measured"]
-            np.testing.assert_allclose(
-                measured["gradient_gold"], measured["gradient"], rtol=1e-5
-            )
+def test_gold_answers_change_only_the_score_that_reads_them(loaded):
+    """With them in each other's place, what the model asks itself says the same."""
+    exp, checked, base = loaded
+    items = checked.train[0]
+    noised = []
+    for item in items:
+        moved = [*item.questions[1:], item.questions[0]]
+        pairs = zip(item.questions, moved, strict=True)
+        own = tuple(dataclasses.replace(q, answer=other.answer) for q, other in pairs)
+        noised.append(dataclasses.replace(item, questions=own))
+    edits = [
+        Edit(p, e, "", text)
+        for p, item in enumerate(items)
+        for e, text in enumerate(item.text.split(". ")[:2])
+    ]
+    journal = types.SimpleNamespace(cached=lambda key, unit: unit())
+    run = trials.Run(
+        exp,
+        capacity_of(exp),
+        None,
+        journal,  # pyright: ignore[reportArgumentType]
+        None,  # pyright: ignore[reportArgumentType]
+        checked.task,
+        print,
+    )
+
+    def found(items, name):
+        return dreams.scores(
+            *(run, base, items, edits), name=name, phase="round_1", round_index=1
+        )
+
+    own, gold = (found(items, name) for name in ("gradient", "gradient_gold"))
+    assert len(set(own)) == len(edits) and None not in own
+    assert found(noised, "gradient") == own
+    other = found(noised, "gradient_gold")
+    assert all(a != b != c for a, b, c in zip(own, gold, other, strict=True))
 
 
 def test_a_killed_run_goes_on_to_the_same_end(model, workdir, tmp_path, monkeypatch):
@@ -160,17 +214,11 @@ def test_as_the_reward_it_needs_no_adapter(model, tmp_path):
         assert all("aside" not in row for row in written)
 
 
-def test_a_score_is_the_product_of_two_gradients(model, tmp_path, workdir):
-    """Of an edit as the task trains it, and of its passage's questions, by jax.grad."""
-    given = values(model)
-    exp = experiment.read(given)
-    checked = experiment.check(exp, given)
-    task, items = checked.task, checked.train[0]
-    assert isinstance(task, knowledge.Knowledge)
-    blank = checked.blank
-    from seal_jax.generation import policies
-
-    policy = policies.load(exp.model, blank, seed=exp.seed, mesh=None, merges=True)
+def test_a_score_is_the_product_of_two_gradients(loaded, workdir):
+    """Of an edit as the task trains it, and of what its passage's model asks."""
+    exp, checked, policy = loaded
+    task, blank = checked.task, checked.blank
+    items = quizzes(None, None, checked.train[0], phase="", round_index=1)
     arch, lora_cfg = blank.arch, exp.inner.lora
     cfg = inner.EngineConfig(
         lora_cfg.targets, lora_cfg.rank, lora_cfg.alpha, None, pool=1
@@ -200,8 +248,6 @@ def test_a_score_is_the_product_of_two_gradients(model, tmp_path, workdir):
 
     row = next(row for row in rows(workdir) if not row["refused"])
     item = next(item for item in items if item.id == row["passage_id"])
-    from seal_jax.tasks.base import Edit
-
     edit = Edit(0, row["edit"], row["prompt"], row["text"])
     exam = task.exam(item)
     assert exam is not None and len(exam.lines) == len(item.questions)
@@ -211,16 +257,10 @@ def test_a_score_is_the_product_of_two_gradients(model, tmp_path, workdir):
     np.testing.assert_allclose(row["measured"]["gradient"][0], product, rtol=1e-3)
 
 
-def test_an_item_that_nothing_is_asked_about_has_no_score(model, monkeypatch):
-    def quizzes(run, policy, items, *, phase, round_index):
-        first, second = items
-        return [dataclasses.replace(first, questions=()), second]
-
-    given = values(model)
-    exp = experiment.read(given)
-    checked = experiment.check(exp, given)
+def test_an_item_that_nothing_is_asked_about_has_no_score(loaded, monkeypatch):
+    exp, checked, _ = loaded
     items = checked.train[0]
-    asked = quizzes(None, None, items, phase="", round_index=1)
+    asked = [dataclasses.replace(items[0], questions=()), items[1]]
     told = []
 
     def measure(params, targets, texts, key, **_):
@@ -228,10 +268,6 @@ def test_an_item_that_nothing_is_asked_about_has_no_score(model, monkeypatch):
         return influence.Influences(np.arange(len(texts)) * 6.0, 0, 0)
 
     monkeypatch.setattr(influence, "measure", measure)
-    from make_run import BLANK
-
-    from seal_jax.tasks.base import Edit
-
     edits = [Edit(p, e, "", "Ada cooks bread.") for p in (0, 1) for e in (0, 1)]
     run = trials.Run(exp, capacity_of(exp), None, None, None, checked.task, print)  # pyright: ignore[reportArgumentType]
     found = dreams._measured(run, BLANK, items, asked, edits, 1)

@@ -7,6 +7,7 @@ import reward_runs
 
 from seal_jax.analysis import agreement, halving
 from seal_jax.report import read_rewards
+from seal_jax.report.tables import agreement as agreement_table
 from seal_jax.rounds import graded, select, summary
 from seal_jax.rounds.graded import Graded, Trial
 from seal_jax.tasks.base import Edit
@@ -51,6 +52,29 @@ def test_ranking_threshold_race_and_report_agree(objective, worth, kept):
     line = summary.scores_line(found, picked, [None], 1)
     assert line["best_mean"] == pytest.approx(max(worth))
     assert line["kept_mean"] == pytest.approx(worth[kept])
+
+
+def test_agreement_says_that_a_filter_picked_before(tmp_path):
+    rows = [
+        reward_runs.graded_row("p0", [grade], gradient=[grade]) | {"aside": False}
+        for grade in (0.0, 0.5, 1.0)
+    ]
+    (whole,) = read_rewards.read(reward_runs.workdir(tmp_path, *rows))
+    aside = rows[0] | {"aside": True, "measured": {"gradient": [0.1]}, "answers": []}
+    (read,) = read_rewards.read(reward_runs.workdir(tmp_path, *rows, aside))
+    assert not whole.sifted and read.sifted
+    assert read.agreements == whole.agreements
+    assert agreement_table.title(read) == (
+        f"{agreement_table.title(whole)} (what a prefilter let through)"
+    )
+    names = ("grade", "gradient")
+    graded = [
+        Graded(Edit(0, e, "", ""), (), (), (), None, {n: (float(e),) for n in names})
+        for e in range(3)
+    ]
+    for by, told in ((None, {}), ("gradient", {"prefilter": "gradient"})):
+        (row,) = summary.agreement_line(names, 1, graded, prefilter=by)["agreement"]
+        assert {k: row[k] for k in row if k == "prefilter"} == told
 
 
 def test_a_failed_adapter_is_the_least_of_its_edit():

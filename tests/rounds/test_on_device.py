@@ -16,12 +16,14 @@ from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.rounds import (
     draws,
+    lessons,
     on_device,
     over_seeds,
     rest_em,
     round_inputs,
     select,
     token_forms,
+    trials,
 )
 from seal_jax.rounds.graded import Graded
 from seal_jax.rounds.on_device import State
@@ -223,6 +225,28 @@ def test_what_is_kept_is_what_select_keeps(exp, changes):
     )
     assert chosen(exp, right, refused, baseline, **changes) == want
     assert 0 < len(want) < 40 * 4
+
+
+def test_positive_keeps_what_beats_the_baseline_and_the_control_as_ever(
+    path, policy, train
+):
+    """By the rule that the host's loop follows; a control keeps `k_best` at random."""
+    exp = device_round.experiment(
+        path, imitate__rule="positive", imitate__prefer__most=2
+    )
+    task = knowledge.make(exp, policy, train[0], [])
+    tables, both = over_seeds.prepare(exp, task, policy, [*train[0], *train[1]])
+    want = lessons.select_rule(exp.imitate, exp.select.rule, edits=exp.scale.edits)
+    assert both.round.rule == want
+    assert (want.threshold, want.k_best) == (select.BASELINE, 2)
+    count, steps = len(train[0]), exp.imitate.epochs
+    for stage, k_best in ((trials.IMITATE, 2), (trials.CONTROL, 1)):
+        made = round_inputs.inputs(
+            exp, task, train[0], tables, both.round, index=1, stage=stage
+        )
+        assert made.draws.chosen.shape == (count, exp.scale.edits + 1, k_best)
+        batches = -(-count * k_best // exp.imitate.batch)
+        assert made.draws.batches.shape[:2] == (count * k_best + 1, steps * batches)
 
 
 def test_orders_and_rates_are_those_of_the_engines_jobs(exp):

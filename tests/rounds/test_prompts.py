@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import make_run as run_maker
 import pytest
@@ -10,11 +11,14 @@ import tiny_model
 
 from seal_jax import train
 from seal_jax.generation import policies
-from seal_jax.rounds import proposals
+from seal_jax.rewards import names as reward_names
+from seal_jax.rounds import prompts, proposals
+from seal_jax.rounds.graded import Graded
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules, files
 from seal_jax.tasks import knowledge, self_edit, strategies
+from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
 
 SEARCH = ("plain-vague", "strategies-plain")
@@ -76,6 +80,9 @@ def test_both_steps_are_units_of_their_own(workdir):
     first = keys.index("ladder/prompts/1/strategies")
     assert keys.index("ladder/prompts/1/propose") == first + 1
     assert not any(key.startswith("ladder/prompts/0/strategies") for key in keys)
+    # What is the same whatever the prompt is asked once.
+    asked = [k for k in keys if k.startswith("ladder/prompts") and k.endswith("/base")]
+    assert asked == ["ladder/prompts/base"]
 
 
 def test_a_killed_search_goes_on_to_the_same_end(model, workdir, tmp_path):
@@ -87,6 +94,42 @@ def test_a_killed_search_goes_on_to_the_same_end(model, workdir, tmp_path):
     (tmp_path / "journal.jsonl").write_text("".join(lines[: end + 1]))
     train.run(values(model), tmp_path)
     assert row_of(tmp_path) == row_of(workdir)
+
+
+# What a prompt earns
+
+
+def graded(item, *rewards, refused=None):
+    return Graded(Edit(item, 0, "", "x", refused=refused), (), (), rewards, None)
+
+
+def by(reward="grade", objective="mean"):
+    return types.SimpleNamespace(reward=reward, objective=objective)
+
+
+def test_a_refused_edit_counts_as_nothing_learned():
+    """The prompt that is refused where it is hard does not win by what is left."""
+    good = [graded(0, 0.9), graded(0, 0.3, 0.5), graded(1, 0.2)]
+    bold = [graded(0, 1.0), graded(0, refused="empty"), graded(1, refused="long")]
+    both = [prompts.Tried(own, (0.25, 0.125)) for own in (good, bold)]
+    assert prompts.earned(both, 2, by()) == [[0.65, 0.2], [0.625, 0.125]]
+    assert prompts.earned(both, 2, by("majority"))[1] == [0.5, 0.0]
+    assert prompts.earned(both, 2, by("log_likelihood"))[1] == [0.65, 0.2]
+    assert prompts.earned(both, 2, by(objective="max"))[0] == [0.7, 0.2]
+
+
+def test_a_failed_adapter_is_not_worth_a_million():
+    worst = reward_names.WORST
+    one = prompts.Tried([graded(0, -2.0, worst), graded(0, -1.0)], (None,))
+    two = prompts.Tried([graded(0, worst), graded(0, -4.0)], (None,))
+    found = prompts.earned([one, two], 1, by("log_likelihood"))
+    assert found == [[-2.0], [-4.0]]
+
+
+def test_prompts_are_compared_over_the_same_items():
+    one = prompts.Tried([graded(0, 0.5), graded(1, None)], (0.0, 0.0))
+    two = prompts.Tried([graded(0, 0.25), graded(1, 1.0)], (0.0, 0.0))
+    assert prompts.earned([one, two], 2, by()) == [[0.5, None], [0.25, None]]
 
 
 # Two steps, by a policy that writes what it is told to

@@ -75,7 +75,9 @@ def test_scores_are_means_of_the_samples_that_can_be_read(make, says):
     assert all("text 1." in p and "Title 1" in p for p in prompts[4:])
     assert len({str(key) for key in keys}) == len(replies)  # No two draw alike.
     quiz = run.exp.label_free.quiz
-    assert decoding == dataclasses.replace(quiz, max_tokens=self_scores.REPLY_TOKENS)
+    assert decoding == dataclasses.replace(
+        quiz, min_tokens=0, max_tokens=self_scores.REPLY_TOKENS
+    )
     assert "round_1: 3 of 8 scores of its own could not be read" in told
     counted = {"self_scores": 8, "unread_self_scores": 3}
     assert self_scores.figures(run, "round_1") == counted
@@ -103,6 +105,33 @@ def test_a_reward_that_has_room_nowhere_is_one_line(make, says):
     with pytest.raises(ValueError, match=r"context of 400; lower propose\.max_tokens"):
         scores(make(select__reward="rubric"), [long])
     assert says.calls == []
+
+
+def test_what_cannot_be_scored_in_a_later_round_ends_no_run(make, says):
+    """The policy could be read before, and rounds that go nowhere are a finding."""
+    says.rule[0] = lambda prompts: ["Ada Quill"] * len(prompts)
+    told = []
+    run = make(select__reward="rubric", say=told.append)
+    assert scores(run, round_index=2) == [None] * 4
+    assert any("no self-edit has a reward: none of 8 replies" in line for line in told)
+
+
+def test_a_round_whose_edits_are_all_refused_ends_no_run(make, says):
+    refused = [dataclasses.replace(edit, refused="empty") for edit in EDITS]
+    run = make(select__reward="rubric")
+    assert scores(run, refused) == [None] * 4
+    assert scores(run, refused) == [None] * 4  # Nor does it when it is resumed.
+    assert says.calls == []
+
+
+def test_a_quiz_that_must_be_long_does_not_make_replies_so(make, says):
+    run = make(
+        label_free__quiz__min_tokens=self_scores.REPLY_TOKENS + 6,
+        label_free__quiz__max_tokens=self_scores.REPLY_TOKENS + 36,
+    )
+    assert scores(run) == [0.6] * 4
+    ((*_, decoding),) = says.calls
+    assert (decoding.min_tokens, decoding.max_tokens) == (0, self_scores.REPLY_TOKENS)
 
 
 def test_beside_another_reward_it_may_be_unreadable(make, says):

@@ -79,6 +79,12 @@ def test_what_a_prefilter_cannot_be_is_said(value, told):
     assert told in refused(select__prefilter=value)
 
 
+def test_what_is_written_is_bounded_as_a_whole():
+    error = refused(scale__passages=2_000, select__prefilter=("random", 600, 0, 2))
+    assert "scale.passages * those that select.prefilter=" in error
+    assert "= 1200000 must be at most 1000000" in error
+
+
 def test_what_a_gradient_needs_is_said():
     changes = dict(select__prefilter=("gradient", 4, 1, 1))
     assert "needs the group config.label_free" in refused(label_free=None, **changes)

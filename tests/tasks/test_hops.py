@@ -3,6 +3,8 @@
 import collections
 import itertools
 
+import pytest
+
 from seal_jax.tasks import hops
 
 WAYS = range(hops.WAYS)
@@ -21,6 +23,27 @@ def test_groups_share_no_question_and_pretraining_puts_none_of_them():
     other = hops.questions("train", seed=4, start=0, count=192)
     assert {q.question for q in other} != asked[0]
     assert hops.questions("train", seed=3, start=5, count=2) == groups[0][5:7]
+
+
+@pytest.mark.parametrize("shots", [1, 4])
+def test_no_example_tells_a_fact_that_a_question_rests_on(shots):
+    shown = {line for e in hops.exemplars(shots) for line in e.steps.split("\n")}
+    by_text = {q.question: q for q in hops.compositions()[1]}
+    dropped = 0
+    for group in ("train", "heldout"):
+        whole = hops.questions(group, seed=3, start=0, count=192)
+        kept = hops.questions(group, seed=3, start=0, count=150, shots=shots)
+        places = [whole.index(q) for q in kept]
+        assert places == sorted(places)
+        dropped += places[-1] + 1 - len(places)
+        for question in kept:
+            two = by_text[question.question]
+            between, right = (hop.value for hop in two.told(None))
+            for way in WAYS:
+                first = hops.sentence(two.subject, two.first, between, way)
+                second = hops.sentence(between, two.second, right, way)
+                assert not {first, second} & shown
+    assert dropped
 
 
 def test_a_chain_says_what_its_ways_remember():

@@ -54,6 +54,16 @@ def test_an_answer_may_stand_alone_or_be_a_number(tmp_path):
     assert questions.load(task, questions.TRAIN, count=1) == [Question("One?", "1")]
 
 
+def test_truths_are_yes_and_no_and_no_questions(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"question": "One?", "answer": False}]))
+    task = config(train=str(path))
+    assert questions.load(task, questions.TRAIN, count=1) == [Question("One?", "no")]
+    path.write_text(json.dumps([{"question": True, "answer": "1"}]))
+    with pytest.raises(ValueError, match="question=True must be a text or a number"):
+        questions.load(task, questions.TRAIN, count=1)
+
+
 def test_examples_are_of_the_file_or_our_own(gsm8k):
     (own,) = questions.exemplars(config(), 1)
     assert own == questions.ARITHMETIC[0]
@@ -97,11 +107,11 @@ def test_a_row_that_is_none_is_named(tmp_path, row, said):
 
 def test_examples_must_be_worked_and_enough(tmp_path, gsm8k):
     with pytest.raises(
-        ValueError, match="chains.shots=5 must be at most the 4 of seal"
+        ValueError, match=r"chains.shots=5 must be at most the 4 of seal"
     ):
         questions.exemplars(config(), 5)
     with pytest.raises(
-        ValueError, match="chains.shots=7 must be at most the 6 of task"
+        ValueError, match=r"chains.shots=7 must be at most the 6 of task"
     ):
         questions.exemplars(config(examples=gsm8k), 7)
     path = tmp_path / "bare.json"
@@ -111,7 +121,7 @@ def test_examples_must_be_worked_and_enough(tmp_path, gsm8k):
 
 
 def test_a_generated_world_reads_no_files():
-    with pytest.raises(ValueError, match="task.train='x' is not read by task.name="):
+    with pytest.raises(ValueError, match=r"task.train=.x. is not read by task.name="):
         config(name="hops", train="x")
     with pytest.raises(ValueError, match="must be at most the 192 of a group"):
         questions.load(config(name="hops"), questions.TRAIN, count=193)

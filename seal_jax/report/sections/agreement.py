@@ -85,7 +85,8 @@ def section(
         "reward, the share that choosing by another reward gains; 0 is a random "
         "choice. Other seeds: chosen by some seeds, graded by the others. Bars: 95 % "
         "bootstrap over passages, of five or more. Of a race only the seeds count that "
-        "all edits had.",
+        "all edits had, after a prefilter only the edits that it let through: chosen "
+        "from by its own reward before, they make that look worse than it is.",
         _drawn(measured) + listed,
     )
 

@@ -22,9 +22,25 @@ LEGEND = (
     "(consistency). ± is one standard error over questions."
 )
 GROWTH = (
-    "Of the majorities that were wrong before: how many have more of the chains after "
-    "(grown), their mean share of the chains before and after, and how many questions "
-    "have come right; of those that were right, how many were lost."
+    "Half of a question's chains before elects the majority, and the other half says "
+    "what became of it. Of the majorities that were wrong: how many have more of the "
+    "chains after (grown) and fewer (shrunk), their mean share of the chains before "
+    "and after, and for how many questions the other half's majority is right; of "
+    "those that were right, for how many it is wrong (lost). An unchanged policy "
+    "grows as many as it shrinks."
+)
+
+
+_GROWN = (
+    ("wrong", "wrong"),
+    ("grown", "grown"),
+    ("shrunk", "shrunk"),
+    ("wrong_before", "share before"),
+    ("wrong_after", "share after"),
+    ("turned_before", "right before"),
+    ("turned", "right after"),
+    ("lost_before", "right ones lost before"),
+    ("lost", "after"),
 )
 
 
@@ -68,7 +84,7 @@ def _by_stage(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _learned(summary: dict[str, Any]) -> Table:
-    head = ("learned from", "questions", "chains", "rows")
+    head = ("learned from", "questions", "chains", "rows", "steps")
     rows = [
         (_name(row), *(formatting.count(row.get(key)) for key in head[1:]))
         for row in run_view.rows(summary, "learned")
@@ -120,7 +136,7 @@ def _bins(summary: dict[str, Any]) -> Table:
 
 
 def _growth(summary: dict[str, Any]) -> Table:
-    keys = ("wrong", "grown", "wrong_before", "wrong_after", "turned", "lost")
+    keys = [key for key, _ in _GROWN]
     rows = [
         (
             _name(row),
@@ -130,8 +146,8 @@ def _growth(summary: dict[str, Any]) -> Table:
         )
         for row in run_view.rows(summary, "growth")
     ]
-    head = ("wrong majorities", "since", "of", "wrong", "grown", "share before")
-    return Table("", (*head, "share after", "come right", "right ones lost"), rows)
+    head = ("wrong majorities", "since", "of", *(head for _, head in _GROWN))
+    return Table("", head, rows)
 
 
 def _name(row: dict[str, Any]) -> str:

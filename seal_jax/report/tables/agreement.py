@@ -11,8 +11,9 @@ ROUND = re.compile(r" round (\d+)$")
 
 
 def title(measured: AllRewards) -> str:
-    """The name, and which seeds count if not all."""
-    return f"{measured.name}{formatting.raced(measured.raced)}"
+    """The name, and which seeds and edits count if not all."""
+    sifted = " (what a prefilter let through)" if measured.sifted else ""
+    return f"{measured.name}{formatting.raced(measured.raced)}{sifted}"
 
 
 def table(measured: AllRewards) -> list[tuple[str, ...]]:
