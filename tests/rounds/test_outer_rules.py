@@ -7,7 +7,7 @@ import pytest
 import tiny_model
 
 from seal_jax import train
-from seal_jax.rounds import grading
+from seal_jax.rounds import grading, loop
 from seal_jax.runtime import files
 from seal_jax.training.outer_rules import RULES
 
@@ -136,6 +136,25 @@ def test_a_margin_that_no_pair_reaches_leaves_the_policy_as_it_is(model, tmp_pat
     assert len(told) == 2 and "imitate.prefer.margin" in told[0]
     means = {row["name"]: row["mean"] for row in summary(tmp_path)["ladder"]}
     assert means["round_1"] == means["round_2"] == means["self_edits"]
+
+
+class Begun(Exception):
+    """The rounds would begin here."""
+
+
+@pytest.mark.parametrize(("top_p", "lines"), [(0.9, 1), (1.0, 0)])
+def test_a_run_says_once_that_its_samples_are_not_the_policys(
+    monkeypatch, model, tmp_path, top_p, lines
+):
+    def begin(*args):
+        raise Begun
+
+    monkeypatch.setattr(loop, "all_rounds", begin)
+    given = {"ladder": (), "propose__temperature": 1.0, "propose__top_p": top_p}
+    said = []
+    with pytest.raises(Begun):
+        train.run(values("grpo", model, **given), tmp_path, say=said.append)
+    assert sum("its gradient is biased" in line for line in said) == lines
 
 
 def refused(rule, **changes):
