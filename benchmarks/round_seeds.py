@@ -11,15 +11,15 @@ from typing import Any
 from seal_jax.analysis import stats
 from seal_jax.runtime import formatting
 
+# SEAL calls its rounds unstable: how far is the last from an early one? Not from the
+# best, which is chosen, so that noise alone would be a fall.
+EARLY = 2
+
 # What is told of each variant: from its figures of one seed (`eight_rounds.describe`).
-# How far the policy fell from its best round by the last: SEAL calls its rounds
-# unstable.
 MEASURES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "first": lambda run: list(run["means"].values())[1],
-    "best": lambda run: max(_rounds(run)),
     "last": lambda run: _rounds(run)[-1],
-    "fall": lambda run: max(_rounds(run)) - _rounds(run)[-1],
-    "plateau": lambda run: run["plateau"],
+    "since": lambda run: _since(_rounds(run)),
     "over_seal": lambda run: run["over_seal"] and run["over_seal"]["diff"],
     "alike": lambda run: run["novelty_last"]["jaccard3"],
     "novel": lambda run: run["novelty_last"]["novel3"],
@@ -27,10 +27,8 @@ MEASURES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
 }
 HEADS = {
     "first": "round 1",
-    "best": "best round",
     "last": "last round",
-    "fall": "fall from the best",
-    "plateau": "plateau",
+    "since": f"last - round {EARLY}",
     "over_seal": "last - seal's",
     "alike": "edits alike, last",
     "novel": "novel, last",
@@ -43,6 +41,11 @@ def _rounds(run: Mapping[str, Any]) -> list[float]:
     return list(run["means"].values())[1:]
 
 
+def _since(rounds: Sequence[float]) -> float | None:
+    """The last round minus an early one that was not chosen; None if it is that one."""
+    return rounds[-1] - rounds[EARLY - 1] if len(rounds) > EARLY else None
+
+
 def over(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Each variant's measures over its seeds.
 
@@ -51,13 +54,17 @@ def over(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
       of each variant its `seeds`, and of each measure `values`, `mean` and `half`, the
-      half width of Student's 95 % interval; null where there are too few.
+      half width of Student's 95 % interval; null where there are too few. `plateaus`:
+      the round of each seed's plateau, null where it rose to its end; `rising` counts
+      those. They have no mean: of the latter the round is only known to be later.
     """
     names = dict.fromkeys(name for variants in runs.values() for name in variants)
     made = {}
     for name in names:
         own = [variants[name] for variants in runs.values() if name in variants]
-        made[name] = {"seeds": len(own)} | {
+        plateaus = [run["plateau"] for run in own]
+        told = {"plateaus": plateaus, "rising": plateaus.count(None)}
+        made[name] = {"seeds": len(own), **told} | {
             measure: _summed([read(run) for run in own])
             for measure, read in MEASURES.items()
         }
@@ -73,10 +80,16 @@ def _summed(values: Sequence[float | None]) -> dict[str, Any]:
 def table(over_seeds: Mapping[str, Mapping[str, Any]]) -> str:
     """For people: mean and half width."""
     rows = [
-        (name, str(made["seeds"]), *(_shown(made[measure]) for measure in MEASURES))
+        (
+            *(name, str(made["seeds"])),
+            *(_shown(made[measure]) for measure in MEASURES),
+            " ".join(str(r) for r in made["plateaus"] if r is not None),
+            str(made["rising"]),
+        )
         for name, made in over_seeds.items()
     ]
-    return formatting.ruled(("variant", "seeds", *HEADS.values()), rows)
+    heads = ("variant", "seeds", *HEADS.values(), "plateaus", "without")
+    return formatting.ruled(heads, rows)
 
 
 def _shown(made: Mapping[str, Any]) -> str:

@@ -151,8 +151,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
             # (all edits, by what each has over the others).
             rule="best",
             # rates: of each rule, 0 is learning_rate. margin: of a pair, in standard
-            # errors over seeds. shrink: rewards by their measured reliability. 0 is
-            # none of nll, clip, kl and tilt.
+            # errors over seeds; best and worst being chosen, luck alone passes 2.0 in
+            # 27 % of items of 5 edits, and 2.73 in 5 %. shrink: rewards by their
+            # measured reliability; 0 teaches nothing, more teaches alike (Adam). 0 is
+            # none of nll, clip, kl and tilt. grpo and rloo want propose.top_p=1.0.
             prefer=dict(
                 rates=dict(positive=0.0, dpo=0.0, ipo=0.0, grpo=0.0, rloo=0.0),
                 most=5, shrink=True, margin=2.0, beta=0.1, nll=0.1, per_token=False,

@@ -40,7 +40,6 @@ def check(
     if cfg.rule == BEST:
         return
     of, why, prefer = RULES[cfg.rule], f"imitate.rule={cfg.rule!r}", options(cfg)
-    _check_ignored(why, rule, of)
     if cfg.rule == POSITIVE:
         _check_positive(
             *(why, rule, min(prefer.most, edits)),
@@ -48,6 +47,7 @@ def check(
             objective=objective,
             races=races,
         )
+        _check_ignored(why, rule, of)
         return
     if edits < 2:
         raise ValueError(
@@ -75,6 +75,7 @@ def check(
             f"of adapters, or {none}"
         )
     _check_whole(why, rule, of)
+    _check_ignored(why, rule, of)
 
 
 def _check_positive(

@@ -91,10 +91,17 @@ class PreferConfig:
       rates: see `OuterRates`.
       most: "positive": edits of an item, at most.
       shrink: pairs and groups: rewards are drawn towards their item's mean by the
-        round's measured reliability (`analysis.variance`). Where that is 0 nothing is
-        learned.
+        round's measured reliability (`analysis.variance`). Where that is exactly 0
+        nothing is learned, whatever the novelty. Above, edits of equal seeds all have
+        one reliability, and Adam cancels a factor that all advantages have: shrinking
+        decides whether a round is learned, not how much. It tells only by edits of
+        more and of fewer seeds, and beside `kl`.
       margin: pairs: those are dropped whose rewards are not so many standard errors of
-        their difference apart; the error is that of the round's seeds together.
+        their difference apart; the error is that of the round's seeds together, of two
+        edits that were not chosen. Best and worst are: of items whose edits differ by
+        luck alone, 2.0 lets pass 5 % with 2 edits, 11 % with 3, 27 % with 5, and 80 %
+        with 15. 5 % pass with 2.0, 2.34, 2.73, and 3.39 (the studentized range). Pairs
+        are of one prompt: edits by strategies mostly have no other to be paired with.
       beta: pairs: how far a lead in log-likelihood counts. 1 / (2 beta) is the lead at
         which "ipo" is content.
       nll: pairs: weight of the winner's cross-entropy, mean per token, in the loss
@@ -102,7 +109,9 @@ class PreferConfig:
       per_token: an edit's log-likelihood is the mean over its tokens in place of the
         sum, so that a longer text has no larger say. "grpo" always does so.
       clip: groups: an edit whose likelihood has changed by more than this share, in the
-        direction of its advantage, moves no further; 0: all do.
+        direction of its advantage, moves no further; 0: all do. Groups take edits for
+        samples of the policy at temperature 1, of all tokens: a run says where they are
+        not, since that biases the gradient.
       kl: groups: weight of KL(policy || reference), estimated on the edits' tokens
         ("k3").
       std: "grpo": advantages are divided by their group's standard deviation. Without

@@ -232,10 +232,29 @@ def test_several_seeds_have_a_table_over_them(bench, monkeypatch, tmp_path, caps
     # Student's: t(0.975, 2) is 4.3027, the standard error 0.1 / sqrt(3).
     assert last["mean"] == pytest.approx(0.7)
     assert last["half"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
-    assert made["seal"]["fall"]["values"] == pytest.approx([0.3, 0.2, 0.1])
+    # From round 2, which nobody chose, with its sign; round 3 is the last.
+    assert made["seal"]["since"]["values"] == pytest.approx([-0.3, -0.2, -0.1])
+    assert made["seal"]["plateaus"] == [2, 2, 2] and made["seal"]["rising"] == 0
     over = made["dpo_accumulate"]["over_seal"]
     assert over["values"] == pytest.approx([0.1] * 3)
     assert made["dpo_accumulate"]["first"]["mean"] == pytest.approx(0.6)
+
+
+def test_seeds_without_a_plateau_are_counted_and_not_averaged(bench):
+    runs = {
+        str(seed): bench.compare({"seal": summary(*means)})
+        for seed, means in enumerate([(0.3, 0.5, 0.7, 0.9), (0.3, 0.5, 0.7, 0.7)])
+    }
+    made = bench.round_seeds.over(runs)
+    assert made["seal"]["plateaus"] == [None, 2] and made["seal"]["rising"] == 1
+    assert made["seal"]["since"]["values"] == pytest.approx([0.2, 0.0])
+    # Of two rounds the last is the early one.
+    short = bench.round_seeds.over(
+        {"0": bench.compare({"seal": summary(0.3, 0.5, 0.7)})}
+    )
+    assert short["seal"]["since"]["values"] == [None]
+    *_, row = bench.round_seeds.table(made).splitlines()
+    assert row.split()[-2:] == ["2", "1"]
 
 
 def test_a_finished_run_of_another_config_is_refused(bench, tmp_path, capsys):

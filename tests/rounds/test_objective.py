@@ -10,6 +10,7 @@ from seal_jax.report import read_rewards
 from seal_jax.report.tables import agreement as agreement_table
 from seal_jax.rounds import graded, select, summary
 from seal_jax.rounds.graded import Graded, Trial
+from seal_jax.rounds.settings import SelectConfig
 from seal_jax.tasks.base import Edit
 
 
@@ -103,3 +104,20 @@ def test_the_agreement_of_other_rewards_is_with_the_best_seed(tmp_path):
     assert read.agreements["gradient"] == agreement.agree(best, gradient)
     means = agreement.compare(read.rewards)
     assert means["gradient"] != read.agreements["gradient"]
+
+
+def test_a_baseline_is_a_mean():
+    """Held against the best of several seeds, luck alone would beat it."""
+    given = {"compare": (), "k_best": 1, "ties": "first", "halving": ()}
+    given |= {"novelty_bonus": 0.0, "max_copied": 1.0, "max_overlap": 1.0}
+    given |= {"reward": "grade", "threshold": "baseline"}
+    SelectConfig(**given, objective="mean")
+    with pytest.raises(ValueError, match=r"threshold='baseline' is a mean") as caught:
+        SelectConfig(**given, objective="max")
+    assert "\n" not in str(caught.value)
+    SelectConfig(**given | {"threshold": "0.5"}, objective="max")
+    # A gradient's scale is no share: any number is a threshold for it.
+    for name in ("gradient", "gradient_gold"):
+        SelectConfig(**given | {"reward": name, "threshold": "250.0"})
+    with pytest.raises(ValueError, match=r"select\.threshold"):
+        SelectConfig(**given | {"reward": "log_likelihood", "threshold": "250.0"})

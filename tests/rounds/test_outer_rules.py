@@ -7,7 +7,7 @@ import pytest
 import tiny_model
 
 from seal_jax import train
-from seal_jax.rounds import grading
+from seal_jax.rounds import grading, loop
 from seal_jax.runtime import files
 from seal_jax.training.outer_rules import RULES
 
@@ -138,6 +138,25 @@ def test_a_margin_that_no_pair_reaches_leaves_the_policy_as_it_is(model, tmp_pat
     assert means["round_1"] == means["round_2"] == means["self_edits"]
 
 
+class Begun(Exception):
+    """The rounds would begin here."""
+
+
+@pytest.mark.parametrize(("top_p", "lines"), [(0.9, 1), (1.0, 0)])
+def test_a_run_says_once_that_its_samples_are_not_the_policys(
+    monkeypatch, model, tmp_path, top_p, lines
+):
+    def begin(*args):
+        raise Begun
+
+    monkeypatch.setattr(loop, "all_rounds", begin)
+    given = {"ladder": (), "propose__temperature": 1.0, "propose__top_p": top_p}
+    said = []
+    with pytest.raises(Begun):
+        train.run(values("grpo", model, **given), tmp_path, say=said.append)
+    assert sum("its gradient is biased" in line for line in said) == lines
+
+
 def refused(rule, **changes):
     with pytest.raises(ValueError) as caught:
         train.run(values(rule, **changes), None)
@@ -166,4 +185,8 @@ def test_few_shot_tasks_are_refused_alike():
     config.select.threshold = "none"
     config.scale.edits = 1
     with pytest.raises(ValueError, match=r"scale\.edits=1 are none to compare"):
+        train.run(config.to_dict(), None)
+    config.scale.edits = 15
+    # Every edit that solved its task is imitated; a group has all of them anyway.
+    with pytest.raises(ValueError, match=r"select\.k_best=15 chooses among several"):
         train.run(config.to_dict(), None)

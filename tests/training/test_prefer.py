@@ -161,6 +161,7 @@ def moves(found):
 def test_a_common_factor_of_advantages_is_cancelled_and_zero_is_not():
     """Adam divides by it: shrinkage of a whole round decides whether, not how far."""
     cfg, found = config("rloo", epochs=3), []
+    assert cfg.prefer is not None
     cfg = dataclasses.replace(cfg, prefer=dataclasses.replace(cfg.prefer, kl=0.0))
     for factor in (1.0, 0.05):
         several = [
