@@ -171,6 +171,11 @@ def test_a_killed_run_goes_on_to_the_same_end(model, workdir, tmp_path, monkeypa
     # What is left to measure are the gold answers, of those that go on.
     assert names == [sum(not row["aside"] for row in rows(workdir))]
     assert rows(tmp_path) == rows(workdir)
+    ends = [
+        json.loads((path / "summary.json").read_text())["rounds"][0]["entropy"]
+        for path in (tmp_path, workdir)
+    ]
+    assert ends[0] == ends[1] > 0
 
 
 def test_random_ones_stay_the_same_whatever_the_filter(model, tmp_path):
