@@ -3,7 +3,7 @@
 import dataclasses
 import random
 
-from seal_jax.runtime import config_rules, plugins
+from seal_jax.runtime import config_rules, files, plugins
 from seal_jax.runtime.config_rules import Seed, Start, shown
 from seal_jax.tasks import chains, hops, rows
 from seal_jax.tasks.chains import Exemplar, Question
@@ -12,7 +12,7 @@ HOPS, ROWS = TASKS = ("hops", "rows")
 TRAIN, HELDOUT = "train", "heldout"
 FIX = (
     "give a file or folder of rows (.json, .jsonl, .csv, .parquet), or a data set's "
-    "owner/name"
+    "owner/name or owner/name:configuration"
 )
 
 
@@ -157,6 +157,11 @@ def exemplars(task: QuestionsConfig, count: int) -> list[Exemplar]:
         return hops.exemplars(count)
     if not task.examples:
         return list(_some(ARITHMETIC, count, "seal_jax's own examples"))
+    if not (files.is_file(task.examples) or files.is_folder(task.examples)):
+        raise FileNotFoundError(
+            f"task.examples={shown(task.examples)}: no such file or folder, and of the "
+            "hub no examples are taken; give a file of worked questions, or ''"
+        )
     found = read(task, task.examples, "")
     for exemplar in found[:count]:
         if not exemplar.steps or not exemplar.answer:

@@ -52,6 +52,8 @@ def test_policies_are_rows_and_ways_are_columns():
 
 def test_the_console_tells_pairs_of_held_out_questions():
     assert [p["what"] for p in ladder.main_pairs(summary())] == ["heldout"]
+    bare = summary(paired=[{**p, "what": "train"} for p in summary()["paired"][:1]])
+    assert [p["what"] for p in ladder.main_pairs(bare)] == ["train"]
     text = console.summary_table(summary())
     assert "round_1 direct - base direct" in text and "On held-out questions" in text
 
