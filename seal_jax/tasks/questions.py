@@ -82,10 +82,8 @@ def load(
     if task.name == HOPS:
         seed = task.shuffle_seed
         return hops.questions(side, seed=seed, start=start, count=count, shots=shots)
-    source = task.train if train else task.heldout
+    source = source_of(task, side)
     split = task.train_split if train else task.heldout_split
-    if not source:
-        raise ValueError(f"task.{side}='' must name the questions of that side; {FIX}")
     given = read(task, source, split, answered=answered)
     found = [Question(e.question, e.answer or None) for e in given]
     # Twice the same question would be twice the same vote.
@@ -97,6 +95,18 @@ def load(
             f"{len(found)} different ones of {source}; ask for fewer or give more data"
         )
     return found[start : start + count]
+
+
+def source_of(task: QuestionsConfig, side: str) -> str:
+    """The file, folder or name of the hub that a side's rows come from.
+
+    Raises:
+      ValueError: it is blank.
+    """
+    source = task.train if side == TRAIN else task.heldout
+    if not source:
+        raise ValueError(f"task.{side}='' must name the questions of that side; {FIX}")
+    return source
 
 
 def read(
