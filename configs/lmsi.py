@@ -9,8 +9,8 @@ them reach are all kept, written in four formats, and the policy is fine-tuned o
 `scale.rounds` times. Questions are rows of a file with the columns `task.question` and
 `task.answer`, in GSM8K's form or with the answer alone. With a way to the hub,
 
-    --config.task.train=openai/gsm8k --config.task.train_split=train
-    --config.task.heldout=openai/gsm8k --config.task.heldout_split=test
+    --config.task.train=openai/gsm8k:main --config.task.train_split=train
+    --config.task.heldout=openai/gsm8k:main --config.task.heldout_split=test
 
 Real sizes are meant for one 80 GB accelerator and have not been run. The paper's own
 are 32 chains at temperature 0.7, 10,000 steps of 32 rows at a rate of 5e-5.

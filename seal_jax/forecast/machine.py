@@ -70,7 +70,9 @@ def size(exp: Experiment, arch: decoder.Arch, mesh: Mesh | None) -> Sized:
     if exp.imitate is not None:
         beside = capacity.master_bytes(arch, mesh)
         # Kept for every round to start from.
-        beside += base if exp.imitate.start == "base" else 0
+        kept = exp.imitate.start == "base"
+        # Without labels every arm begins with it.
+        beside += base if kept or isinstance(exp, Lmsi) else 0
     sizes = exp.inner
     least = sizes.row_tokens * (exp.lines_per_step + exp.engine.divergence)
     rows = -(-capacity.STEP_TOKENS // sizes.row_tokens) * sizes.row_tokens
@@ -173,7 +175,10 @@ def steps(phase: Phase, each: Text, cfg: inner.EngineConfig, per_step: int) -> i
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Of training the adapters, and of writing and answering; `basis` of both."""
+    """Of training the adapters, and of writing and answering; `basis` of both.
+
+    Without labels no adapter is trained, and the policy's fine-tuning is `training`.
+    """
 
     training: float
     writing: float | None
@@ -201,6 +206,8 @@ def seconds(
     cfg = sized.cfg
     if rate:
         tokens = sum(p.trained(each) for p in phases)
+        if isinstance(exp, Lmsi):
+            tokens = _imitated(exp, phases)
         return Seconds(tokens / rate, None, f"the rate given, {rate:,.0f} tokens/s")
     own = jax.local_devices()[0]
     peak, name = backend.peak_flops(own), own.device_kind
@@ -221,6 +228,8 @@ def seconds(
     read = sum(p.taught for p in phases) / 2
     # A gradient without a step takes what a step does.
     read += sum(p.scored for p in phases)
+    # The policy is fine-tuned by adapters of the same shape.
+    read += _imitated(exp, phases) if isinstance(exp, Lmsi) else 0
     training = (count * cfg.plan.step_tokens + read) * per_token / (peak * share)
     basis += (
         f": {per_token / 1e9:.3g} GFLOP a token at {share:.0%} of the peak of "
@@ -235,6 +244,17 @@ def seconds(
             f"batch at {BANDWIDTH / 1e12:.2f} TB/s, which is a floor"
         )
     return Seconds(training, writing, basis)
+
+
+def row_tokens(exp: Lmsi) -> int:
+    """Of a row that is learned from, at least: a chain as long as it may be."""
+    step = exp.imitate.length_multiple
+    return -(-exp.propose.max_tokens // step) * step
+
+
+def _imitated(exp: Lmsi, phases: Sequence[Phase]) -> int:
+    """Tokens of fine-tuning in all epochs, if all chains are kept."""
+    return sum(p.imitated for p in phases) * exp.imitate.epochs * row_tokens(exp)
 
 
 def _writing(exp: Experiment, base: int, phases: Sequence[Phase]) -> float:

@@ -20,12 +20,16 @@ def check(exp: Experiment) -> None:
     are not looked for.
 
     Raises:
-      ValueError: a prompt without its placeholders, or of no known name.
+      ValueError: a prompt without its placeholders, or of no known name; questions
+        from nowhere, or examples that are none.
       FileNotFoundError: no such file; the nearest name is told.
     """
     if isinstance(exp, Lmsi):
-        for name in filter(None, (exp.task.train, exp.task.heldout, exp.task.examples)):
-            hub.check_name(name, fix=questions.FIX)
+        if exp.task.name == questions.ROWS:
+            sides = [questions.TRAIN, *[questions.HELDOUT] * bool(exp.scale.heldout)]
+            for side in sides:
+                hub.check_name(questions.source_of(exp.task, side), fix=questions.FIX)
+        questions.exemplars(exp.task, exp.chains.shots)
         return
     propose, answer = exp.propose.prompt, exp.answer.prompt
     if isinstance(exp, FewShot):

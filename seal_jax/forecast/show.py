@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seal_jax.forecast import machine, shapes, work
+from seal_jax.lmsi.settings import Lmsi
 from seal_jax.rounds.experiment import Experiment
 from seal_jax.runtime import files, formatting, meshes, records
 
@@ -51,11 +52,23 @@ def lines(
         yield "  not known: the model's shape is not known here"
         return
     took = machine.seconds(exp, shape.arch, sized, phases, each, rate)
-    yield f"  training the adapters {each.bound} {formatting.duration(took.training)}"
+    training = formatting.duration(took.training)
+    if isinstance(exp, Lmsi):
+        yield (
+            f"  fine-tuning the policy, if all chains are kept, {training} "
+            f"(rows of {machine.row_tokens(exp)} tokens; longer with longer prompts)"
+        )
+    else:
+        yield f"  training the adapters {each.bound} {training}"
     if took.writing is not None:
         yield f"  writing and answers at least {formatting.duration(took.writing)}"
     yield f"  rests on: {took.basis}"
-    yield "  not in it: compiling, fine-tuning of the policy, the host, a judge"
+    apart = (
+        "the host"
+        if isinstance(exp, Lmsi)
+        else ("fine-tuning of the policy, the host, a judge")
+    )
+    yield f"  not in it: compiling, {apart}"
     yield "nothing was downloaded, loaded or written"
 
 

@@ -5,6 +5,7 @@ on arrays.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -258,8 +259,10 @@ def _continue(
 def _requests(
     policy: Policy, prompts: Sequence[Sequence[str]]
 ) -> list[generate.Request]:
+    # Many texts may be drawn of one prompt.
+    sequence = functools.cache(lambda prompt: tuple(policy.sequence(prompt)))
     return [
-        generate.Request(tuple(policy.sequence(prompt)), adapter)
+        generate.Request(sequence(prompt), adapter)
         for adapter, group in enumerate(prompts)
         for prompt in group
     ]

@@ -59,13 +59,16 @@ class Asking(AsWritten):
 
         A chain without steps is none, and is learned as an answer alone.
         """
+        if not kept:
+            return []
+        prompts = {form: self.prompt(item, form) for form in self.exp.chains.formats}
         found = []
         for i, chain in enumerate(kept):
-            for form in self.exp.chains.formats:
+            for form, prompt in prompts.items():
                 if form in chains.CHAINED and not chain.steps:
                     continue
                 text = chains.completion(chain.steps, chain.answer, form)
-                found.append(Edit(place, i, self.prompt(item, form), text))
+                found.append(Edit(place, i, prompt, text))
         return found
 
     def prompts(self, item: Question) -> list[str]:

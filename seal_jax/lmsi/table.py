@@ -125,7 +125,9 @@ def summary(exp: Lmsi, found: Sequence[Looked]) -> dict[str, Any]:
     """The summary of a run.
 
     `ladder` and `paired` are of held-out questions, or of those that were learned from
-    where nothing is held out; `sides` has both.
+    where nothing is held out; `sides` has both. `direct_steps`: the share of answers
+    without a chain that have one all the same; what these rows are then is no longer
+    what their name says.
     """
     sides = list(dict.fromkeys(one.side.name for one in found))
     by_side = {s: [one for one in found if one.side.name == s] for s in sides}
@@ -148,6 +150,7 @@ def summary(exp: Lmsi, found: Sequence[Looked]) -> dict[str, Any]:
                 "unreadable": stats.mean(
                     float(c is None) for vote in one.votes for c in vote.chains
                 ),
+                "direct_steps": stats.mean(map(_stepped, one.direct)),
                 "bins": votes.calibration(one.votes, one.side.asked),
             }
             for one in found
@@ -165,6 +168,12 @@ def summary(exp: Lmsi, found: Sequence[Looked]) -> dict[str, Any]:
             if one.stage.index and one.side.name == TRAIN
         ],
     }
+
+
+def _stepped(text: str) -> float:
+    """1 of a completion that takes steps before its answer, else 0."""
+    chain = chains.read(text)
+    return float(bool(chain and chain.steps))
 
 
 def rows(found: Sequence[Looked]) -> list[dict[str, Any]]:

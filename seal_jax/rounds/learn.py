@@ -1,5 +1,6 @@
 """Step 5 of a round: the policy is fine-tuned on its lessons, and saved."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -153,9 +154,10 @@ def trained(
     """
     common = {"arch": policy.arch, "cfg": cfg, "eos": policy.eos}
     if writing is None:
+        # Many edits may be of one prompt.
+        sequence = functools.cache(policy.sequence)
         texts = [
-            (policy.sequence(one.edit.prompt), policy.encode(one.edit.text))
-            for one in lessons
+            (sequence(one.edit.prompt), policy.encode(one.edit.text)) for one in lessons
         ]
         return sft.train(policy.params, texts, key, mesh=mesh, tick=tick, **common)
 

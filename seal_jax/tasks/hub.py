@@ -5,6 +5,7 @@ it saved.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,20 @@ TEXTS = (".txt", ".md")
 TABLES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 
+# What may follow a name and a colon: which of a data set's configurations is meant.
+_CONFIGURATION = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
 def is_name(name: str) -> bool:
-    """Whether a name can be that of a data set on the hub, and of no file."""
+    """Whether a name can be that of a data set on the hub, and of no file.
+
+    owner/name, or owner/name:configuration for one that has several.
+    """
     file = Path(name).suffix.lower() in (*TEXTS, *TABLES)
-    return not file and files.is_hub_name(name, owner=True)
+    owned, colon, which = name.partition(":")
+    if colon and not _CONFIGURATION.fullmatch(which):
+        return False
+    return not file and files.is_hub_name(owned, owner=True)
 
 
 def check_name(name: str, *, fix: str) -> None:
@@ -56,7 +67,9 @@ def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:
     """The rows of a split of a data set on the hub.
 
     Args:
-      name: owner/name; a folder of that name is never taken in its place.
+      name: see `is_name`; a folder of that name is never taken in its place.
+      split: one of its splits.
+      fix: what to do where it is not there.
 
     Raises:
       FileNotFoundError: no such name, or the hub cannot be reached or lacks it; says
@@ -78,7 +91,8 @@ def rows(name: str, split: str, *, fix: str) -> Iterable[Mapping[str, Any]]:
 
     try:
         with files.disk_errors(f"{shown}, downloaded"):
-            return datasets.load_dataset(name, split=split)  # pyright: ignore
+            named = filter(None, name.partition(":")[::2])
+            return datasets.load_dataset(*named, split=split)  # pyright: ignore
     except files.DiskFullError:
         raise
     except Exception as error:  # Of any of the libraries that it goes through.

@@ -3,7 +3,7 @@
 import dataclasses
 import random
 
-from seal_jax.runtime import config_rules, plugins
+from seal_jax.runtime import config_rules, files, plugins
 from seal_jax.runtime.config_rules import Seed, Start, shown
 from seal_jax.tasks import chains, hops, rows
 from seal_jax.tasks.chains import Exemplar, Question
@@ -12,7 +12,7 @@ HOPS, ROWS = TASKS = ("hops", "rows")
 TRAIN, HELDOUT = "train", "heldout"
 FIX = (
     "give a file or folder of rows (.json, .jsonl, .csv, .parquet), or a data set's "
-    "owner/name"
+    "owner/name or owner/name:configuration"
 )
 
 
@@ -82,10 +82,8 @@ def load(
     if task.name == HOPS:
         seed = task.shuffle_seed
         return hops.questions(side, seed=seed, start=start, count=count, shots=shots)
-    source = task.train if train else task.heldout
+    source = source_of(task, side)
     split = task.train_split if train else task.heldout_split
-    if not source:
-        raise ValueError(f"task.{side}='' must name the questions of that side; {FIX}")
     given = read(task, source, split, answered=answered)
     found = [Question(e.question, e.answer or None) for e in given]
     # Twice the same question would be twice the same vote.
@@ -97,6 +95,18 @@ def load(
             f"{len(found)} different ones of {source}; ask for fewer or give more data"
         )
     return found[start : start + count]
+
+
+def source_of(task: QuestionsConfig, side: str) -> str:
+    """The file, folder or name of the hub that a side's rows come from.
+
+    Raises:
+      ValueError: it is blank.
+    """
+    source = task.train if side == TRAIN else task.heldout
+    if not source:
+        raise ValueError(f"task.{side}='' must name the questions of that side; {FIX}")
+    return source
 
 
 def read(
@@ -157,6 +167,11 @@ def exemplars(task: QuestionsConfig, count: int) -> list[Exemplar]:
         return hops.exemplars(count)
     if not task.examples:
         return list(_some(ARITHMETIC, count, "seal_jax's own examples"))
+    if not (files.is_file(task.examples) or files.is_folder(task.examples)):
+        raise FileNotFoundError(
+            f"task.examples={shown(task.examples)}: no such file or folder, and of the "
+            "hub no examples are taken; give a file of worked questions, or ''"
+        )
     found = read(task, task.examples, "")
     for exemplar in found[:count]:
         if not exemplar.steps or not exemplar.answer:

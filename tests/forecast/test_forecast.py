@@ -90,6 +90,51 @@ def test_every_config_is_told_and_nothing_is_written(dry, name, arg):
     assert list(dry.iterdir()) == []
 
 
+def lmsi(dry, **changes):
+    config = tiny_model.load_config("lmsi")
+    for side in ("train", "heldout"):
+        (dry / f"{side}.jsonl").touch()
+        config.task[side] = f"{side}.jsonl"
+    config.update_from_flattened_dict(
+        {key.replace("__", "."): value for key, value in changes.items()}
+    )
+    return config.to_dict()
+
+
+def test_without_labels_fine_tuning_is_what_is_trained(dry):
+    page = "\n".join(told(lmsi(dry)))
+    assert "not known" not in page and "training the adapters" not in page
+    assert "(rows of 512 tokens" in page and "not in it: compiling, the host" in page
+    took = {}
+    for epochs in (1, 2):
+        exp = experiment.read(lmsi(dry, imitate__epochs=epochs))
+        arch, each = shapes.of(exp.model).arch, work.text(exp)
+        assert arch is not None
+        phases, sized = work.phases(exp, each), machine.size(exp, arch, None)
+        # Beside what is trained there is the base, with which every arm begins.
+        assert sized.beside >= capacity.master_bytes(arch, None) + sized.base
+        took[epochs] = machine.seconds(exp, arch, sized, phases, each, 0.0).training
+        rate = machine.seconds(exp, arch, sized, phases, each, 1e6).training
+        # Two rounds of 2,000 questions, 32 chains and four formats.
+        assert rate == pytest.approx(2 * 2000 * 32 * 4 * 512 * epochs / 1e6)
+    assert took[1] > 3600 and took[2] == pytest.approx(2 * took[1])
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"task__train": ""}, "task.train='' must name the questions"),
+        ({"task__heldout": ""}, "task.heldout='' must name the questions"),
+        ({"task__examples": "none.json"}, "task.examples='none.json': no such file"),
+    ],
+)
+def test_questions_from_nowhere_are_told_before_a_run(dry, changes, said):
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        told(lmsi(dry, **changes))
+    if "task__heldout" in changes:
+        assert told(lmsi(dry, scale__heldout=0, **changes))
+
+
 def test_squad_in_numbers(dry):
     """Against figures that this project has published otherwise."""
     exp = experiment.read(tiny_model.load_config("squad").to_dict())

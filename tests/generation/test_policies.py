@@ -247,12 +247,19 @@ def test_another_key_writes_something_else(model_policy):
     assert all(a != b for a, b in zip(one, two, strict=True))
 
 
-def test_prompts_without_an_adapter_are_read_once(model_policy):
+def test_prompts_without_an_adapter_are_read_once(model_policy, monkeypatch):
+    encode, encoded = hf.encode, []
+
+    def counted(tokenizer, text):
+        encoded.append(text)
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(hf, "encode", counted)
     keys = prng.fold(jax.random.key(0), range(8))
     cfg = decoding(temperature=1.0, batch=3)
     told = []
     written = policies.write(model_policy, PROMPTS[:2] * 4, keys, cfg, tick=told.append)
-    assert sum(told) == 8
+    assert sum(told) == 8 and sorted(encoded) == sorted(PROMPTS[:2])
     assert len(set(written)) > 4
     alone = policies.write(model_policy, PROMPTS[1:2], keys[5:6], cfg)
     assert alone == written[5:6]

@@ -6,6 +6,7 @@ from seal_jax.report import console, fragments
 from seal_jax.report.run_view import Workdir
 from seal_jax.report.sections import ladder, lmsi
 
+VOTES = {"name": "base", "side": "train", "share": 0.6, "direct_steps": 0.125}
 LEARNED = {"questions": 8, "chains": 20, "rows": 80, "steps": 5}
 
 
@@ -24,7 +25,7 @@ def summary(**changes):
         "kind": "lmsi",
         "ladder": rows,
         "sides": {"heldout": rows, "train": rows[:1]},
-        "votes": [{"name": "base", "side": "train", "share": 0.6, "bins": bins}],
+        "votes": [VOTES | {"bins": bins}],
         "growth": [{"name": "round_1", "since": "base", "side": "train", **growth}],
         "learned": [{"name": "round_1"} | LEARNED],
         "paired": [{**pair, "what": "heldout", "z": 2.5}, {**pair, "what": "train"}],
@@ -41,7 +42,7 @@ def test_policies_are_rows_and_ways_are_columns():
     assert held.head == ("", "direct", "chain", "consistency")
     assert held.rows[1] == ("round_1", "0.500 ± 0.050", "-", "-")
     assert tables["learned from"].rows == [("round_1", "8", "20", "80", "5")]
-    assert tables["votes"].rows == [("base", "train", "60.0 %", "-", "-")]
+    assert tables["votes"].rows == [("base", "train", "60.0 %", "-", "-", "12.5 %")]
     (binned,) = (t for t in tables.values() if t.title.startswith("How often"))
     assert binned.rows == [("base", "train", "0.250 (3)")]
     grown = tables["wrong majorities"].rows[0]
@@ -52,6 +53,8 @@ def test_policies_are_rows_and_ways_are_columns():
 
 def test_the_console_tells_pairs_of_held_out_questions():
     assert [p["what"] for p in ladder.main_pairs(summary())] == ["heldout"]
+    bare = summary(paired=[{**p, "what": "train"} for p in summary()["paired"][:1]])
+    assert [p["what"] for p in ladder.main_pairs(bare)] == ["train"]
     text = console.summary_table(summary())
     assert "round_1 direct - base direct" in text and "On held-out questions" in text
 

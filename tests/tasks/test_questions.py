@@ -120,6 +120,11 @@ def test_examples_must_be_worked_and_enough(tmp_path, gsm8k):
         questions.exemplars(config(examples=str(path)), 1)
 
 
+def test_examples_are_no_name_of_the_hub():
+    with pytest.raises(FileNotFoundError, match="of the hub no examples are taken"):
+        questions.exemplars(config(examples="openai/gsm8k"), 1)
+
+
 def test_a_generated_world_reads_no_files():
     with pytest.raises(ValueError, match=r"task.train=.x. is not read by task.name="):
         config(name="hops", train="x")

@@ -174,6 +174,31 @@ def test_a_misspelt_file_is_not_asked_for_on_the_hub(ending, tmp_path, monkeypat
     assert str(caught.value) == f"data={name!r}: {hint}"
 
 
+@pytest.mark.parametrize(
+    "name, asked",
+    [("a/b", ("a/b",)), ("openai/gsm8k:main", ("openai/gsm8k", "main"))],
+)
+def test_a_data_set_may_be_named_with_its_configuration(name, asked, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    seen = []
+
+    def load_dataset(*names, split):
+        seen.append((names, split))
+        return [{"question": "1?"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = rows.read(name, split="train", fix="")
+    assert seen == [(asked, "train")] and found.rows[0].values == {"question": "1?"}
+
+
+@pytest.mark.parametrize("name", ["a/b:", "a/b:../c", "a/b:c:d", ":main", "a:main"])
+def test_a_configuration_is_a_word_after_an_owned_name(name, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(FileNotFoundError, match="no such file; fix it"):
+        rows.read(name, split="train", fix="fix it")
+
+
 def test_a_damaged_parquet_file_never_does_more_than_be_refused(tmp_path):
     import pyarrow
     from pyarrow import parquet

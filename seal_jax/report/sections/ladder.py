@@ -188,7 +188,9 @@ def _is_main(pair: dict[str, Any], summary: dict[str, Any]) -> bool:
         arms = [row.get("name") for row in run_view.rows(summary, "arms")]
         return STATEMENTS in ends or STATEMENTS not in arms
     if summary.get("kind") == run_view.LMSI:
-        return pair.get("what") != "train"
+        # Of what was learned from only where nothing is held out.
+        sides = {row.get("what") for row in run_view.rows(summary, "paired")}
+        return pair.get("what") != "train" or sides == {"train"}
     names = [row.get("name") for row in run_view.rows(summary, "ladder")]
     if ladder_rows.BASE in names:  # Of few-shot tasks the base has them in view.
         if ladder_rows.IN_CONTEXT in ends:

@@ -99,7 +99,7 @@ def _votes(summary: dict[str, Any]) -> Table:
             str(row.get("side", formatting.MISSING)),
             *(
                 formatting.percent(row.get(k))
-                for k in ("share", "sampled", "unreadable")
+                for k in ("share", "sampled", "unreadable", "direct_steps")
             ),
         )
         for row in run_view.rows(summary, "votes")
@@ -110,6 +110,7 @@ def _votes(summary: dict[str, Any]) -> Table:
         "the majority's share",
         "chains that are right",
         "unreadable",
+        "direct answers with steps",
     )
     return Table("", head, rows)
 
