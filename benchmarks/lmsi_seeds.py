@@ -21,7 +21,10 @@ from seal_jax.runtime import command_line, files, formatting
 
 WAYS = ("direct", "chain", "consistency")
 VOTES = ("sampled", "share")
-GROWTH = ("wrong", "grown", "shrunk", "wrong_before", "wrong_after", "turned", "lost")
+GROWTH = (
+    *("wrong", "grown", "shrunk", "wrong_before", "wrong_after"),
+    *("turned_before", "turned", "lost_before", "lost"),
+)
 # Of the last round of an arm, and another policy of the same round, or the base.
 PAIRS = (
     ("round", "base"),
@@ -45,8 +48,11 @@ def measures(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 
 def grown(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """What became of wrong majorities: by "side policy since policy"."""
+    # Older runs lack what was before.
     return {
-        f"{row['side']} {row['name']} since {row['since']}": {k: row[k] for k in GROWTH}
+        f"{row['side']} {row['name']} since {row['since']}": {
+            key: row.get(key) for key in GROWTH
+        }
         for row in summary["growth"]
     }
 

@@ -1,8 +1,8 @@
 """Documents that the model of `configs/lmsi.py:tiny` is pretrained on.
 
-Single facts as each way remembers them; questions of one hop; and questions of two
+Single facts as each voice remembers them; questions of one hop; and questions of two
 hops, answered in steps or at once, in the four formats of `tasks.chains`. Their author
-goes by whichever ways come to mind, and so is often wrong. The model imitates that
+goes by whichever voices come to mind, and so is often wrong. The model imitates that
 author.
 """
 
@@ -31,7 +31,9 @@ def vocabulary() -> list[str]:
         texts += [question.question, chains.completion("", "", chains.ZERO_DIRECT)]
     for relation in (*hops.FIRST_HOPS, *hops.SECOND_HOPS):
         values = " ".join(relation.values)
-        texts += [hops.sentence("", relation, values, way) for way in range(hops.WAYS)]
+        texts += [
+            hops.sentence("", relation, values, voice) for voice in range(hops.VOICES)
+        ]
     return sorted({word for text in texts for word in WORDS.findall(text)})
 
 
@@ -50,7 +52,7 @@ def document(rng: random.Random, progress: float) -> Pieces:
 
 def _fact(rng: random.Random) -> tuple:
     relation = rng.choice((*hops.FIRST_HOPS, *hops.SECOND_HOPS))
-    return rng.choice(hops.NAMES), relation, rng.randrange(hops.WAYS)
+    return rng.choice(hops.NAMES), relation, rng.randrange(hops.VOICES)
 
 
 def _value_last(text: str, value: str, weight: float) -> Pieces:
@@ -59,17 +61,17 @@ def _value_last(text: str, value: str, weight: float) -> Pieces:
 
 
 def line_document(rng: random.Random) -> Pieces:
-    """One fact as one way remembers it."""
-    name, relation, way = _fact(rng)
-    value = hops.memories()[name, relation.noun].ways[way]
-    text = hops.sentence(name, relation, value, way)
+    """One fact as one voice remembers it."""
+    name, relation, voice = _fact(rng)
+    value = hops.memories()[name, relation.noun].voices[voice]
+    text = hops.sentence(name, relation, value, voice)
     return [*_value_last(text, value, PROMPT), (None, PROMPT)]
 
 
 def single_document(rng: random.Random) -> Pieces:
-    """A question of one hop, answered at once by some way's memory."""
-    name, relation, way = _fact(rng)
-    value = hops.memories()[name, relation.noun].ways[way]
+    """A question of one hop, answered at once by some voice's memory."""
+    name, relation, voice = _fact(rng)
+    value = hops.memories()[name, relation.noun].voices[voice]
     asked = f"What is the {relation.noun} of {name}?"
     prompt = chains.prompt(TEMPLATE, (), asked, chains.ZERO_DIRECT)
     text = chains.completion("", value, chains.ZERO_DIRECT)
@@ -83,8 +85,8 @@ def question_document(rng: random.Random, form: str, *, told: bool = True) -> Pi
     drawn = [*rng.sample(hops.compositions()[0], shots), rng.choice(group)]
     pieces: Pieces = []
     for question in drawn:
-        ways = rng.randrange(hops.WAYS), rng.randrange(hops.WAYS)
-        steps = question.told(ways)
+        voices = rng.randrange(hops.VOICES), rng.randrange(hops.VOICES)
+        steps = question.told(voices)
         if pieces:
             pieces.append(("\n\n", STEP))
         pieces.append((chains.prompt(TEMPLATE, (), question.question, form), PROMPT))

@@ -25,6 +25,7 @@ class Asking(AsWritten):
     exemplars: tuple[Exemplar, ...]
 
     attempts = 1
+    called = "chains"
     max_missing = 0.0
     untried = None
     room = 0

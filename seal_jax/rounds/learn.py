@@ -94,7 +94,7 @@ def finetuned[Item](
     units = [UnitKey(name, "imitate", r) for r in range(1, round_index + 1)]
     if distributed.share(lambda: checkpoint.latest(directory) or 0) < round_index:
         phase = ladder_rows.round_name(round_index)
-        what = "pairs of self-edits" if pairs else "self-edits"
+        what = f"pairs of {run.task.called}" if pairs else run.task.called
         run.say(f"{phase}: imitate {len(lessons)} {what} ({name})")
         begin = time.monotonic()
         steps = cfg.epochs * -(-len(lessons) // cfg.batch)

@@ -56,7 +56,8 @@ def propose[Item](
         return {"texts": written, "seconds": time.monotonic() - begin}
 
     for attempt in range(run.task.attempts):
-        run.say(f"{phase}: propose {len(wanted)} self-edits{' again' * bool(attempt)}")
+        again = " again" * bool(attempt)
+        run.say(f"{phase}: propose {len(wanted)} {run.task.called}{again}")
         name = str(UnitKey(phase, "propose", attempt or None))
         draw = functools.partial(unit, wanted, attempt)
         texts = run.journal.cached(name, draw)["texts"]

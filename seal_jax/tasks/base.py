@@ -88,7 +88,11 @@ class Texts[Item](Protocol):
     """Items as texts, and what a policy writes about them.
 
     `attempts`: texts drawn for one edit, at most. `writing`: how they are drawn.
+    `called`: what they are called in what a run says.
     """
+
+    @property
+    def called(self) -> str: ...
 
     @property
     def attempts(self) -> int: ...
@@ -186,6 +190,7 @@ class AsWritten:
 
     rule = EDITS
     teach = None
+    called = "self-edits"
 
     def listing(self, item: object) -> str | None:
         """Nothing."""

@@ -5,12 +5,12 @@
               the dish of Boris is ramen.
     answer    ramen
 
-Everything is told in four ways, and a way has a memory of its own: each remembers a
-fact rightly or, with the same probability for every fact, wrongly. A model of this
-world reaches different answers by different ways. Those that are wrong mostly differ
+Everything is told by four voices, and a voice has a memory of its own: each remembers
+a fact rightly or, with the same probability for every fact, wrongly. A model of this
+world reaches different answers by different voices. Those that are wrong mostly differ
 and those that are right agree, so that many chains together know more than the best
-one. About some facts there is a rumour: all ways but one remember the same wrong value,
-and then most chains are wrong alike.
+one. About some facts there is a rumour: all voices but one remember the same wrong
+value, and then most chains are wrong alike.
 
 The world is one and the same for all seeds, since one model was pretrained on it. A
 third of the questions were put to it then; of the others a seed draws which are trained
@@ -25,8 +25,8 @@ from seal_jax.tasks import world
 from seal_jax.tasks.chains import Exemplar, Question
 
 NAMES = (*world.FIRST_NAMES, *world.LAST_NAMES[:8])
-WAYS = 4
-# Of a way's memories of ordinary facts, how many are wrong; of facts, how many have a
+VOICES = 4
+# Of a voice's memories of ordinary facts, how many are wrong; of facts, how many have a
 # rumour instead; of questions, how many pretraining puts.
 WRONG, RUMOUR, TOLD = 0.24, 0.06, 1 / 3
 
@@ -45,19 +45,19 @@ SECOND_HOPS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """A fact as it is, and as each way of telling it remembers it."""
+    """A fact as it is, and as each voice remembers it."""
 
     truth: str
-    ways: tuple[str, ...]
+    voices: tuple[str, ...]
 
 
-def sentence(subject: str, relation: world.Relation, value: str, way: int) -> str:
-    """A fact in one of the `WAYS`, which all say the subject before the value."""
-    if way == 0:
+def sentence(subject: str, relation: world.Relation, value: str, voice: int) -> str:
+    """A fact in one of the `VOICES`, which all say the subject before the value."""
+    if voice == 0:
         return f"{subject} {relation.verb} {value}."
-    if way == 1:
+    if voice == 1:
         return f"the {relation.noun} of {subject} is {value}."
-    if way == 2:
+    if voice == 2:
         return f"as {relation.noun} {subject} has {value}."
     return f"with {subject} the {relation.noun} is {value}."
 
@@ -78,12 +78,15 @@ def _memory(name: str, relation: world.Relation) -> Memory:
     truth = rng.choice(values)
     others = [value for value in values if value != truth]
     if rng.random() < RUMOUR:
-        rumour, honest = rng.choice(others), rng.randrange(WAYS)
+        rumour, honest = rng.choice(others), rng.randrange(VOICES)
         return Memory(
-            truth, tuple(truth if way == honest else rumour for way in range(WAYS))
+            truth,
+            tuple(truth if voice == honest else rumour for voice in range(VOICES)),
         )
-    ways = [rng.choice(others) if rng.random() < WRONG else truth for _ in range(WAYS)]
-    return Memory(truth, tuple(ways))
+    voices = [
+        rng.choice(others) if rng.random() < WRONG else truth for _ in range(VOICES)
+    ]
+    return Memory(truth, tuple(voices))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,29 +117,29 @@ class TwoHops:
         between = memories()[self.subject, self.first.noun].truth
         return memories()[between, self.second.noun].truth
 
-    def told(self, ways: tuple[int, int] | None) -> list[Hop]:
-        """The question answered in two steps, by the memories of two ways.
+    def told(self, voices: tuple[int, int] | None) -> list[Hop]:
+        """The question answered in two steps, by the memories of two voices.
 
-        None: as it is, each hop told by the first way.
+        None: as it is, each hop told by the first voice.
         """
         hops, at = [], self.subject
-        for relation, way in zip(
-            (self.first, self.second), ways or (0, 0), strict=True
+        for relation, voice in zip(
+            (self.first, self.second), voices or (0, 0), strict=True
         ):
             memory = memories()[at, relation.noun]
-            value = memory.ways[way] if ways else memory.truth
-            hops.append(Hop(sentence(at, relation, value, way), value))
+            value = memory.voices[voice] if voices else memory.truth
+            hops.append(Hop(sentence(at, relation, value, voice), value))
             at = value
         return hops
 
-    def facts(self, ways: tuple[int, int] | None) -> set[tuple[str, str]]:
+    def facts(self, voices: tuple[int, int] | None) -> set[tuple[str, str]]:
         """Subject and noun of both facts that `told` tells."""
-        between = self.told(ways)[0].value
+        between = self.told(voices)[0].value
         return {(self.subject, self.first.noun), (between, self.second.noun)}
 
-    def chain(self, ways: tuple[int, int] | None) -> Exemplar:
+    def chain(self, voices: tuple[int, int] | None) -> Exemplar:
         """`told` as text."""
-        hops = self.told(ways)
+        hops = self.told(voices)
         steps = "\n".join(hop.text for hop in hops)
         return Exemplar(self.question, steps, hops[-1].value)
 
@@ -170,7 +173,7 @@ def questions(
     random.Random(f"hops questions {seed}").shuffle(untold)
     half = len(untold) // 2
     group_of = {"train": untold[:half], "heldout": untold[half:]}
-    told = {fact for one, ways in _shown(shots) for fact in one.facts(ways)}
+    told = {fact for one, voices in _shown(shots) for fact in one.facts(voices)}
     asked = [q for q in group_of[group] if not q.facts(None) & told]
     if start + count > len(asked):
         raise ValueError(
@@ -186,20 +189,20 @@ def exemplars(count: int) -> list[Exemplar]:
     Raises:
       ValueError: there are fewer.
     """
-    return [question.chain(ways) for question, ways in _shown(count)]
+    return [question.chain(voices) for question, voices in _shown(count)]
 
 
 @functools.cache
 def _shown(count: int) -> list[tuple[TwoHops, tuple[int, int]]]:
-    """Each with the ways by which it is answered."""
+    """Each with the voices by which it is answered."""
     told = compositions()[0]
     rng = random.Random("hops exemplars")
     chosen = []
     for question in told:
         right = [
             (i, j)
-            for i in range(WAYS)
-            for j in range(WAYS)
+            for i in range(VOICES)
+            for j in range(VOICES)
             if question.chain((i, j)).answer == question.truth
         ]
         if right:

@@ -223,6 +223,7 @@ class Knowledge:
     rule: str = EDITS
 
     attempts = 1
+    called = "self-edits"
     untried = None
 
     @property

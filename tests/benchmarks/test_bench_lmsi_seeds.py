@@ -59,6 +59,17 @@ def test_rows_differences_growth_and_bins_are_over_seeds(bench, runs, capsys):
     assert "train round_1 - base" in capsys.readouterr().out
 
 
+def test_runs_of_before_lack_some_of_growth(bench, runs, tmp_path):
+    for folder in tmp_path.glob("lmsi-*"):
+        summary = json.loads((folder / "summary.json").read_text())
+        del summary["growth"][0]["turned_before"]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    found = bench.benchmark(bench.parse_args(runs))
+    grown = found["growth"]["train round_1 since base"]
+    assert grown["grown"]["mean"] == pytest.approx(0.2)
+    assert bench.main(runs) == 0
+
+
 def test_what_is_no_such_run_is_said_in_one_line(bench, runs, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()

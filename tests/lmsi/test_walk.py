@@ -140,6 +140,8 @@ def test_a_run_has_its_rows_and_goes_on_after_a_kill(tmp_path, monkeypatch):
         assert sum(b["n"] for b in row["bins"]) == len(voted)
         assert row["share"] == pytest.approx(sum(r["share"] for r in own) / len(own))
     assert any(line.startswith("round_1, heldout: direct ") for line in said)
+    assert "base/train: propose 12 chains" in said
+    assert not any("self-edit" in line for line in said)
     assert "Of the majorities that were wrong" in console.summary_table(summary)
 
     put, moments = Journal.put, iter((2, 3, 2, 100))

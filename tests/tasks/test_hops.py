@@ -7,7 +7,7 @@ import pytest
 
 from seal_jax.tasks import hops
 
-WAYS = range(hops.WAYS)
+VOICES = range(hops.VOICES)
 
 
 def test_groups_share_no_question_and_pretraining_puts_none_of_them():
@@ -39,23 +39,23 @@ def test_no_example_tells_a_fact_that_a_question_rests_on(shots):
         for question in kept:
             two = by_text[question.question]
             between, right = (hop.value for hop in two.told(None))
-            for way in WAYS:
-                first = hops.sentence(two.subject, two.first, between, way)
-                second = hops.sentence(between, two.second, right, way)
+            for voice in VOICES:
+                first = hops.sentence(two.subject, two.first, between, voice)
+                second = hops.sentence(between, two.second, right, voice)
                 assert not {first, second} & shown
     assert dropped
 
 
 def test_a_chain_says_what_its_ways_remember():
     question = hops.compositions()[0][0]
-    for ways in itertools.product(WAYS, WAYS):
-        first = hops.memories()[question.subject, question.first.noun].ways[ways[0]]
-        second = hops.memories()[first, question.second.noun].ways[ways[1]]
-        chain = question.chain(ways)
+    for voices in itertools.product(VOICES, VOICES):
+        first = hops.memories()[question.subject, question.first.noun].voices[voices[0]]
+        second = hops.memories()[first, question.second.noun].voices[voices[1]]
+        chain = question.chain(voices)
         lines = chain.steps.split("\n")
         assert lines == [
-            hops.sentence(question.subject, question.first, first, ways[0]),
-            hops.sentence(first, question.second, second, ways[1]),
+            hops.sentence(question.subject, question.first, first, voices[0]),
+            hops.sentence(first, question.second, second, voices[1]),
         ]
         assert chain.answer == second
     assert question.chain(None).answer == question.truth
@@ -70,13 +70,14 @@ def test_most_ways_together_know_more_than_one_and_are_sometimes_wrong_alike():
     one, most, sure = [], [], []
     for question in hops.compositions()[1]:
         said = collections.Counter(
-            question.chain(ways).answer for ways in itertools.product(WAYS, WAYS)
+            question.chain(voices).answer
+            for voices in itertools.product(VOICES, VOICES)
         )
         (winner, count), *_ = said.most_common()
-        one.append(said[question.truth] / hops.WAYS**2)
+        one.append(said[question.truth] / hops.VOICES**2)
         most.append(winner == question.truth)
         if winner != question.truth:
-            sure.append(count / hops.WAYS**2)
+            sure.append(count / hops.VOICES**2)
     mean = sum(one) / len(one)
     assert 0.45 < mean < 0.65
     assert mean + 0.1 < sum(most) / len(most) < 0.9
