@@ -6,7 +6,8 @@ reads finished runs of `configs/lmsi.py` that differ in their seed. Of each poli
 side it gives the three ways of asking, the share of chains that are right and the
 majority's share; of the last rounds differences; of each round what became of wrong
 majorities; and of the base's votes how often they are right by their share. Means over
-the seeds, with the half width of Student's 95 % interval. Nothing is run.
+the seeds, with the half width of Student's 95 % interval. Nothing is run; growth is
+counted from heldout.jsonl, where it is there.
 """
 
 import argparse
@@ -17,7 +18,9 @@ from typing import Any
 import common
 from job_seeds import less, over_seeds
 
+from seal_jax.lmsi import votes
 from seal_jax.runtime import command_line, files, formatting
+from seal_jax.tasks.chains import Chain, Question
 
 WAYS = ("direct", "chain", "consistency")
 VOTES = ("sampled", "share")
@@ -55,6 +58,35 @@ def grown(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
         }
         for row in summary["growth"]
     }
+
+
+def counted_again(summary: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A summary whose growth is counted from the answers of its heldout.jsonl.
+
+    So runs of before are measured as those of now. Without the file it stays as it is.
+    """
+    if not path.exists():
+        return summary
+    said: dict[tuple[str, str], list[Any]] = {}
+    for row in files.read_jsonl(path):
+        assert isinstance(row, dict)
+        said.setdefault((row["side"], row["arm"]), []).append(row)
+
+    def voted(side: str, stage: str) -> list[votes.Vote]:
+        return [
+            votes.of_chains(
+                tuple(None if a is None else Chain("", a) for a in row["answers"])
+            )
+            for row in said[side, stage]
+        ]
+
+    growth = []
+    for row in summary["growth"]:
+        side, name, since = row["side"], row["name"], row["since"]
+        asked = [Question(r["question"], r["gold"]) for r in said[side, name]]
+        found = votes.growth(voted(side, since), voted(side, name), asked)
+        growth.append(row | found)
+    return summary | {"growth": growth}
 
 
 def bins(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -112,7 +144,8 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
         summary = files.read_json(Path(folder) / "summary.json")
         if not isinstance(summary, dict) or summary.get("kind") != "lmsi":
             raise ValueError(f"{folder}: no finished run without labels; give others")
-        runs[Path(folder).name] = summary
+        path = Path(folder) / "heldout.jsonl"
+        runs[Path(folder).name] = counted_again(summary, path)
     by_run = list(map(measures, runs.values()))
     for folder, rows in zip(args.runs, by_run, strict=True):
         if list(rows) != list(by_run[0]):

@@ -70,6 +70,25 @@ def test_runs_of_before_lack_some_of_growth(bench, runs, tmp_path):
     assert bench.main(runs) == 0
 
 
+def test_growth_is_counted_from_what_was_said(bench, runs, tmp_path):
+    """As runs are measured now, whatever their summary has."""
+    said = {"base": ["w", "w", "w", "r"], "round_1": ["r", "r", "w", "w"]}
+    rows = [
+        {"side": "train", "arm": arm, "question": "?", "gold": "r", "answers": answers}
+        for arm, answers in said.items()
+    ]
+    for folder in tmp_path.glob("lmsi-*"):
+        (folder / "heldout.jsonl").write_text(
+            "".join(json.dumps(r) + "\n" for r in rows)
+        )
+    found = bench.benchmark(bench.parse_args(runs))["growth"][
+        "train round_1 since base"
+    ]
+    assert found["grown"]["mean"] == 1.0 and found["shrunk"]["mean"] == 0.0
+    assert found["wrong_before"]["mean"] == 0.5
+    assert found["wrong_after"]["mean"] == 1.0
+
+
 def test_what_is_no_such_run_is_said_in_one_line(bench, runs, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
