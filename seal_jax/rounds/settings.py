@@ -141,7 +141,6 @@ class SelectConfig:
 
     def __post_init__(self):
         config_rules.one_of("select.objective", self.objective, OBJECTIVES)
-        sieves.parse(self.prefilter)
         for key, names in (("reward", (self.reward,)), ("compare", self.compare)):
             for name in names:
                 plugins.one_of(f"select.{key}", name, reward_names.REWARDS)
@@ -149,6 +148,7 @@ class SelectConfig:
                     own.reward(name, f"select.{key}")
         config_rules.one_of("select.ties", self.ties, select.TIES)
         config_rules.check(self, "select")
+        sieves.parse(self.prefilter)
         if self.threshold == "baseline" and self.reward != "grade":
             raise ValueError(
                 f"select.threshold='baseline' is an accuracy and select.reward="

@@ -227,10 +227,10 @@ def test_what_is_kept_is_what_select_keeps(exp, changes):
     assert 0 < len(want) < 40 * 4
 
 
-def test_positive_keeps_what_beats_the_baseline_and_the_control_as_ever(
+def test_positive_keeps_what_beats_the_baseline_and_the_control_as_many(
     path, policy, train
 ):
-    """By the rule that the host's loop follows; a control keeps `k_best` at random."""
+    """By the rule that the host's loop follows; a control keeps as many at random."""
     exp = device_round.experiment(
         path, imitate__rule="positive", imitate__prefer__most=2
     )
@@ -240,7 +240,8 @@ def test_positive_keeps_what_beats_the_baseline_and_the_control_as_ever(
     assert both.round.rule == want
     assert (want.threshold, want.k_best) == (select.BASELINE, 2)
     count, steps = len(train[0]), exp.imitate.epochs
-    for stage, k_best in ((trials.IMITATE, 2), (trials.CONTROL, 1)):
+    k_best = 2
+    for stage in (trials.IMITATE, trials.CONTROL):
         made = round_inputs.inputs(
             exp, task, train[0], tables, both.round, index=1, stage=stage
         )

@@ -112,8 +112,8 @@ def test_the_choice_takes_no_blank_text_whatever_its_reward(text):
 def test_the_control_draws_among_the_others(make_run, tmp_path, monkeypatch):
     kept, lines = [], []
 
-    def record(run, policy, edits, **_):
-        kept.append([e.text for e in edits])
+    def record(run, policy, lessons, **_):
+        kept.append([lesson.edit.text for lesson in lessons])
         return policy
 
     monkeypatch.setattr(learn, "imitate", record)

@@ -64,11 +64,16 @@ def _between(n, limits):
     return 0 < n < limits.least
 
 
-def given(old, value):
-    """The value in the place of a field's first number; an empty one holds pairs."""
+def given(hint, old, value):
+    """The value in the place of a field's first number; an empty one holds pairs.
+
+    Or, where it may hold texts, a text and numbers.
+    """
     if not isinstance(old, tuple):
         return value
-    return (given(old[0], value), *old[1:]) if old else ((value, 1),)
+    if old:
+        return (given(hint, old[0], value), *old[1:])
+    return ("gradient", value, 3, 2) if "str" in str(hint) else ((value, 1),)
 
 
 @pytest.mark.parametrize("name", config_fields.VARIANTS)
@@ -78,7 +83,7 @@ def test_a_number_out_of_its_bounds_is_refused_in_one_line(name):
         old = config_fields.at(tree, path)
         ((kind, limits),) = config_fields.numbers(hint)
         for number in outside(limits, kind):
-            values = config_fields.changed(tree, path, given(old, number))
+            values = config_fields.changed(tree, path, given(hint, old, number))
             with pytest.raises(ValueError) as caught:
                 config_fields.build(name, values)
             said = str(caught.value)
@@ -97,7 +102,7 @@ def test_a_bound_holds_where_a_dataclass_is_made_by_hand(name):
         ((_, limits),) = config_fields.numbers(hint)
         for number in (limits.low - 1, limits.high + 1, math.nan):
             with pytest.raises(ValueError, match=rf"{field}.* must be .* and at most"):
-                dataclasses.replace(group, **{field: given(old, number)})
+                dataclasses.replace(group, **{field: given(hint, old, number)})
 
 
 def of_config(name):

@@ -119,7 +119,8 @@ def numbers(hint: Any) -> list[Any]:
     """The numeric types in a field's type, as (kind, bound or None)."""
     limits = config_rules.bound(hint)
     if limits is not None:
-        plain = [h for h in typing.get_args(hint) if h is not type(None)]
+        # Beside a number there may be none, or a text.
+        plain = [h for h in typing.get_args(hint) if h not in (type(None), str)]
         inner = typing.get_args(plain[0])
         return [(inner[0] if inner else plain[0], limits)]
     if hint in (int, float):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seal_jax.tasks import self_edit
+from seal_jax.tasks import self_edit, strategies
 from seal_jax.tasks.passage import Passage
 
 PASSAGE = Passage("id", "Karsk", "Ada cooks rye bread. Boris plays cello.", ())
@@ -16,7 +16,11 @@ LISTS = ("implications", "implications-long", "implications-very-long")
 # Prompts
 
 
-@pytest.mark.parametrize("name", self_edit.PROMPTS)
+# Those of two steps, and lists that are begun, have a layout of their own.
+OTHERS = {*strategies.TWO_STEPS, *strategies.BEGUN}
+
+
+@pytest.mark.parametrize("name", [n for n in self_edit.PROMPTS if n not in OTHERS])
 def test_propose_prompts_have_the_layout(name):
     prompt = self_edit.propose_prompt(self_edit.load_template(name, "propose"), PASSAGE)
     body = f"Passage:\n{PASSAGE.title}\n{PASSAGE.text}\n\n"
@@ -29,6 +33,14 @@ def test_propose_prompts_have_the_layout(name):
     cues = dict.fromkeys((*LISTS, "plain"), "Implications:\n")
     cues |= {"rewrite": "Rewritten passages:\n", "self-qa": "Question 1: "}
     assert cue == cues[name]
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_other_prompts_show_the_passage_and_end_where_a_line_begins(name):
+    prompt = self_edit.propose_prompt(self_edit.load_template(name, "propose"), PASSAGE)
+    before, after = prompt.split(PASSAGE.text)
+    assert f"Passage:\n{PASSAGE.title}\n" in before
+    assert after.endswith(("\n", "\n1."))
 
 
 @pytest.mark.parametrize("name", self_edit.ANSWER_PROMPTS)

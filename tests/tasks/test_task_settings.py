@@ -13,6 +13,7 @@ from seal_jax import experiment
 from seal_jax.continual.settings import Continual
 from seal_jax.deploy.settings import Deploy
 from seal_jax.embedded import pretrain
+from seal_jax.lmsi.settings import Lmsi
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
@@ -40,11 +41,15 @@ def test_every_config_file_is_checked_here():
 
 EXPERIMENTS = {
     ("squad", PassageRounds): (None, "", "rules", "small", "debug"),
-    ("tiny", PassageRounds): (None, "", "rounds", "rewards", "rules", "debug"),
+    ("tiny", PassageRounds): (
+        *(None, "", "rounds", "rewards", "rules", "debug"),
+        *("self_rewarding", "dreams", "prompts"),
+    ),
     ("tiny", OverSeeds): ("seeds",),
     ("own", PassageRounds): (None, "", "asked", "tiny"),
     ("continual", Continual): (None, "", "tiny", "debug"),
     ("deploy", Deploy): (None, "", "tiny", "debug"),
+    ("lmsi", Lmsi): (None, "", "tiny", "debug"),
     ("squad_cpt", Pooled): (None, "", "tiny", "debug"),
 }
 
