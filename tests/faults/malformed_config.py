@@ -320,6 +320,10 @@ def flag_cases() -> list[Case]:
     ]
 
 
+# Keys of some configs that follow another one: a flag of theirs sets that.
+FOLLOWED = {"task.shuffle_seed": ("config.seed",), "select.k_best": ("scale.edits",)}
+
+
 def flag_fault(case: Case) -> str | None:
     """What is wrong with how a case on the command line ends; None for one line."""
     variant = config_fields.VARIANTS[case.config]
@@ -347,7 +351,8 @@ def flag_fault(case: Case) -> str | None:
     except (ValueError, OSError) as error:
         said = str(error)
         good = "\n" not in said and len(said) < 1000 and RULE.search(said)
-        named = case.path.split(".")[-1] in said
+        names = (case.path.split(".")[-1], *FOLLOWED.get(case.path, ()))
+        named = any(name in said for name in names)
         return None if good and named else f"not one line: {said[:300]!r}"
     except BaseException as error:
         return f"{type(error).__name__}: {config_rules.shown(str(error))}"

@@ -186,6 +186,7 @@ def imitated(policy, patch):
     run = types.SimpleNamespace(
         exp=config_rules.build(PassageRounds, values),
         key=jax.random.key(0),
+        task=types.SimpleNamespace(called="self-edits"),
         say=lambda line: None,
         mesh=None,
     )
