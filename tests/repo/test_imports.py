@@ -200,6 +200,12 @@ def test_no_relative_or_star_imports(folder):
     assert wrong == []
 
 
+def test_no_two_test_files_have_one_name():
+    """The folders of tests are no packages: pytest would import but one of the two."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_no_package_lacks_its_init():
     for package in (ROOT / "seal_jax", ROOT / "kernels" / "seal_kernels"):
         folders = {path.parent for path in package.rglob("*.py")}
