@@ -134,6 +134,8 @@ def describe(summary: Mapping[str, Any]) -> dict[str, Any]:
         "gain": difference(summary, names[-1], summary, names[0]),
         "trainings": sum(line["trainings"] for line in lines),
         "kept": [line["kept"] for line in lines],
+        # Nats a token of what the policy wrote; None: of a run that did not record it.
+        "entropy": [line.get("entropy") for line in lines],
         "novelty_first": {name: first.get(name) for name in MEASURES},
         "novelty_last": {name: last.get(name) for name in MEASURES},
     }

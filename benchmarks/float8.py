@@ -35,8 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats as scipy_stats
 
-from seal_jax import experiment
 from seal_jax.analysis import choice, stats
+from seal_jax.experiment import checks, kinds, one_run, workdirs
 from seal_jax.generation import policies
 from seal_jax.models import float8_base, lora
 from seal_jax.rewards import names as reward_names
@@ -89,13 +89,13 @@ def _forget() -> None:
 
 def measure(values: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """One seed: of each arm the rewards and losses, and errors of a gradient."""
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     assert isinstance(exp, PassageRounds)
-    checked = experiment.check(exp, dict(values))
+    checked = checks.check(exp, dict(values))
     say = functools.partial(print, f"{workdir.name}:", flush=True)
     with interrupts.units(), contextlib.ExitStack() as stack:
-        experiment.claim(workdir, dict(values), stack)
-        run, base = experiment.open_run(
+        workdirs.claim(workdir, dict(values), stack)
+        run, base = one_run.open_run(
             exp, dict(values), checked, workdir, stack, say=say
         )
         items = checked.train[0]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import eight_rounds
 
-from seal_jax import experiment
+from seal_jax.experiment import kinds
 from seal_jax.generation import policies
 from seal_jax.rounds import grading, proposals, trials
 from seal_jax.rounds.settings import PassageRounds
@@ -106,7 +106,7 @@ def opened(
     """
     changes = {"scale.heldout_passages": sizes.passages}
     values = eight_rounds.settings("rules", changes, seed=seed)
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     assert isinstance(exp, PassageRounds)
     _, passages = knowledge.load(exp)
     streams = world.sequences(

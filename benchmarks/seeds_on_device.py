@@ -19,7 +19,7 @@ from typing import Any
 import common
 import eight_rounds
 
-from seal_jax import experiment
+from seal_jax.experiment import kinds
 from seal_jax.generation import policies
 from seal_jax.rounds import over_seeds
 from seal_jax.runtime import command_line, formatting
@@ -46,7 +46,7 @@ def by_host(values: Mapping[str, Any], seeds: Sequence[int], workdir: Path) -> l
 
 def by_program(values: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """What each seed came to, and the seconds of a first and of a second call."""
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     assert isinstance(exp, over_seeds.OverSeeds)
     train, heldout = over_seeds.load(exp)
     blank = policies.describe(exp.model)

@@ -49,7 +49,7 @@ def run(
 
     Args:
       values: a config as nested dicts (`ConfigDict.to_dict()`), of one of the kinds in
-        `experiment.KINDS`.
+        `kinds.KINDS`.
       workdir: where everything goes.
       say: receives progress, a line at a time.
       more_rounds: rounds beyond those of `values`, for the run in `workdir`.
@@ -61,22 +61,22 @@ def run(
       ValueError, OSError: bad input, in one line, before anything is compiled.
     """
     # Imported here: `--help` and a mistyped flag should not wait for jax.
-    from seal_jax import experiment
+    from seal_jax.experiment import kinds, one_run
     from seal_jax.rounds import more_rounds as more
 
     if not str(workdir):
         raise ValueError("--workdir='': must name a directory, such as runs/tiny")
     if more_rounds:
-        values = experiment.raised(values, more_rounds)
+        values = kinds.raised(values, more_rounds)
         more.check_begun(Path(workdir), more_rounds)
-    exp = experiment.read(values)
+    exp = kinds.read(values)
 
     def counted(*items: list[Any]) -> int:
         from seal_jax.forecast import work
 
         return sum(phase.adapters for phase in work.phases(exp, work.text(exp, items)))
 
-    return experiment.run(exp, values, Path(workdir), say=say, counted=counted)
+    return one_run.run(exp, values, Path(workdir), say=say, counted=counted)
 
 
 def foretell(
@@ -97,12 +97,12 @@ def foretell(
     Raises:
       ValueError, OSError: a config that cannot be, in one line.
     """
-    from seal_jax import experiment
+    from seal_jax.experiment import kinds
     from seal_jax.forecast import show
 
     if more_rounds:
-        values = experiment.raised(values, more_rounds)
-    for line in show.lines(experiment.read(values), values, rate=rate):
+        values = kinds.raised(values, more_rounds)
+    for line in show.lines(kinds.read(values), values, rate=rate):
         say(line)
 
 
@@ -110,10 +110,10 @@ def tell_next(
     values: dict[str, Any], argv: list[str], workdir: Path, *, more_rounds: int
 ) -> None:
     """Prints what to look at, and commands to go on with, after a finished run."""
-    from seal_jax import experiment
+    from seal_jax.experiment import kinds
     from seal_jax.report import next_steps
 
-    rising = bool(experiment.kind_of(experiment.read(values)).rising)
+    rising = bool(kinds.kind_of(kinds.read(values)).rising)
     print(*next_steps.lines(argv, workdir, rising=rising, more=more_rounds), sep="\n")
 
 

@@ -94,9 +94,9 @@ def _own(workdir: str) -> knowledge.Settings:
       ValueError: its config is none.
     """
     # Imported here: it brings jax.
-    from seal_jax import experiment
+    from seal_jax.experiment import kinds
 
-    exp = experiment.read(files.read_json(Path(workdir) / "config.json"))
+    exp = kinds.read(files.read_json(Path(workdir) / "config.json"))
     if isinstance(exp, PassageRounds | Continual | Deploy | Pooled):
         return exp
     raise ValueError(

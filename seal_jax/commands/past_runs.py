@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seal_jax import experiment
+from seal_jax.experiment import checks, kinds
 from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.report import edit_names
@@ -32,7 +32,7 @@ class Past:
 
     workdir: Path
     exp: PassageRounds | FewShot
-    checked: experiment.Checked[Any]
+    checked: checks.Checked[Any]
     edits: list[dict[str, Any]]
 
     @property
@@ -52,7 +52,7 @@ def read(workdir: str) -> Past:
     values = files.read_json(folder / "config.json")
     if not isinstance(values, dict):
         raise ValueError(f"{folder / 'config.json'}: must hold one JSON object")
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     if not isinstance(exp, PassageRounds | FewShot):
         raise ValueError(
             f"{workdir}: a run of the kind {type(exp).__name__} leaves no policy of "
@@ -68,7 +68,7 @@ def read(workdir: str) -> Past:
             raise ValueError(
                 f"{path}: row {i} has no {', '.join(wanted)}; restore the file"
             )
-    return Past(folder, exp, experiment.check(exp, values), rows)
+    return Past(folder, exp, checks.check(exp, values), rows)
 
 
 def policy_after(past: Past, index: int) -> policies.Policy:

@@ -1,6 +1,6 @@
 """What experiments have in common: the groups that all kinds have, and the rounds'.
 
-The kinds are in `seal_jax.experiment.KINDS`, each in the settings of its package.
+The kinds are in `seal_jax.experiment.kinds.KINDS`, each in the settings of its package.
 """
 
 from typing import Protocol

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from seal_jax import experiment, train
+from seal_jax import train
+from seal_jax.experiment import kinds
 from seal_jax.runtime import records
 
 ITEMS = 12
@@ -43,6 +44,7 @@ def summary(*means, lead=0.0):
         {
             "trainings": 40,
             "kept": 4 - (r > 1),
+            "entropy": 0.5 / r,
             "novelty": {"novel3": 0.5 / r, "jaccard3": 0.1 * r, "ttr": 0.7},
         }
         for r in range(1, len(means))
@@ -61,7 +63,7 @@ def test_each_variant_is_a_legal_config_that_differs_by_its_overrides_alone(benc
     assert seal["seed"] == seal["task"]["shuffle_seed"] == 3
     for name, overrides in bench.VARIANTS.items():
         values = bench.settings("rounds", overrides, seed=3)
-        experiment.read(values)
+        kinds.read(values)
         changed = {
             f"{group}.{key}": value
             for group, own in values.items()
@@ -253,8 +255,28 @@ def test_seeds_without_a_plateau_are_counted_and_not_averaged(bench):
         {"0": bench.compare({"seal": summary(0.3, 0.5, 0.7)})}
     )
     assert short["seal"]["since"]["values"] == [None]
-    *_, row = bench.round_seeds.table(made).splitlines()
-    assert row.split()[-2:] == ["2", "1"]
+    by_round, _, rest = bench.round_seeds.table(made).partition("\n\n")
+    assert rest.splitlines()[-1].split()[-2:] == ["2", "1"]
+    # Student's: t(0.975, 1) is 12.7062, the standard error 0.1.
+    assert by_round.splitlines()[-1].split()[-3:] == ["0.800", "±", "1.271"]
+
+
+def test_a_fall_is_the_most_that_one_round_lost_and_never_less_than_nothing(bench):
+    fell, rose = (0.3, 0.7, 0.5, 0.4), (0.3, 0.5, 0.6, 0.7)
+    runs = {
+        str(seed): bench.compare({"seal": summary(*means)})
+        for seed, means in enumerate([fell, rose])
+    }
+    made = bench.round_seeds.over(runs)["seal"]
+    # What was lost before any round is no round's: 0.3 is not looked at.
+    assert made["fall"]["values"] == pytest.approx([0.2, 0.0])
+    assert [m["mean"] for m in made["by_round"]] == pytest.approx(
+        [0.3, 0.6, 0.55, 0.55]
+    )
+    assert made["by_round"][1]["values"] == pytest.approx([0.7, 0.5])
+    assert made["entropy"]["values"] == pytest.approx([0.5 / 3] * 2)
+    one = bench.round_seeds.over({"0": bench.compare({"seal": summary(0.3, 0.5)})})
+    assert one["seal"]["fall"]["values"] == [None]
 
 
 def test_a_finished_run_of_another_config_is_refused(bench, tmp_path, capsys):

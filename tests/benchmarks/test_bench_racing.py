@@ -9,7 +9,7 @@ import command_ends
 import pytest
 import tiny_model
 
-from seal_jax import experiment
+from seal_jax.experiment import kinds
 from seal_jax.rounds import grading
 from seal_jax.runtime import files
 
@@ -206,7 +206,7 @@ def test_every_run_is_a_legal_config(bench):
     assert set(needed) == {bench.TRUTH, *(way.run for way in bench.WAYS)}
     for changes in needed.values():
         values = bench.eight_rounds.settings("", changes, seed=0)
-        exp: Any = experiment.read(values)
+        exp: Any = kinds.read(values)
         assert set(exp.select.measured) == {GRADE, DENSE}
         assert (exp.scale.rounds, exp.scale.passages, exp.ladder) == (1, 48, ())
     assert needed[bench.TRUTH]["scale.seeds"] == 12

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny_model
 
-from seal_jax import experiment
+from seal_jax.experiment import checks
 from seal_jax.runtime import distributed, files
 
 
@@ -377,9 +377,9 @@ def test_processes_with_different_configs_are_refused(monkeypatch):
         distributed, "everyone", lambda value: [value, value, "another"]
     )
     with pytest.raises(ValueError, match="process 2 has another config than process 0"):
-        experiment.check_same({"seed": 0})
+        checks.check_same({"seed": 0})
     monkeypatch.setattr(distributed, "everyone", lambda value: [value] * 3)
-    experiment.check_same({"seed": 0})
+    checks.check_same({"seed": 0})
 
 
 class Lost:

@@ -16,7 +16,8 @@ import pytest
 import tiny_model
 from tensorboard.backend.event_processing import event_file_loader
 
-from seal_jax import experiment, train
+from seal_jax import train
+from seal_jax.experiment import workdirs
 from seal_jax.generation import policies
 from seal_jax.models import hf, lora
 from seal_jax.rounds import grading, trials
@@ -297,18 +298,18 @@ def test_a_workdir_of_another_config_is_refused_by_its_keys(finished, model_path
 def test_checkpoints_whose_journal_is_gone_are_refused(tmp_path):
     folder = tmp_path / "checkpoints"
     with Journal(tmp_path / "journal.jsonl") as journal:
-        experiment.check_journal(journal, tmp_path)
+        workdirs.check_journal(journal, tmp_path)
         folder.mkdir()
-        experiment.check_journal(journal, tmp_path)
+        workdirs.check_journal(journal, tmp_path)
         (folder / "policy").mkdir()
         with pytest.raises(ValueError) as caught:
-            experiment.check_journal(journal, tmp_path)
+            workdirs.check_journal(journal, tmp_path)
         assert str(caught.value) == (
             f"{folder}: must go with the journal.jsonl that it was made with, which is "
             "gone; restore that, or delete the folder too to start again"
         )
         journal.put("sizes", {})
-        experiment.check_journal(journal, tmp_path)
+        workdirs.check_journal(journal, tmp_path)
 
 
 def test_the_same_config_elsewhere_gives_the_same_bits(finished, tmp_path):

@@ -7,7 +7,8 @@ import shutil
 import pytest
 import tiny_model
 
-from seal_jax import experiment, train
+from seal_jax import train
+from seal_jax.experiment import kinds, sizes, workdirs
 from seal_jax.forecast import machine, work
 from seal_jax.generation import policies
 from seal_jax.rounds import grading, more_rounds
@@ -123,7 +124,7 @@ class Texts:
 def test_a_begun_round_more_goes_on_with_its_own_items(tmp_path):
     def check(*train):
         with Journal(tmp_path / "journal.jsonl") as journal:
-            experiment.check_items(journal, Texts(), train, ["out"])  # pyright: ignore[reportArgumentType]
+            workdirs.check_items(journal, Texts(), train, ["out"])  # pyright: ignore[reportArgumentType]
             return len(journal.get("items")["train"])
 
     assert check(["a"]) == 1
@@ -143,7 +144,7 @@ def test_a_kill_while_it_is_made_ready_loses_nothing(made, begun, monkeypatch, s
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, step, stop)
         more_rounds.extend(
-            begun, values(made, 3), summary=experiment.SUMMARY, last_arms=()
+            begun, values(made, 3), summary=workdirs.SUMMARY, last_arms=()
         )
     if step == "forget":
         # Also as what it was: its control's row is measured once more.
@@ -206,10 +207,10 @@ def test_the_last_policys_rows_go_too(tmp_path):
 def test_a_dry_run_counts_what_the_run_did(made, monkeypatch):
     """The same sizes and memory as train finds, and as many adapters as it trained."""
     config = values(made, 3)
-    exp = experiment.read(config)
+    exp = kinds.read(config)
     arch = policies.describe(exp.model).arch
     said, told = [], []
-    cfg = experiment.size(exp, arch, None, say=said.append)
+    cfg = sizes.size(exp, arch, None, say=said.append)
     sized = machine.size(exp, arch, None)
     assert sized.compiled and sized.cfg == cfg and sized.memory is not None
     assert sized.memory.line() in said[0]

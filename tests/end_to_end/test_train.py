@@ -10,9 +10,9 @@ import sys
 import pytest
 import tiny_model
 
-from seal_jax import experiment, train
+from seal_jax import train
 from seal_jax.generation import generate, policies
-from seal_jax.runtime import checkpoint, files
+from seal_jax.runtime import checkpoint, files, records
 from seal_jax.training import packed
 
 
@@ -249,7 +249,7 @@ def test_a_full_disk_is_one_line(model_path, tmp_path, monkeypatch):
     def full(path, value):
         raise files.DiskFullError(28, path)
 
-    monkeypatch.setattr(experiment.records, "write_json", full)
+    monkeypatch.setattr(records, "write_json", full)
     with pytest.raises(OSError) as caught:
         train.run(tiny_model.values(model_path), tmp_path / "run")
     assert "cannot be written" in str(caught.value)

@@ -15,8 +15,8 @@ import pyarrow
 import report_run
 from pyarrow import parquet
 
-from seal_jax import experiment
 from seal_jax.commands import given_texts
+from seal_jax.experiment import one_run, workdirs
 from seal_jax.generation import policies
 from seal_jax.generation.settings import ModelSource
 from seal_jax.models import hf_weights, peft
@@ -258,12 +258,12 @@ def _resume(folder: pathlib.Path) -> None:
     run = folder / "run"
     with records.lock(run):
         records.open_workdir(run, _CONFIG)
-        experiment.finished_summary(run)
+        workdirs.finished_summary(run)
         journal = Journal(run / "journal.jsonl", summed=True)
         with journal, metrics.Metrics(run):
             for key in journal.keys():  # noqa: SIM118
                 journal.get(key)
-            experiment.costs(journal)
+            one_run.costs(journal)
         html_page.write_html(run)
     for made in ("report.html", ".lock"):
         (run / made).unlink()

@@ -27,8 +27,9 @@ import config_fields
 import tiny_model
 from ml_collections import config_flags
 
-from seal_jax import experiment, train
+from seal_jax import train
 from seal_jax.embedded import pretrain
+from seal_jax.experiment import workdirs
 from seal_jax.runtime import config_file, config_rules, shipped
 
 # Seconds that one case may take; on busy cores a check takes two.
@@ -255,8 +256,8 @@ def outcome(case: Case, workdir: Path) -> str | None:
     def claimed(*_: object, **__: object) -> None:
         raise _AcceptedError
 
-    values, claim = values_of(case), experiment.claim
-    experiment.claim = claimed
+    values, claim = values_of(case), workdirs.claim
+    workdirs.claim = claimed
     try:
         with limited(5 * LIMIT_S if case.way == "most" else LIMIT_S):
             if case.config == "tiny_pretrain":
@@ -270,7 +271,7 @@ def outcome(case: Case, workdir: Path) -> str | None:
     except NotImplementedError as error:  # A kernel that does not run here.
         return f"{error}"
     finally:
-        experiment.claim = claim
+        workdirs.claim = claim
     return None
 
 

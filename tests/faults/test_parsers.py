@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seal_jax import experiment
 from seal_jax.continual import files as continual_files
+from seal_jax.experiment import workdirs
 from seal_jax.models import hf_config, peft
 from seal_jax.report import read_rewards, read_seeds, read_texts, reference
 from seal_jax.report.commands import select as select_command
@@ -264,4 +264,4 @@ def test_the_planner_lays_out_every_step_or_says_why_not(data):
 def test_a_summary_that_is_none_is_said_so(value, tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match="was altered; delete it"):
-        experiment.finished_summary(tmp_path)
+        workdirs.finished_summary(tmp_path)

@@ -8,7 +8,8 @@ import deploy_runs
 import pytest
 import tiny_model
 
-from seal_jax import experiment, train
+from seal_jax import train
+from seal_jax.experiment import kinds
 from seal_jax.forecast import machine, shapes, work
 from seal_jax.generation import policies
 from seal_jax.generation.settings import ModelSource
@@ -107,7 +108,7 @@ def test_without_labels_fine_tuning_is_what_is_trained(dry):
     assert "(rows of 512 tokens" in page and "not in it: compiling, the host" in page
     took = {}
     for epochs in (1, 2):
-        exp = experiment.read(lmsi(dry, imitate__epochs=epochs))
+        exp = kinds.read(lmsi(dry, imitate__epochs=epochs))
         arch, each = shapes.of(exp.model).arch, work.text(exp)
         assert arch is not None
         phases, sized = work.phases(exp, each), machine.size(exp, arch, None)
@@ -137,7 +138,7 @@ def test_questions_from_nowhere_are_told_before_a_run(dry, changes, said):
 
 def test_squad_in_numbers(dry):
     """Against figures that this project has published otherwise."""
-    exp = experiment.read(tiny_model.load_config("squad").to_dict())
+    exp = kinds.read(tiny_model.load_config("squad").to_dict())
     each = work.text(exp)
     phases = {p.name: p for p in work.phases(exp, each)}
     first = phases["round_1"]
@@ -175,7 +176,7 @@ def test_rates_rounds_and_models_that_nobody_knows(dry):
     page = "\n".join(told(values, rate=10.0, more_rounds=1))
     assert "rests on: the rate given, 10 tokens/s" in page
     assert "row round_3" in page and "  scale.rounds=3" in page
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     each = work.text(exp)
     tokens = sum(
         p.adapters * p.lines * each.epochs * each.tokens for p in work.phases(exp, each)
@@ -214,7 +215,7 @@ def test_nights_count_what_teachers_read_and_what_mixtures_draw(dry):
     arms = ("quiz", "distill", "distill+dream", "mix", "edits", "distill_edits")
     config = tiny_model.load_config("deploy", "tiny")
     config.arms = arms
-    exp = experiment.read(config.to_dict())
+    exp = kinds.read(config.to_dict())
     each = work.text(exp)
     phases = {p.name.removeprefix("row "): p for p in work.phases(exp, each)}
     sessions = 24 * 8 * 3
@@ -240,7 +241,7 @@ def test_what_an_outer_rule_learns_from_is_counted(dry, rule, imitated, compared
     """Of 50 passages of five edits, in two epochs."""
     config = tiny_model.load_config("squad")
     config.imitate.rule = rule
-    exp = experiment.read(config.to_dict())
+    exp = kinds.read(config.to_dict())
     phases = {p.name: p for p in work.phases(exp, work.text(exp))}
     first = phases["round_1"]
     assert (first.imitated, first.compared) == (imitated, compared)
@@ -248,7 +249,7 @@ def test_what_an_outer_rule_learns_from_is_counted(dry, rule, imitated, compared
         compared > 0
     )
     config.imitate.data = "accumulate"
-    exp = experiment.read(config.to_dict())
+    exp = kinds.read(config.to_dict())
     phases = {p.name: p for p in work.phases(exp, work.text(exp))}
     assert phases["round_2"].imitated == 2 * imitated
     assert phases["round_2"].compared == 2 * compared

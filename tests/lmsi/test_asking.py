@@ -2,7 +2,7 @@
 
 import tiny_model
 
-from seal_jax import experiment
+from seal_jax.experiment import kinds
 from seal_jax.lmsi import asking
 from seal_jax.lmsi.settings import Lmsi
 from seal_jax.tasks import chains
@@ -10,7 +10,7 @@ from seal_jax.tasks.chains import Chain, Question
 
 
 def task():
-    exp = experiment.read(tiny_model.load_config("lmsi", "debug").to_dict())
+    exp = kinds.read(tiny_model.load_config("lmsi", "debug").to_dict())
     assert isinstance(exp, Lmsi)
     return asking.make(exp)
 

@@ -3,7 +3,7 @@
 import pytest
 import tiny_model
 
-from seal_jax import experiment
+from seal_jax.experiment import kinds
 from seal_jax.lmsi.settings import Lmsi
 
 
@@ -12,7 +12,7 @@ def build(variant: str | None = "debug", **changes) -> Lmsi:
     config.update_from_flattened_dict(
         {key.replace("__", "."): value for key, value in changes.items()}
     )
-    exp = experiment.read(config.to_dict())
+    exp = kinds.read(config.to_dict())
     assert isinstance(exp, Lmsi)
     return exp
 
@@ -21,7 +21,7 @@ def build(variant: str | None = "debug", **changes) -> Lmsi:
 def test_the_group_chains_makes_it_one(variant):
     exp = build(variant)
     assert exp.adapters == 0
-    assert experiment.kind_of(exp).config is Lmsi
+    assert kinds.kind_of(exp).config is Lmsi
 
 
 @pytest.mark.parametrize(

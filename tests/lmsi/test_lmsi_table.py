@@ -3,14 +3,14 @@
 import pytest
 import tiny_model
 
-from seal_jax import experiment
+from seal_jax.experiment import kinds
 from seal_jax.lmsi import table, votes
 from seal_jax.lmsi.settings import Lmsi
 from seal_jax.tasks.chains import Question
 
 
 def test_direct_answers_that_take_steps_are_told():
-    exp = experiment.read(tiny_model.load_config("lmsi", "debug").to_dict())
+    exp = kinds.read(tiny_model.load_config("lmsi", "debug").to_dict())
     assert isinstance(exp, Lmsi)
     direct = ["Answer: 1", "1 is 1.\nAnswer: 1", "I do not know.\nI do.", "Answer: 2"]
     side = table.Side("train", [Question(f"{i}?", "1") for i in range(4)])

@@ -17,7 +17,7 @@ import pages
 import pytest
 
 from seal_jax import __main__ as commands
-from seal_jax import experiment
+from seal_jax.experiment import kinds
 from seal_jax.rewards import graders
 from seal_jax.rounds import few_shot_settings
 from seal_jax.rounds import settings as rounds_settings
@@ -234,7 +234,7 @@ def test_settings_are_accepted(key, text, tmp_path, monkeypatch):
         group, last = leaf(values, key)
         group[last] = value
         try:
-            experiment.read(values)
+            kinds.read(values)
         except ValueError as error:
             refusals.append(str(error))
     # Refuses a wrong type, and values that the key does not take.

@@ -13,7 +13,8 @@ import pytest
 import tiny_model
 from make_run import BLANK
 
-from seal_jax import experiment, train
+from seal_jax import train
+from seal_jax.experiment import checks, kinds
 from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.rounds import dreams, label_free, trials
@@ -54,8 +55,8 @@ def asked(monkeypatch):
 def loaded(model):
     """The experiment, its checked values, and the base."""
     given = values(model)
-    exp = experiment.read(given)
-    checked = experiment.check(exp, given)
+    exp = kinds.read(given)
+    checked = checks.check(exp, given)
     assert isinstance(checked.task, knowledge.Knowledge)
     base = policies.load(
         exp.model, checked.blank, seed=exp.seed, mesh=None, merges=True

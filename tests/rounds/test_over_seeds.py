@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tiny_model
 
-from seal_jax import experiment
 from seal_jax.analysis import stats
+from seal_jax.experiment import kinds, one_run
 from seal_jax.report import console
 from seal_jax.rounds import on_device, over_seeds, seeds_summary
 from seal_jax.rounds.experiments import Outcome, Round, Rows
@@ -124,12 +124,12 @@ def called(monkeypatch):
 
 def test_a_kill_loses_one_chunk_at_most(path, called, tmp_path):
     values = device_round.values(path, over_seeds={"count": 6, "chunk": 2})
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(exp, values, tmp_path, say=lambda line: None)
+        one_run.run(exp, values, tmp_path, say=lambda line: None)
     assert called == [[0, 1], [2, 3], [4, 5]]
     said = []
-    summary = experiment.run(exp, values, tmp_path, say=said.append)
+    summary = one_run.run(exp, values, tmp_path, say=said.append)
     assert called[3:] == [[4, 5]]
     assert [row["name"] for row in summary["ladder"]] == NAMES
     assert summary["adapters"] == 6 * (2 * 2 * 3 * 2 + 7 * 2) - 6  # One refused each.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seal_jax import experiment
+from seal_jax.experiment import checks, kinds, one_run
 from seal_jax.runtime import files, metrics, writer_kinds, writers
 from seal_jax.runtime.writers import WatchConfig
 
@@ -325,7 +325,7 @@ def test_no_writer_at_all_leaves_the_record(tmp_path):
 def test_all_kinds_of_runs_can_be_watched():
     fields = [
         {f.name for f in kind.config.__dataclass_fields__.values()}
-        for kind in experiment.KINDS
+        for kind in kinds.KINDS
     ]
     assert all("watch" in names for names in fields)
 
@@ -338,8 +338,8 @@ def test_the_lock_holds_the_packages():
 
 def test_a_run_asks_for_them_before_all_else(fakes, monkeypatch, tmp_path):
     fakes.logged_in = False
-    monkeypatch.setattr(experiment, "check", lambda *_: pytest.fail("went on"))
+    monkeypatch.setattr(checks, "check", lambda *_: pytest.fail("went on"))
     exp = types.SimpleNamespace(watch=WatchConfig(("wandb",), "seal"))
     with pytest.raises(ValueError, match="names 'wandb', and there is no login"):
-        experiment.run(exp, {}, tmp_path / "run", say=print)  # pyright: ignore
+        one_run.run(exp, {}, tmp_path / "run", say=print)  # pyright: ignore
     assert not (tmp_path / "run").exists()

@@ -14,8 +14,8 @@ from typing import Any
 
 import tiny_model
 
-from seal_jax import experiment
 from seal_jax.embedded.pretrain import PretrainConfig
+from seal_jax.experiment import kinds
 from seal_jax.runtime import config_rules
 
 # Each config file, in the variant that runs without anything from elsewhere.
@@ -63,18 +63,14 @@ def values(name: str) -> dict[str, Any]:
 
 def kind(name: str) -> type:
     """The dataclass that the config is of."""
-    return (
-        PretrainConfig
-        if name == "tiny_pretrain"
-        else type(experiment.read(values(name)))
-    )
+    return PretrainConfig if name == "tiny_pretrain" else type(kinds.read(values(name)))
 
 
 def build(name: str, given: Mapping[str, Any]) -> Any:
     """What the command makes of the values."""
     if name == "tiny_pretrain":
         return config_rules.build(PretrainConfig, given)
-    return experiment.read(given)
+    return kinds.read(given)
 
 
 def changed(tree: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

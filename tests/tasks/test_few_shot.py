@@ -10,8 +10,8 @@ import re
 import pytest
 import tiny_model
 
-from seal_jax import experiment
 from seal_jax.embedded import pretrain
+from seal_jax.experiment import kinds
 from seal_jax.generation import policies
 from seal_jax.rounds import proposals, trials
 from seal_jax.rounds.few_shot_settings import FewShot
@@ -44,7 +44,7 @@ def an_experiment(**changes) -> FewShot:
     values = tiny_model.load_config("arc", "tiny")
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     values.update_from_flattened_dict(dotted)
-    exp = experiment.read(values.to_dict())
+    exp = kinds.read(values.to_dict())
     assert isinstance(exp, FewShot)
     return exp
 

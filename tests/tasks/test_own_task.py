@@ -4,7 +4,8 @@ import own_code
 import pytest
 import tiny_model
 
-from seal_jax import experiment, train
+from seal_jax import train
+from seal_jax.experiment import kinds, one_run
 from seal_jax.forecast import work
 from seal_jax.rewards import judge
 from seal_jax.rounds import gold
@@ -135,16 +136,16 @@ def test_its_passages_are_taken_from_the_start_on():
     assert sources.heldout(task("Bare"), count=1, asked=False) == []
     with pytest.raises(ValueError, match="must be at most the 0 of own_words:Bare"):
         sources.heldout(task("Bare"), count=1)
-    exp = experiment.read(values("Plain"))
+    exp = kinds.read(values("Plain"))
     train, heldout = gold.load(exp)
     assert [p.title for p in (*train[0], *heldout)] == ["alcove", "bothy", "dado"]
-    exp = experiment.read(values("Bare", select__reward="rubric"))
+    exp = kinds.read(values("Bare", select__reward="rubric"))
     assert gold.load(exp)[1] == []
 
 
 def test_items_are_asked_for_once_a_side_at_a_start(monkeypatch, tmp_path):
     """Their code may take minutes; the count of adapters needs no more of it."""
-    exp, asked, given = experiment.read(values("Plain")), [], own.items
+    exp, asked, given = kinds.read(values("Plain")), [], own.items
 
     def items(task, side):
         asked.append(side)
@@ -154,7 +155,7 @@ def test_items_are_asked_for_once_a_side_at_a_start(monkeypatch, tmp_path):
         return {"adapters": counted(*gold.load(exp))}
 
     monkeypatch.setattr(own, "items", items)
-    monkeypatch.setattr(experiment, "run", told)
+    monkeypatch.setattr(one_run, "run", told)
     summary = train.run(values("Plain"), tmp_path, say=print)
     assert asked == [sources.TRAIN, sources.HELDOUT]
     phases = work.phases(exp, work.text(exp))
@@ -168,11 +169,9 @@ def test_sequences_and_probes_are_made_of_them():
 
 
 def test_a_class_of_the_packages_kind_is_the_task():
-    exp = experiment.read(values("Words"))
+    exp = kinds.read(values("Words"))
     assert knowledge.kind_of(exp.task).__name__ == "Words"
-    assert knowledge.kind_of(experiment.read(values("Plain")).task) is (
-        knowledge.Knowledge
-    )
+    assert knowledge.kind_of(kinds.read(values("Plain")).task) is (knowledge.Knowledge)
     made = knowledge.kind_of(exp.task)(
         exp,
         None,
@@ -297,15 +296,15 @@ def test_a_config_with_another_class_is_refused_when_it_is_read(name, message):
     given = values("Plain")
     given["task"]["name"] = name
     with pytest.raises(ValueError) as caught:
-        experiment.read(given)
+        kinds.read(given)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_rounds_over_seeds_take_none():
     config = tiny_model.load_config("tiny", "seeds").to_dict()
-    assert isinstance(experiment.read(config), OverSeeds)
+    assert isinstance(kinds.read(config), OverSeeds)
     config["task"] |= {"name": "own_words:Plain", "forward_share": 0.0}
     with pytest.raises(
         ValueError, match=r"task\.name='own_words:Plain' has no form on"
     ):
-        experiment.read(config)
+        kinds.read(config)

@@ -9,10 +9,10 @@ import pytest
 import tiny_model
 from ml_collections import config_flags
 
-from seal_jax import experiment
 from seal_jax.continual.settings import Continual
 from seal_jax.deploy.settings import Deploy
 from seal_jax.embedded import pretrain
+from seal_jax.experiment import kinds
 from seal_jax.lmsi.settings import Lmsi
 from seal_jax.pooled.settings import Pooled
 from seal_jax.rounds.few_shot_settings import FewShot
@@ -60,11 +60,11 @@ EXPERIMENTS = {
 )
 def test_every_experiment_builds(name, cls, arg):
     values = tiny_model.load_config(name, arg).to_dict()
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     assert isinstance(exp, cls) and exp.turn_end == ""
     # Nothing was dropped, added or converted on the way, but integers to floats.
     assert tiny_model.present(exp) == values
-    assert hash(exp) == hash(experiment.read(values))
+    assert hash(exp) == hash(kinds.read(values))
     with pytest.raises(ValueError, match=f"configs/{name}.py:nope"):
         tiny_model.load_config(name, "nope")
 
@@ -72,21 +72,21 @@ def test_every_experiment_builds(name, cls, arg):
 @pytest.mark.parametrize("arg", [None, "", "tiny", "debug"])
 def test_every_few_shot_experiment_builds(arg):
     values = tiny_model.load_config("arc", arg).to_dict()
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     assert isinstance(exp, FewShot)
     assert tiny_model.present(exp) == values
-    assert hash(exp) == hash(experiment.read(values))
+    assert hash(exp) == hash(kinds.read(values))
     assert exp.turn_end == ("" if arg in ("tiny", "debug") else "<|eot_id|>")
 
 
 @pytest.mark.parametrize("name", ["squad", "tiny"])
 def test_the_task_tells_the_kind_of_experiment(name):
     values = tiny_model.load_config(name, "debug").to_dict()
-    exp = experiment.read(values)
+    exp = kinds.read(values)
     assert isinstance(exp, PassageRounds) and exp.turn_end == ""
     for task in (None, {}, {"name": 3}):
         with pytest.raises(ValueError, match=r"config\.task"):
-            experiment.read(values | {"task": task})
+            kinds.read(values | {"task": task})
 
 
 FEW_SHOT_REFUSED = {
@@ -116,7 +116,7 @@ def test_a_few_shot_value_out_of_range_is_refused_by_name_and_rule(key):
     values = tiny_model.load_config("arc", "tiny")
     values.update_from_flattened_dict({key: value})
     with pytest.raises(ValueError) as caught:
-        experiment.read(values.to_dict())
+        kinds.read(values.to_dict())
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == [], message
@@ -126,20 +126,20 @@ def test_padding_that_is_not_computed_is_refused():
     values = tiny_model.load_config("arc", "tiny")
     values.inner.padding, values.inner.pad_samples = "padded", 0
     with pytest.raises(ValueError, match=r"inner\.pad_samples=0 .* -1 for all"):
-        experiment.read(values.to_dict())
+        kinds.read(values.to_dict())
 
 
 def test_tasks_are_named_once():
     values = tiny_model.load_config("arc")
     values.task.train_ids = ("a", "b", "a")
     with pytest.raises(ValueError, match=r"task\.train_ids=.* name each once"):
-        experiment.read(values.to_dict())
+        kinds.read(values.to_dict())
 
 
 def test_every_edit_that_earned_it_is_kept_however_many_there_are():
     values = tiny_model.load_config("arc")
     values.scale.edits = 30
-    exp = experiment.read(values.to_dict())
+    exp = kinds.read(values.to_dict())
     assert exp.select.k_best == exp.scale.edits == 30
 
 
@@ -159,7 +159,7 @@ def test_an_unknown_variant_is_refused(name):
 def test_one_seed_draws_the_generated_passages_as_well():
     values = tiny_model.load_config("tiny")
     values.seed = 7
-    assert experiment.read(values.to_dict()).task.shuffle_seed == 7
+    assert kinds.read(values.to_dict()).task.shuffle_seed == 7
 
 
 def test_lists_and_whole_numbers_are_taken_for_tuples_and_floats():
@@ -405,7 +405,7 @@ def from_flags(*flags):
         "config", flag_values=values, sys_argv=argv
     )
     values(argv)
-    return experiment.read(holder.value.to_dict())
+    return kinds.read(holder.value.to_dict())
 
 
 LOADED = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -480,7 +480,7 @@ def plain(values):
 def test_a_config_of_an_earlier_version_builds_or_is_told_the_new_key(path):
     values = json.loads(path.read_text(encoding="utf-8"))
     try:
-        exp = experiment.read(values)
+        exp = kinds.read(values)
     except ValueError as error:
         assert "is of an earlier version: " in str(error)
     else:
@@ -498,5 +498,5 @@ def test_a_config_of_an_earlier_version_builds_or_is_told_the_new_key(path):
 
 def test_old_configs_are_of_every_kind():
     values = [json.loads(path.read_text(encoding="utf-8")) for path in OLD]
-    kinds = {type(experiment.read(v)) for v in values}
+    kinds = {type(kinds.read(v)) for v in values}
     assert kinds == {PassageRounds, FewShot, Continual, Pooled}
