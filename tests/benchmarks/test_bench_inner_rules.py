@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from seal_jax.analysis import stats
-from seal_jax.rounds import pools
 from seal_jax.tasks import world
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
@@ -274,21 +273,6 @@ def test_what_is_learned_lies_in_its_rows_and_block_alone(modules):
     assert (got[2, 1] == 0.0).all()
     assert (got[1] == before[1]).all()
     assert (got[:, jnp.array([0, 2])] == before[:, jnp.array([0, 2])]).all()
-
-
-def test_adapters_practise_on_top_of_their_own_stack(modules):
-    heard = []
-    waves = pools.Waves(2, lambda wave, rows, below: heard.append(below) or [])
-    cfg = types.SimpleNamespace(frozen_rank=2)
-    on_top = modules.rule_cells._on_top(waves, tree(3, 3, 0.5), cfg)
-    on_top.jobs(0, range(1, 3), None)
-    on_top.jobs(1, range(1, 3), tree(4, 1, 7.0))
-    bare, whole = (below["0"]["q_proj"]["a"] for below in heard)
-    assert on_top.count == 2
-    assert bare.shape == whole.shape == (2, 3, 2)
-    assert (bare[:, 0, 0] == jnp.array([1.5, 2.5])).all()
-    assert (whole[:, :2] == bare[:, :2]).all()
-    assert (whole[:, 2, 0] == jnp.array([7.0, 8.0])).all()
 
 
 @pytest.mark.slow
