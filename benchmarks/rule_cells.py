@@ -74,7 +74,12 @@ def learn(
         frozen = jax.tree.map(lambda leaf: leaf[:, : cfg.frozen_rank], stack)
         # The last block is the room of the last passage, and empty until then.
         applied = practice.on_top(stack, rows, cfg.frozen_rank)
-    waves = trials.waves_of(exp, run.task, seed.base, practise, own, applied=applied)
+    drawn: list[int] = []
+    waves = trials.waves_of(
+        *(exp, run.task, seed.base, practise, own),
+        note=lambda wave, told: drawn.append(told.drawn),
+        applied=applied,
+    )
     work = dataclasses.replace(
         trials.work_of(run.exp.seed, jobs, own),
         waves=waves,
@@ -100,6 +105,7 @@ def learn(
         "teacher_tokens": pool.trained.teacher_tokens,
         "optimizer_steps": sum(job.total for job in jobs),
         "sampled": sampled * (arm.waves * practises + mixes),
+        "practised_tokens": sum(drawn),
         "train_cpu_seconds": time.process_time() - begin[0],
         "train_seconds": time.monotonic() - begin[1],
     }
@@ -275,6 +281,22 @@ def cell_quizzes(seed: Seed, arm: Arm) -> Json:
 
 def cell_single(seed: Seed, arm: Arm) -> Json:
     return seed.cached(f"cells/{arm.name}", functools.partial(single, seed, arm))
+
+
+def costed(seed: Seed, arm: Arm) -> Json:
+    """`cell_single`, its cost with what was written for it.
+
+    `written_tokens` are not there where a cell of an older run has not counted those of
+    the answers between waves.
+    """
+    cell = cell_single(seed, arm)
+    cost = cell["cost"] | rule_seeds.writing(seed, arm)
+    between = cost.pop("practised_tokens", None)
+    if RULES[arm.rule].practises and cell["cost"]:
+        written = cost.pop("written_tokens")
+        if between is not None:
+            cost["written_tokens"] = written + between
+    return cell | {"cost": cost}
 
 
 def cell_streams(seed: Seed, arm: Arm) -> Json:
