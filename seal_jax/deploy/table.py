@@ -235,7 +235,7 @@ def _written(step: Step) -> int | None:
     return write + teach + sum(told["drawn"] for told in waves)
 
 
-def _sum[T: (int, float)](values: Sequence[T | None]) -> T | None:
+def _sum(values: Sequence[float | None]) -> float | None:
     """Of all; None where one is not known."""
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None

@@ -1,7 +1,6 @@
 """Nights on a model's own answers, in waves on top of what it has learned."""
 
 import dataclasses
-import functools
 
 import deploy_runs
 import jax
@@ -26,6 +25,8 @@ WAVES = {
     "inner__epochs": 3,
     "inner__teach__waves": 2,
     "inner__teach__divergence": "reverse",
+    # The same room for all, so that arms share a program.
+    "inner__teach__tokens": 48,
     # One rate for all rules, so that they can be one.
     "inner__teach__rates__distill": 0.05,
     "inner__teach__rates__on_policy": 0.05,
@@ -86,8 +87,11 @@ def stack_before(run, arm, t):
     return stack
 
 
-def again(run, arm, t, **changes):
-    """Night t once more; its block and entry, and who was asked what between waves."""
+def again(run, arm, t, teach=None, **changes):
+    """Night t once more; its block and entry, and who was asked what between waves.
+
+    `teach`: in place of what was taught; `changes`: of the stint.
+    """
     stint, heard = run.stint(arm), []
     stint = dataclasses.replace(stint, **changes)
     real = policies.answer
@@ -98,19 +102,21 @@ def again(run, arm, t, **changes):
         return texts
 
     now = {unit: run.unit(arm, t, unit) for unit in ("write", "teach")}
+    now["teach"] = teach or now["teach"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(practice.policies, "answer", answer)
-        patch.setattr(continual_step, "decide", functools.partial(_all, patch))
+        patch.setattr(continual_step, "decide", _all)
         found = night.train(
             stint, stack_before(run, arm, t), t, steps(run, arm, t), now
         )
     return *found, heard
 
 
-def _all(patch, setting, stack, candidates, t, before):
-    """Commits everything and asks nobody, who would be heard, too."""
+def _all(setting, stack, candidates, t, before):
+    """Commits what there is and asks nobody, who would be heard, too."""
     count = len(setting.sequences)
-    return continual_step.Commit([0] * count, [], [1.0] * count, [[]] * count)
+    scales = candidates.usable.astype(float).tolist()
+    return continual_step.Commit([0] * count, [], scales, [[]] * count)
 
 
 # What a night is
@@ -120,7 +126,7 @@ def test_a_night_is_the_loop_on_weights_that_all_nights_before_are_merged_into(w
     """By hand: ask the merged model with the adapter, train, ask again."""
     stint, t = walked.stint(PLAIN), 2
     cfg = dataclasses.replace(stint.exp.night, teacher="previous")
-    exp = dataclasses.replace(stint.exp, night=cfg)
+    exp = dataclasses.replace(stint.exp, night=cfg, arms=(PLAIN,))
     made, entry, heard = again(walked, PLAIN, t, exp=exp)
     setting, task = stint.setting, stint.setting.task
     drawn = dataclasses.replace(exp.answer, temperature=exp.inner.teach.temperature)
@@ -312,50 +318,30 @@ def _nobody(wave, told):
 # Alone, killed, idle
 
 
-def test_a_stream_learns_as_it_does_alone(walk, tmp_path):
+def test_a_stream_learns_as_it_does_alone(walked):
     """What another has to learn changes no word, and no weight but by rounding."""
-    session = deploy_runs.session
-    rows = [session("a", t, name) for t, name in enumerate(("Ada", "Bo", "Cy"), 1)]
-    more = [session("b", t, name) for t, name in ((1, "Di"), (2, "Eli"), (2, "Fay"))]
-    logs = {"stream__days": 3, "stream__probes": 0}
-
-    def run(name, rows, **changes):
-        log = deploy_runs.write_log(tmp_path / f"{name}.jsonl", rows)
-        return walk(arms=(PLAIN,), stream__logs=str(log), **logs, **changes)
-
-    alone, both = run("alone", rows), run("both", rows + more)
-    assert (alone.summary["streams"], both.summary["streams"]) == (1, 2)
-    for t in (1, 2, 3):
-        mine, heard = again(alone, PLAIN, t)[::2]
-        theirs, others = again(both, PLAIN, t)[::2]
-        for (_, asked, said, _), (_, prompts, texts, _) in zip(
-            heard, others, strict=True
-        ):
-            assert (asked[0], said[0]) == (prompts[0], texts[0])
-        for a, b in zip(*map(jax.tree.leaves, (mine, theirs)), strict=True):
-            np.testing.assert_allclose(a[0], b[0], atol=2e-4)
-        assert (
-            alone.unit(PLAIN, t, "ask")["answers"][0]
-            == (both.unit(PLAIN, t, "ask")["answers"][0])
-        )
-    # On day 3 the second stream has nothing, and nothing is what it learns.
-    last = block(both, PLAIN, 3)
-    assert not any(np.asarray(x)[1].any() for x in jax.tree.leaves(last))
-    assert both.unit(PLAIN, 3, "adapt")["scales"] == [1.0, 0.0]
-    assert both.unit(PLAIN, 3, "adapt")["practice"][0][0]["answers"] == 2
+    t = 2
+    made, _, heard = again(walked, PLAIN, t)
+    for s, other in ((0, 1), (1, 0)):
+        teach = walked.unit(PLAIN, t, "teach")
+        logged = [own if i == s else [[], []] for i, own in enumerate(teach["logged"])]
+        alone, entry, mine = again(walked, PLAIN, t, teach=teach | {"logged": logged})
+        for ours, theirs in zip(mine, heard, strict=True):
+            assert [each[0] for each in ours[1:3]] == [each[s] for each in theirs[1:3]]
+        for a, b in zip(*map(jax.tree.leaves, (alone, made)), strict=True):
+            np.testing.assert_allclose(a[s], b[s], atol=2e-4)
+            # Who had nothing to learn learned nothing.
+            assert not np.asarray(a)[other].any()
+        assert entry["scales"] == [float(i == s) for i in range(2)]
+        assert [told["answers"] for told in entry["practice"][0]] == [8, 8]
 
 
-def test_a_day_without_sessions_is_no_wave(walk, tmp_path, monkeypatch):
-    rows = [deploy_runs.session("a", t, "Ada Quill") for t in (1, 3)]
-    log = deploy_runs.write_log(tmp_path / "log.jsonl", rows)
-    changes = {"stream__logs": str(log), "stream__days": 3, "stream__probes": 0}
-    run = walk(arms=(PLAIN,), **changes)
-    entry = run.unit(PLAIN, 2, "adapt")
-    assert entry["adapters"] == entry["tokens"] == 0 and "practice" not in entry
-    assert not any(np.asarray(x).any() for x in jax.tree.leaves(block(run, PLAIN, 2)))
-    one, two = (run.unit(PLAIN, t, "ask") for t in (1, 2))
-    for key in ("answers", "asked", "drift"):
-        assert one[key] == two[key]
+def test_a_night_without_questions_is_no_wave(walked):
+    teach = walked.unit(PLAIN, 2, "teach") | {"logged": [[[], []], [[], []]]}
+    made, entry, heard = again(walked, PLAIN, 2, teach=teach)
+    same(made, walked.stint(PLAIN).setting.nothing)
+    assert heard == [] and "practice" not in entry
+    assert entry["adapters"] == entry["tokens"] == entry["teacher_tokens"] == 0
 
 
 def test_a_run_killed_between_and_in_waves_comes_to_the_same(
