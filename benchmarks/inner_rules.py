@@ -89,7 +89,7 @@ def measured(seeds: Sequence[Seed], rule: str, rate: float, **changes: Any) -> t
     for seed in seeds:
         asked = rule_cells.cell_quizzes(seed, arm_of(seed, "quiz", rate))["asked"]
         arm = arm_of(seed, rule, rate, **changes)
-        cells.append(rule_cells.cell_single(seed, arm))
+        cells.append(rule_cells.costed(seed, arm))
         values.append(figures.single_values(cells[-1]["passages"], asked))
     return cells, values
 
@@ -195,6 +195,22 @@ def coverage(seeds: Sequence[Seed]) -> dict[str, Any]:
     }
 
 
+def written(seeds: Sequence[Seed], rules: Sequence[str]) -> dict[str, Any]:
+    """What each rule's edits cost to write: tokens in all and by part, of one seed."""
+    made = {}
+    for rule in rules:
+        found = [rule_seeds.writing(s, arm_of(s, rule, RATES[0])) for s in seeds]
+        names = dict.fromkeys(name for own in found for name in own["parts"])
+        made[rule] = {
+            "parts": {
+                name: statistics.fmean(own["parts"].get(name, 0) for own in found)
+                for name in names
+            },
+            "written_tokens": statistics.fmean(o["written_tokens"] for o in found),
+        }
+    return made
+
+
 # The command
 
 
@@ -248,6 +264,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="other divergences and waves too, at the rates chosen by both",
     )
+    parser.add_argument(
+        "--written",
+        action="store_true",
+        help="only what the edits of --report cost to write; no adapter is trained",
+    )
     common.add_out(parser)
     args = parser.parse_args(argv)
     for name in ("choose", "report", "rules", "rates", "by", "also"):
@@ -286,6 +307,16 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
             )
 
         say = functools.partial(print, flush=True)
+        if args.written:
+            seeds = list(map(opened, args.report))
+            return {
+                "benchmark": "inner_rules_written",
+                "seeds": {"report": args.report},
+                "sizes": sizes._asdict(),
+                "written": written(seeds, args.rules),
+                "coverage": coverage(seeds),
+                **common.stamp(device=common.jax_device()),
+            }
         choice = choose(list(map(opened, args.choose)), args.rules, args.rates)
         seeds = list(map(opened, args.report))
         made = {
@@ -309,9 +340,10 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse_args(argv)
-    return common.finish(
-        lambda: benchmark(args), args.out, name="inner_rules", table=rule_tables.table
-    )
+    name, table = "inner_rules", rule_tables.table
+    if args.written:
+        name, table = "inner_rules_written", rule_tables.written
+    return common.finish(lambda: benchmark(args), args.out, name=name, table=table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from rule_seeds import LENGTH, SINGLE, STREAMS, Arm, Json, Seed
 from seal_jax.continual import stack as continual_stack
 from seal_jax.generation import policies
 from seal_jax.models import lora
-from seal_jax.rounds import pools, trials
+from seal_jax.rounds import pools, practice, trials
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import prng
 from seal_jax.tasks.base import Edit
@@ -64,19 +64,22 @@ def learn(
     own = [ids[i] for i in rows]
     jobs = [run.task.job(items[i], edits[i], ()) for i in rows]
     practise = [(items[i], edits[i]) for i in rows]
-    exp, cfg, frozen = run.exp, run.inner, None
+    exp, cfg, frozen, applied = run.exp, run.inner, None, practice.alone
     if stack is not None:
         # Rows cost the same whether they are used, and few adapters practise here.
         batch = min(exp.answer.batch, len(edits) * policies.PER_PAGE)
         answer = dataclasses.replace(exp.answer, batch=batch)
         exp = dataclasses.replace(exp, answer=answer)
-    waves = trials.waves_of(exp, run.task, seed.base, practise, own)
-    if stack is not None:
         cfg = _on_stack(run.exp, adapters=len(edits))
         frozen = jax.tree.map(lambda leaf: leaf[:, : cfg.frozen_rank], stack)
-        waves = waves and _on_top(
-            waves, jax.tree.map(lambda x: x[np.array(rows)], stack), cfg
-        )
+        # The last block is the room of the last passage, and empty until then.
+        applied = practice.on_top(stack, rows, cfg.frozen_rank)
+    drawn: list[int] = []
+    waves = trials.waves_of(
+        *(exp, run.task, seed.base, practise, own),
+        note=lambda wave, told: drawn.append(told.drawn),
+        applied=applied,
+    )
     work = dataclasses.replace(
         trials.work_of(run.exp.seed, jobs, own),
         waves=waves,
@@ -102,6 +105,7 @@ def learn(
         "teacher_tokens": pool.trained.teacher_tokens,
         "optimizer_steps": sum(job.total for job in jobs),
         "sampled": sampled * (arm.waves * practises + mixes),
+        "practised_tokens": sum(drawn),
         "train_cpu_seconds": time.process_time() - begin[0],
         "train_seconds": time.monotonic() - begin[1],
     }
@@ -115,22 +119,6 @@ def _on_stack(exp: PassageRounds, *, adapters: int) -> inner.EngineConfig:
         frozen_rank=(LENGTH - 1) * exp.inner.lora.rank,
         frozen_rows=adapters,
     )
-
-
-def _on_top(
-    waves: pools.Waves, stack: lora.Tree, cfg: inner.EngineConfig
-) -> pools.Waves:
-    """Waves whose adapters answer on top of their rows of `stack`."""
-
-    def jobs(wave: int, rows: range, adapters: lora.Tree | None) -> Any:
-        below = jax.tree.map(lambda leaf: leaf[rows.start : rows.stop], stack)
-        if adapters is not None:
-            mine = jax.tree.map(lambda leaf: leaf[: len(rows)], adapters)
-            # The last block is the room of the last passage, and empty until then.
-            below = lora.write(below, mine, cfg.frozen_rank)
-        return waves.jobs(wave, rows, below)
-
-    return pools.Waves(waves.count, jobs)
 
 
 # What is asked
@@ -293,6 +281,22 @@ def cell_quizzes(seed: Seed, arm: Arm) -> Json:
 
 def cell_single(seed: Seed, arm: Arm) -> Json:
     return seed.cached(f"cells/{arm.name}", functools.partial(single, seed, arm))
+
+
+def costed(seed: Seed, arm: Arm) -> Json:
+    """`cell_single`, its cost with what was written for it.
+
+    `written_tokens` are not there where a cell of an older run has not counted those of
+    the answers between waves.
+    """
+    cell = cell_single(seed, arm)
+    cost = cell["cost"] | rule_seeds.writing(seed, arm)
+    between = cost.pop("practised_tokens", None)
+    if RULES[arm.rule].practises and cell["cost"]:
+        written = cost.pop("written_tokens")
+        if between is not None:
+            cost["written_tokens"] = written + between
+    return cell | {"cost": cost}
 
 
 def cell_streams(seed: Seed, arm: Arm) -> Json:

@@ -17,11 +17,10 @@ SINGLE = ("own", "rephrased", "asked", "unasked", "general")
 STREAMS = ("right_after", "after_8", "rephrased_after_8", "general_after_8")
 # Rules that the others are compared with.
 REFERENCES = ("edits", "quiz")
-# Of a cell; the first four are counts.
-COSTS = (
-    *("tokens", "teacher_tokens", "sampled", "optimizer_steps"),
-    *("train_cpu_seconds", "ask_cpu_seconds", "train_seconds", "ask_seconds"),
-)
+# Of a cell; seconds of the processors, then of the clock.
+COUNTS = ("tokens", "teacher_tokens", "sampled", "optimizer_steps", "written_tokens")
+CPU_SECONDS = ("train_cpu_seconds", "ask_cpu_seconds")
+COSTS = (*COUNTS, *CPU_SECONDS, "train_seconds", "ask_seconds", "write_seconds")
 
 type Values = Mapping[str, list[float | None]]
 

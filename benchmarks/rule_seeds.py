@@ -25,6 +25,7 @@ from seal_jax.training.inner_rules import EDITS, QUIZ, RULES, RatesConfig
 LENGTH = 8
 # The column "round" of keys, so that single passages and streams draw apart.
 SINGLE, STREAMS = range(2)
+SINGLE_PHASE = "single"
 # Tokens of a global step for each adapter: a line, with its padding to tiles.
 POSITIONS = 24
 NO_RATES = RatesConfig(**dict.fromkeys(RULES, 0.0))
@@ -163,10 +164,37 @@ def drawn(seed: Seed, arm: Arm, *, streams: bool = False) -> list[Edit]:
         seed.under(arm),
         seed.base,
         items,
-        phase=f"{'streams' if streams else 'single'}/{kind}",
+        phase=f"{'streams' if streams else SINGLE_PHASE}/{kind}",
         round_index=STREAMS if streams else SINGLE,
         count=1,
     )
+
+
+def writing(seed: Seed, arm: Arm) -> Json:
+    """What the edits of the single passages cost before an adapter is trained on them.
+
+    `written_tokens`: drawn for the texts, for the second answers to a quiz's questions,
+    and for mixed answers, by the `parts` of these names; `write_seconds` of the clock,
+    in which programs compile.
+    """
+    drawn(seed, arm)
+    rule, exp = RULES[arm.rule], seed.run.exp
+    parts = [("propose", "texts", seed.under(arm).task.writing)]
+    parts += [("again", "answers", exp.answer)] * rule.asks
+    parts += [("mix", "answers", exp.answer)] * rule.mixes
+    made: Json = {"parts": {}, "written_tokens": 0, "write_seconds": 0.0}
+    for name, key, decoding in parts:
+        unit = f"{SINGLE_PHASE}/{QUIZ if rule.asks else EDITS}/{name}"
+        if unit not in seed.run.journal:
+            continue  # No question was left to be put again.
+        entry = seed.run.journal.get(unit)
+        texts = [[x] if isinstance(x, str) else x for x in entry[key]]
+        flat = [text for own in texts for text in own]
+        tokens = policies.drawn(seed.base, flat, decoding)
+        made["parts"][name] = tokens
+        made["written_tokens"] += tokens
+        made["write_seconds"] += entry["seconds"]
+    return made
 
 
 def facts(passage: Passage) -> list[world.Fact]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rule_figures import COSTS, REFERENCES, SINGLE, STREAMS
+from rule_figures import COUNTS, CPU_SECONDS, REFERENCES, SINGLE, STREAMS
 
 from seal_jax.runtime import formatting
 
@@ -96,12 +96,12 @@ def _words(name: str) -> str:
 
 
 def _costs(found: Mapping[str, Any]) -> str:
-    counts, seconds = COSTS[:4], COSTS[4:6]
-    head = ("cost of a seed", *map(_words, (*counts, *seconds)))
+    seconds = (*CPU_SECONDS, "write_seconds")
+    head = ("cost of a seed", *map(_words, (*COUNTS, *seconds)))
     rows = [
         (
             f"`{rule}`",
-            *(number(cost[name], 0) for name in counts),
+            *(number(cost[name], 0) for name in COUNTS),
             *(number(cost[name], 1) for name in seconds),
         )
         for rule, cost in found["cost"].items()
@@ -113,6 +113,23 @@ def _costs(found: Mapping[str, Any]) -> str:
             for row, rule in zip(rows, found["cost"], strict=True)
         ],
     )
+
+
+def written(result: Mapping[str, Any]) -> str:
+    """The table of `inner_rules.py --written`: tokens, mean over seeds."""
+    rows = [
+        (
+            f"`{rule}`",
+            *(number(own["parts"].get(name), 0) for name in _PARTS),
+            number(own["written_tokens"], 0),
+        )
+        for rule, own in result["written"].items()
+    ]
+    return markdown(("tokens written", *_PARTS, "in all"), rows)
+
+
+# Units of what is written: texts, second answers, mixed answers.
+_PARTS = ("propose", "again", "mix")
 
 
 def number(value: float | None, digits: int) -> str:

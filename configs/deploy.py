@@ -27,6 +27,8 @@ learns from logs as they were: see docs/deploy.md.
     distill_edits  ... by the divergence from the teacher, who has the context in view
     quiz           the users' questions with the answers that the model gave by day
     distill        ... by the divergence from the teacher
+    on_policy      ... by that divergence on the model's own answers, without the
+                   contexts, drawn anew in inner.teach.waves parts of the night
     mix            ... with answers drawn token by token, with the context in view or
                    without it
 
@@ -103,7 +105,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                     on_policy=0.0, mix=0.0,
                 ),
                 passage_line=False, divergence="forward", beta=0.5, skip=0,
-                waves=1, temperature=1.0, mix=0.5, tokens=0,
+                waves=5, temperature=1.0, mix=0.5, tokens=0,
             ),
         ),
         answer=dict(
@@ -151,7 +153,9 @@ def tiny(config: ConfigDict) -> None:
             loss=dict(pad_to=128),
             tile=4, row_tokens=64, step_tokens=384, slots=24, active=24,
             chunk_tokens=0, pool=24,
-            teach=dict(rates=dict(quiz=3e-3, distill=3e-3, mix=3e-3)),
+            teach=dict(
+                rates=dict(quiz=3e-3, distill=3e-3, on_policy=3e-3, mix=3e-3),
+            ),
         ),
         answer=dict(prompt="plain", max_tokens=4, prompt_multiple=20, batch=720),
         retain=dict(
@@ -172,9 +176,12 @@ def debug(config: ConfigDict) -> ConfigDict:
         stream=dict(count=2, days=2, sessions=2, probes=2),
         propose=dict(batch=4),
         label_free=dict(quiz=dict(batch=4)),
-        inner=dict(epochs=2, slots=8, active=8, pool=8),
+        inner=dict(epochs=2, slots=8, active=8, pool=8, teach=dict(waves=2)),
         answer=dict(batch=24),
         retain=dict(kl_texts=4, kl_tokens=16, gate_steps=1),
-        arms=("none", "edits+replay+gate", "quiz+keep", "distill+dream"),
+        arms=(
+            "none", "edits+replay+gate", "quiz+keep", "distill+dream",
+            "on_policy+replay",
+        ),
     ))
     return config

@@ -216,6 +216,7 @@ def adapted(
     *,
     what: str = "passage",
     teacher_on_frozen: bool = False,
+    waves: pools.Waves | None = None,
 ) -> Adapted:
     """Trains jobs of step t, each on top of what its sequence has learned.
 
@@ -227,6 +228,7 @@ def adapted(
       t: which step.
       what: a step's name, for people.
       teacher_on_frozen: see `packed.train`; without stacks the teacher is the base.
+      waves: see `pools.Work`.
     """
     run, cfg = setting.run, setting.engine
     frozen = None
@@ -240,6 +242,7 @@ def adapted(
             frozen,
             [s for s, _ in index] if frozen else None,
             teacher_on_frozen=teacher_on_frozen and frozen is not None,
+            waves=waves,
         ),
         pools.Held(),
         key=run.key,

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from seal_jax.continual import step as continual_step
-from seal_jax.deploy import asking, lessons, logs, night, sessions
+from seal_jax.deploy import asking, jobs, lessons, logs, night, sessions
 from seal_jax.deploy import table as deploy_table
 from seal_jax.deploy.entries import (
     BaseEntry,
@@ -126,8 +126,9 @@ def taught_targets(
 ) -> int:
     """The most targets that a night of one logged stream has teachers for.
 
-    Answers are as long as they are, but cut; what is not written yet is as long as it
-    can be, unless the config says how much that is (`inner.teach.tokens`).
+    Logged answers are as long as they are, but cut; what is not written yet is as long
+    as it can be: of statements, unless the config says how much they are
+    (`inner.teach.tokens`).
     """
     arm, longest = Arm.of(name), exp.answer.max_tokens
     teach, group = exp.inner.teach, exp.label_free
@@ -137,9 +138,13 @@ def taught_targets(
     if arm.dreams and group is not None:
         dreams = group.questions * (longest + 1)
 
+    practises = inner_rules.RULES[arm.rule].practises
+
     def targets(session: sessions.Session) -> int:
         if not arm.asks:
             return 0 if teach is not None and teach.tokens else exp.propose.max_tokens
+        if practises:
+            return dreams + len(session.answers) * (longest + 1)
         # End-of-text is taught, too, but after what is cut.
         sizes = (len(blank.encode(a)) for a in session.answers)
         return dreams + sum(n + 1 if n <= longest else longest for n in sizes)
@@ -218,7 +223,8 @@ def noted(exp: Deploy, streams: sessions.Streams, blank: Encoder) -> list[str]:
         a for s in range(len(streams.days)) for x in streams.all(s) for a in x.answers
     ]
     cut = sum(len(blank.encode(a)) > most for a in said)
-    if cut and any(Arm.of(arm).asks for arm in exp.arms):
+    rules = [inner_rules.RULES[Arm.of(arm).rule] for arm in exp.learning_arms]
+    if cut and any(rule.asks and not rule.practises for rule in rules):
         lines.append(
             f"stream.logs: {cut} of {len(said)} answers are longer than "
             f"answer.max_tokens={most}, and trained on up to there"
@@ -354,7 +360,7 @@ def _told(
     task, context = stint.setting.task, stint.exp.night.context
     return {
         t - 1: lessons.told(
-            task, stint.arm, context, night.lessons_of(stint, t, learned, s)
+            task, stint.arm, context, jobs.lessons_of(stint, t, learned, s)
         )
         for t, (learned, entry) in enumerate(zip(nights, entries, strict=True), start=1)
         if entry["scales"][s]

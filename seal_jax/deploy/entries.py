@@ -1,6 +1,6 @@
 """Units of a run on the job, as the journal holds them."""
 
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from seal_jax.continual.entries import Answers, Scores
 
@@ -38,11 +38,13 @@ class WriteEntry(TypedDict):
     """What each stream's model writes in a night about the day's sessions.
 
     `texts`: self-edits, none where statements are made without; `dreams`: quizzes that
-    it sets itself, none where the arm does not dream.
+    it sets itself, none where the arm does not dream. `tokens`: drawn for both; units
+    of older runs have none.
     """
 
     texts: list[list[str]]
     dreams: list[list[str]]
+    tokens: NotRequired[int]
     seconds: float
 
 
@@ -50,12 +52,14 @@ class TeachEntry(TypedDict):
     """Pairs that each stream trains on, by session: those of the log, and dreams.
 
     `dropped`: dreams whose answer did not come out again, or that had been asked, and
-    pairs of either kind whose answer was blank.
+    pairs of either kind whose answer was blank. `tokens`: drawn for answers to dreams,
+    and for mixed ones; units of older runs have none.
     """
 
     logged: list[Pairs]
     dreams: list[Pairs]
     dropped: int
+    tokens: NotRequired[int]
     seconds: float
 
 
@@ -64,7 +68,8 @@ class NightEntry(TypedDict):
 
     `scales`: of each stream, 0.0 where nothing was added; `gates`: (scale, forgetting)
     of those the gate tried; `losses`: of the adapters, None of those that failed.
-    `tokens`: trained; `teacher_tokens`: that were read for teachers.
+    `tokens`: trained; `teacher_tokens`: that were read for teachers. `practice`: where
+    adapters practise, what they answered, by pool and wave (`practice.Practice`).
     """
 
     scales: list[float]
@@ -76,6 +81,7 @@ class NightEntry(TypedDict):
     adapters: int
     tokens: int
     teacher_tokens: int
+    practice: NotRequired[list[list[dict[str, Any]]]]
     seconds: float
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from seal_jax.deploy.entries import TeachEntry, WriteEntry
 from seal_jax.deploy.sessions import Session
@@ -83,10 +83,77 @@ def job(
     return joined(jobs, seed) if jobs else None
 
 
+def asked(
+    task: knowledge.Knowledge, arm: Arm, lessons: Sequence[Noted]
+) -> list[str | None]:
+    """What adapters that practise are asked, by line of `job`; None: no question.
+
+    `arm`: of a rule whose adapters practise.
+    """
+    found: list[str | None] = []
+    for lesson, edit in zip(lessons, map(_quiz, lessons), strict=True):
+        prompts = task.under(arm.rule).practice(lesson.session.context, edit)
+        found += [*prompts, *[None] * (_lines(task, arm, lesson) - len(prompts))]
+    return found
+
+
+def unanswered(lessons: Sequence[Noted]) -> list[Noted]:
+    """The lessons with questions alone."""
+    return [
+        dataclasses.replace(
+            lesson,
+            pairs=[(question, "") for question, _ in lesson.pairs],
+            dreams=[(question, "") for question, _ in lesson.dreams],
+        )
+        for lesson in lessons
+    ]
+
+
+def answered(
+    task: knowledge.Knowledge,
+    arm: Arm,
+    lessons: Sequence[Noted],
+    answers: Mapping[int, str | None],
+) -> list[Noted]:
+    """The lessons with other answers, by the places of the lines of `job`.
+
+    Questions that have none there keep their own.
+    """
+    made, first = [], 0
+    for lesson, edit in zip(lessons, map(_quiz, lessons), strict=True):
+        said = [answers.get(first + i) for i in range(len(edit.pairs))]
+        new = task.under(arm.rule).answered(edit, [a or "" for a in said]).pairs
+        pairs = [
+            old if a is None else pair
+            for old, pair, a in zip(edit.pairs, new, said, strict=True)
+        ]
+        count = len(lesson.pairs)
+        made.append(
+            dataclasses.replace(lesson, pairs=pairs[:count], dreams=pairs[count:])
+        )
+        first += _lines(task, arm, lesson)
+    return made
+
+
+def _lines(task: knowledge.Knowledge, arm: Arm, lesson: Noted) -> int:
+    """How many lines of `job` are of one session, by a rule that asks."""
+    edit = _quiz(lesson)
+    told = task.under(arm.rule).lines(lesson.session.context, edit)
+    return len(told) if edit.pairs else 0
+
+
+def _quiz(lesson: Noted) -> Edit:
+    return Edit(0, 0, "", "", pairs=(*lesson.pairs, *lesson.dreams))
+
+
 def told(
     task: knowledge.Knowledge, arm: Arm, context: str, lessons: Sequence[Noted]
 ) -> list[str]:
-    """What a stream's model was told in a night, as texts, to route questions by."""
+    """What a stream's model was told in a night, as texts, to route questions by.
+
+    Of one that practised the answers are those of the day, which is what its teacher
+    says.
+    """
     texts: list[str] = []
     for lesson in lessons:
         if is_refused(task, lesson):

@@ -8,19 +8,18 @@ Each is a unit of its own; a stream without sessions adds a block of zeros.
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from seal_jax.continual import ask as continual_ask
-from seal_jax.continual import controls, halves
+from seal_jax.continual import halves
 from seal_jax.continual import stack as continual_stack
 from seal_jax.continual import step as continual_step
 from seal_jax.continual.entries import Scores
 from seal_jax.continual.step import Candidates
-from seal_jax.deploy import lessons
+from seal_jax.deploy import jobs, lessons
 from seal_jax.deploy import table as deploy_table
 from seal_jax.deploy.entries import (
     Learned,
@@ -30,17 +29,16 @@ from seal_jax.deploy.entries import (
     TeachEntry,
     WriteEntry,
 )
-from seal_jax.deploy.lessons import Noted
 from seal_jax.deploy.settings import LOG, PREVIOUS
 from seal_jax.deploy.stint import Stint
-from seal_jax.generation import mixture
+from seal_jax.generation import mixture, policies
+from seal_jax.generation.settings import Decoding
 from seal_jax.models import lora
-from seal_jax.rounds import trials
+from seal_jax.rounds import practice, trials
 from seal_jax.runtime import prng
 from seal_jax.tasks import wordwise
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
-from seal_jax.training import plan
 from seal_jax.training.inner_rules import MIX, QUIZ
 
 # Writing
@@ -61,6 +59,7 @@ def write(stint: Stint, stack: lora.Tree, t: int) -> WriteEntry:
             (trials.PROPOSE, t),
             stint.exp.propose,
         )
+    tokens = _drawn(stint, texts, stint.exp.propose)
     dreams: list[list[str]] = [[] for _ in range(count)]
     if arm.dreams:
         asking = task.under(QUIZ)
@@ -71,7 +70,19 @@ def write(stint: Stint, stack: lora.Tree, t: int) -> WriteEntry:
             (trials.QUIZ, t),
             asking.writing,
         )
-    return {"texts": texts, "dreams": dreams, "seconds": time.monotonic() - begin}
+        tokens += _drawn(stint, dreams, asking.writing)
+    return {
+        "texts": texts,
+        "dreams": dreams,
+        "tokens": tokens,
+        "seconds": time.monotonic() - begin,
+    }
+
+
+def _drawn(stint: Stint, texts: Sequence[Sequence[str]], decoding: Decoding) -> int:
+    """Tokens that were drawn for the streams' texts."""
+    flat = [text for own in texts for text in own]
+    return policies.drawn(stint.setting.base, flat, decoding)
 
 
 # Teaching
@@ -105,14 +116,18 @@ def teach(
         ]
         for sessions, answers in zip(stint.sessions(t), said, strict=True)
     ]
-    drawn, dreams = 0, [[[] for _ in own] for own in logged]
+    again: list[list[str]] = []
+    dreams: list[Pairs] = [[[] for _ in own] for own in logged]
     if stint.arm.dreams:
-        drawn, dreams = _dreams(stint, stack, t, logged, written)
-    dropped = drawn - _size(dreams)
+        again, dreams = _dreams(stint, stack, t, logged, written)
+    dropped = sum(map(len, again)) - _size(dreams)
+    tokens = _drawn(stint, again, stint.exp.answer)
     if stint.arm.rule == MIX:
         logged, dreams = (
             _mixed(stint, t, kind, pairs) for kind, pairs in enumerate((logged, dreams))
         )
+        mixed = [[a for _, a in each] for own in (*logged, *dreams) for each in own]
+        tokens += _drawn(stint, mixed, stint.exp.answer)
     if not stint.arm.asks:
         logged = [[[] for _ in own] for own in logged]
     before = _size(logged) + _size(dreams)
@@ -122,6 +137,7 @@ def teach(
         "logged": logged,
         "dreams": dreams,
         "dropped": dropped,
+        "tokens": tokens,
         "seconds": time.monotonic() - begin,
     }
 
@@ -141,8 +157,8 @@ def _dreams(
     t: int,
     logged: Sequence[Pairs],
     written: WriteEntry,
-) -> tuple[int, list[Pairs]]:
-    """How many questions were drawn, and those that are left, with their answers."""
+) -> tuple[list[list[str]], list[Pairs]]:
+    """What was answered to all questions, and those that are left, with answers."""
     task, today = stint.setting.task.under(QUIZ), stint.sessions(t)
     edits = [
         [
@@ -174,7 +190,7 @@ def _dreams(
             dreams[-1].append(
                 [p for p in settled.pairs if wordwise.normalize(p[0]) not in known]
             )
-    return sum(map(len, texts)), dreams
+    return texts, dreams
 
 
 def _mixed(stint: Stint, t: int, kind: int, pairs: Sequence[Pairs]) -> list[Pairs]:
@@ -231,28 +247,33 @@ def train(
     """The block that each stream adds for night t, and how it came about."""
     begin = time.monotonic()
     setting = stint.setting
-    found = [lessons_of(stint, t, now, s) for s in range(len(setting.sequences))]
+    found = [jobs.lessons_of(stint, t, now, s) for s in range(len(setting.sequences))]
     refused = sum(
         lessons.is_refused(setting.task, lesson) for own in found for lesson in own
     )
-    jobs = {
-        s: planned
-        for s, own in enumerate(found)
-        if (planned := _job(stint, s, t, own, before)) is not None
+    what = {s: jobs.tonight(stint, s, t, own, before) for s, own in enumerate(found)}
+    planned = {
+        s: made
+        for s, one in what.items()
+        if (made := jobs.job(stint, s, t, one)) is not None
     }
     count = len(found)
     block, entry = setting.nothing, deploy_table.nothing(count)
-    if jobs:
+    if planned:
+        title = f"{setting.arm}: night {t}"
+        notes = practice.Notes(lambda line: setting.run.say(f"{title}: {line}"))
+        waves = jobs.waves(stint, stack, t, {s: what[s] for s in planned}, notes)
         trained = continual_step.adapted(
             setting,
             stack,
-            [*jobs.values()],
-            [(s, 0) for s in jobs],
+            [*planned.values()],
+            [(s, 0) for s in planned],
             t,
             what="night",
             teacher_on_frozen=stint.exp.night.teacher == PREVIOUS,
+            waves=waves,
         )
-        candidates = _candidates(trained, [*jobs], count)
+        candidates = _candidates(trained, [*planned], count)
         commit = _decide(stint, stack, candidates, t, before)
         block = continual_step.block(candidates, commit.chosen, commit.scales)
         finite = trained.finite.tolist()
@@ -265,44 +286,16 @@ def train(
                 for x, ok in zip(trained.losses.tolist(), finite, strict=True)
             ],
             "failed": finite.count(False),
-            "cut": sum(len(planned.cut) for planned in jobs.values()),
-            "adapters": len(jobs),
+            "cut": sum(len(job.cut) for job in planned.values()),
+            "adapters": len(planned),
             "tokens": trained.tokens,
             "teacher_tokens": trained.teacher_tokens,
         }
+        if waves is not None:
+            entry["cut"] = sum(told.cut for pool in notes.pools for told in pool)
+            entry["practice"] = [[told._asdict() for told in p] for p in notes.pools]
     entry = {**entry, "refused": refused, "seconds": time.monotonic() - begin}
     return block, NightEntry(**entry)
-
-
-def lessons_of(stint: Stint, t: int, learned: Learned, s: int) -> list[Noted]:
-    """What stream s trains on in night t."""
-    return lessons.of_night(stint.sessions(t)[s], learned["write"], learned["teach"], s)
-
-
-def _job(
-    stint: Stint, s: int, t: int, own: Sequence[Noted], before: Sequence[Step]
-) -> plan.Job | None:
-    """A stream's training, with what the arm's controls put beside it."""
-    exp, setting = stint.exp, stint.setting
-    seed = (exp.seed, trials.ADAPT, t, s, 0)
-    make = functools.partial(lessons.job, setting.task, stint.arm, exp.night.context)
-    planned = make(own, seed)
-    if planned is None:
-        return None
-    if "replay" in setting.controls:
-        earlier = [
-            job
-            for night, step in enumerate(before, start=1)
-            if step["night"]["scales"][s]
-            and (job := make(lessons_of(stint, night, step, s), seed)) is not None
-        ]
-        if earlier:
-            whole = lessons.joined(earlier, seed)
-            places = controls.replayed(
-                range(len(whole.lines)), exp.retain.replay, (*seed, 3)
-            )
-            planned = lessons.joined([planned, lessons.part(whole, places)], seed)
-    return continual_step.with_generic(setting, planned)
 
 
 def _candidates(

@@ -19,13 +19,19 @@ from seal_jax.runtime.writers import WatchConfig
 from seal_jax.tasks import strategies
 from seal_jax.tasks.settings import EditConfig, TaskConfig
 from seal_jax.training import inner_rules
-from seal_jax.training.inner_rules import DISTILL, DISTILL_EDITS, EDITS, MIX, QUIZ
+from seal_jax.training.inner_rules import (
+    DISTILL,
+    DISTILL_EDITS,
+    EDITS,
+    MIX,
+    ON_POLICY,
+    QUIZ,
+)
 from seal_jax.training.settings import PLAIN, EngineOptions, InnerConfig
 
-# What a night trains on: nothing, or what an inner rule makes of the day's log. That
-# rule which trains in waves is for rounds.
+# What a night trains on: nothing, or what an inner rule makes of the day's log.
 NONE = "none"
-RULES = (NONE, EDITS, DISTILL_EDITS, QUIZ, DISTILL, MIX)
+RULES = (NONE, EDITS, DISTILL_EDITS, QUIZ, DISTILL, ON_POLICY, MIX)
 # Of `continual`, those that need no second self-edit.
 CONTROLS = ("gate", "replay", "kl", "orthogonal", "keep")
 # Beside what was asked, questions that the model asks itself about the log.

@@ -32,7 +32,7 @@ MEASURES = (
     "general",
     "drift",
 )
-COSTS = ("adapters", "tokens", "teacher_tokens", "seconds")
+COSTS = ("adapters", "tokens", "teacher_tokens", "written_tokens", "seconds")
 
 # By night, then by stream.
 type Nights = list[list[float | None]]
@@ -124,8 +124,8 @@ def _still(streams: Streams, before: BaseEntry, t: int) -> Step:
             "questions": 0,
             "seconds": 0.0,
         },
-        write={"texts": [], "dreams": [], "seconds": 0.0},
-        teach={"logged": [], "dreams": [], "dropped": 0, "seconds": 0.0},
+        write={"texts": [], "dreams": [], "tokens": 0, "seconds": 0.0},
+        teach={"logged": [], "dreams": [], "dropped": 0, "tokens": 0, "seconds": 0.0},
         night=nothing(count),
         morning={
             "answers": [],
@@ -193,7 +193,7 @@ def _table_row(row: ArmRow) -> dict[str, Any]:
             for name in MEASURES
         },
         "costs": {name: [night[name] for night in nights] for name in COSTS},
-        **{name: sum(night[name] for night in nights) for name in COSTS},
+        **{name: _sum([night[name] for night in nights]) for name in COSTS},
         "answers": sum(
             step[part]["questions"] for step in row.steps for part in _ASKING
         ),
@@ -217,8 +217,28 @@ def _costs(step: Step) -> dict[str, Any]:
         "adapters": night["adapters"],
         "tokens": night["tokens"],
         "teacher_tokens": night["teacher_tokens"],
+        "written_tokens": _written(step),
         "seconds": sum(part["seconds"] for part in parts),
     }
+
+
+def _written(step: Step) -> int | None:
+    """Tokens that the models drew in a night; None: the unit is older than the count.
+
+    Self-edits and dreams, the answers to dreams, mixed ones, and those that adapters
+    practise on. What is said by day is said anyway.
+    """
+    write, teach = step["write"].get("tokens"), step["teach"].get("tokens")
+    if write is None or teach is None:
+        return None
+    waves = (told for pool in step["night"].get("practice", ()) for told in pool)
+    return write + teach + sum(told["drawn"] for told in waves)
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """Of all; None where one is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def _by_stream(nights: Nights) -> list[float | None]:

@@ -414,8 +414,10 @@ def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
         dreams = exp.label_free.questions if arm.dreams and exp.label_free else 0
         statements = {LOG: 1.0, BOTH: each.lines}.get(exp.night.context, each.lines - 1)
         own = asked if arm.asks else statements
-        # Mixed answers are drawn of two readings at a time.
-        drawn = 2 * (asked + dreams) * RULES[arm.rule].mixes
+        rule, teach = RULES[arm.rule], exp.inner.teach
+        waves = teach.waves if rule.practises and teach is not None else 0
+        # Mixed answers are drawn of two readings at a time, others before each wave.
+        drawn = (2 * rule.mixes + waves) * (asked + dreams)
         writes = (not arm.asks and exp.night.context != LOG) + bool(dreams)
         # By day with contexts in view, and each morning the users' questions so far,
         # the day's other ones, and the probes.
@@ -428,7 +430,8 @@ def _deploy(exp: Deploy, each: Text) -> Iterator[Phase]:
             lines=sessions / nights * (own + dreams),
             answers=(asked + dreams + drawn) * sessions + mornings + others,
             tokens=each.pair if arm.asks else 0.0,
-            taught=sessions * _taught(arm, asked + dreams, each),
+            # What is taught is another thing in each wave.
+            taught=sessions * _taught(arm, asked + dreams, each) * max(1, waves),
         )
 
 

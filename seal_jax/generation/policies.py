@@ -393,6 +393,16 @@ def was_cut(ids: Sequence[int], decoding: Decoding) -> bool:
     return len(ids) >= decoding.max_tokens
 
 
+def drawn(policy: Policy, texts: Sequence[str], decoding: Decoding) -> int:
+    """Tokens that were drawn for these texts, as far as they tell.
+
+    A text counts as it is read again, without the whitespace at its ends, and the
+    end-of-text token behind it where it was not the settings that ended it.
+    """
+    sizes = (len(policy.encode(text)) for text in texts)
+    return sum(min(size + 1, decoding.max_tokens) for size in sizes)
+
+
 class Surprise(NamedTuple):
     """How unlikely a policy finds a text: -log p of its `tokens` in all, nats."""
 

@@ -17,12 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seal_jax.generation import policies
-from seal_jax.generation.settings import Decoding
 from seal_jax.models import lora
 from seal_jax.rewards import names as reward_names
-from seal_jax.rounds import pools, unit_key
+from seal_jax.rounds import pools, practice, unit_key
 from seal_jax.rounds.experiment import Experiment, Rounds
 from seal_jax.rounds.graded import Exam, Trial
+from seal_jax.rounds.practice import Practice
 from seal_jax.runtime import distributed, meshes, metrics, prng, progress
 from seal_jax.runtime.journal import Journal
 from seal_jax.tasks.base import Edit, Task
@@ -98,13 +98,7 @@ def adapt_and_answer[Item](
     order = pools.longest_first([jobs[i].total for i, _ in rows])
     rows = [rows[place] for place in order]
     ids = [(round_index, edits[i].item, edits[i].edit, s) for i, s in rows]
-    practice: list[Practice] = []  # of the pool that is in training
-
-    def note(wave: int, told: Practice) -> None:
-        del practice[wave:]
-        practice.append(told)
-        run.say(f"{phase}: {told.line(wave + 1)}")
-
+    notes = practice.Notes(lambda line: run.say(f"{phase}: {line}"))
     work = dataclasses.replace(
         work_of(run.exp.seed, [jobs[i] for i, _ in rows], ids),
         waves=waves_of(
@@ -113,7 +107,7 @@ def adapt_and_answer[Item](
             policy,
             [(exams[edits[i].item].item, edits[i]) for i, _ in rows],
             ids,
-            note,
+            notes,
         ),
     )
 
@@ -121,7 +115,7 @@ def adapt_and_answer[Item](
         here = slice(pool.rows.start, pool.rows.stop)
         unit = _unit(run, policy, exams, pool, rows[here], ids[here])
         if work.waves is not None:
-            unit["practice"] = [told._asdict() for told in practice]
+            unit["practice"] = [told._asdict() for told in notes.last]
         return unit
 
     # A position among all pools of the run, the same when it resumes.
@@ -175,51 +169,6 @@ def work_of(
     )
 
 
-class Practice(NamedTuple):
-    """The answers that a pool's adapters are about to learn of, in one wave.
-
-    `tokens`: of an answer, on average; `empty`: share of blank ones; `distinct`: share
-    of different ones, where answers that grow alike show. `surprise`: mean -log p per
-    token by those who gave them, nats; at temperature 1 that estimates their entropy.
-    """
-
-    answers: int
-    tokens: float
-    empty: float
-    distinct: float
-    surprise: float
-
-    def line(self, wave: int) -> str:
-        """For people."""
-        return (
-            f"wave {wave}: {self.answers} answers of {self.tokens:.1f} tokens, "
-            f"{self.empty:.0%} empty, {self.distinct:.0%} distinct, "
-            f"{self.surprise:.2f} nats a token"
-        )
-
-
-def _practice(
-    policy: policies.Policy,
-    adapters: lora.Tree | None,
-    prompts: Sequence[Sequence[str]],
-    texts: Sequence[Sequence[str]],
-    decoding: Decoding,
-) -> Practice:
-    """What adapters answered to `prompts[a]`."""
-    pairs = [
-        list(zip(*group, strict=True)) for group in zip(prompts, texts, strict=True)
-    ]
-    flat = [text for group in texts for text in group]
-    values = policies.log_likelihood(policy, adapters, pairs, decoding)
-    return Practice(
-        len(flat),
-        float(np.mean([len(policy.encode(text)) for text in flat])),
-        float(np.mean([not text.strip() for text in flat])),
-        len(set(flat)) / len(flat),
-        -float(np.mean([value for group in values for value in group])),
-    )
-
-
 def waves_of[Item](
     exp: Experiment,
     task: Task[Item],
@@ -227,10 +176,9 @@ def waves_of[Item](
     written: Sequence[tuple[Item, Edit]],
     ids: Sequence[tuple[int, int, int, int]],
     note: Callable[[int, Practice], None] = lambda wave, told: None,
+    applied: practice.Applied = practice.alone,
 ) -> pools.Waves | None:
     """Training on answers that adapters give, drawn anew before each wave; or None.
-
-    The first wave's answers are the policy's, as a fresh adapter changes nothing.
 
     Args:
       exp: the experiment.
@@ -238,32 +186,27 @@ def waves_of[Item](
       policy: the model that is adapted.
       written: of each adapter its item and its edit.
       ids: as of `work_of`.
-      note: is told of each wave, from 0 on, what its answers are like.
+      note, applied: as of `practice.waves`.
     """
     prompts = [task.practice(item, edit) for item, edit in written]
-    teach, answer = task.teach, exp.answer
-    if teach is None or not any(prompts):
+    if task.teach is None or not any(prompts):
         return None
-    drawn = dataclasses.replace(answer, temperature=teach.temperature)
 
-    def jobs(wave: int, rows: range, adapters: lora.Tree | None) -> list[plan.Job]:
-        here = slice(rows.start, rows.stop)
-        stage = [np.full(len(rows), v) for v in (PRACTICE, wave)]
-        keys_A = prng.fold(prng.root(exp.seed), *stage, *np.array(ids[here]).T)
-        texts = policies.answer(policy, adapters, prompts[here], keys_A, drawn)
-        note(wave, _practice(policy, adapters, prompts[here], texts, drawn))
-        made = []
-        for (item, edit), given, name in zip(
-            written[here], texts, ids[here], strict=True
-        ):
-            job = task.job(item, task.answered(edit, given) if given else edit, ())
-            first, last = (job.epochs * at // teach.waves for at in (wave, wave + 1))
-            seed = (exp.seed, ADAPT, *name)
-            made.append(dataclasses.replace(job, seed=seed, span=(first, last)))
-        return made
+    def job(a: int, given: Sequence[str]) -> plan.Job:
+        item, edit = written[a]
+        made = task.job(item, task.answered(edit, given) if given else edit, ())
+        return dataclasses.replace(made, seed=(exp.seed, ADAPT, *ids[a]))
 
-    # End-of-text is taught, too.
-    return pools.Waves(teach.waves, jobs, targets=answer.max_tokens + 1)
+    return practice.waves(
+        *(policy, task.teach, exp.answer),
+        key=prng.root(exp.seed),
+        stage=PRACTICE,
+        prompts=prompts,
+        ids=ids,
+        job=job,
+        note=note,
+        applied=applied,
+    )
 
 
 def _unit[Item](

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from seal_jax.analysis import stats
-from seal_jax.rounds import pools
 from seal_jax.tasks import world
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
@@ -161,6 +160,8 @@ class Made:
         own = [1.0, 2 * share - 1] if share > 0.5 else [2 * share, 0.0]
         passage = {"own": [own], "rephrased": [own], "general": [[1 - share]]}
         cost = {"tokens": 10 + seed.seed, "train_cpu_seconds": 1.0}
+        if arm.waves == 10:
+            cost |= {"practised_tokens": 100}
         return {"passages": [passage] * 2, "refused": 1, "failed": 0, "cost": cost}
 
     def cell_streams(self, seed, arm):
@@ -179,6 +180,12 @@ class Made:
             "copied": 0,
         }
 
+    def writing(self, seed, arm):
+        mixed = {"mix": 2} if arm.rule == "mix" else {}
+        parts = {"propose": seed.seed, "again": 3} | mixed
+        tokens = sum(parts.values())
+        return {"parts": parts, "written_tokens": tokens, "write_seconds": 0.5}
+
     def cell_base(self, seed):
         none = {"own": [[0.0]], "rephrased": [[0.0]], "general": [[1.0]]}
         return {"base": none, "in_context": none | {"general": []}}
@@ -188,6 +195,7 @@ class Made:
 def made(modules, monkeypatch):
     fake = Made()
     monkeypatch.setattr(modules.rule_seeds, "opened", fake.opened)
+    monkeypatch.setattr(modules.rule_seeds, "writing", fake.writing)
     for name in ("cell_single", "cell_streams", "cell_quizzes", "cell_base"):
         monkeypatch.setattr(modules.rule_cells, name, getattr(fake, name))
     monkeypatch.setattr(modules.inner_rules.common, "jax_device", lambda: "cpu-9")
@@ -228,6 +236,14 @@ def test_rates_come_from_other_seeds_than_the_figures(modules, made, tmp_path, c
     streams = result["report"]["0.003 for all"]["streams"]
     assert streams["edits"]["less_quiz"]["after_8"]["diff"] == -0.25
     assert found["cost"]["quiz"]["tokens"] == 14.0
+    # Of three seeds 3, 4 and 5 tokens, and 3; mixed answers besides.
+    assert found["cost"]["quiz"]["written_tokens"] == 4 + 3
+    assert found["cost"]["mix"]["written_tokens"] == 4 + 3 + 2
+    assert found["cost"]["quiz"]["write_seconds"] == 0.5
+    # Cells that did not count what was answered between waves.
+    assert found["cost"]["on_policy"]["written_tokens"] is None
+    waves = result["variants"]["on_policy, waves 10"]["cost"]
+    assert waves["written_tokens"] == 4 + 3 + 100
     assert found["refused"]["quiz"] == 3
     assert result["coverage"]["asked"]["mean"] == 0.5
     assert (result["coverage"]["dropped"], result["coverage"]["copied"]) == (3, 0)
@@ -253,6 +269,19 @@ def test_a_seed_in_both_stages_is_refused_in_one_line(modules, made, capsys):
     assert err.count("\n") == 1 and "--choose and --report share seed 2" in err
 
 
+def test_what_is_written_is_counted_without_training(modules, made, capsys):
+    flags = ["--choose", "1", "--report", "3", "4", "5", "--workdir", "x", "--written"]
+    flags += ["--rules", "edits", "mix"]
+    assert modules.inner_rules.main(flags) == 0
+    *shown, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert result["benchmark"] == "inner_rules_written" and made.cells == []
+    mixed = {"propose": 4.0, "again": 3.0, "mix": 2.0}
+    assert result["written"]["mix"] == {"parts": mixed, "written_tokens": 9.0}
+    assert result["coverage"]["written"] == 3 * 6
+    assert "| `edits` | 4 | 3 | - | 7 |" in shown
+
+
 # Stacks
 
 
@@ -274,21 +303,6 @@ def test_what_is_learned_lies_in_its_rows_and_block_alone(modules):
     assert (got[2, 1] == 0.0).all()
     assert (got[1] == before[1]).all()
     assert (got[:, jnp.array([0, 2])] == before[:, jnp.array([0, 2])]).all()
-
-
-def test_adapters_practise_on_top_of_their_own_stack(modules):
-    heard = []
-    waves = pools.Waves(2, lambda wave, rows, below: heard.append(below) or [])
-    cfg = types.SimpleNamespace(frozen_rank=2)
-    on_top = modules.rule_cells._on_top(waves, tree(3, 3, 0.5), cfg)
-    on_top.jobs(0, range(1, 3), None)
-    on_top.jobs(1, range(1, 3), tree(4, 1, 7.0))
-    bare, whole = (below["0"]["q_proj"]["a"] for below in heard)
-    assert on_top.count == 2
-    assert bare.shape == whole.shape == (2, 3, 2)
-    assert (bare[:, 0, 0] == jnp.array([1.5, 2.5])).all()
-    assert (whole[:, :2] == bare[:, :2]).all()
-    assert (whole[:, 2, 0] == jnp.array([7.0, 8.0])).all()
 
 
 @pytest.mark.slow
@@ -313,6 +327,22 @@ def test_cells_are_made_once_and_a_stream_is_asked_after_each_passage(
     # Ten epochs in two waves, an answer to each question before each.
     assert single["cost"]["sampled"] * 10 == single["cost"]["optimizer_steps"] * 2
     assert single["cost"]["teacher_tokens"] > 0
+    # Answers of one to four tokens, with their ends.
+    answers = single["cost"]["sampled"]
+    assert answers <= single["cost"]["practised_tokens"] <= 4 * answers
+    with modules.rule_seeds.opened(5, tmp_path, sizes, say=said.append) as seed:
+        written = modules.rule_seeds.writing(seed, arm)
+        cost = modules.rule_cells.costed(seed, arm)["cost"]
+        entries = [
+            seed.run.journal.get(f"single/quiz/{x}") for x in ("propose", "again")
+        ]
+    assert set(written["parts"]) == {"propose", "again"}
+    assert 0 < written["parts"]["propose"] <= 96 * 2
+    asked = sum(map(len, entries[1]["answers"]))
+    assert asked <= written["parts"]["again"] <= 4 * asked
+    assert written["write_seconds"] == sum(entry["seconds"] for entry in entries)
+    total = written["written_tokens"] + single["cost"]["practised_tokens"]
+    assert cost["written_tokens"] == total and "practised_tokens" not in cost
     assert [len(after) for after in streams["after"]] == [2, 2]
     for after, end in zip(streams["after"], streams["end"], strict=True):
         # After the last passage is the stream's end.

@@ -10,7 +10,8 @@ import pytest
 import tiny_model
 
 from seal_jax.continual import ask as continual_ask
-from seal_jax.deploy import asking, days, lessons, night, sessions
+from seal_jax.deploy import asking, days, jobs, lessons, night, sessions
+from seal_jax.deploy import table as deploy_table
 from seal_jax.deploy.stint import Stint
 from seal_jax.generation import policies
 from seal_jax.rounds import grading
@@ -45,6 +46,11 @@ def blocks(folder, count, like):
 
 def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def job_of(stint, s, t, own, before):
+    """A stream's training, with what its arm puts beside it."""
+    return jobs.job(stint, s, t, jobs.tonight(stint, s, t, own, before))
 
 
 # One session a night is a step of a sequence
@@ -215,6 +221,13 @@ def test_logged_answers_count_as_far_as_they_are_trained_on(model, tmp_path):
     assert most("distill+replay", retain__replay=1) == 12
     assert most("distill_edits+replay") == 8 + 24
     assert most("distill_edits", inner__teach__tokens=5) == 0
+    # By its own answers, which may be as long as any.
+    assert most("on_policy") == 4 * 4 and most("on_policy+dream") == 16 + 2 * 2 * 4
+    assert most("on_policy+replay") == 8 + 24
+    practised = deploy_runs.built(
+        model, arms=("on_policy",), stream__logs=str(log), stream__days=3
+    )
+    assert days.noted(practised, sessions.load(practised), blank) == []
     (line,) = days.noted(exp, sessions.load(exp), blank)
     assert "2 of 8 answers are longer than answer.max_tokens=3" in line
 
@@ -307,7 +320,7 @@ def test_a_night_trains_on_the_log_taught_with_the_context_in_view(walked):
         learned = {unit: walked.unit(arm, t, unit) for unit in ("write", "teach")}
         said = walked.unit(arm, t, "day")["answers"]
         for s in range(2):
-            own = night.lessons_of(stint, t, learned, s)
+            own = jobs.lessons_of(stint, t, learned, s)
             job = lessons.job(task, stint.arm, "both", own, (0,))
             dreams = [pair for lesson in own for pair in lesson.dreams]
             pairs = [
@@ -401,8 +414,8 @@ def test_a_second_night_with_replay_has_room_for_its_teachers(walked):
     stint, (step, _) = walked.stint(arm), first_night(walked, "distill+dream")
     bare = [[[] for _ in own] for own in step["teach"]["dreams"]]
     step = {**step, "teach": {**step["teach"], "dreams": bare}}
-    own = night.lessons_of(stint, 2, step, 0)
-    planned = night._job(stint, 0, 2, own, [step])
+    own = jobs.lessons_of(stint, 2, step, 0)
+    planned = job_of(stint, 0, 2, own, [step])
     laid = sum(one.targets for one in planned.taught)
     assert len(planned.lines) == 16
     bank = stint.exp.engine_of("distill").bank
@@ -418,7 +431,7 @@ def test_pairs_without_an_answer_are_dropped(walked):
     left = [[[a for _, a in pairs] for pairs in own] for own in taught["logged"]]
     assert left == [[["x", "y"]] * 2, [[], []]]
     learned = {"write": nothing, "teach": taught}
-    assert night._job(stint, 1, 1, night.lessons_of(stint, 1, learned, 1), []) is None
+    assert job_of(stint, 1, 1, jobs.lessons_of(stint, 1, learned, 1), []) is None
     # What nothing is asked of loses nothing.
     taught = night.teach(walked.stint("edits"), stint.setting.empty, 1, said, nothing)
     assert taught["dropped"] == 0
@@ -436,8 +449,8 @@ def test_drift_is_measured_on_texts_that_no_night_trains_on(walked):
     loud = jax.tree.map(lambda x: x + 0.3, stint.setting.empty)
     assert asking.drift(stint, loud) == asking.drift(walked.stint("quiz"), loud)
     step, _ = first_night(walked, "distill+dream")
-    own = night.lessons_of(stint, 1, step, 0)
-    planned = night._job(stint, 0, 1, own, [])
+    own = jobs.lessons_of(stint, 1, step, 0)
+    planned = job_of(stint, 0, 1, own, [])
     assert planned.beside == tuple(map(tuple, beside))
 
 
@@ -549,6 +562,19 @@ def test_the_summary_counts_what_was_done(walked):
         row = walked.row(arm)
         assert row["costs"]["adapters"] == [2, 2] and row["adapters"] == 4
         assert row["tokens"] == sum(row["costs"]["tokens"]) > 0
+        for t in (1, 2):
+            write = walked.unit(arm, t, "write")
+            texts = [text for own in write["texts"] for text in own]
+            dreams = [text for own in write["dreams"] for text in own]
+            # A token for each word, and one that ends the text if there is room.
+            words = [min(8, 1 + len(walked.base.encode(x))) for x in texts]
+            words += [min(24, 1 + len(walked.base.encode(x))) for x in dreams]
+            assert write["tokens"] == sum(words) > 0
+            again = walked.unit(arm, t, "teach")["tokens"]
+            # Each dream's question was put again, for an answer of three at most.
+            assert 0 <= again <= 3 * 2 * len(dreams) and bool(again) <= bool(dreams)
+            assert row["costs"]["written_tokens"][t - 1] == write["tokens"] + again
+        assert row["written_tokens"] == sum(row["costs"]["written_tokens"])
         assert row["by_night"]["kept"][0] is None and row["by_night"]["kept"][1]
         last = walked.unit(arm, 2, "ask")
         parts = walked.stint(arm).setting.halves
@@ -563,8 +589,30 @@ def test_the_summary_counts_what_was_done(walked):
             for s, own in enumerate(last["asked"])
         ]
         assert row["final"]["mean"] == pytest.approx(np.mean(final))
+    assert walked.row("none")["written_tokens"] == 0
     keys = {(p["a"], p["b"], p["what"]) for p in walked.summary["paired"]}
     assert ("distill+dream", "none", "rephrased") in keys
+
+
+def test_what_older_units_did_not_count_is_not_known(walked):
+    """Tokens that were written: a row has none, if one of its nights has none."""
+    arm = ARMS[1]
+    stint = walked.stint(arm)
+    units = ("day", "write", "teach", "adapt", "ask")
+    names = {"adapt": "night", "ask": "morning"}
+    steps = [
+        {names.get(unit, unit): walked.unit(arm, t, unit) for unit in units}
+        for t in (1, 2)
+    ]
+    write = {k: v for k, v in steps[1]["write"].items() if k != "tokens"}
+    old = [steps[0], steps[1] | {"write": write}]
+    parts = stint.setting.halves, stint.streams
+    row = deploy_table.arm_row(arm, *parts, old)
+    told = deploy_table.summary(stint.exp, stint.streams, [row])["arms"][0]
+    known = walked.row(arm)["costs"]["written_tokens"][0]
+    assert told["costs"]["written_tokens"] == [known, None]
+    assert told["written_tokens"] is None
+    assert told["tokens"] == walked.row(arm)["tokens"]
 
 
 # Killed

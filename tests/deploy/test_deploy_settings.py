@@ -21,6 +21,7 @@ def built(arg="tiny", **changes):
         ("edits", Arm("edits", frozenset(), False)),
         ("edits+merge", Arm("edits", frozenset(), False)),
         ("quiz + gate", Arm("quiz", frozenset({"gate"}), False)),
+        ("on_policy+dream+keep", Arm("on_policy", frozenset({"keep"}), True)),
         ("distill+dream+kl+replay", Arm("distill", frozenset({"kl", "replay"}), True)),
     ],
 )
@@ -33,7 +34,6 @@ def test_an_arm_is_a_rule_with_controls_and_dreams(name, arm):
     [
         ((), r"arms=\(\) must hold"),
         (("merge",), r"'merge' in 'merge' must be one of .*begin an arm with its rule"),
-        (("on_policy",), r"'on_policy' in 'on_policy' must be one of"),
         (("quiz+best",), r"'best' in 'quiz\+best' must be one of"),
         (("none+gate",), r"'none' trains on nothing and stands alone"),
         (("quiz+dream+dream",), r"must name 'dream' once"),
@@ -72,6 +72,18 @@ def test_names_are_those_of_files():
             "keeps adapters apart, and night.teacher='previous' is one model",
         ),
         (
+            {"night__teacher": "previous", "arms": ("on_policy+keep",)},
+            "keeps adapters apart, and night.teacher='previous' is one model",
+        ),
+        (
+            {"inner__teach__waves": 11, "arms": ("on_policy+gate",)},
+            r"waves=11 must be at most inner.epochs=10, for arm 'on_policy\+gate'",
+        ),
+        (
+            {"inner__loss__mode": "reference", "arms": ("on_policy",)},
+            "arm 'on_policy' single tokens of a line; use 'masked'",
+        ),
+        (
             {"night__context": "log", "arms": ("distill_edits",)},
             "learns from the self-edit, which night.context='log' has none of",
         ),
@@ -101,6 +113,18 @@ def test_the_engine_has_room_for_a_whole_days_teacher():
     assert sizes["quiz+keep"].frozen_rank == 0 and not sizes["quiz+keep"].teach
     assert exp.engine.bank == sizes["distill+dream"].bank
     assert exp.adapters == 24 and built(arms=("none",)).adapters == 0
+
+
+def test_an_arm_that_practises_keeps_its_slots_and_no_other_does():
+    arms = ("on_policy+replay", "distill+replay", "on_policy+keep")
+    exp = built(arms=arms)
+    sizes = {arm: exp.engine_of(arm) for arm in arms}
+    assert [sizes[arm].resumes for arm in arms] == [True, False, True]
+    # Its answers are as long as any may be, whichever wave it is.
+    assert sizes[arms[0]].bank == sizes[arms[1]].bank
+    assert sizes[arms[0]].frozen_rank == sizes[arms[1]].frozen_rank > 0
+    assert sizes[arms[2]].frozen_rank == 0
+    assert exp.engine.resumes and not built(arms=("distill",)).engine.resumes
 
 
 def test_the_engine_has_room_for_replayed_answers_as_well():

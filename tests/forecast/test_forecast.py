@@ -214,7 +214,7 @@ def test_the_command_needs_no_workdir(tmp_path, child_env):
 def test_nights_count_what_teachers_read_and_what_mixtures_draw(dry):
     arms = ("quiz", "distill", "distill+dream", "mix", "edits", "distill_edits")
     config = tiny_model.load_config("deploy", "tiny")
-    config.arms = arms
+    config.arms = (*arms, "on_policy", "on_policy+dream")
     exp = kinds.read(config.to_dict())
     each = work.text(exp)
     phases = {p.name.removeprefix("row "): p for p in work.phases(exp, each)}
@@ -225,6 +225,14 @@ def test_nights_count_what_teachers_read_and_what_mixtures_draw(dry):
     assert phases["distill+dream"].taught == pytest.approx(sessions * (4 + 6) * read)
     assert phases["mix"].answers == phases["quiz"].answers + 2 * 4 * sessions
     assert phases["distill_edits"].taught > sessions * each.passage
+    # Before each of five waves all questions are answered, and what is said is taught.
+    practised = phases["on_policy"]
+    assert practised.answers == phases["quiz"].answers + 5 * 4 * sessions
+    assert practised.taught == pytest.approx(5 * phases["distill"].taught)
+    assert practised.trained(each) == phases["distill"].trained(each)
+    more = phases["on_policy+dream"]
+    assert more.answers == phases["distill+dream"].answers + 5 * (4 + 6) * sessions
+    assert more.taught == pytest.approx(5 * phases["distill+dream"].taught)
     assert any("teachers read" in line for line in told(config.to_dict()))
 
 

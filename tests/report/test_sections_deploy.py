@@ -34,6 +34,8 @@ def test_nights_are_columns_and_arms_are_rows(tmp_path):
         "1,200",
         "2,400",
     )
+    written = tables["Cost of a night, all streams: tokens written"]
+    assert written.rows[1][1:] == ("-", "300", "300")
 
 
 def test_a_measure_that_nobody_has_is_left_out(tmp_path):

@@ -45,6 +45,7 @@ def config(model, **changes):
     """The short config; `stream__days=1` changes one key."""
     found = tiny_model.load_config("deploy", "debug")
     found.model.path = str(model)
+    found.inner.teach.waves = CHANGES["inner.epochs"]
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     found.update_from_flattened_dict(CHANGES | dotted)
     return found

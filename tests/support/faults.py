@@ -47,7 +47,7 @@ SHORT = {
         "stream.sessions": 1,
         "propose.max_tokens": 8,
         "answer.batch": 12,
-        "arms": ("none", "edits+gate", "quiz+keep"),
+        "arms": ("none", "edits+gate", "quiz+keep", "on_policy+dream+replay"),
     },
 }
 ROUNDS = {"scale__rounds": 1, "ladder": ("base", "random_kept"), "inner__pool": 2}

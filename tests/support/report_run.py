@@ -139,6 +139,8 @@ def deploy_run(path, *names, nights=2, **changes):
     by_night["kept"] = [None, *[{"mean": 0.25, "se": None}] * (nights - 1)]
     costs = {"adapters": [2] * nights, "tokens": [1200] * nights}
     costs |= {"teacher_tokens": [0] * nights, "seconds": [1.5] * nights}
+    # Of a night before these were counted nothing is known.
+    costs |= {"written_tokens": [None, *[300] * (nights - 1)]}
     row = {key: each for key in (*keys, "kept", "final")}
     row |= {"by_night": by_night, "costs": costs}
     pair = {"a": names[-1], "b": names[0], "what": "final", "diff": 0.125}

@@ -40,6 +40,7 @@ _COSTS = {
     "adapters": ("adapters", 0),
     "tokens": ("tokens trained", 0),
     "teacher_tokens": ("tokens read by teachers", 0),
+    "written_tokens": ("tokens written", 0),
     "seconds": ("seconds", 1),
 }
 LEGEND = (
@@ -177,7 +178,11 @@ def section(run: Workdir, *, of: str = "") -> Markup:
             ),
         )
     )
-    note = "What was written, taught and trained in a night; not the questions."
+    note = (
+        "What was written, taught and trained in a night; not the questions of users. "
+        "Written: self-edits, questions of the model's own and answers to them, and "
+        "answers that are drawn to be learned from."
+    )
     parts.append(
         fragments.section(
             f"Cost of a night{end}",
