@@ -65,7 +65,8 @@ def by_program(values: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, 
         outcome = over_seeds.call(exp, base, plans, cfg, mesh=None)
         took[name] = time.monotonic() - begin
     told = [
-        over_seeds.one_seed(exp.at(i), plan, outcome, i) for i, plan in enumerate(plans)
+        over_seeds.one_seed(exp.at(i), base, plan, outcome, i)
+        for i, plan in enumerate(plans)
     ]
     return told, took
 

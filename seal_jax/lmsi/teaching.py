@@ -66,7 +66,8 @@ def kept(
     """Of each question the chains that an arm learns, in round `index`.
 
     `counts`: how many of each question the control takes; None: as many as its own
-    majority has.
+    majority has. What one question has too few answers for, others make up, so that as
+    many are learned in all.
     """
     cfg = exp.chains
     found = []
@@ -80,6 +81,10 @@ def kept(
             found.append(votes.random_kept(vote, rng, count))
         else:
             found.append(by_vote)
+    if arm == RANDOM and counts is not None:
+        rng = random.Random(f"made up {exp.seed} {index}")
+        missing = sum(counts) - sum(map(len, found))
+        found = votes.made_up(found, voted, rng, missing)
     return found
 
 

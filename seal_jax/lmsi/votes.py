@@ -71,6 +71,26 @@ def random_kept(of: Vote, rng: random.Random, count: int) -> list[Chain]:
     return rng.sample(readable, min(count, len(readable)))
 
 
+def made_up(
+    kept: Sequence[list[Chain]], voted: Sequence[Vote], rng: random.Random, count: int
+) -> list[list[Chain]]:
+    """What is kept of each question, and `count` chains more, or as many as there are.
+
+    They are drawn from all chains with an answer that are not kept yet.
+    """
+    left = [
+        (i, chain)
+        for i, (own, one) in enumerate(zip(kept, voted, strict=True))
+        for chain in one.chains
+        # Of equal texts each is a chain of its own.
+        if chain and not any(chain is taken for taken in own)
+    ]
+    found = [list(own) for own in kept]
+    for i, chain in rng.sample(left, min(count, len(left))):
+        found[i].append(chain)
+    return found
+
+
 def gold_kept(of: Vote, question: Question, *, cap: int) -> list[Chain]:
     """The chains that reach the gold answer; none without one."""
     if question.answer is None:

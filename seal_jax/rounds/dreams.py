@@ -6,8 +6,9 @@ at the adapters' start (`training.influence`): how fast a small step on the edit
 lines, as the inner rule makes them, would lower the loss of answers to questions about
 its item. The answers are those that the policy gives itself ("gradient", no labels; of
 the questions of `label_free.quizzes`), or the gold ones ("gradient_gold", to measure
-what the questions cost). `L_e` is the sum over the edit's lines, `L_answers` the mean
-over the questions. One forward and backward pass of the edit's tokens, and no adapter.
+what the questions cost). `L_e` is the sum over the edit's lines, of a quiz over its
+answers, `L_answers` the mean over the questions. One forward and backward pass of the
+edit's tokens, and no adapter.
 
 Scores are rewards like others (`select.reward`, `select.compare`), and choose what is
 trained (`select.prefilter`, `sieves`).

@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from seal_jax.rounds import on_device
-from seal_jax.rounds.on_device import Edits, Inputs, RoundConfig, State, Trials
+from seal_jax.rounds.on_device import (
+    Edits,
+    Inputs,
+    RoundConfig,
+    State,
+    Surprise,
+    Trials,
+)
 from seal_jax.rounds.token_steps import Text
 from seal_jax.runtime import meshes
 
@@ -49,8 +56,9 @@ class Rows(NamedTuple):
 class Round(NamedTuple):
     """Numbers of a round, leaves `[rounds, ...]`; see `on_device.Metrics`."""
 
+    edits: Edits
+    surprise: Surprise
     trials: Trials
-    refused_PE: Any
     baseline_P: Any
     kept_PK: Any
     losses: Any
@@ -78,8 +86,9 @@ def experiment(base: State, plan: Plan, *, cfg: ExperimentConfig) -> Outcome:
     def step(state: State, inputs: Inputs) -> tuple[State, tuple[State, Round]]:
         state, done = on_device.round_step(state, inputs, cfg=cfg.round)
         line = Round(
+            done.edits,
+            done.surprise,
             done.trials,
-            done.edits.refused_PE,
             done.baseline_P,
             done.kept_PK,
             done.losses,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from seal_jax.models import decoder, lora
+from seal_jax.models import decoder, key_ranges, lora
 from seal_jax.rounds.token_steps import Lines, Text
 from seal_jax.training import imitate as imitation
 from seal_jax.training import inner
@@ -155,6 +155,19 @@ def imitation_rows(prompts: Text, texts: Text, *, eos: int) -> dict[str, Array]:
         }
 
     return jax.vmap(row)(prompts, texts)
+
+
+def nats(
+    params: dict, row: dict[str, Array], own_T: Array, *, arch: decoder.Arch
+) -> Array:
+    """-log p of the targets of a row of `imitation_rows` that `own_T` marks, `[]`."""
+    ranges = key_ranges.causal(row["segments"][None] >= 0)
+    states, _ = decoder.hidden(
+        params, None, arch, row["tokens"][None], row["positions"][None], ranges
+    )
+    log_p_TV = jax.nn.log_softmax(decoder.logits(params, arch, states[0]))
+    told_T = log_p_TV[jnp.arange(len(own_T)), row["targets"]]
+    return -jnp.sum(jnp.where(own_T, told_T, 0.0))
 
 
 def imitate(

@@ -103,15 +103,23 @@ class Trials(NamedTuple):
     loss: Any
 
 
+class Surprise(NamedTuple):
+    """How unlikely the policy finds its edits; see `policies.Surprise`."""
+
+    nats_PE: Any
+    tokens_PE: Any
+
+
 class Metrics(NamedTuple):
     """What a round did. `kept_PK` are places of edits, -1 where there is none.
 
-    `baseline_P` counts right answers without an adapter; `losses` are those of
-    imitation's steps, NaN behind the last. `adapters` are as applied, `[P, E, S, ...]`,
-    or None.
+    `surprise` is of the policy that wrote the edits. `baseline_P` counts right answers
+    without an adapter; `losses` are those of imitation's steps, NaN behind the last.
+    `adapters` are as applied, `[P, E, S, ...]`, or None.
     """
 
     edits: Edits
+    surprise: Surprise
     trials: Trials
     baseline_P: Any
     kept_PK: Any
@@ -124,6 +132,7 @@ def round_step(
 ) -> tuple[State, Metrics]:
     """One round; `rest_em` says what its steps mean."""
     edits = propose(state, inputs, cfg)
+    unlikely = surprise(state, edits, inputs, cfg)
     adapted = adapt(state, edits, inputs, cfg)
     tried = answer_and_grade(state, adapted, edits, inputs, cfg)
     baseline_P, _ = without_adapter(state, inputs, cfg)
@@ -132,7 +141,7 @@ def round_step(
     shape = tried.right.shape
     adapters = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), adapted.deltas)
     kept = adapters if cfg.keep_adapters else None
-    return state, Metrics(edits, tried, baseline_P, kept_PK, losses, kept)
+    return state, Metrics(edits, unlikely, tried, baseline_P, kept_PK, losses, kept)
 
 
 def random_step(
@@ -181,6 +190,29 @@ def propose(state: State, inputs: Inputs, cfg: RoundConfig) -> Edits:
     text = jax.tree.map(lambda x: x.reshape(*keys_PE.shape, *x.shape[1:]), text)
     blank = jax.vmap(jax.vmap(token_steps.is_blank, (0, None)), (0, None))
     return Edits(text, blank(text, words))
+
+
+def surprise(state: State, edits: Edits, inputs: Inputs, cfg: RoundConfig) -> Surprise:
+    """How unlikely the policy finds what it wrote: `policies.surprise` of each edit.
+
+    The texts are read once more, as what was drawn may have had whitespace around it.
+    """
+    shape = edits.refused_PE.shape
+    texts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), edits.text)
+    prompts = Text(inputs.sheet.prompt, inputs.sheet.prompt_size)
+    prompts = jax.tree.map(lambda x: jnp.repeat(x, shape[1], axis=0), prompts)
+    rows = in_step.imitation_rows(prompts, texts, eos=cfg.eos)
+    # Where the settings ended a text the policy drew no end-of-text.
+    ended_B1 = (texts.size < cfg.propose.max_tokens)[:, None]
+    last_BT = jnp.pad(rows["segments"][:, 1:], ((0, 0), (0, 1)), constant_values=-1) < 0
+    own_BT = (rows["weights"] > 0) & (ended_B1 | ~last_BT)
+    nats_B = in_step.in_chunks(
+        lambda row: in_step.nats(state.params, *row, arch=cfg.arch),
+        (rows, own_BT),
+        cfg.chunk,
+        cfg.mesh,
+    )
+    return Surprise(nats_B.reshape(shape), own_BT.sum(1).reshape(shape))
 
 
 def adapt(

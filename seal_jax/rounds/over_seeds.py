@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from seal_jax.generation import policies
+from seal_jax.models import hf
 from seal_jax.rounds import (
     experiments,
     on_device,
@@ -84,7 +85,7 @@ def walk(
             plans = [plan_of(exp, i, train, heldout, task, tables, cfg) for i in here]
             outcome = call(exp, base, plans, cfg, mesh=run.mesh)
             told = [
-                one_seed(exp.at(i), plan, outcome, n)
+                one_seed(exp.at(i), base, plan, outcome, n)
                 for n, (i, plan) in enumerate(zip(here, plans, strict=True))
             ]
             return {
@@ -198,12 +199,13 @@ def call(
 
 
 def one_seed(
-    exp: OverSeeds, plan: Plan, outcome: Outcome, index: int
+    exp: OverSeeds, base: policies.Policy, plan: Plan, outcome: Outcome, index: int
 ) -> dict[str, Any]:
     """What the summary needs of one seed, as JSON: its rows and its rounds.
 
     Args:
       exp: the seed's own.
+      base: the policy that it began with, whose tokens texts are.
       plan: what it read.
       outcome: of a chunk of seeds.
       index: which of them.
@@ -238,12 +240,15 @@ def one_seed(
             done.trials.right,
             done.trials.empty,
             done.trials.failed,
-            done.refused_PE,
+            done.edits.refused_PE,
             done.baseline_P,
             done.kept_PK,
             asked,
         )
-        rounds.append({"round": r + 1, **line})
+        written = seeds_summary.written_line(
+            done.surprise.nats_PE, done.surprise.tokens_PE, _texts(base, done.edits)
+        )
+        rounds.append({"round": r + 1, **line, **written})
     trained = [line["trainings"] for line in rounds]
     trained += [row["trainings"] for name, row in rows.items() if name != "base"]
     return {
@@ -255,3 +260,15 @@ def one_seed(
         "rounds": rounds,
         "adapters": sum(trained),
     }
+
+
+def _texts(base: policies.Policy, edits: on_device.Edits) -> list[list[str]]:
+    """The edits of each passage as texts."""
+    ids_PEN, size_PE = edits.text
+    return [
+        [
+            hf.decode(base.tokenizer, ids[:size].tolist())
+            for ids, size in zip(ids_EN, size_E, strict=True)
+        ]
+        for ids_EN, size_E in zip(ids_PEN, size_PE, strict=True)
+    ]

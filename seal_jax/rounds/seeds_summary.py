@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seal_jax.analysis import stats
+from seal_jax.analysis import novelty_measures, stats
 from seal_jax.rounds import ladder_rows
 from seal_jax.tasks import self_edit
 
@@ -34,10 +34,7 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             {"item": f"seed {seed['seed']}", **{n: means[n][i] for n in names}}
             for i, seed in enumerate(seeds)
         ],
-        "rounds": [
-            _round([seed["rounds"][i] for seed in seeds])
-            for i in range(len(seeds[0]["rounds"]))
-        ],
+        "rounds": [_round(seeds, i) for i in range(len(seeds[0]["rounds"]))],
         "control": [],
         "stopped": None,
     }
@@ -87,10 +84,17 @@ def _pair(high: str, low: str, seeds: Sequence[Mapping[str, Any]]) -> dict[str, 
     }
 
 
-def _round(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+# Of a seed's round, what its policy wrote: told of each seed as well.
+WRITTEN = ("entropy", "diversity")
+
+
+def _round(seeds: Sequence[Mapping[str, Any]], index: int) -> dict[str, Any]:
     """A round of all seeds: means of means, sums of counts."""
-    merged = {}
+    lines = [seed["rounds"][index] for seed in seeds]
+    merged: dict[str, Any] = {}
     for key in lines[0]:
+        if key in WRITTEN:
+            continue
         values = [line[key] for line in lines]
         if key == "round":
             merged[key] = values[0]
@@ -103,7 +107,36 @@ def _round(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
         else:
             merged[key] = sum(values)
-    return merged
+    # Seeds that an older version finished have none of these.
+    told = [
+        {"seed": seed["seed"], **{key: line[key] for key in WRITTEN}}
+        for seed, line in zip(seeds, lines, strict=True)
+        if all(key in line for key in WRITTEN)
+    ]
+    if not told:
+        return merged
+    return merged | {
+        "entropy": stats.mean(one["entropy"] for one in told),
+        "diversity": {
+            name: stats.mean(one["diversity"][name] for one in told)
+            for name in told[0]["diversity"]
+        },
+        "by_seed": told,
+    }
+
+
+def written_line(
+    nats_PE: np.ndarray, tokens_PE: np.ndarray, texts: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """What a seed's policy wrote in a round, the texts of each passage.
+
+    Entropy in nats a token, as `proposals.entropy` has it, and
+    `novelty_measures.diversity`.
+    """
+    return {
+        "entropy": float(nats_PE.astype(np.float64).sum() / tokens_PE.sum()),
+        "diversity": novelty_measures.diversity(texts),
+    }
 
 
 def row(

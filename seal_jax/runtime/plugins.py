@@ -32,19 +32,43 @@ class OwnCodeError(Told, ValueError):
     """The user's own code raised, or gave what it must not give."""
 
 
+_RULE = "must be module:name, with dots and without .py"
+
+
 def is_named(text: object) -> bool:
-    """Whether a value is `module:name`, not one of the package's own names."""
-    return isinstance(text, str) and ":" in text
+    """Whether a value is `module:name` by its form, and so no name of the package's.
+
+    A colon alone does not make it so: a shell hands over all sorts of texts.
+    """
+    if not isinstance(text, str):
+        return False
+    named, _, attribute = text.partition(":")
+    well = _MODULE.fullmatch(named) and not named.endswith(".py")
+    return bool(well) and attribute.isidentifier()
+
+
+def _meant(text: object) -> str:
+    """The `module:name` that a path to a file, with a name behind it, must mean; ""."""
+    if not isinstance(text, str):
+        return ""
+    named, _, attribute = text.partition(":")
+    plain = named.removesuffix(".py").strip("./").replace("/", ".")
+    found = f"{plain}:{attribute}"
+    return found if found != text and is_named(found) else ""
 
 
 def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
-    """Refuses a value that is neither among those allowed nor `module:name`.
+    """Refuses a value that is neither among those allowed nor `module:name` by form.
+
+    Whether there is such a module, `find` tells.
 
     Raises:
       ValueError: see above.
     """
     if is_named(value):
         return
+    if meant := _meant(value):
+        raise ValueError(f"{key}={shown(value)} {_RULE}, such as {meant!r}; correct it")
     try:
         config_rules.one_of(key, value, allowed)
     except ValueError as error:
@@ -52,10 +76,13 @@ def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
 
 
 class Names(tuple[str, ...]):
-    """The choices of a flag that also takes `module:name`."""
+    """The choices of a flag that also takes `module:name`.
+
+    What is nearly one is let through, as `find` tells it better.
+    """
 
     def __contains__(self, value: object) -> bool:
-        return super().__contains__(value) or is_named(value)
+        return super().__contains__(value) or is_named(value) or bool(_meant(value))
 
 
 def find(key: str, text: str) -> Any:
@@ -66,15 +93,11 @@ def find(key: str, text: str) -> Any:
         as it is imported, or one without the name; the nearest is named.
     """
     where = f"{key}={shown(text)}"
+    if not is_named(text):
+        meant = _meant(text)
+        hint = f", such as {meant!r}" if meant else ""
+        raise ValueError(f"{where} {_RULE}{hint}; correct it")
     named, _, attribute = text.partition(":")
-    named_so = _MODULE.fullmatch(named) and not named.endswith(".py")
-    if not named_so or not attribute.isidentifier():
-        plain = named.removesuffix(".py").strip("./").replace("/", ".")
-        good = _MODULE.fullmatch(plain) and attribute.isidentifier()
-        hint = f", such as '{plain}:{attribute}'" if good else ""
-        raise ValueError(
-            f"{where} must be module:name, with dots and without .py{hint}; correct it"
-        )
     if named.partition(".")[0] in sys.stdlib_module_names:
         raise ValueError(
             f"{where}: {named} is a module of Python's own; name one of yours, and "

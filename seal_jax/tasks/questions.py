@@ -3,7 +3,7 @@
 import dataclasses
 import random
 
-from seal_jax.runtime import config_rules, files, plugins
+from seal_jax.runtime import config_rules, files
 from seal_jax.runtime.config_rules import Seed, Start, shown
 from seal_jax.tasks import chains, hops, rows
 from seal_jax.tasks.chains import Exemplar, Question
@@ -43,7 +43,6 @@ class QuestionsConfig:
     shuffle_seed: Seed
 
     def __post_init__(self):
-        plugins.one_of("task.name", self.name, TASKS)
         config_rules.one_of("task.name", self.name, TASKS)
         sources = ("train", "train_split", "heldout", "heldout_split", "examples")
         for name in sources:

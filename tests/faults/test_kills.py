@@ -42,7 +42,9 @@ def disturbed(kinds, kind, count, tmp_path, seed):
     faults.assert_same(tmp_path / "run", unbroken)
     told = runs.counts()[before:]
     # Of each start that did not come to its end one unit may be lost, and no more.
-    pool = json.loads((runs.folder / "config.json").read_text())["inner"]["pool"]
+    config = json.loads((runs.folder / "config.json").read_text())
+    # Without labels no adapter is trained on an item.
+    pool = config["inner"]["pool"] if "inner" in config else 0
     most = once["adapters"] + count * pool
     assert sum(row["adapters"] for row in told) <= most
     assert sum(row["imitated"] for row in told) <= once["imitated"] + count
@@ -64,6 +66,13 @@ def test_many_faults_of_rounds(kinds, kind, part, tmp_path):
 @pytest.mark.parametrize("kind", ["continual", "deploy"])
 def test_many_faults_of_sequences(kinds, kind, part, tmp_path):
     disturbed(kinds, kind, 3, tmp_path, seed=part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(12))
+def test_many_faults_without_labels(kinds, part, tmp_path):
+    """Of the rule, its control and the oracle, two rounds each."""
+    disturbed(kinds, "lmsi", 3, tmp_path, seed=part)
 
 
 @pytest.mark.slow

@@ -39,6 +39,21 @@ def test_a_sample_on_the_command_line_ends_in_one_line():
     assert [f"{case}: {wrong}" for case, wrong in found if wrong] == []
 
 
+@pytest.mark.parametrize(
+    ("config", "path"),
+    [
+        *((name, "task.name") for name in ("arc", "own", "squad", "lmsi", "deploy")),
+        ("squad", "grade.name"),
+        ("squad", "select.reward"),
+    ],
+)
+def test_a_text_with_a_colon_is_told_by_its_own_key(config, path):
+    """What could name code of one's own, and is no such name by its form."""
+    for text in ("{'a': 1}", "a: b", "mine.py:Task"):
+        case = malformed_config.Case(config, path, "flag", text, legal=True)
+        assert malformed_config.flag_fault(case) is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_all_end_in_one_line_and_write_nothing(part, tmp_path):

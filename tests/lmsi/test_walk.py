@@ -180,9 +180,18 @@ def test_the_control_keeps_as_many_as_the_rule_in_each_round():
         votes.of_texts([f"Answer: {a}" for a in answers])
         for answers in ("xxyz", "xyzw")
     ]
-    for counts in ([1, 3], [0, 4], [4, 9]):
+    # Of a question that has fewer, others make them up while they have some.
+    for counts, kept in (([1, 3], [1, 3]), ([0, 4], [0, 4]), ([1, 6], [3, 4])):
         chosen = teaching.kept(exp, RANDOM, voted, asked, 2, counts)
-        assert [len(own) for own in chosen] == [min(n, 4) for n in counts]
+        assert [len(own) for own in chosen] == kept
+        assert all(len({*map(id, own)}) == len(own) for own in chosen)
+    chosen = teaching.kept(exp, RANDOM, voted, asked, 2, [4, 9])
+    assert [len(own) for own in chosen] == [4, 4]
+    # What every question had enough for is drawn as it was without the others.
+    (own, _), (alone,) = (
+        teaching.kept(exp, RANDOM, voted[:n], asked[:n], 2, [2, 9][:n]) for n in (2, 1)
+    )
+    assert own[:2] == alone
     assert list(map(len, teaching.kept(exp, RANDOM, voted, asked, 2))) == [2, 1]
 
 

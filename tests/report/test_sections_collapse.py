@@ -5,6 +5,9 @@ import xml.etree.ElementTree as ET
 from seal_jax.report import run_view
 from seal_jax.report.sections import collapse
 
+# Student's half width of two values that are 0.5 apart: 12.706 / 4.
+SPREAD = "0.500 (-2.677 to 3.677)"
+
 
 def run(name, entropies, *, seed=0, data="replace", **diversity):
     lines = [
@@ -24,16 +27,30 @@ def test_runs_lie_side_by_side_and_seeds_are_one_line():
     ]
     rows = collapse.table(runs).rows
     replaced, accumulated = 'imitate.data="replace"', 'imitate.data="accumulate"'
-    # Student's half width of two values that are 1 apart: 12.706 / 2.
-    spread = "0.500 (-2.677 to 3.677)"
     assert rows == [
-        (replaced, "1", "1.500 (-4.853 to 7.853)", "-", spread, "-", "-"),
-        (replaced, "2", "1.000 (-5.353 to 7.353)", "-", spread, "-", "-"),
+        (replaced, "1", "1.500 (-4.853 to 7.853)", "-", SPREAD, "-", "-"),
+        (replaced, "2", "1.000 (-5.353 to 7.353)", "-", SPREAD, "-", "-"),
         (accumulated, "1", "1.000", "-", "-", "-", "-"),
         (accumulated, "2", "1.000", "-", "-", "-", "-"),
     ]
     alone = collapse.table([runs[0], runs[2]]).rows
     assert [row[:3] for row in alone][::2] == [("a", "1", "1.000"), ("c", "1", "1.000")]
+
+
+def test_a_run_over_many_seeds_is_one_line_with_its_interval():
+    """As its seeds would be as runs of their own."""
+    seeds = [run("a", [1.0, 0.5], distinct3=0.25), run("b", [2.0, 1.5], distinct3=0.75)]
+    by_round = zip(*(one.summary["rounds"] for one in seeds), strict=True)
+    lines = [
+        {"round": r, "entropy": 0.0, "diversity": {}, "by_seed": list(told)}
+        for r, told in enumerate(by_round, start=1)
+    ]
+    many = run_view.Workdir("many", {"rounds": lines, "kind": "over_seeds"}, {})
+    assert collapse.table([many]).rows == [
+        ("many", "1", "1.500 (-4.853 to 7.853)", "-", SPREAD, "-", "-"),
+        ("many", "2", "1.000 (-5.353 to 7.353)", "-", SPREAD, "-", "-"),
+    ]
+    assert "<svg" in collapse.section([many])
 
 
 def test_the_page_has_a_chart_for_each_measure_that_was_recorded():

@@ -126,6 +126,8 @@ def test_two_rounds_are_those_that_the_host_drives(exp, policy, hosted, scanned)
         assert [row[:n].tolist() for row, n in written] == texts
         refused = [g.edit.refused is not None for g in graded]
         assert done.edits.refused_PE[r].ravel().tolist() == refused
+        nats, tokens = (leaf[r].sum() for leaf in done.surprise)
+        assert nats / tokens == pytest.approx(outcome.entropy, rel=1e-5)
         right, losses = (
             leaf[r].reshape(len(graded), -1)
             for leaf in (done.trials.right, done.trials.loss)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tiny_model
 
-from seal_jax.analysis import stats
+from seal_jax.analysis import novelty_measures, stats
 from seal_jax.experiment import kinds, one_run
 from seal_jax.report import console
 from seal_jax.rounds import on_device, over_seeds, seeds_summary
 from seal_jax.rounds.experiments import Outcome, Round, Rows
+from seal_jax.rounds.token_steps import Text
 from seal_jax.runtime import files
 
 NAMES = ["base", "passage_only", "sentence_split", "self_edits", "random_kept"]
@@ -95,8 +96,12 @@ def made_up(exp, plans):
                     np.full(held, 6),
                 ),
                 Round(
+                    on_device.Edits(
+                        Text(np.ones((*shape, 4), int), np.full(shape, 4)),
+                        np.zeros(shape) > 0,
+                    ),
+                    on_device.Surprise(rng.random(shape), np.full(shape, 4)),
                     trials(*shape, scale.seeds),
-                    np.zeros(shape) > 0,
                     np.full(shape[:2], 3),
                     np.zeros((*shape[:2], 1), int),
                     np.zeros((scale.rounds, 1)),
@@ -137,6 +142,12 @@ def test_a_kill_loses_one_chunk_at_most(path, called, tmp_path):
     assert (tmp_path / "report.html").is_file()
     assert files.read_json(tmp_path / "summary.json", fix="")["kind"] == "over_seeds"
     assert any("round_2 - round_1" in text and " to " in text for text in said)
+    for line in summary["rounds"]:
+        by_seed = line["by_seed"]
+        assert [one["seed"] for one in by_seed] == [*range(6)]
+        values = [one["entropy"] for one in by_seed]
+        assert len({*values}) == 6 and line["entropy"] == pytest.approx(np.mean(values))
+    assert "Entropy and diversity by round" in (tmp_path / "report.html").read_text()
 
 
 def row(*values):
@@ -167,6 +178,29 @@ def test_a_step_is_paired_within_seeds_and_its_interval_is_over_them():
     ]
     text = console.summary_table(summary)
     assert "95 %" in text and "+0.492" in text and "tokens" not in text
+
+
+def test_what_was_written_is_told_of_each_seed_and_in_the_mean():
+    nats, tokens = np.array([[6.0, 2.0]]), np.array([[3, 1]])
+    told = seeds_summary.written_line(nats, tokens, [["a b c d", "a b c e"]])
+    # Over tokens, not over edits.
+    assert told["entropy"] == 2.0
+    assert told["diversity"] == novelty_measures.diversity([["a b c d", "a b c e"]])
+    lines = [
+        {"round": 1, "kept": 1, **told},
+        {"round": 1, "kept": 1, **told, "entropy": 4.0},
+        {"round": 1, "kept": 1},  # Of before it was recorded.
+    ]
+    seeds = [
+        {"seed": i, "rows": {"round_1": row(0.5)}, "rounds": [line]}
+        for i, line in enumerate(lines, start=7)
+    ]
+    (merged,) = seeds_summary.summary(seeds)["rounds"]
+    assert (merged["entropy"], merged["kept"]) == (3.0, 3)
+    assert merged["diversity"] == told["diversity"]
+    assert [(one["seed"], one["entropy"]) for one in merged["by_seed"]] == [
+        *((7, 2.0), (8, 4.0)),
+    ]
 
 
 def test_counts_of_answers_become_the_numbers_of_a_round():

@@ -81,6 +81,40 @@ def test_what_cannot_be_used_is_refused_in_one_line(here, text):
         assert REFUSED[text] in message
 
 
+NAMES = ("recall", "exact")
+
+
+@pytest.mark.parametrize("text", ["m:f", "a.b_1:C", "no_such_module:x", "recall"])
+def test_a_name_is_one_of_the_packages_or_has_the_form(text):
+    plugins.one_of("grade.name", text, NAMES)
+    assert plugins.is_named(text) == (text != "recall")
+    assert text in plugins.Names(NAMES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{'a': 1}", "a: b", "m:", ":f", ":", "m:f:g", "m:f g", "m:1", "1:f"),
+        *("a..b:f", "http://x/y", "C:\\x", "m:f\n", "\x00:f", 3, None, b"m:f"),
+    ],
+)
+def test_a_colon_alone_makes_no_name(text):
+    with pytest.raises(ValueError) as caught:
+        plugins.one_of("grade.name", text, NAMES)
+    said = str(caught.value)
+    assert said.startswith("grade.name=") and "\n" not in said
+    assert "must be one of ('recall', 'exact')" in said and "module:name" in said
+    assert not plugins.is_named(text) and text not in plugins.Names(NAMES)
+
+
+@pytest.mark.parametrize("text", ["a/b.py:f", "./b.py:f", "b.py:f"])
+def test_a_path_is_told_how_it_is_named(text):
+    with pytest.raises(ValueError, match=r"such as '(a\.)?b:f'; correct it"):
+        plugins.one_of("grade.name", text, NAMES)
+    # A flag lets it through to what says so with the flag's name.
+    assert text in plugins.Names(NAMES) and not plugins.is_named(text)
+
+
 def test_what_the_users_code_raises_is_told_with_its_place(here):
     text = "plug_mine:fails"
     found = plugins.function("grade.name", text, GRADER)

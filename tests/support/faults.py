@@ -49,13 +49,22 @@ SHORT = {
         "answer.batch": 12,
         "arms": ("none", "edits+gate", "quiz+keep", "on_policy+dream+replay"),
     },
+    "lmsi": {
+        "scale.questions": 4,
+        "scale.heldout": 2,
+        "chains.samples": 3,
+        "propose.batch": 12,
+        "answer.batch": 12,
+        "imitate.lora.rank": 2,
+    },
 }
 ROUNDS = {"scale__rounds": 1, "ladder": ("base", "random_kept"), "inner__pool": 2}
 FILES = ("edits.jsonl", "sessions.jsonl", "heldout.jsonl", "policy/model.safetensors")
 
 
 def values(kind: str, model: pathlib.Path) -> dict:
-    """A run of rounds on a random model, of few-shot tasks, sequences, or streams."""
+    """A run of rounds on a random model, of few-shot tasks, sequences, streams, or
+    questions without labels."""
     if kind == "rounds":
         return tiny_model.values(model, **ROUNDS)
     name, arg = ("arc", "tiny") if kind == "few_shot" else (kind, "debug")

@@ -88,7 +88,8 @@ def main() -> None:
 
     from seal_jax.rounds import grading
 
-    # Runs over sequences or streams need none, few-shot tasks have no grader.
+    # Runs over sequences or streams need none; few-shot tasks and questions without
+    # labels have no grader.
     alone = {"sequence", "stream"} & values.keys()
     if not alone and values.get("grade", {}).get("name") != "judge":
         grading.scorer = lambda cfg, at: tiny_model.toss

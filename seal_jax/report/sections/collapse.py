@@ -25,7 +25,8 @@ NOTE = (
     "passage. distinct3: different trigrams over all trigrams of the round. "
     "overlap_within, overlap_between: how alike two edits of one passage are, and of "
     "two passages (Jaccard index of their trigrams). Runs that differ in their seed "
-    "alone are one line, with Student's 95 % interval over seeds."
+    "alone are one line, and so is a run over many seeds, with Student's 95 % interval "
+    "over seeds."
 )
 MEASURES = (
     "entropy",
@@ -63,15 +64,17 @@ def lines(runs: Sequence[Workdir]) -> list[Line]:
 def _recorded(summary: dict[str, Any]) -> Iterator[tuple[int, str, float]]:
     for row in run_view.rows(summary, "rounds"):
         number = formatting.measured(row.get("round"))
-        told = row.get("diversity")
-        told = {
-            **(told if isinstance(told, dict) else {}),
-            "entropy": row.get("entropy"),
-        }
-        for measure in MEASURES:
-            value = formatting.measured(told.get(measure))
-            if number is not None and value is not None:
-                yield int(number), measure, value
+        # A run over many seeds tells of each of them.
+        for told in run_view.rows(row, "by_seed") or [row]:
+            measured = told.get("diversity")
+            measured = {
+                **(measured if isinstance(measured, dict) else {}),
+                "entropy": told.get("entropy"),
+            }
+            for measure in MEASURES:
+                value = formatting.measured(measured.get(measure))
+                if number is not None and value is not None:
+                    yield int(number), measure, value
 
 
 def table(runs: Sequence[Workdir]) -> Table:
