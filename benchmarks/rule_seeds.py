@@ -15,7 +15,7 @@ from seal_jax.rounds import grading, proposals, trials
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import backend, metrics, records
 from seal_jax.runtime.journal import Journal
-from seal_jax.tasks import knowledge, quiz, wordwise, world
+from seal_jax.tasks import knowledge, knowledge_setup, quiz, wordwise, world
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
 from seal_jax.training import capacity, inner
@@ -109,7 +109,7 @@ def opened(
     values = eight_rounds.settings("rules", changes, seed=seed)
     exp = kinds.read(values)
     assert isinstance(exp, PassageRounds)
-    _, passages = knowledge.load(exp)
+    _, passages = knowledge_setup.load(exp)
     streams = world.sequences(
         "heldout",
         seed=seed,
@@ -121,7 +121,7 @@ def opened(
     probes = world.known_passages(seed=seed, start=0, count=sizes.probes)
     blank = policies.describe(exp.model)
     everything = [*passages, *(p for stream in streams for p in stream)]
-    task = knowledge.make_rounds(exp, blank, [], everything)
+    task = knowledge_setup.make_rounds(exp, blank, [], everything)
     folder = records.open_workdir(
         workdir / f"seed{seed}", {"config": values, "sizes": sizes._asdict()}
     )

@@ -23,7 +23,7 @@ from seal_jax.experiment import kinds
 from seal_jax.generation import policies
 from seal_jax.rounds import over_seeds
 from seal_jax.runtime import command_line, formatting
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge_setup
 
 # A quarter of the adapters, for `--small`.
 SMALL = {"scale.passages": 8, "scale.edits": 3, "scale.heldout_passages": 8}
@@ -51,7 +51,7 @@ def by_program(values: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, 
     train, heldout = over_seeds.load(exp)
     blank = policies.describe(exp.model)
     passages = [*(p for items in train for p in items), *heldout]
-    task = knowledge.make(exp, blank, passages, [])
+    task = knowledge_setup.make(exp, blank, passages, [])
     base = policies.load(exp.model, blank, seed=exp.seed)
     tables, cfg = over_seeds.prepare(exp, task, base, passages)
     begin = time.monotonic()

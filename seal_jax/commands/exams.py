@@ -16,7 +16,7 @@ from seal_jax.rewards.judge import JudgeConfig
 from seal_jax.rewards.settings import GradeConfig
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules, files, plugins, reading
-from seal_jax.tasks import knowledge, self_edit, sources
+from seal_jax.tasks import knowledge, knowledge_setup, self_edit, sources
 from seal_jax.tasks.base import Encoder
 from seal_jax.tasks.knowledge import Scorer
 from seal_jax.tasks.passage import Passage
@@ -40,7 +40,9 @@ class Exam:
 
     def task(self, encoder: Encoder, score: Scorer) -> knowledge.Knowledge:
         """The task that asks about the passages, and scores the answers."""
-        found = knowledge.kind_of(self.exp.task) if self.exp else knowledge.Knowledge
+        found = knowledge.Knowledge
+        if self.exp:
+            found = knowledge_setup.kind_of(self.exp.task)
         # Without an own task nothing but the template is looked at.
         exp = cast(knowledge.Settings, self.exp)
         return found(exp, encoder, "", self.template, score, knowledge.unconnected)

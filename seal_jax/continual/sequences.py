@@ -43,7 +43,7 @@ from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.rounds import trials
 from seal_jax.runtime import checkpoint, distributed, meshes
-from seal_jax.tasks import knowledge, sources
+from seal_jax.tasks import knowledge, knowledge_setup, sources
 from seal_jax.tasks.passage import Passage
 
 type ContinualRun = trials.Run[Continual, Passage]
@@ -89,10 +89,10 @@ def make(
     """The task, which reads no more of an experiment than this one has.
 
     Raises:
-      ValueError, FileNotFoundError: see `knowledge.make`.
+      ValueError, FileNotFoundError: see `knowledge_setup.make`.
     """
     viewed = train if IN_CONTEXT in exp.arms else ()
-    return knowledge.make(exp, blank, train, heldout, viewed=viewed)
+    return knowledge_setup.make(exp, blank, train, heldout, viewed=viewed)
 
 
 def walk(

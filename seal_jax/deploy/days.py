@@ -38,7 +38,7 @@ from seal_jax.deploy.stint import FOLDER, DeployRun, Stint
 from seal_jax.generation import policies
 from seal_jax.models import lora
 from seal_jax.runtime import checkpoint, distributed, files, meshes
-from seal_jax.tasks import knowledge, sources
+from seal_jax.tasks import knowledge, knowledge_setup, sources
 from seal_jax.tasks.base import Encoder
 from seal_jax.tasks.passage import Passage
 from seal_jax.training import inner_rules
@@ -78,8 +78,8 @@ def make(
 
     Raises:
       ValueError: logged answers that teachers have no room for, or see
-        `knowledge.make`.
-      FileNotFoundError: see `knowledge.make`.
+        `knowledge_setup.make`.
+      FileNotFoundError: see `knowledge_setup.make`.
     """
     if exp.stream.logs and exp.engine.bank:
         _check_bank(exp, blank)
@@ -89,11 +89,13 @@ def make(
     lined = teach is not None and teach.passage_line
     told = (statements and context != EDIT) or (lined and any(arm.asks for arm in arms))
     writes = statements and context != LOG
-    task = knowledge.make(exp, blank, train, (), writes=writes, told=told, viewed=train)
+    task = knowledge_setup.make(
+        exp, blank, train, (), writes=writes, told=told, viewed=train
+    )
     if any(arm.dreams for arm in arms):
-        knowledge.check_fit(exp, blank, task.under(QUIZ), train, told=False)
+        knowledge_setup.check_fit(exp, blank, task.under(QUIZ), train, told=False)
     # Probes are asked about, no more.
-    knowledge.check_fit(exp, blank, task, heldout, writes=False, told=False)
+    knowledge_setup.check_fit(exp, blank, task, heldout, writes=False, told=False)
     return task
 
 

@@ -28,7 +28,7 @@ from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import compiling, config_rules, plugins
-from seal_jax.tasks import few_shot, few_shot_settings, knowledge
+from seal_jax.tasks import few_shot, few_shot_settings, knowledge_setup
 from seal_jax.tasks import settings as tasks_settings
 from seal_jax.tasks.base import Task
 
@@ -85,14 +85,14 @@ KINDS: tuple[Kind[Any, Any, Any], ...] = (
     Kind(
         OverSeeds,
         over_seeds.load,
-        knowledge.make,
+        knowledge_setup.make,
         grading.connect,
         over_seeds.walk,
     ),
     Kind(
         PassageRounds,
         gold.load,
-        knowledge.make_rounds,
+        knowledge_setup.make_rounds,
         grading.connect_rounds,
         loop.walk,
         more_rounds.KEY,

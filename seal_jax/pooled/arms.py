@@ -31,7 +31,7 @@ from seal_jax.rounds import ladder, proposals, scoring, trials
 from seal_jax.rounds.graded import by_item, empty_rate, mean, refusals
 from seal_jax.rounds.ladder_rows import LadderRow
 from seal_jax.runtime import backend, distributed, meshes, records
-from seal_jax.tasks import knowledge, sources
+from seal_jax.tasks import knowledge, knowledge_setup, sources
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage
 from seal_jax.training import finetune
@@ -74,13 +74,15 @@ def make(
 
     Raises:
       ValueError: full fine-tuning that does not fit a device, a file of self-edits that
-        lacks some, a writer whose context is too short, or see `knowledge.make`.
+        lacks some, a writer whose context is too short, or see `knowledge_setup.make`.
       FileNotFoundError: a file is not there.
     """
     written = "self_edits" in exp.arms and not exp.pool.edits_file
     by_base = written and not exp.writer.path
     viewed = train if IN_CONTEXT in exp.arms else ()
-    task = knowledge.make(exp, blank, train, heldout, writes=by_base, viewed=viewed)
+    task = knowledge_setup.make(
+        exp, blank, train, heldout, writes=by_base, viewed=viewed
+    )
     if exp.pool.how == "full" and exp.trained_arms:
         mesh = meshes.of_devices(data=exp.mesh.data, model=exp.mesh.model)
         limit = backend.memory_limit(jax.local_devices()[0])

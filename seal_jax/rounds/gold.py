@@ -9,19 +9,19 @@ from collections.abc import Sequence
 
 from seal_jax.rewards import own
 from seal_jax.rounds.settings import PassageRounds
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge_setup
 from seal_jax.tasks.base import Questions
 from seal_jax.tasks.passage import Passage
 
 
 def load(exp: PassageRounds) -> tuple[list[list[Passage]], list[Passage]]:
-    """`knowledge.load` for rounds, whose passages may have no questions.
+    """`knowledge_setup.load` for rounds, whose passages may have no questions.
 
     Raises:
       ValueError: see there; or they lack questions that the choice of edits, or of when
         to stop, needs.
     """
-    train, heldout = knowledge.load(exp, asked=False)
+    train, heldout = knowledge_setup.load(exp, asked=False)
     passages = list(itertools.chain(*train))
     bare = [p for p in passages if not p.questions]
     if bare and own.asks(exp.select.reward):

@@ -31,7 +31,7 @@ from seal_jax.rounds.token_steps import Text
 from seal_jax.rounds.trials import Run
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import interrupts, meshes
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge_setup
 from seal_jax.tasks.knowledge import Knowledge
 from seal_jax.tasks.passage import Passage
 
@@ -43,9 +43,9 @@ def load(exp: OverSeeds) -> tuple[list[list[Passage]], list[Passage]]:
     """The passages of all seeds: a list for each seed and round, then those held out.
 
     Raises:
-      ValueError: see `knowledge.load`.
+      ValueError: see `knowledge_setup.load`.
     """
-    loaded = [knowledge.load(exp.at(i)) for i in range(exp.over_seeds.count)]
+    loaded = [knowledge_setup.load(exp.at(i)) for i in range(exp.over_seeds.count)]
     return (
         [items for train, _ in loaded for items in train],
         [passage for _, heldout in loaded for passage in heldout],

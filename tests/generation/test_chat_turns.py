@@ -15,7 +15,7 @@ from seal_jax.rounds.few_shot_settings import FewShot
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge_setup
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
 
@@ -46,7 +46,7 @@ def described(path, chat):
 
 def task_of(policy):
     exp = config_rules.build(PassageRounds, tiny_model.values(str(policy.source)))
-    return knowledge.make_rounds(exp, policy, [PASSAGE], [PASSAGE])
+    return knowledge_setup.make_rounds(exp, policy, [PASSAGE], [PASSAGE])
 
 
 def read(policy):
@@ -114,9 +114,9 @@ def test_passages_must_fit_with_the_turn_around_them(folder):
     )
     line = policy.line(f"{PASSAGE.title}\n{PASSAGE.text}")
     with pytest.raises(ValueError, match=f"takes {len(line)} tokens, 64 fit"):
-        knowledge.make_rounds(exp, policy, [PASSAGE], [PASSAGE])
+        knowledge_setup.make_rounds(exp, policy, [PASSAGE], [PASSAGE])
     bare = dataclasses.replace(policy, chats=False)
-    knowledge.make_rounds(exp, bare, [PASSAGE], [PASSAGE])
+    knowledge_setup.make_rounds(exp, bare, [PASSAGE], [PASSAGE])
 
 
 def test_passages_in_view_must_fit_where_they_are_shown(folder):
@@ -132,10 +132,10 @@ def test_passages_in_view_must_fit_where_they_are_shown(folder):
     for ladder, fits in ((("base",), True), (("base", "in_context"), False)):
         exp = config_rules.build(PassageRounds, values | {"ladder": ladder})
         if fits:
-            knowledge.make_rounds(exp, policy, [], [passage])
+            knowledge_setup.make_rounds(exp, policy, [], [passage])
         else:
             with pytest.raises(ValueError, match="with the passage in view takes"):
-                knowledge.make_rounds(exp, policy, [], [passage])
+                knowledge_setup.make_rounds(exp, policy, [], [passage])
 
 
 def test_where_there_is_no_chat_a_config_must_not_ask_for_one():

@@ -10,7 +10,7 @@ import test_pooled_settings as test_config_pooled
 from seal_jax.generation import policies
 from seal_jax.pooled import arms as pooled
 from seal_jax.pooled import texts as pooled_texts
-from seal_jax.tasks import knowledge, squad
+from seal_jax.tasks import knowledge, knowledge_setup, squad
 from seal_jax.tasks.base import Edit
 from seal_jax.tasks.passage import Passage, Question
 
@@ -20,7 +20,7 @@ B = Passage("b", "Dolmen", "Big.", tuple(Question(f"{i}?", "y") for i in range(5
 
 def task_of(arg: str = "debug", **changes) -> knowledge.Knowledge:
     exp: Any = test_config_pooled.build(arg, **changes)
-    return knowledge.make(exp, policies.describe(exp.model), [], [])
+    return knowledge_setup.make(exp, policies.describe(exp.model), [], [])
 
 
 # Texts

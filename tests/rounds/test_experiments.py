@@ -15,7 +15,7 @@ import tiny_model
 
 from seal_jax.generation import policies
 from seal_jax.rounds import loop, over_seeds
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge_setup
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def opened(path, *, count):
     policy = policies.load(exp.model, policies.describe(exp.model), seed=exp.seed)
     train, heldout = over_seeds.load(exp)
     train, heldout = list(map(device_round.easy, train)), device_round.easy(heldout)
-    task = knowledge.make(exp, policy, [*itertools.chain(*train)], heldout)
+    task = knowledge_setup.make(exp, policy, [*itertools.chain(*train)], heldout)
     return exp, policy, task, train, heldout
 
 

@@ -9,7 +9,7 @@ import tiny_model
 
 from seal_jax import train
 from seal_jax.runtime import files
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge_setup
 from seal_jax.training.inner_rules import RULES
 
 OTHERS = tuple(rule for rule in RULES if rule != "on_policy")
@@ -88,7 +88,7 @@ def test_the_policy_is_rewarded_for_the_quiz_that_it_writes(workdir):
 
 def test_no_rule_reads_a_gold_answer(workdir, tmp_path, monkeypatch):
     """With others in their place, adapters are the same, and rewards are not."""
-    load = knowledge.load
+    load = knowledge_setup.load
 
     def other(passage):
         asked = (dataclasses.replace(q, answer="nothing") for q in passage.questions)
@@ -98,7 +98,7 @@ def test_no_rule_reads_a_gold_answer(workdir, tmp_path, monkeypatch):
         rounds, heldout = load(*args, **kwargs)
         return [list(map(other, items)) for items in rounds], list(map(other, heldout))
 
-    monkeypatch.setattr(knowledge, "load", blind)
+    monkeypatch.setattr(knowledge_setup, "load", blind)
     train.run(values(), tmp_path)
     for before, after in zip(rows(workdir), rows(tmp_path), strict=True):
         for key in ("text", "pairs", "lines", "losses"):

@@ -27,7 +27,7 @@ from seal_jax.rounds import (
 )
 from seal_jax.rounds.graded import Graded
 from seal_jax.rounds.on_device import State
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge_setup
 from seal_jax.tasks.base import Edit
 from seal_jax.training import packed, plan
 
@@ -49,13 +49,13 @@ def policy(exp):
 
 @pytest.fixture(scope="module")
 def train(exp):
-    return [device_round.easy(items) for items in knowledge.load(exp)[0]]
+    return [device_round.easy(items) for items in knowledge_setup.load(exp)[0]]
 
 
 @pytest.fixture(scope="module")
 def scanned(exp, policy, train):
     """Both rounds in one call: policies after them, and what they did."""
-    task = knowledge.make(exp, policy, train[0], [])
+    task = knowledge_setup.make(exp, policy, train[0], [])
     tables, both = over_seeds.prepare(exp, task, policy, [*train[0], *train[1]])
     cfg = dataclasses.replace(both.round, keep_adapters=True)
     rounds = [
@@ -236,7 +236,7 @@ def test_positive_keeps_what_beats_the_baseline_and_the_control_as_many(
     exp = device_round.experiment(
         path, imitate__rule="positive", imitate__prefer__most=2
     )
-    task = knowledge.make(exp, policy, train[0], [])
+    task = knowledge_setup.make(exp, policy, train[0], [])
     tables, both = over_seeds.prepare(exp, task, policy, [*train[0], *train[1]])
     want = lessons.select_rule(exp.imitate, exp.select.rule, edits=exp.scale.edits)
     assert both.round.rule == want

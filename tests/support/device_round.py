@@ -19,7 +19,7 @@ from seal_jax.rounds import grading, trials
 from seal_jax.rounds.over_seeds_settings import OverSeeds
 from seal_jax.runtime import config_rules, metrics
 from seal_jax.runtime.journal import Journal
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge_setup
 from seal_jax.tasks.passage import Passage
 from seal_jax.training import capacity
 
@@ -73,7 +73,7 @@ def hosted(
     workdir: pathlib.Path,
 ) -> Iterator[trials.Run[OverSeeds, Passage]]:
     """The run that drives the same rounds from the host."""
-    task = knowledge.make(exp, policy, passages, [])
+    task = knowledge_setup.make(exp, policy, passages, [])
     sizes = capacity.build(exp.inner, step_tokens=exp.inner.step_tokens, adapters=3)
     with Journal(workdir / "journal.jsonl") as journal:
         yield trials.Run(

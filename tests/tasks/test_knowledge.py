@@ -7,7 +7,7 @@ import tiny_model
 
 from seal_jax.rounds.settings import PassageRounds
 from seal_jax.runtime import config_rules
-from seal_jax.tasks import knowledge
+from seal_jax.tasks import knowledge, knowledge_setup
 from seal_jax.tasks.base import Edit, Lines
 from seal_jax.tasks.passage import Passage
 
@@ -78,7 +78,9 @@ def test_a_passage_need_only_fit_a_row_where_it_is_trained_on():
 
     def check(rule, **more):
         own = task.under(rule)
-        knowledge.check_fit(task.exp, own.blank, own, [long], writes=False, **more)
+        knowledge_setup.check_fit(
+            task.exp, own.blank, own, [long], writes=False, **more
+        )
 
     check("quiz")
     check("edits", told=False)

@@ -10,7 +10,7 @@ from seal_jax.forecast import work
 from seal_jax.rewards import judge
 from seal_jax.rounds import gold
 from seal_jax.rounds.over_seeds_settings import OverSeeds
-from seal_jax.tasks import knowledge, own, sources
+from seal_jax.tasks import knowledge, knowledge_setup, own, sources
 from seal_jax.tasks.base import Edit, Reading
 from seal_jax.tasks.passage import Passage
 from seal_jax.tasks.settings import TaskConfig
@@ -170,9 +170,10 @@ def test_sequences_and_probes_are_made_of_them():
 
 def test_a_class_of_the_packages_kind_is_the_task():
     exp = kinds.read(values("Words"))
-    assert knowledge.kind_of(exp.task).__name__ == "Words"
-    assert knowledge.kind_of(kinds.read(values("Plain")).task) is (knowledge.Knowledge)
-    made = knowledge.kind_of(exp.task)(
+    assert knowledge_setup.kind_of(exp.task).__name__ == "Words"
+    plain = kinds.read(values("Plain")).task
+    assert knowledge_setup.kind_of(plain) is knowledge.Knowledge
+    made = knowledge_setup.kind_of(exp.task)(
         exp,
         None,
         "",
@@ -197,7 +198,7 @@ CALLS = {
 
 def call(name, gives):
     """What a method of the user's own class is taken for that gives `gives(self)`."""
-    kind = knowledge.kind_of(task("Given"))
+    kind = knowledge_setup.kind_of(task("Given"))
     import own_words  # pyright: ignore[reportMissingImports]
 
     own_words.given[name] = gives
