@@ -30,7 +30,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from seal_jax.models import decoder, lora
 from seal_jax.runtime import config_rules
-from seal_jax.training import finetune, inner, packed, prefer, sft_rows, teacher
+from seal_jax.training import (
+    finetune,
+    influence,
+    inner,
+    packed,
+    prefer,
+    sft_rows,
+    teacher,
+)
 from seal_jax.training.settings import ImitateConfig, PlanConfig
 
 HERE = pathlib.Path(__file__).parent
@@ -62,6 +70,9 @@ def programs() -> Iterator[tuple[str, Callable, tuple]]:
         yield name, run, packed.arguments(arch, cfg)
     read = functools.partial(teacher.read, arch=ARCH)
     yield "teacher", read, teacher.arguments(ARCH, taught, None, SIZES.row_tokens)
+    run = functools.partial(influence.run_block, arch=ARCH, cfg=plain)
+    size = influence.sizes(plain, targets=3, most=4)
+    yield "influence", run, influence.arguments(ARCH, plain, None, size)
     params = jax.eval_shape(lambda: decoder.init_params(jax.random.key(0), ARCH))
     rows = sft_rows.lay([], [], shape=(2, 128), eos=0)
     rows = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, rows))

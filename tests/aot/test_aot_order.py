@@ -13,7 +13,7 @@ pytestmark = pytest.mark.aot
 
 PROGRAMS = {
     *("packed", "packed_chunks", "packed_float8", "packed_tiles", "packed_extended"),
-    *("packed_taught", "teacher", "full", "merge"),
+    *("packed_taught", "teacher", "influence", "full", "merge"),
     *("log_probs", "step_dpo", "step_grpo"),
 }
 
