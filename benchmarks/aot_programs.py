@@ -121,6 +121,19 @@ PROGRAMS = {
             folds=3.2,
         ),
     ),
+    # Fifteen edits of each of 50 passages.
+    "influence_7b_qv": Named(
+        SEVEN_B,
+        lambda arch: aot_training.influence_step(
+            arch,
+            aot_training.squad_engine({}),
+            targets=50,
+            most=15,
+            head_chunks=8,
+            span=56,
+        ),
+        tested=False,
+    ),
     "imitate_7b": Named(SEVEN_B, aot_training.squad_imitation),
     "prefill_7b": Named(
         SEVEN_B,

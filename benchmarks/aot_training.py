@@ -13,7 +13,7 @@ import round_task
 from aot_common import Program, attending, like
 
 from seal_jax.models import cross_entropy, decoder
-from seal_jax.training import capacity, imitate, inner, packed
+from seal_jax.training import capacity, imitate, influence, inner, packed
 from seal_jax.training.settings import ImitateConfig
 from seal_kernels.lora_matmul import dense
 
@@ -83,6 +83,52 @@ def packed_step(
         ),
         base_flop=2 * matmul_flop.linears(arch, sizes.step_tokens)
         - matmul_flop.unused_slopes(arch, sizes.step_tokens, 0, 0, cfg.targets),
+    )
+
+
+# Loop of `influence.run_block` over the places of a step.
+PLACES = r"run_block\)/while/body/while$"
+
+
+def influence_step(
+    arch: decoder.Arch,
+    cfg: inner.EngineConfig,
+    *,
+    targets: int,
+    most: int,
+    head_chunks: float,
+    span: float,
+) -> Program:
+    """A global step that reads texts, or targets, all of its places in use.
+
+    `targets` and `most` are as of `influence.sizes`, the rest as of `packed_step`.
+    """
+    sizes = cfg.plan
+    assert dense.pays(sizes.active, sizes.tile)  # All at once, not by tiles.
+    rank = cfg.rank * sizes.active
+    size = influence.sizes(cfg, targets=targets, most=most)
+    return Program(
+        run=functools.partial(influence.run_block, arch=arch, cfg=cfg),
+        args=influence.arguments(arch, cfg, None, size),
+        donated=(1,),
+        per="global step",
+        flop=matmul_flop.training(
+            arch,
+            tokens=sizes.step_tokens,
+            head_tokens=head_chunks * head_chunk(arch, cfg),
+            pairs=0,
+            rank=rank,
+            targets=cfg.targets,
+        )
+        - matmul_flop.slopes_in_a(arch, sizes.step_tokens, rank, cfg.targets),
+        arch=arch,
+        tokens=sizes.step_tokens,
+        told=dataclasses.replace(
+            attending(
+                arch, sizes.step_tokens // sizes.row_tokens, sizes.row_tokens, span
+            ),
+            loops={PLACES: sizes.places, STEPS: 1, HEAD_CHUNKS: head_chunks},
+        ),
     )
 
 

@@ -33,6 +33,8 @@ PROGRAMS = (
     "decode_7b",
     "decode_7b_adapters",
 )
+# Of two layers of "influence_7b_qv": what is compiled, and 3 % more.
+INFLUENCE_TEMPORARY = 1.03 * 1_586_833_064
 BOUNDED = ("bytes", "kernels", "temporary_bytes")
 
 
@@ -88,6 +90,17 @@ def test_a_program_costs_what_it_must_and_no_more(figures, bounds, name):
         # On an 80 GB card the pool, which holds all 165 adapters here, is cut to what
         # is left; in two parts the round still goes.
         assert got["total_bytes"] - 82 * 2 * 76_546_048 < CARD_80
+
+
+def test_influences_need_what_a_step_of_training_does_and_no_more(figures):
+    """Of two layers at 7B: one compilation, which is not continued to all layers."""
+    got = figures("influence_7b_qv", "--layers=2")
+    assert got["counted_flop"] == pytest.approx(got["analytic_flop"], rel=0.02)
+    assert got["temporary_bytes"] <= INFLUENCE_TEMPORARY
+    assert got["unordered_scatters"] == []
+    assert got["wide_weights"] == 0 and not got["all_logits"]
+    # What is held of targets and texts is updated in place.
+    assert got["donated_bytes"] >= 0.99 * got["output_bytes"]
 
 
 def test_every_bound_is_tested(bounds):
