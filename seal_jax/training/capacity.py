@@ -21,7 +21,8 @@ from seal_jax.training.settings import PLAIN, EngineOptions, InnerSizes, PlanCon
 # Global steps of two thousand tokens run a 7B model's matmuls near their peak; of twice
 # as many, a token's share of starting the kernels is half, and more only cost memory.
 # A line takes some 60 positions. On the published edits 40 slots fill steps of 2048 as
-# well as more do (1,986 steps of the round; 36 slots need 2,028, 44 need 1,995).
+# well as more do (1,950 steps of the round; 36 slots need 2,006, 44 need 1,933, and a
+# tenth more of the optimizer's time).
 STEP_TOKENS = 4096
 POSITIONS_PER_SLOT = 51
 

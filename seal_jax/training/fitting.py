@@ -1,10 +1,22 @@
-"""Where in a step's rows the lines of one adapter go. Host only.
+"""Who has lines in a step, and where in its rows they go. Host only.
 
 Rows are filled from their beginning, so what is left of one is a number.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seal_jax.training.settings import PlanConfig
+
+# Orders of slots that are tried for a step, and how far a slot may come before one that
+# has more steps left, as a share of the most that any has. On the published edits 8
+# orders save three steps in a thousand over 4, and none a hundredth less than 4 do.
+ORDERS, NEAR = 4, 0.05
+# A step with so much of its tiles taken is full: no other is tried.
+FULL = 0.995
 
 
 @dataclasses.dataclass
@@ -72,3 +84,72 @@ def fit(
         assert chunks is not None
         chunks.adapters[chunk] += 1
     return tuple(first)
+
+
+class Filled(NamedTuple):
+    """A step: the first tiles of each slot with lines in it, and all tiles taken.
+
+    Slots are in the order in which they placed their lines.
+    """
+
+    first: dict[int, tuple[int, ...]]
+    tiles: int
+
+
+def fill(
+    order: Iterable[int], need: Mapping[int, tuple[int, ...]], cfg: PlanConfig
+) -> Filled:
+    """A step into which slots place their lines in that order, until nothing fits.
+
+    Args:
+      order: the slots.
+      need: of each slot, the tiles of its next step's lines.
+      cfg: sizes.
+    """
+    per_row = cfg.row_tokens // cfg.tile
+    room = [per_row] * (cfg.step_tokens // cfg.row_tokens)
+    chunks = None
+    if cfg.chunks > 1:
+        chunks = Chunks(cfg.chunk_tokens // cfg.tile, cfg.active, [0] * cfg.chunks)
+    placed: dict[int, tuple[int, ...]] = {}
+    for slot in order:
+        first = fit(need[slot], room, per_row, chunks)
+        if first is None:
+            continue
+        placed[slot] = first
+        if chunks is None and len(placed) == cfg.active:
+            break
+    return Filled(placed, sum(sum(need[slot]) for slot in placed))
+
+
+def fullest(
+    need: Mapping[int, tuple[int, ...]],
+    left: Sequence[int],
+    cfg: PlanConfig,
+    rng: np.random.Generator,
+) -> Filled:
+    """The fullest of some steps: one in the order given, others in orders near it.
+
+    By how full a step is alone, narrow lines would be left for later, or wide ones,
+    until nothing is left to go between them. So an order is drawn in which a slot comes
+    before another only if it has nearly as many steps left (`NEAR`).
+
+    Args:
+      need: of each slot, the tiles of its next step's lines; those with the most steps
+        left first.
+      left: the steps of each, falling.
+      cfg: sizes.
+      rng: draws the orders.
+    """
+    slots, steps = list(need), np.array(left)
+    tiles = cfg.step_tokens // cfg.tile
+    best = fill(slots, need, cfg)
+    for _ in range(ORDERS - 1):
+        if len(best.first) == len(slots) or best.tiles >= FULL * tiles:
+            break
+        key = rng.random(len(slots)) * (NEAR * left[0]) - steps
+        order = np.argsort(key, kind="stable").tolist()
+        one = fill([slots[i] for i in order], need, cfg)
+        if one.tiles > best.tiles:
+            best = one
+    return best

@@ -5,13 +5,15 @@ laid out beforehand. An adapter trains one line per optimizer step, or a few, in
 shuffled order, and lines differ in length by a factor of ten; adapters do not interact,
 so they need not march in step. Each *global step* has a static budget of tokens, cut
 into tiles that belong to one slot each, and is filled with the next lines of the
-adapters that have the most steps left; the others wait. A slot whose adapter is
-finished takes the longest one that waits, at once.
+slots that have the most steps left; the others wait. A slot whose adapter is
+finished takes the next of those that it was given, at once.
 
     jobs -> schedule (who, when, where: lengths only) -> plan_arrays (arrays)
 """
 
+import collections
 import dataclasses
+import heapq
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -19,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seal_jax.training import taught as teachers
-from seal_jax.training.fitting import Chunks, fit
+from seal_jax.training.fitting import fill, fit, fullest
 from seal_jax.training.settings import (
     COSINE,
     LINEAR,
@@ -279,41 +281,64 @@ def schedule(
 ) -> Iterator[list[Placement]]:
     """Lays out all jobs; yields the placements of each global step.
 
-    Longest first: of the adapters in slots, those with the most steps left place the
-    lines of their next step (see `fit`), until nothing fits. Ties go to the earlier
-    job, so the layout is a function of its arguments. No more than `active` adapters
-    have a line in a chunk.
+    Which jobs a slot trains is settled beforehand (`queues`), so that slots have about
+    as many steps each. Of all slots, those with the most steps left place the lines of
+    their next step (see `fitting.fit`), until nothing fits: so they end together, and
+    the last steps are as full as others. Ties go to the earlier job, so the layout is a
+    function of its arguments. No more than `active` adapters have a line in a chunk.
+
+    Where steps come in chunks, some orders near that one are tried as well, and the
+    fullest step is taken (`fitting.fullest`). Chunks are for accelerators, whose steps
+    take longer than the search; on a CPU it would take its time from them.
 
     Args:
       needs: for each job, the tiles of each of its steps' lines, in order; at least one
         step, each of which fits an empty global step.
       cfg: sizes.
     """
-    per_row = cfg.row_tokens // cfg.tile
-    rows = cfg.step_tokens // cfg.row_tokens
-    waiting = sorted(range(len(needs)), key=lambda j: -len(needs[j]))[::-1]
-    free = list(range(cfg.slots))[::-1]
-    slot_of: dict[int, int] = {}
-    at = [0] * len(needs)
-    while waiting or slot_of:
-        while waiting and free:
-            slot_of[waiting.pop()] = free.pop()
-        room, placed, chunks = [per_row] * rows, [], None
+    waiting = queues(list(map(len, needs)), cfg.slots)
+    left = [sum(len(needs[j]) for j in own) for own in waiting]
+    inside = [own.popleft() for own in waiting]
+    at = [0] * len(inside)
+    rng = np.random.default_rng(0)
+    while True:
+        open_ = [slot for slot, steps in enumerate(left) if steps]
+        if not open_:
+            return
+        open_.sort(key=lambda slot: (-left[slot], inside[slot]))
+        need = {slot: needs[inside[slot]][at[slot]] for slot in open_}
         if cfg.chunks > 1:
-            sizes = cfg.chunk_tokens // cfg.tile, cfg.active
-            chunks = Chunks(*sizes, [0] * cfg.chunks)
-        for job in sorted(slot_of, key=lambda j: (at[j] - len(needs[j]), j)):
-            first = fit(needs[job][at[job]], room, per_row, chunks)
-            if first is None:
-                continue
-            placed.append(Placement(job, slot_of[job], at[job], first))
-            if chunks is None and len(placed) == cfg.active:
-                break
-        for place in placed:
-            at[place.job] += 1
-            if at[place.job] == len(needs[place.job]):
-                free.append(slot_of.pop(place.job))
-        yield placed
+            taken = fullest(need, [left[slot] for slot in open_], cfg, rng)
+        else:
+            taken = fill(open_, need, cfg)
+        yield [
+            Placement(inside[slot], slot, at[slot], first)
+            for slot, first in taken.first.items()
+        ]
+        for slot in taken.first:
+            left[slot] -= 1
+            at[slot] += 1
+            if at[slot] == len(needs[inside[slot]]) and waiting[slot]:
+                inside[slot], at[slot] = waiting[slot].popleft(), 0
+
+
+def queues(steps: Sequence[int], slots: int) -> list[collections.deque[int]]:
+    """The jobs that each slot trains, one after the other, balanced by steps.
+
+    The longest first, each to the slot with the least so far. There are no more queues
+    than jobs, and none is empty.
+
+    Args:
+      steps: of each job.
+      slots: how many there are.
+    """
+    load = [(0, slot) for slot in range(min(slots, len(steps)))]
+    own = [collections.deque[int]() for _ in load]
+    for job in sorted(range(len(steps)), key=lambda j: -steps[j]):
+        so_far, slot = heapq.heappop(load)
+        own[slot].append(job)
+        heapq.heappush(load, (so_far + steps[job], slot))
+    return own
 
 
 def share(jobs: Sequence[Job], shards: int, *, most: int) -> list[list[int]]:
