@@ -94,6 +94,8 @@ def make(
     )
     if any(arm.dreams for arm in arms):
         knowledge_setup.check_fit(exp, blank, task.under(QUIZ), train, told=False)
+    if any(arm.asks for arm in arms):
+        knowledge_setup.check_learned(exp, blank, task, train)
     # Probes are asked about, no more.
     knowledge_setup.check_fit(exp, blank, task, heldout, writes=False, told=False)
     return task

@@ -213,3 +213,27 @@ def check_fit(
         for passage in asked:
             for prompt in asking.prompts(passage):
                 fits(what, passage, base.sequence(prompt), room, fix)
+
+
+def check_learned(
+    exp: knowledge.Settings,
+    base: Encoder,
+    task: Knowledge,
+    passages: Sequence[Passage],
+) -> None:
+    """Refuses given questions that fill a training line, with no room for an answer.
+
+    Those that the policy asks itself are left out where they do (`Knowledge.again`).
+
+    Raises:
+      ValueError: see above.
+    """
+    limit = knowledge.longest_line(exp, base)
+    for passage in passages:
+        for prompt in task.prompts(passage):
+            if (length := len(base.sequence(prompt))) >= limit:
+                raise ValueError(
+                    f"passage {passage.id} ({passage.title!r}): a question that is "
+                    f"learned takes {length} tokens, {limit - 1} fit beside an answer; "
+                    "leave it out of the data, or raise inner.row_tokens"
+                )

@@ -273,6 +273,32 @@ def test_a_context_must_fit_where_it_is_trained_on(
         days.make(exp, blank, [passage], probes)
 
 
+@pytest.mark.parametrize(
+    ("arms", "refused"),
+    [
+        (("none", "quiz"), "question that is learned takes"),
+        (("none", "on_policy"), "question that is learned takes"),
+        (("none", "edits"), None),
+    ],
+)
+def test_a_question_must_fit_a_line_where_it_is_learned(model, tmp_path, arms, refused):
+    asked = "What does Ada Quill cook" + " and what does she cook" * 20 + "?"
+    log = deploy_runs.write_log(
+        tmp_path / "log.jsonl",
+        [deploy_runs.session("a", 1, "Ada", turns=[{"q": asked, "a": "bread"}])],
+    )
+    exp = deploy_runs.built(model, arms=arms, stream__logs=str(log), stream__probes=0)
+    ((passage,),), probes = days.load(exp)
+    blank = policies.describe(exp.model)
+    assert exp.inner.row_tokens < len(blank.encode(asked)) < blank.context - 20
+    if not refused:
+        assert days.make(exp, blank, [passage], probes)
+        return
+    with pytest.raises(ValueError, match=refused) as told:
+        days.make(exp, blank, [passage], probes)
+    assert "inner.row_tokens" in str(told.value) and "\n" not in str(told.value)
+
+
 # By day, by night, in the morning
 
 
