@@ -101,8 +101,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         inner=dict(
             lora=dict(targets=targets, rank=128, alpha=16.0),
             clip=1.0, warmup=11, schedule="cosine", padding="masked", pad_samples=8,
-            tile=8, row_tokens=5120, step_tokens=10240, slots=12, active=4,
-            chunk_tokens=2560, pool=0,
+            tile=8, row_tokens=5120, step_tokens=10240, slots=12, active=2,
+            chunk_tokens=1280, pool=0,
         ),
         views=dict(
             reorders=2, contexts="leave_one_out", max_tokens=8192,

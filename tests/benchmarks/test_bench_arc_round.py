@@ -149,7 +149,7 @@ def test_a_plan_says_what_a_round_will_take(bench, tmp_path, capsys):
         "step_tokens": 256,
         "slots": 3,
         "active": 2,
-        "chunk_tokens": 2560,
+        "chunk_tokens": 1280,
         "pool": 4,
     }
     assert lines[0].startswith("train: 4 adapters, ")
