@@ -24,7 +24,12 @@ PAIRS = (
     ("edits+replay", "edits"),
     ("quiz+replay", "quiz"),
     ("quiz+dream", "quiz"),
+    ("quiz+kl", "quiz"),
+    ("quiz+keep", "quiz"),
     ("distill", "quiz"),
+    ("on_policy", "quiz"),
+    ("on_policy", "distill"),
+    ("on_policy+replay", "quiz+replay"),
 )
 
 

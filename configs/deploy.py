@@ -10,8 +10,9 @@ accelerator; not run in full yet: `--dry_run` tells what it would cost.
 
     python -m seal_jax.train --config=configs/deploy.py:tiny --workdir=runs/job
 
-is the same on the generated world with the embedded model, 24 streams, and more rows.
-`:debug` runs every kind of row on two streams of two days, in about a minute.
+is the same on the generated world with the embedded model, 8 streams of 5 days, and
+more rows. `:debug` runs every kind of row on two streams of two days, in about a
+minute.
 
     python -m seal_jax.train --config=configs/deploy.py --workdir=runs/mine \\
         --config.stream.logs=chats.jsonl --config.stream.probes=0
@@ -136,7 +137,7 @@ def tiny(config: ConfigDict) -> None:
             heldout="", heldout_split="", heldout_start=0,
         ),
         # Of the six facts of a passage users ask four.
-        stream=dict(count=24, asked=4, probes=4),
+        stream=dict(count=8, days=5, asked=4, probes=4),
         propose=dict(
             prompt="plain", top_p=1.0, min_tokens=0, max_tokens=64, prompt_multiple=64,
             batch=120,
@@ -151,8 +152,8 @@ def tiny(config: ConfigDict) -> None:
         inner=dict(
             lora=dict(targets=ALL, rank=4, alpha=8.0), learning_rate=1e-2,
             loss=dict(pad_to=128),
-            tile=4, row_tokens=64, step_tokens=384, slots=24, active=24,
-            chunk_tokens=0, pool=24,
+            tile=4, row_tokens=64, step_tokens=128, slots=8, active=8,
+            chunk_tokens=0, pool=8,
             teach=dict(
                 rates=dict(quiz=3e-3, distill=3e-3, on_policy=3e-3, mix=3e-3),
             ),
@@ -163,8 +164,8 @@ def tiny(config: ConfigDict) -> None:
             keep_floor=0.45,
         ),
         arms=(
-            "none", "edits", "quiz", "quiz+replay", "quiz+kl", "quiz+keep", "distill",
-            "distill+dream",
+            "none", "edits", "edits+replay", "quiz", "quiz+replay", "quiz+kl",
+            "quiz+keep", "quiz+dream", "distill", "on_policy", "on_policy+replay",
         ),
     ))
     config.task.shuffle_seed = config.get_ref("seed")

@@ -97,7 +97,7 @@ def test_what_does_not_go_together_is_refused(changes, message):
 def test_dreams_need_their_group_and_teachers_theirs():
     values = tiny_model.load_config("deploy", "tiny").to_dict()
     bare = {k: v for k, v in values.items() if k != "label_free"}
-    with pytest.raises(ValueError, match=r"arm 'distill\+dream' needs the group"):
+    with pytest.raises(ValueError, match=r"arm 'quiz\+dream' needs the group"):
         config_rules.build(Deploy, bare)
     config_rules.build(Deploy, bare | {"arms": ("none", "edits", "quiz+gate")})
 
@@ -105,14 +105,15 @@ def test_dreams_need_their_group_and_teachers_theirs():
 def test_the_engine_has_room_for_a_whole_days_teacher():
     exp = built(arms=("none", "distill", "distill+dream", "quiz+keep"))
     sizes = {arm: exp.engine_of(arm) for arm in exp.learning_arms}
-    before = (8 - 1) * exp.inner.lora.rank
-    assert sizes["distill"].frozen_rank == before and sizes["distill"].frozen_rows == 24
+    before = (exp.stream.days - 1) * exp.inner.lora.rank
+    assert sizes["distill"].frozen_rank == before
+    assert sizes["distill"].frozen_rows == exp.stream.count
     # Three sessions of four questions, of answers with end-of-text.
     assert sizes["distill"].bank == 3 * 4 * (exp.answer.max_tokens + 1)
     assert sizes["distill+dream"].bank == 3 * (4 + 6) * (exp.answer.max_tokens + 1)
     assert sizes["quiz+keep"].frozen_rank == 0 and not sizes["quiz+keep"].teach
     assert exp.engine.bank == sizes["distill+dream"].bank
-    assert exp.adapters == 24 and built(arms=("none",)).adapters == 0
+    assert exp.adapters == exp.stream.count and built(arms=("none",)).adapters == 0
 
 
 def test_an_arm_that_practises_keeps_its_slots_and_no_other_does():

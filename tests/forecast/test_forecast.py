@@ -218,7 +218,7 @@ def test_nights_count_what_teachers_read_and_what_mixtures_draw(dry):
     exp = kinds.read(config.to_dict())
     each = work.text(exp)
     phases = {p.name.removeprefix("row "): p for p in work.phases(exp, each)}
-    sessions = 24 * 8 * 3
+    sessions = 8 * 5 * 3
     assert phases["quiz"].taught == phases["mix"].taught == phases["edits"].taught == 0
     read = each.passage + each.pair
     assert phases["distill"].taught == pytest.approx(sessions * 4 * read)
