@@ -20,7 +20,7 @@ from seal_jax.lmsi.settings import GOLD, MAJORITY, Lmsi
 from seal_jax.lmsi.table import Looked, Side, Stage
 from seal_jax.lmsi.teaching import LmsiRun
 from seal_jax.lmsi.votes import Vote
-from seal_jax.rounds import trials
+from seal_jax.rounds import ladder_rows, trials
 from seal_jax.rounds.unit_key import UnitKey
 from seal_jax.runtime import distributed, prng, records
 from seal_jax.tasks import questions
@@ -126,9 +126,7 @@ def walk(
         taken = teaching.rounds(run, base, arm, asked, voted, workdir, look, counts)
         counts = taken if arm == MAJORITY else counts
     summary = table.summary(run.exp, found)
-    for i, line in enumerate(summary["ladder"]):
-        if line["mean"] is not None:
-            run.metrics.log(i, {f"ladder/{line['name']}": line["mean"]})
+    ladder_rows.log_means(run.metrics, summary["ladder"])
     return summary
 
 

@@ -27,7 +27,7 @@ from seal_jax.pooled import steps as pooled_steps
 from seal_jax.pooled import texts as pooled_texts
 from seal_jax.pooled.settings import ARMS, IN_CONTEXT, Pooled
 from seal_jax.pooled.steps import Outcome, PooledRun
-from seal_jax.rounds import ladder, proposals, scoring, trials
+from seal_jax.rounds import ladder, ladder_rows, proposals, scoring, trials
 from seal_jax.rounds.graded import by_item, empty_rate, mean, refusals
 from seal_jax.rounds.ladder_rows import LadderRow
 from seal_jax.runtime import backend, distributed, meshes, records
@@ -271,8 +271,7 @@ def walk(
         shown = [line for r in rows for line in r.edits]
         records.write_jsonl(workdir / "heldout.jsonl", shown)
     table = ladder.table(rows)
-    for i, line in enumerate(table):
-        run.metrics.log(i, {f"ladder/{line['name']}": line["mean"]})
+    ladder_rows.log_means(run.metrics, table)
     return {
         "kind": "pooled",
         "ladder": table,

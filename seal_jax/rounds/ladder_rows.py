@@ -2,7 +2,10 @@
 
 import dataclasses
 import enum
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from seal_jax.runtime import metrics
 
 # Rows without an adapter.
 BASE, IN_CONTEXT = NO_ADAPTER = ("base", "in_context")
@@ -66,3 +69,10 @@ class LadderRow:
     @property
     def kind(self) -> RowKind:
         return kind_of(self.name)
+
+
+def log_means(log: metrics.Log, table: Sequence[Mapping[str, Any]]) -> None:
+    """Logs the mean of each row that has one; the step is its place in the table."""
+    for place, row in enumerate(table):
+        if row["mean"] is not None:
+            log.log(place, {f"ladder/{row['name']}": row["mean"]})

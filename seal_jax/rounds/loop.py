@@ -87,9 +87,7 @@ def walk[Item](
     if distributed.leads():
         write_heldout(run, rows, [*train, heldout], workdir)
     table = ladder.table(rows)
-    for i, line in enumerate(table):
-        if line["mean"] is not None:
-            run.metrics.log(i, {f"ladder/{line['name']}": line["mean"]})
+    ladder_rows.log_means(run.metrics, table)
     return {
         "ladder": table,
         "paired": ladder.pairs(rows),

@@ -17,9 +17,11 @@ from seal_jax.generation import policies
 from seal_jax.models import hf
 from seal_jax.rounds import (
     experiments,
+    ladder_rows,
     on_device,
     round_inputs,
     seeds_summary,
+    summary,
     token_forms,
     trials,
 )
@@ -103,7 +105,12 @@ def walk(
         if new and run.whole is not None:
             run.whole.add(done["adapters"])
             run.say(run.whole.text())
-    return seeds_summary.summary(seeds)
+    found = seeds_summary.summary(seeds)
+    # Known at the end alone: each number is a mean over all seeds.
+    for line in found["rounds"]:
+        run.metrics.log(line["round"], summary.metrics_of(line))
+    ladder_rows.log_means(run.metrics, found["ladder"])
+    return found
 
 
 def prepare(

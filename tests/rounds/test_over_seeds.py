@@ -148,6 +148,18 @@ def test_a_kill_loses_one_chunk_at_most(path, called, tmp_path):
         values = [one["entropy"] for one in by_seed]
         assert len({*values}) == 6 and line["entropy"] == pytest.approx(np.mean(values))
     assert "Entropy and diversity by round" in (tmp_path / "report.html").read_text()
+    logged = {
+        (row["step"], name): value
+        for row in files.read_jsonl(tmp_path / "metrics.jsonl")
+        for name, value in row.items()
+    }
+    for line in summary["rounds"]:
+        assert logged[line["round"], "round/entropy"] == line["entropy"]
+        assert logged[line["round"], "round/kept_mean"] == line["kept_mean"]
+        for name, value in line["diversity"].items():
+            assert logged.get((line["round"], f"diversity/{name}")) == value
+    for place, own in enumerate(summary["ladder"]):
+        assert logged[place, f"ladder/{own['name']}"] == own["mean"]
 
 
 def row(*values):
