@@ -12,6 +12,7 @@ import argparse
 import ast
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -183,8 +184,9 @@ def child_env() -> dict[str, str]:
     return env
 
 
+@functools.cache
 def jax_device() -> str:
-    """What jax runs on, as a folder's name; asked in a child that ends at once."""
+    """What jax runs on, as a folder's name; asked once, in a child that ends."""
     code = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -155,7 +155,10 @@ def debug(config: ConfigDict) -> ConfigDict:
     config.update(dict(
         sequence=dict(count=2, passages=2, probes=2),
         propose=dict(batch=4),
-        inner=dict(epochs=2, slots=8, active=8, pool=8),
+        inner=dict(
+            lora=dict(targets=("q_proj", "v_proj")), epochs=2,
+            slots=4, active=4, pool=4,
+        ),
         answer=dict(batch=24),
         retain=dict(kl_texts=4, kl_tokens=16, gate_steps=1, candidates=2),
         arms=("in_context", "merge", "replay+gate", "keep"),

@@ -177,7 +177,10 @@ def debug(config: ConfigDict) -> ConfigDict:
         stream=dict(count=2, days=2, sessions=2, probes=2),
         propose=dict(batch=4),
         label_free=dict(quiz=dict(batch=4)),
-        inner=dict(epochs=2, slots=8, active=8, pool=8, teach=dict(waves=2)),
+        inner=dict(
+            lora=dict(targets=("q_proj", "v_proj")), epochs=2,
+            slots=2, active=2, pool=2, teach=dict(waves=2),
+        ),
         answer=dict(batch=24),
         retain=dict(kl_texts=4, kl_tokens=16, gate_steps=1),
         arms=(

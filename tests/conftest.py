@@ -20,13 +20,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# Compiled programs, for the processes that tests start and for the next run; a folder
-# for each worker, since jax's cache does not expect two to write at once.
+# Compiled programs, for all workers, the processes that tests start and the next run.
+# jax locks a folder that has a limit, so that none reads what is half written.
 ROOT = pathlib.Path(__file__).parent.parent
-_worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / f"programs-{_worker}")
+    "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "programs")
 )
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(4 * 2**30))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 # The same examples every time: a change, not luck, makes a test fail.

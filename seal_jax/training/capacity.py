@@ -128,6 +128,14 @@ def choose(
       ValueError: what is fixed does not fit; says what would.
     """
     row, shards = wanted.row_tokens, meshes.shards(mesh)
+    base = base_bytes(arch, mesh) - master_bytes(arch, mesh)
+    if base > limit:
+        # Known before a program is compiled, which takes minutes where a base is large.
+        raise ValueError(
+            f"the base takes {formatting.size(base)} in {arch.dtype}, "
+            f"{formatting.size(limit)} can be used; use a smaller model, or spread the "
+            "base over devices with mesh.model"
+        )
     adapters = -(-adapters // shards)
     # With divergence a step has a text beside its lines.
     least = row * (lines + options.divergence)

@@ -12,7 +12,9 @@ def benches(root):
     """Scripts of benchmarks/, which find their neighbours as they do when run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root / "benchmarks"))
-        yield importlib.import_module("dreams"), importlib.import_module("prompts")
+        dreams = importlib.import_module("dreams")
+        patch.setattr(dreams, "DRAWS", 20)
+        yield dreams, importlib.import_module("prompts")
 
 
 def write_run(folder, *, seed=0, items=6, edits=8, seeds=4):

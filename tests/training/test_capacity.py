@@ -89,6 +89,7 @@ def test_steps_that_are_chosen_are_of_whole_chunks(
         return capacity.Memory(base=10, slots=1, pool=1, other=cfg.plan.step_tokens)
 
     monkeypatch.setattr(capacity, "measure", measured)
+    monkeypatch.setattr(capacity, "base_bytes", lambda arch, mesh: 10)
     cfg, _ = choose(10**12, chunk_tokens=chunk)
     assert cfg.plan.step_tokens == whole == cfg.plan.chunks * chunk
     cfg, _ = choose(min(all_steps) + 100, chunk_tokens=chunk)
@@ -126,9 +127,17 @@ def test_a_config_too_large_says_what_would_fit():
     assert over.total > limit
 
 
-def test_a_device_for_nothing_is_said_so():
+def test_a_device_for_nothing_but_the_base_is_said_so():
+    limit = capacity.base_bytes(ARCH) + 1
     with pytest.raises(ValueError, match=r"lower inner\.lora\.rank"):
-        choose(10**5)
+        choose(limit, step_tokens=64)
+
+
+def test_a_base_too_large_is_said_before_anything_is_compiled(monkeypatch):
+    monkeypatch.setattr(capacity, "measure", None)
+    limit = capacity.base_bytes(ARCH) - 1
+    with pytest.raises(ValueError, match=r"the base takes .* float32.* mesh\.model"):
+        choose(limit)
 
 
 def test_a_pool_needs_no_more_rows_than_there_are_adapters():
@@ -151,6 +160,7 @@ def test_training_that_fits_is_not_enough(monkeypatch):
     memory = memory._replace(frozen=60)
     assert capacity.answering(memory, 1) == 230
     monkeypatch.setattr(capacity, "measure", lambda *args: memory)
+    monkeypatch.setattr(capacity, "base_bytes", lambda arch, mesh: 100)
     sizes = {"step_tokens": 64, "slots": 1, "active": 1, "pool": 1}
     assert choose(230, **sizes)[1] == memory
     with pytest.raises(ValueError, match="generation after training needs 0 MB"):
