@@ -170,7 +170,23 @@ def read(values: Mapping[str, Any]) -> Experiment:
         plugins.one_of("config.task.name", task["name"], names)
         if task["name"] in few_shot_settings.TASKS:
             return config_rules.build(FewShot, values)
+        _on_passages(task["name"], values)
     return config_rules.build(PassageRounds, values)
+
+
+def _on_passages(name: object, values: Mapping[str, Any]) -> None:
+    """Refuses a task of passages in a config of few-shot tasks."""
+    passages, few_shot = (
+        {field.name for field in dataclasses.fields(kind)}
+        for kind in (PassageRounds, FewShot)
+    )
+    others = [key for key in values if key in few_shot - passages]
+    if others:
+        raise ValueError(
+            f"config.task.name={config_rules.shown(name)} is of passages, and "
+            f"config.{others[0]} of few-shot tasks, {few_shot_settings.TASKS}; name "
+            "one of these, or use --config=configs/own.py"
+        )
 
 
 def kind_of(exp: Experiment) -> Kind[Any, Any, Any]:

@@ -309,3 +309,13 @@ def test_rounds_over_seeds_take_none():
         ValueError, match=r"task\.name='own_words:Plain' has no form on"
     ):
         kinds.read(config)
+
+
+@pytest.mark.parametrize("name", ["mine:Plain", "squad", "world"])
+def test_a_task_of_passages_does_not_go_with_a_config_of_few_shot_tasks(name):
+    config = tiny_model.load_config("arc", "tiny").to_dict()
+    config["task"]["name"] = name
+    told = rf"task\.name='{name}' is of passages, and config\.data of few-shot tasks"
+    with pytest.raises(ValueError, match=told) as caught:
+        kinds.read(config)
+    assert "\n" not in str(caught.value)
