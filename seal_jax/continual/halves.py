@@ -9,7 +9,7 @@ by rewards and gates; the other reports, in all arms, un-edited and merging amon
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from seal_jax.continual.entries import BaseEntry, Scores, StepEntry
 from seal_jax.tasks.passage import Passage
@@ -21,6 +21,11 @@ class Halves:
 
     choosing: tuple[int, ...]
     reporting: tuple[int, ...]
+
+    def choosing_among(self, places: Iterable[int]) -> "Halves":
+        """The halves where no question but those at `places` can choose."""
+        there = set(places)
+        return Halves(tuple(i for i in self.choosing if i in there), self.reporting)
 
     def chooses(self, passage: Passage) -> Passage:
         """The passage with those of its questions that choose."""

@@ -284,13 +284,13 @@ def _parts(arm: str) -> list[str]:
     return [part.strip() for part in arm.split("+")]
 
 
-def controls(arm: str) -> frozenset[str]:
-    """The controls of an arm; none of "merge".
+def controls(arm: str, of: str = "") -> frozenset[str]:
+    """The controls of an arm; none of "merge". `of`: the name it is a part of.
 
     Raises:
       ValueError: an unknown control, the same twice, or some that exclude each other.
     """
-    parts = _parts(arm)
+    parts, arm = _parts(arm), of or arm
     if parts == [MERGE]:
         return frozenset()
     for part in parts:
@@ -306,7 +306,7 @@ def controls(arm: str) -> frozenset[str]:
     for first, second in _APART:
         if {first, second} <= set(parts):
             raise ValueError(
-                f"arms: {first!r} and {second!r} exclude each other in {arm!r}; make "
-                "two arms of them"
+                f"arms: {first!r} and {second!r} exclude each other in {shown(arm)}; "
+                "make two arms of them"
             )
     return frozenset(parts)

@@ -39,6 +39,7 @@ class Setting:
 
     `generic`: token ids of texts on which the model shall not change, for "kl".
     `lengths`: how many passages each sequence learns in each step; none: one in each.
+    `divided`: the halves, where they are not those that are drawn.
     """
 
     run: SteppedRun
@@ -48,6 +49,7 @@ class Setting:
     probes: Sequence[Passage]
     generic: tuple[tuple[int, ...], ...]
     lengths: tuple[tuple[int, ...], ...] = ()
+    divided: halves.AllHalves | None = None
 
     @property
     def exp(self) -> Stepped:
@@ -69,6 +71,8 @@ class Setting:
     @functools.cached_property
     def halves(self) -> halves.AllHalves:
         """Of each sequence's passages the questions that choose and that report."""
+        if self.divided is not None:
+            return self.divided
 
         def of(passage: Passage) -> halves.Halves:
             if self.exp.chooses:

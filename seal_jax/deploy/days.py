@@ -13,6 +13,7 @@ The log's answers are free training data: whoever had the context in view is the
 teacher. A night adds a block to a stream's stack, as a step of `continual` does.
 """
 
+import collections
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from seal_jax.deploy.settings import EDIT, LOG, NONE, Arm, Deploy
 from seal_jax.deploy.stint import FOLDER, DeployRun, Stint
 from seal_jax.generation import policies
 from seal_jax.models import lora
-from seal_jax.runtime import checkpoint, distributed, files, meshes
+from seal_jax.runtime import checkpoint, config_rules, distributed, files, meshes
 from seal_jax.tasks import knowledge, knowledge_setup, sources
 from seal_jax.tasks.base import Encoder
 from seal_jax.tasks.passage import Passage
@@ -175,6 +176,7 @@ def walk(
     """
     del train  # Contexts with all questions; the streams divide these by who asks.
     exp, streams = run.exp, sessions.load(run.exp)
+    check_streams(run, streams)
 
     unseen, beside = [], []
 
@@ -222,18 +224,70 @@ def noted(exp: Deploy, streams: sessions.Streams, blank: Encoder) -> list[str]:
             f"stream.logs: {streams.bare} sessions have no context, or no question "
             "with an answer, and are left out"
         )
+    every = [x for s in range(len(streams.days)) for x in streams.all(s)]
+    lines += _little_to_choose_by(exp, every) + _one_context(streams, every)
     most = exp.answer.max_tokens
-    said = [
-        a for s in range(len(streams.days)) for x in streams.all(s) for a in x.answers
-    ]
+    said = [a for session in every for a in session.answers]
     cut = sum(len(blank.encode(a)) > most for a in said)
     rules = [inner_rules.RULES[Arm.of(arm).rule] for arm in exp.learning_arms]
-    if cut and any(rule.asks and not rule.practises for rule in rules):
+    # Those of a mixture and those that are practised on are drawn anew.
+    kept = any(rule.asks and not (rule.practises or rule.mixes) for rule in rules)
+    if cut and kept:
         lines.append(
             f"stream.logs: {cut} of {len(said)} answers are longer than "
             f"answer.max_tokens={most}, and trained on up to there"
         )
     return lines
+
+
+def _little_to_choose_by(exp: Deploy, every: Sequence[sessions.Session]) -> list[str]:
+    """Where an arm gates: sessions whose one question reports, and cannot choose."""
+    single = sum(len(session.context.questions) < 2 for session in every)
+    if not exp.chooses or not single:
+        return []
+    which = "all" if single == len(every) else f"{single} of {len(every)}"
+    then = "nothing is gated" if single == len(every) else "they are not gated by"
+    return [
+        f"arms that gate choose by half of a session's questions: {which} sessions "
+        f"have one question, which reports, so {then}"
+    ]
+
+
+# Of fewer sessions it says little that most have one context.
+_TELLING = 5
+
+
+def _one_context(
+    streams: sessions.Streams, every: Sequence[sessions.Session]
+) -> list[str]:
+    """Logs whose context says nothing of a session, such as a system message."""
+    if not streams.logged or len(every) < _TELLING:
+        return []
+    texts = collections.Counter(session.context.text for session in every)
+    ((text, count),) = texts.most_common(1)
+    if 2 * count <= len(every):
+        return []
+    return [
+        f"stream.logs: {count} of {len(every)} sessions have one context, "
+        f"{config_rules.shown(text)}: if it is a system message, leave it out of the "
+        "log, so that what a user gives to read is the context"
+    ]
+
+
+def check_streams(run: DeployRun, streams: sessions.Streams) -> None:
+    """Refuses other streams or days than the workdir began with.
+
+    That their contexts are the same was checked before (`workdirs.check_items`).
+
+    Raises:
+      ValueError: see above.
+    """
+    now = {"names": [*streams.names], "days": [[*own] for own in streams.lengths]}
+    if run.journal.cached(f"{FOLDER}/streams", lambda: now) != now:
+        raise ValueError(
+            f"stream.logs={run.exp.stream.logs!r}: this workdir was begun with other "
+            "days or names of streams; restore the file, or give another --workdir"
+        )
 
 
 def texts_beside(

@@ -38,13 +38,13 @@ class WriteEntry(TypedDict):
     """What each stream's model writes in a night about the day's sessions.
 
     `texts`: self-edits, none where statements are made without; `dreams`: quizzes that
-    it sets itself, none where the arm does not dream. `tokens`: drawn for both; units
-    of older runs have none.
+    it sets itself, none where the arm does not dream. `written_tokens`: drawn for
+    both; units of older runs have none, or call them `tokens`.
     """
 
     texts: list[list[str]]
     dreams: list[list[str]]
-    tokens: NotRequired[int]
+    written_tokens: NotRequired[int]
     seconds: float
 
 
@@ -52,14 +52,14 @@ class TeachEntry(TypedDict):
     """Pairs that each stream trains on, by session: those of the log, and dreams.
 
     `dropped`: dreams whose answer did not come out again, or that had been asked, and
-    pairs of either kind whose answer was blank. `tokens`: drawn for answers to dreams,
-    and for mixed ones; units of older runs have none.
+    pairs of either kind whose answer was blank. `written_tokens`: drawn for answers to
+    dreams, and for mixed ones; units of older runs have none, or call them `tokens`.
     """
 
     logged: list[Pairs]
     dreams: list[Pairs]
     dropped: int
-    tokens: NotRequired[int]
+    written_tokens: NotRequired[int]
     seconds: float
 
 

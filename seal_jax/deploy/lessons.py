@@ -163,6 +163,9 @@ def told(
             texts += _kept(task.lines(about, _edit(lesson.text)), context)
             pairs = [*lesson.dreams]
         texts += [f"{about.title}\n{question} {answer}" for question, answer in pairs]
+        lined = task.teach is not None and task.teach.passage_line
+        if arm.asks and pairs and lined:
+            texts.append(f"{about.title}\n{about.text}")
     return texts
 
 

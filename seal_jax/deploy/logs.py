@@ -170,7 +170,7 @@ def _session(where: str, row: Any) -> Logged:
     chat = row.get("messages") is not None
     context, turns = _chat(where, row) if chat else _plain(where, row)
     turns = [(q, a) for q, a in turns if q and a]
-    title = row.get("title", "")
+    title = row.get("title") or ""
     if not isinstance(title, str):
         raise ValueError(f"{where}: title must be text; correct it")
     return Logged(
@@ -323,7 +323,7 @@ _BEFORE_QUESTION = re.compile(
     r"\n[ \t]*\n\s*|\n\s*(?=(?:Who|Whom|Whose|What|When|Where|Which|Why|How|Is|Are|Was|"
     r"Were|Do|Does|Did|Can|Could|Will|Would|Should|Has|Have|Had)\b)"
 )
-_QUESTION = re.compile(r"\?[\"'”’)\]]*$")
+_QUESTION = re.compile(r"[?？][\"'”’)\]」』）]*$")
 
 
 def _divided(text: str) -> tuple[str, str]:

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from seal_jax.continual import ask as continual_ask
-from seal_jax.continual import halves
 from seal_jax.continual import stack as continual_stack
 from seal_jax.continual import step as continual_step
 from seal_jax.continual.entries import Scores
+from seal_jax.continual.stack import Setting
 from seal_jax.continual.step import Candidates
 from seal_jax.deploy import jobs, lessons
 from seal_jax.deploy import table as deploy_table
@@ -74,7 +74,7 @@ def write(stint: Stint, stack: lora.Tree, t: int) -> WriteEntry:
     return {
         "texts": texts,
         "dreams": dreams,
-        "tokens": tokens,
+        "written_tokens": tokens,
         "seconds": time.monotonic() - begin,
     }
 
@@ -137,7 +137,7 @@ def teach(
         "logged": logged,
         "dreams": dreams,
         "dropped": dropped,
-        "tokens": tokens,
+        "written_tokens": tokens,
         "seconds": time.monotonic() - begin,
     }
 
@@ -328,23 +328,43 @@ def _decide(
     setting = stint.setting
     scores: list[Scores] = []
     if "gate" in setting.controls:
-        setting = dataclasses.replace(setting, sequences=_by_log(stint, before))
+        setting = _by_log(stint, before)
         scores = [[] for _ in setting.sequences]
     if before and "gate" in setting.controls:
         answers = [
-            [answer for passage in own for answer in passage]
-            for own in before[-1]["morning"]["answers"]
+            [
+                said[place]
+                for said, half in zip(own, parts, strict=True)
+                for place in half.choosing
+            ]
+            for own, parts in zip(
+                before[-1]["morning"]["answers"], setting.halves, strict=True
+            )
         ]
-        _, found = continual_ask.graded(setting, setting.sequences, answers)
-        scores = [
-            halves.of_scores(own, parts, "choosing")
-            for own, parts in zip(found, setting.halves, strict=True)
-        ]
+        _, scores = continual_ask.graded(setting, setting.choosing, answers)
     return continual_step.decide(setting, stack, candidates, t, scores)
 
 
-def _by_log(stint: Stint, before: Sequence[Step]) -> list[list[Passage]]:
-    """Each stream's contexts up to day t - 1, with what was answered then as gold."""
+def _by_log(stint: Stint, before: Sequence[Step]) -> Setting:
+    """Each stream's contexts up to day t - 1, with what was answered then as gold.
+
+    A question to which nothing was said has no gold, and does not choose.
+    """
+    given = _logged(stint, before)
+    divided = [
+        [
+            half.choosing_among(
+                i for i, q in enumerate(passage.questions) if q.answer.strip()
+            )
+            # The days that are yet to come have no answers.
+            for passage, half in zip(own, parts, strict=False)
+        ]
+        for own, parts in zip(given, stint.setting.halves, strict=True)
+    ]
+    return dataclasses.replace(stint.setting, sequences=given, divided=divided)
+
+
+def _logged(stint: Stint, before: Sequence[Step]) -> list[list[Passage]]:
     return [
         [
             session.logged(given)

@@ -89,8 +89,8 @@ class Arm:
             )
         if rest.count(DREAM) > 1:
             raise ValueError(f"arms: {shown(name)} must name {DREAM!r} once")
-        controls = [part for part in rest if part != DREAM]
-        found = continual_settings.controls("+".join(controls)) if controls else ()
+        own = "+".join(part for part in rest if part != DREAM)
+        found = continual_settings.controls(own, name) if own else ()
         return cls(rule, frozenset(found), DREAM in rest)
 
 

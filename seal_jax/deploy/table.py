@@ -82,9 +82,12 @@ def _of_night(
         asked = _reported(morning["asked"][s], own)
         found["learned"].append(mean(asked[before:until]))
         found["kept"].append(mean(asked[:before]))
-        # Where there are any, one for each of the users' questions, in their order.
-        other = morning["rephrased"][s]
-        found["rephrased"].append(mean(_reported(other, today)) if any(other) else None)
+        # Of a context that has any, one for each of the users' questions, in their
+        # order.
+        other = zip(morning["rephrased"][s], today, strict=False)
+        there = [(row, half) for row, half in other if row]
+        rows, halved = [row for row, _ in there], [half for _, half in there]
+        found["rephrased"].append(mean(_reported(rows, halved)) if rows else None)
         found["unasked"].append(mean(morning["unasked"][s]))
         found["in_context"].append(mean(_reported(step["day"]["viewed"][s], today)))
         found["general"].append(mean(morning["general"][s]))
@@ -124,8 +127,14 @@ def _still(streams: Streams, before: BaseEntry, t: int) -> Step:
             "questions": 0,
             "seconds": 0.0,
         },
-        write={"texts": [], "dreams": [], "tokens": 0, "seconds": 0.0},
-        teach={"logged": [], "dreams": [], "dropped": 0, "tokens": 0, "seconds": 0.0},
+        write={"texts": [], "dreams": [], "written_tokens": 0, "seconds": 0.0},
+        teach={
+            "logged": [],
+            "dreams": [],
+            "dropped": 0,
+            "written_tokens": 0,
+            "seconds": 0.0,
+        },
         night=nothing(count),
         morning={
             "answers": [],
@@ -228,7 +237,11 @@ def _written(step: Step) -> int | None:
     Self-edits and dreams, the answers to dreams, mixed ones, and those that adapters
     practise on. What is said by day is said anyway.
     """
-    write, teach = step["write"].get("tokens"), step["teach"].get("tokens")
+    write, teach = (
+        # Of older runs: `tokens`, or none.
+        step[part].get("written_tokens", step[part].get("tokens"))
+        for part in ("write", "teach")
+    )
     if write is None or teach is None:
         return None
     waves = (told for pool in step["night"].get("practice", ()) for told in pool)

@@ -145,7 +145,10 @@ def open_run[Item](
     )
     if leads:
         workdirs.check_journal(journal, workdir)
-    workdirs.check_items(journal, task, checked.train, checked.heldout)
+    workdirs.check_items(
+        *(journal, task, checked.train, checked.heldout),
+        rising=bool(checked.kind.rising),
+    )
     state = trials.Run(
         exp=exp,
         inner=workdirs.first_sizes(journal, prepared, shards=meshes.shards(mesh)),

@@ -72,10 +72,20 @@ def check_items[Item](
     task: Task[Item],
     train: Sequence[Sequence[Item]],
     heldout: Sequence[Item],
+    *,
+    rising: bool,
 ) -> None:
     """Refuses other items, prompts or code of a task than the workdir began with.
 
     A config only names files: of data, of prompts, of code.
+
+    Args:
+      journal: of the workdir.
+      task: asks about the items.
+      train: the items to learn from, in lists.
+      heldout: those held out.
+      rising: whether there may be more lists than in the beginning, or fewer again;
+        otherwise how many there are is the data's saying.
 
     Raises:
       ValueError: see above.
@@ -98,13 +108,15 @@ def check_items[Item](
     now = {"train": list(map(digest, train)), "heldout": digest(heldout)}
     first = journal.cached("items", lambda: now)
     # More rounds have more lists of items, and the same ones before them.
-    if now["heldout"] != first["heldout"] or any(
-        a != b for a, b in zip(now["train"], first["train"], strict=False)
+    counted = rising or len(now["train"]) == len(first["train"])
+    if (
+        not counted
+        or now["heldout"] != first["heldout"]
+        or any(a != b for a, b in zip(now["train"], first["train"], strict=False))
     ):
         raise ValueError(
-            "this workdir was begun with other data, prompts or code than task and "
-            "propose.prompt give now: a file has changed; restore it, or give another "
-            "--workdir"
+            "this workdir was begun with other data, prompts or code than the config's "
+            "files give now: one has changed; restore it, or give another --workdir"
         )
     if len(now["train"]) > len(first["train"]):
         # Added rounds, once begun, go on with these.

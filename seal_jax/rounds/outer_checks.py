@@ -153,6 +153,11 @@ def notes(cfg: ImitateConfig, writing: Decoding, *, two_steps: bool) -> list[str
             f"{why} takes edits for samples of the policy at temperature 1, and {given}"
             " draws others: its gradient is biased"
         )
+    if of.groups and cfg.data == "accumulate":
+        lines.append(
+            f"{why} learns from edits of the policy itself, and imitate.data="
+            "'accumulate' keeps those of earlier ones: its gradient is biased"
+        )
     if of.pairs and two_steps:
         lines.append(
             f"{why} pairs edits of one prompt, and each strategy has its own: an item "

@@ -61,6 +61,11 @@ def _check_texts(where: str, item: Passage) -> None:
             (f"questions[{j}].question", asked.question),
             (f"questions[{j}].answer", asked.answer),
         ]
+    if len(item.rephrased) not in (0, len(item.questions)):
+        raise ValueError(
+            f"{where}: rephrased has {len(item.rephrased)} questions, and questions "
+            f"{len(item.questions)}; give one for each, in their order, or none"
+        )
     for name, value in fields:
         if not isinstance(value, str) or not value.strip():
             raise ValueError(

@@ -13,6 +13,7 @@ from seal_jax.continual import ask as continual_ask
 from seal_jax.deploy import asking, days, jobs, lessons, night, sessions
 from seal_jax.deploy import table as deploy_table
 from seal_jax.deploy.stint import Stint
+from seal_jax.experiment import one_run
 from seal_jax.generation import policies
 from seal_jax.rounds import grading
 from seal_jax.runtime import checkpoint
@@ -230,6 +231,38 @@ def test_logged_answers_count_as_far_as_they_are_trained_on(model, tmp_path):
     assert days.noted(practised, sessions.load(practised), blank) == []
     (line,) = days.noted(exp, sessions.load(exp), blank)
     assert "2 of 8 answers are longer than answer.max_tokens=3" in line
+    # Answers that are drawn anew are not trained on as they were logged.
+    mixed = deploy_runs.built(
+        model, arms=("mix",), stream__logs=str(log), stream__days=3
+    )
+    assert days.noted(mixed, sessions.load(mixed), blank) == []
+
+
+def test_sessions_that_cannot_choose_and_contexts_that_say_nothing_are_told(
+    model, tmp_path
+):
+    def noted(sizes, contexts, arms=("quiz+gate",)):
+        turns = [{"q": f"What {i}?", "a": "stew"} for i in range(2)]
+        rows = [
+            deploy_runs.session("a", day, "Ada", turns=turns[:size], context=context)
+            for day, (size, context) in enumerate(zip(sizes, contexts, strict=True), 1)
+        ]
+        log = deploy_runs.write_log(tmp_path / "log.jsonl", rows)
+        exp = deploy_runs.built(
+            model, arms=arms, stream__logs=str(log), stream__days=len(rows)
+        )
+        return days.noted(exp, sessions.load(exp), policies.describe(exp.model))
+
+    own = [f"Ada cooks {i}." for i in range(6)]
+    assert noted([2] * 6, own) == noted([1] * 6, own, arms=("quiz",)) == []
+    (line,) = noted([1] * 6, own)
+    assert "all sessions have one question" in line and "nothing is gated" in line
+    (line,) = noted([1, 2, 2, 1, 2, 2], own)
+    assert "2 of 6 sessions have one question" in line
+    helpful = "You are helpful."
+    (line,) = noted([2] * 6, [*own[:2], *[helpful] * 4])
+    assert f"4 of 6 sessions have one context, '{helpful}'" in line
+    assert noted([2] * 6, [*own[:3], *[helpful] * 3]) == []
 
 
 @pytest.mark.parametrize(
@@ -516,8 +549,57 @@ def test_the_gate_asks_by_what_was_logged(walked, monkeypatch):
                 }
                 for q in passage.questions:
                     assert q.answer == answers[q.question]
-    choosing = [p for groups in graded[1:] for own in groups for p in own]
+    choosing = [p for groups in graded for own in groups for p in own]
     assert choosing and {len(p.questions) for p in choosing} == {2}
+
+
+def test_a_question_that_was_answered_blank_does_not_choose(walked, monkeypatch):
+    """It has no gold; the others choose, and none that reports takes its place."""
+    arm = "edits+replay+gate"
+    stint, graded = walked.stint(arm), []
+    real = continual_ask.graded
+
+    def seen(setting, groups, flat):
+        graded.append(groups)
+        return real(setting, groups, flat)
+
+    monkeypatch.setattr(continual_ask, "graded", seen)
+    step, stack = first_night(walked, arm)
+    halves = stint.setting.halves
+    answers = [[[*said] for said in own] for own in step["day"]["answers"]]
+    answers[0][0] = [""] * len(answers[0][0])
+    lost = halves[1][1].choosing[0]
+    answers[1][1][lost] = " "
+    day = {**step["day"], "answers": answers}
+    now = {unit: walked.unit(arm, 2, unit) for unit in ("write", "teach")}
+    night.train(stint, stack, 2, [{**step, "day": day}], now)
+    assert len(graded) >= 2
+    for groups in graded:
+        for s, passages in enumerate(groups):
+            for i, passage in enumerate(passages):
+                asked = stint.sessions(1)[s][i].context.questions
+                left = [
+                    (asked[place].question, answers[s][i][place])
+                    for place in halves[s][i].choosing
+                    if answers[s][i][place].strip()
+                ]
+                assert [(q.question, q.answer) for q in passage.questions] == left
+    assert len(graded[0][0][0].questions) == 0 and len(graded[0][1][1].questions) == 1
+
+
+def test_days_that_changed_since_a_run_began_are_refused(walked, tmp_path):
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        run = dataclasses.replace(walked.state, journal=journal)
+        days.check_streams(run, walked.streams)
+        days.check_streams(run, walked.streams)
+        first, *rest = walked.streams.days
+        joined = (tuple(x for day in first for x in day),)
+        for other in (
+            dataclasses.replace(walked.streams, days=(joined, *rest)),
+            dataclasses.replace(walked.streams, names=("a", "b")),
+        ):
+            with pytest.raises(ValueError, match="begun with other days or names"):
+                days.check_streams(run, other)
 
 
 def test_the_teacher_is_the_base_or_last_nights_model(walked):
@@ -595,11 +677,12 @@ def test_the_summary_counts_what_was_done(walked):
             # A token for each word, and one that ends the text if there is room.
             words = [min(8, 1 + len(walked.base.encode(x))) for x in texts]
             words += [min(24, 1 + len(walked.base.encode(x))) for x in dreams]
-            assert write["tokens"] == sum(words) > 0
-            again = walked.unit(arm, t, "teach")["tokens"]
+            assert write["written_tokens"] == sum(words) > 0
+            again = walked.unit(arm, t, "teach")["written_tokens"]
             # Each dream's question was put again, for an answer of three at most.
             assert 0 <= again <= 3 * 2 * len(dreams) and bool(again) <= bool(dreams)
-            assert row["costs"]["written_tokens"][t - 1] == write["tokens"] + again
+            drawn = write["written_tokens"] + again
+            assert row["costs"]["written_tokens"][t - 1] == drawn
         assert row["written_tokens"] == sum(row["costs"]["written_tokens"])
         assert row["by_night"]["kept"][0] is None and row["by_night"]["kept"][1]
         last = walked.unit(arm, 2, "ask")
@@ -630,8 +713,11 @@ def test_what_older_units_did_not_count_is_not_known(walked):
         {names.get(unit, unit): walked.unit(arm, t, unit) for unit in units}
         for t in (1, 2)
     ]
-    write = {k: v for k, v in steps[1]["write"].items() if k != "tokens"}
-    old = [steps[0], steps[1] | {"write": write}]
+    write = {k: v for k, v in steps[1]["write"].items() if k != "written_tokens"}
+    # For a time the unit called them `tokens`.
+    first = {**steps[0]["write"], "tokens": steps[0]["write"]["written_tokens"]}
+    del first["written_tokens"]
+    old = [steps[0] | {"write": first}, steps[1] | {"write": write}]
     parts = stint.setting.halves, stint.streams
     row = deploy_table.arm_row(arm, *parts, old)
     told = deploy_table.summary(stint.exp, stint.streams, [row])["arms"][0]
@@ -639,6 +725,39 @@ def test_what_older_units_did_not_count_is_not_known(walked):
     assert told["costs"]["written_tokens"] == [known, None]
     assert told["written_tokens"] is None
     assert told["tokens"] == walked.row(arm)["tokens"]
+
+
+def test_what_was_written_is_not_counted_as_trained(walked):
+    with Journal(walked.workdir / "journal.jsonl") as journal:
+        costs = one_run.costs(journal)
+    assert costs["tokens"] == sum(row["tokens"] for row in walked.summary["arms"]) > 0
+    assert sum(row["written_tokens"] for row in walked.summary["arms"]) > 0
+
+
+def test_of_contexts_without_other_words_the_rest_are_told(walked):
+    """One's own passages may have them or not, each for itself."""
+    arm = ARMS[1]
+    step, _ = first_night(walked, arm)
+    stint = walked.stint(arm)
+    whole, bare, none = (
+        step["morning"]["rephrased"],
+        [[[], *own[1:]] for own in step["morning"]["rephrased"]],
+        [[[] for _ in own] for own in step["morning"]["rephrased"]],
+    )
+
+    def told(rephrased):
+        morning = {**step["morning"], "rephrased": rephrased}
+        return deploy_table.report(
+            {**step, "morning": morning}, stint.setting.halves, stint.streams, 1
+        ).get("rephrased")
+
+    parts = [own[1:2] for own in stint.setting.halves]
+    second = [
+        np.mean([own[1][i] for i in half.reporting])
+        for own, (half,) in zip(whole, parts, strict=True)
+    ]
+    assert told(bare) == pytest.approx(np.mean(second))
+    assert told(none) is None and told(whole) is not None
 
 
 # Killed

@@ -37,9 +37,9 @@ def test_an_arm_is_a_rule_with_controls_and_dreams(name, arm):
         (("quiz+best",), r"'best' in 'quiz\+best' must be one of"),
         (("none+gate",), r"'none' trains on nothing and stands alone"),
         (("quiz+dream+dream",), r"must name 'dream' once"),
-        (("quiz+gate+gate",), r"each control once"),
-        (("quiz+keep+gate",), r"'keep' and 'gate' exclude each other"),
-        (("quiz+merge+gate",), r"'merge' in 'merge\+gate'"),
+        (("quiz+gate+gate",), r"'quiz\+gate\+gate' must name each control once"),
+        (("quiz+keep+gate",), r"'keep' and 'gate' exclude .* in 'quiz\+keep\+gate'"),
+        (("quiz+merge+gate",), r"'merge' in 'quiz\+merge\+gate'"),
         (("edits", "edits+merge"), r"'edits\+merge' and 'edits' must differ"),
     ],
 )

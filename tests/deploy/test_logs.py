@@ -214,6 +214,11 @@ def test_what_other_programs_write_otherwise_is_read_alike(tmp_path):
     assert one(tmp_path, *loud, stream=" ", user="u").stream == "u"
     (((session,),),) = read(tmp_path, {**own("x"), "messages": None})
     assert session.context == "x"
+    assert one(tmp_path, SYSTEM, ASKED, SAID, title=None) == plain
+    wide = {"role": "user", "content": "エイダはパンを焼く。\n\n何を焼く？"}
+    session = one(tmp_path, wide, SAID)
+    assert session.context == "エイダはパンを焼く。"
+    assert session.turns == (("何を焼く？", "rye bread"),)
 
 
 def test_no_session_and_days_far_apart_are_refused(tmp_path):

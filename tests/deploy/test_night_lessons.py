@@ -158,3 +158,15 @@ def test_sessions_of_a_day_are_one_job_and_refused_ones_no_part_of_it():
     assert len(found) == 4 == len(told) and job.seed == (3,)
     assert trained("edits", blank)[:2] == (None, [])
     assert trained("quiz", dataclasses.replace(LESSON, pairs=[], dreams=[]))[0] is None
+
+
+@pytest.mark.parametrize("name", ["quiz", "edits"])
+def test_a_context_that_was_trained_on_is_what_questions_are_routed_by(name):
+    of = task()
+    lined = dataclasses.replace(TEACH, passage_line=True)
+    of.exp.inner = dataclasses.replace(of.exp.inner, teach=lined)
+    told = lessons.told(of, Arm.of(name), "both", [LESSON])
+    assert sum(ABOUT.text in text for text in told) == 1
+    bare = dataclasses.replace(LESSON, pairs=[], dreams=[])
+    told = lessons.told(of, Arm.of(name), "both", [bare])
+    assert sum(ABOUT.text in text for text in told) == (name == "edits")

@@ -122,9 +122,9 @@ class Texts:
 
 
 def test_a_begun_round_more_goes_on_with_its_own_items(tmp_path):
-    def check(*train):
+    def check(*train, rising=True):
         with Journal(tmp_path / "journal.jsonl") as journal:
-            workdirs.check_items(journal, Texts(), train, ["out"])  # pyright: ignore[reportArgumentType]
+            workdirs.check_items(journal, Texts(), train, ["out"], rising=rising)  # pyright: ignore[reportArgumentType]
             return len(journal.get("items")["train"])
 
     assert check(["a"]) == 1
@@ -132,6 +132,11 @@ def test_a_begun_round_more_goes_on_with_its_own_items(tmp_path):
     with pytest.raises(ValueError, match="begun with other data"):
         check(["a"], ["c"])
     assert check(["a"]) == 2  # Fewer take nothing back.
+    assert check(["a"], ["b"], rising=False) == 2
+    # Where lists are streams of a log, one more or less is another file.
+    for lists in ([["a"]], [["a"], ["b"], ["c"]]):
+        with pytest.raises(ValueError, match="begun with other data"):
+            check(*lists, rising=False)
 
 
 @pytest.mark.parametrize("step", ["forget", "write_json"])

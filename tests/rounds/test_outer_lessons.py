@@ -446,3 +446,7 @@ def test_a_line_says_where_samples_are_not_the_policys(rule):
         assert all(f"propose.{name}={value}" in line for line in found)
     found = outer_checks.notes(config(rule), exact, two_steps=True)
     assert len(found) == RULES[rule].pairs
+    earlier = dataclasses.replace(config(rule), data="accumulate")
+    found = outer_checks.notes(earlier, exact, two_steps=False)
+    assert len(found) == RULES[rule].groups
+    assert all("'accumulate' keeps those of earlier ones" in line for line in found)

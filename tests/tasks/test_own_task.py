@@ -97,6 +97,13 @@ class Fails:
     @staticmethod
     def items(task, side): return [][1]
 
+class Uneven:
+    @staticmethod
+    def items(task, side):
+        import dataclasses
+        made = Passage.of("a", "text", [("Q?", "a"), ("P?", "b")])
+        return [dataclasses.replace(made, rephrased=made.questions[:1])]
+
 class NoItems: pass
 class Sided:
     @staticmethod
@@ -269,6 +276,7 @@ WRONG = {
     "NumberAnswer": "number 0: questions[1].answer=1204 must be text",
     "NoQuestion": "number 0: questions[0].question='' must be text",
     "Pairs": "number 0: questions[0] is ('Who?', 'Ada'), and must be a Question",
+    "Uneven": "number 0: rephrased has 1 questions, and questions 2; give one for each",
     "NoId": "number 0: id=7 must be text",
     "None_": "must return a list of passages, not None",
     "Fails": "own_words line 81: IndexError: list index out of range",
