@@ -144,7 +144,11 @@ def measured(
         list(zip(*group, strict=True)) for group in zip(prompts, texts, strict=True)
     ]
     flat = [text for group in texts for text in group]
-    values = policies.log_likelihood(policy, adapters, pairs, decoding)
+    # Rows for so many answers, to a factor of two: a batch is meant for all of a round,
+    # and where adapters are few its empty rows would cost more than a wave's training.
+    batch = min(decoding.batch, 1 << (len(flat) - 1).bit_length())
+    few = dataclasses.replace(decoding, batch=batch)
+    values = policies.log_likelihood(policy, adapters, pairs, few)
     surprise = -float(np.mean([value for group in values for value in group]))
     return Practice(
         len(flat),
