@@ -9,6 +9,7 @@ same of differences between rows. Nothing is run.
 
 import argparse
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from seal_jax.report.tables import deploy as deploy_table
 from seal_jax.runtime import command_line, files, formatting
 
 MEASURES = deploy_table.MEASURES
+COSTS = ("tokens", "teacher_tokens", "written_tokens", "seconds")
 PAIRS = (
     ("quiz", "edits"),
     ("edits+replay", "edits"),
@@ -76,18 +78,31 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
         for a, b in PAIRS
         if a in names and b in names
     }
-    keys = ("arms", "adapters", "tokens", "seconds", "config_hash")
+    keys = ("arms", "adapters", "seconds", "config_hash")
     return {
-        "command": "python benchmarks/job_seeds.py " + " ".join(args.runs),
         "rows": rows,
         "differences": differences,
+        "costs": {n: _a_night([arms[n] for arms in by_run]) for n in names},
         "runs": {name: {k: s[k] for k in keys} for name, s in runs.items()},
         **common.stamp(device=common.jax_device()),
     }
 
 
+def _a_night(arms: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """What a night costs all streams of a run together, the mean over runs.
+
+    None: a run did not count it.
+    """
+    found = {}
+    for name in COSTS:
+        nights = [value for arm in arms for value in arm["costs"][name]]
+        known = [value for value in nights if value is not None]
+        found[name] = statistics.fmean(known) if len(known) == len(nights) else None
+    return found
+
+
 def table(result: Mapping[str, Any]) -> str:
-    """The rows, then the differences, for people."""
+    """The rows, the differences, and what a night costs, for people."""
 
     def cell(found: Mapping[str, Any]) -> str:
         return formatting.plus_minus(found["mean"], found["half"])
@@ -97,7 +112,16 @@ def table(result: Mapping[str, Any]) -> str:
         for part in ("rows", "differences")
         for name, row in result[part].items()
     ]
-    return formatting.ruled(("row", *MEASURES), lines)
+    spent = [
+        (name, *(formatting.number(own[cost], digits=0) for cost in COSTS))
+        for name, own in result["costs"].items()
+    ]
+    return "\n\n".join(
+        (
+            formatting.ruled(("row", *MEASURES), lines),
+            formatting.ruled(("row, a night", *COSTS), spent),
+        )
+    )
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

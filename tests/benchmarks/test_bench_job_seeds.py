@@ -19,7 +19,8 @@ def bench(root):
 def runs(bench, tmp_path):
     def arm(name, at):
         measures = {m: {"mean": at} for m in bench.MEASURES} | {"drift": at / 2}
-        return {"name": name, **measures}
+        costs = {cost: [1, 2] for cost in bench.COSTS} | {"seconds": [at, 3 * at]}
+        return {"name": name, **measures, "costs": costs}
 
     folders = []
     for seed, (edits, quiz) in enumerate([(0.1, 0.5), (0.3, 0.9), (0.2, 0.4)]):
@@ -47,6 +48,8 @@ def test_rows_and_differences_have_students_intervals(bench, runs, capsys):
     # By run: 0.4, 0.6 and 0.2.
     apart = found["differences"]["quiz - edits"]["learned"]
     assert apart["values"] == pytest.approx([0.4, 0.6, 0.2])
+    assert found["costs"]["quiz"]["seconds"] == pytest.approx(1.2)
+    assert found["costs"]["quiz"]["tokens"] == 1.5
     assert bench.main(runs) == 0
     assert "quiz - edits" in capsys.readouterr().out
     alone = bench.benchmark(bench.parse_args(runs[:1]))["rows"]["quiz"]["final"]
