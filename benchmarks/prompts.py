@@ -6,8 +6,8 @@
 
 reads finished runs that differ in their seed. Of each row of the ladder, and of each
 row less `self_edits`, it gives the mean over the runs with the half width of Student's
-95 % interval; of `--beside`, runs of another config with the same seeds, each of its
-rows less the same row. Nothing is run.
+95 % interval; of `--beside`, runs of another config with the same seeds, the same, and
+each row of the runs less the same row of those. Nothing is run.
 """
 
 import argparse
@@ -56,6 +56,22 @@ def compared(
     }
 
 
+def over(
+    runs: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Each row that all have, less the same row of the run beside it."""
+    names = [n for n in runs[0] if all(n in run for run in (*runs, *beside))]
+    return {
+        n: job_seeds.over_seeds(
+            [
+                job_seeds.less(own[n]["mean"], other[n]["mean"])
+                for own, other in zip(runs, beside, strict=True)
+            ]
+        )
+        for n in names
+    }
+
+
 def searched(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What each prompt earned on training passages, and how often it was chosen."""
     rows = [run["prompts"] for run in runs if "prompts" in run]
@@ -97,6 +113,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
         ),
         "runs": compared(runs, runs),
         "beside": compared(beside, runs) if beside else {},
+        "over_beside": over(runs, beside) if beside else {},
         "searched": searched(runs),
         **common.stamp(device=common.jax_device()),
     }
@@ -112,6 +129,10 @@ def table(result: Mapping[str, Any]) -> str:
         )
         for part in ("runs", "beside")
         for name in result[part].get("rows", {})
+    ]
+    lines += [
+        ("less beside", name, cell(found), "")
+        for name, found in result["over_beside"].items()
     ]
     lines += [
         ("prompt", name, cell(found["reward"]), f"chosen {found['chosen']}")

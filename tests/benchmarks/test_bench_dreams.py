@@ -127,6 +127,10 @@ def test_ladders_are_compared_run_by_run(benches, tmp_path, capsys):
     less = found["runs"]["less_self_edits"]["prompts"]
     assert less["values"] == pytest.approx([0.1, 0.2])
     assert found["beside"]["less_self_edits"]["self_edits"]["mean"] == 0
+    assert {own["mean"] for own in found["over_beside"].values()} == {0}
+    swapped = prompts.benchmark(prompts.parse_args([*runs, "--beside", *runs[::-1]]))
+    values = swapped["over_beside"]["prompts"]["values"]
+    assert values == pytest.approx([-0.2, 0.2])
     assert found["searched"]["other"]["chosen"] == 2
     assert prompts.main(runs) == 0 and "chosen 2" in capsys.readouterr().out
     assert prompts.main([*runs, "--beside", runs[0]]) == 2
