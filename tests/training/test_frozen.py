@@ -374,6 +374,7 @@ def test_the_stacks_are_a_part_of_the_memory():
 def test_sizes_are_chosen_for_what_is_asked(monkeypatch):
     memory = capacity.Memory(base=100, slots=10, pool=10, other=30, frozen=50)
     monkeypatch.setattr(capacity, "measure", lambda *args: memory)
+    monkeypatch.setattr(capacity, "base_bytes", lambda arch, mesh: 100)
     values = tiny_model.values("model")
     values["inner"] |= {"tile": 4, "row_tokens": 4096, "step_tokens": 0}
     wanted = config_rules.build(PassageRounds, values).inner
