@@ -229,4 +229,4 @@ def test_a_dry_run_counts_what_the_run_did(made, monkeypatch):
     # What cannot fit is told, and is no error.
     monkeypatch.setattr(backend, "memory_limit", lambda device: 1000)
     train.foretell(config, say=told.append)
-    assert any("does not fit there: the inner loop with" in line for line in told)
+    assert any("does not fit there: the base takes" in line for line in told)
