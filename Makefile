@@ -43,9 +43,9 @@ demo: $(STAMP)
 	.venv/bin/python -m seal_jax.train --config=$(CONFIG) --workdir=$(WORKDIR)
 
 # Compiling is most of the tests' time, and what they compile runs for milliseconds:
-# without XLA's costly passes it takes two thirds, and with its preset for fast compiling
-# a tenth less. `make test-slow` and the CI's leg on the newest jax compile as users do.
-test: export XLA_FLAGS += --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE
+# without XLA's costly passes it takes two thirds. `make test-slow` and the CI's leg on
+# the newest jax compile as users do.
+test: export XLA_FLAGS += --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 test: $(STAMP)
 	$(PYTEST) -m "$(FAST)" $(TESTS)
 
