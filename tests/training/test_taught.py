@@ -466,6 +466,7 @@ def test_a_pool_is_as_small_as_its_bank_and_saved_slots_demand(monkeypatch):
         return capacity.Memory(100, cfg.plan.slots, *pool)
 
     monkeypatch.setattr(capacity, "measure", measure)
+    monkeypatch.setattr(capacity, "base_bytes", lambda arch, mesh: 100)
     values = tiny_model.values("model")
     values["inner"] |= {"step_tokens": 96, "slots": 1, "active": 1, "pool": 0}
     wanted = config_rules.build(PassageRounds, values).inner
