@@ -162,7 +162,7 @@ def test_every_edit_is_on_record(finished):
         assert len(scores) == 6
         assert row["reward"] == row["rewards"][0] == statistics.fmean(scores)
         assert row["failed"] is None
-    # Every edit was sampled on its own, and the policies are not the same: with the same
+    # Every edit was sampled on its own, and the policies are not the same: with one
     # noise two that are near each other may write alike, but what their adapters lose
     # differs.
     assert len({row["text"] for row in training}) == 8
