@@ -513,17 +513,23 @@ def test_drift_is_measured_on_texts_that_no_night_trains_on(walked):
     assert planned.beside == tuple(map(tuple, beside))
 
 
-def test_the_gate_asks_by_what_was_logged(walked, monkeypatch):
-    """Its gold is the answers of the day; the questions that report never choose."""
-    arm = "edits+replay+gate"
-    stint, graded = walked.stint(arm), []
-    real = continual_ask.graded
+@pytest.fixture
+def graded(monkeypatch):
+    """What is graded from here on, group by group."""
+    found, real = [], continual_ask.graded
 
     def seen(setting, groups, flat):
-        graded.append(groups)
+        found.append(groups)
         return real(setting, groups, flat)
 
     monkeypatch.setattr(continual_ask, "graded", seen)
+    return found
+
+
+def test_the_gate_asks_by_what_was_logged(walked, graded):
+    """Its gold is the answers of the day; the questions that report never choose."""
+    arm = "edits+replay+gate"
+    stint = walked.stint(arm)
     first = {
         **{unit: walked.unit(arm, 1, unit) for unit in ("day", "write", "teach")},
         "night": walked.unit(arm, 1, "adapt"),
@@ -553,17 +559,10 @@ def test_the_gate_asks_by_what_was_logged(walked, monkeypatch):
     assert choosing and {len(p.questions) for p in choosing} == {2}
 
 
-def test_a_question_that_was_answered_blank_does_not_choose(walked, monkeypatch):
+def test_a_question_that_was_answered_blank_does_not_choose(walked, graded):
     """It has no gold; the others choose, and none that reports takes its place."""
     arm = "edits+replay+gate"
-    stint, graded = walked.stint(arm), []
-    real = continual_ask.graded
-
-    def seen(setting, groups, flat):
-        graded.append(groups)
-        return real(setting, groups, flat)
-
-    monkeypatch.setattr(continual_ask, "graded", seen)
+    stint = walked.stint(arm)
     step, stack = first_night(walked, arm)
     halves = stint.setting.halves
     answers = [[[*said] for said in own] for own in step["day"]["answers"]]
