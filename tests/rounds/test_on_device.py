@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_model
+import trainings
 
 from seal_jax.generation import policies
 from seal_jax.models import lora
@@ -106,11 +107,6 @@ def hosted(exp, policy, train, tmp_path_factory):
     return outcomes, adapters
 
 
-def gap(a, b):
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
-
-
 def at(tree, *index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
@@ -138,10 +134,10 @@ def test_two_rounds_are_those_that_the_host_drives(exp, policy, hosted, scanned)
         kept = [p * exp.scale.edits + k for p, (k,) in enumerate(done.kept_PK[r])]
         assert kept == outcome.kept
         np.testing.assert_allclose(done.baseline_P[r] / 6, outcome.baseline)
-        assert gap(at(states.params, r), params) < 1e-4
+        trainings.assert_alike(at(states.params, r), params)
         earned |= {g.reward for g in graded}
     assert len(earned) > 2  # Else the choice would show nothing.
-    assert gap(at(states.params, -1), policy.params) > 0.05
+    assert trainings.gap(at(states.params, -1), policy.params) > 0.05
 
 
 def test_adapters_are_those_of_the_packed_engine(exp, hosted, scanned):
@@ -149,7 +145,7 @@ def test_adapters_are_those_of_the_packed_engine(exp, hosted, scanned):
     assert len(adapters) > exp.scale.adapters  # Of more than one round.
     for (_, _, round_index, *place), delta in adapters.items():
         own = at(scanned[1].adapters, round_index - 1, *place)
-        assert gap(own, delta) < 1e-4
+        trainings.assert_alike(own, delta)
         assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(delta)) > 0.05
 
 
