@@ -57,6 +57,7 @@ def packed_step(
         run=functools.partial(packed.run_block, arch=arch, cfg=cfg),
         args=packed.arguments(arch, cfg),
         donated=(1,),
+        options=packed.GPU_OPTIONS,
         per="global step",
         flop=matmul_flop.training(
             arch,
@@ -111,6 +112,7 @@ def influence_step(
         run=functools.partial(influence.run_block, arch=arch, cfg=cfg),
         args=influence.arguments(arch, cfg, None, size),
         donated=(1,),
+        options=packed.GPU_OPTIONS,
         per="global step",
         flop=matmul_flop.training(
             arch,

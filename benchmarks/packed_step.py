@@ -10,6 +10,7 @@ session. The first block warms up; the rest is timed, twice from the same start.
     model_ratio   the measured step over what `roofline.py` makes of this very program,
                   on the constants of an H200: above 1 the model is too fast
 
+`--default-options` tells on a GPU what the engine's compiler options are worth.
 Weights are random. `round_adapt_seconds` is what the published round's 65,490 optimizer
 steps would take at this rate.
 """
@@ -69,6 +70,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     device = jax.devices()[0]
     jobs, cfg = jobs_of(args, arch.vocab)
+    if args.default_options:
+        packed.GPU_OPTIONS.clear()
     begin = time.perf_counter()
     program = packed.program(arch, cfg, None)
     compiling, text = time.perf_counter() - begin, program.as_text()
@@ -188,6 +191,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--shape", default="qwen2.5-7b", help="a name of common.SHAPES, and changes")
     add("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     add("--kernel", default="auto", help="implementation of the low-rank matmul")
+    add(
+        "--default-options",
+        action="store_true",
+        help="compile as XLA would, without `packed.GPU_OPTIONS`",
+    )
     add("--adapters", type=command_line.COUNT, default=96)
     add("--blocks", type=command_line.FEW, default=2, help="that are timed")
     add("--scale-lengths", type=command_line.FACTOR, default=1.0)

@@ -120,7 +120,8 @@ def slopes(
             }
             for layer, linears in adapters.items()
         }
-        return packed.loss(joined, params, step, arch, cfg, extras, None, bank_UD)[0]
+        scaled = lora.scaled(joined, cfg.alpha / cfg.rank)
+        return packed.loss(scaled, params, step, arch, cfg, extras, None, bank_UD)[0]
 
     return jax.grad(loss)(_b_of(adapters))
 
@@ -214,7 +215,8 @@ def program(
     run = functools.partial(run_block, arch=arch, cfg=cfg)
     args = arguments(arch, cfg, mesh, size)
     if mesh is None:
-        return jax.jit(run, donate_argnums=1).lower(*args).compile()
+        jitted = jax.jit(run, donate_argnums=1)
+        return packed.compiled(jitted.lower(*args), None)
     shard = jax.shard_map(
         run,
         mesh=mesh,
@@ -224,7 +226,8 @@ def program(
         check_vma=False,
     )
     out = meshes.named(mesh, PartitionSpec("data"))
-    return jax.jit(shard, donate_argnums=1, out_shardings=out).lower(*args).compile()
+    jitted = jax.jit(shard, donate_argnums=1, out_shardings=out)
+    return packed.compiled(jitted.lower(*args), mesh)
 
 
 def _specs(cfg: EngineConfig) -> tuple[PartitionSpec, ...]:

@@ -165,12 +165,16 @@ def applied(
     Raises:
       ValueError: `frozen` is given or missing, against `cfg`.
     """
+    return on_top(lora.scaled(adapter, cfg.alpha / cfg.rank), cfg, frozen)
+
+
+def on_top(delta: lora.Tree, cfg: EngineConfig, frozen: lora.Tree | None) -> lora.Tree:
+    """As `applied`, of adapters that are scaled already."""
     if (frozen is None) != (cfg.frozen_rank == 0):
         raise ValueError(
             f"inner.frozen_rank={cfg.frozen_rank} and {'no ' * (frozen is None)}frozen "
             "stack do not agree; give one if, and only if, there is a rank for it"
         )
-    delta = lora.scaled(adapter, cfg.alpha / cfg.rank)
     return delta if frozen is None else lora.join(frozen, delta)
 
 

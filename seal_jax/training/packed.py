@@ -55,6 +55,15 @@ _EXTENDED = PartitionSpec("data"), PartitionSpec(), PartitionSpec("data")
 _NONE = Extras()
 type State = tuple[Slot, FinishedPool]
 
+# How a GPU's program is compiled. cuBLASLt adds a product to what is there, so that a
+# low-rank term is added by the way; XLA's own matmuls leave that to another pass over
+# results as wide as the feed-forward. And products with one input stay apart: joined,
+# their adapters are copied side by side in every step, and the gradients taken apart.
+GPU_OPTIONS: dict[str, bool | str] = {
+    "xla_gpu_enable_triton_gemm": False,
+    "xla_gpu_dot_merger_threshold_mb": "0",
+}
+
 
 def init_state(arch: decoder.Arch, cfg: EngineConfig, *, shards: int = 1) -> State:
     """Empty slots and an empty pool, those of all shards side by side."""
@@ -80,7 +89,7 @@ def init_state(arch: decoder.Arch, cfg: EngineConfig, *, shards: int = 1) -> Sta
 
 
 def loss(
-    adapters: lora.Tree,
+    scaled: lora.Tree,
     params: dict,
     step: plan_arrays.Steps,
     arch: decoder.Arch,
@@ -94,7 +103,8 @@ def loss(
     That is its cross-entropy, and its divergence from the teachers that it has.
 
     No adapter occurs in another's loss, so the sum's gradient holds each one's own: in
-    parts, where it has places in several chunks.
+    parts, where it has places in several chunks. `scaled` are the adapters of the
+    places, as the model applies them (`lora.scaled`).
     """
 
     def rows(leaf_M: Any) -> Array:
@@ -102,7 +112,7 @@ def loss(
 
     if frozen is not None:
         frozen = lora.select(frozen, extras.frozen)
-    delta = inner.applied(adapters, cfg, frozen)
+    delta = inner.on_top(scaled, cfg, frozen)
     delta = lora.assign(delta, step.tiles, chunks=cfg.plan.chunks)
     ranges = key_ranges.of_lines(rows(step.segments), rows(step.is_key))
 
@@ -133,7 +143,7 @@ def loss(
         kl_M = cross_entropy.divergence(hidden_MD, base_MD, head_DV)
         whole += jnp.sum(kl_M * extras.anchors)
     if cfg.orthogonal and frozen is not None:
-        whole += cfg.orthogonal * inner.overlap(frozen, _once(adapters, extras))
+        whole += cfg.orthogonal * inner.overlap(frozen, _once(scaled, extras))
     return whole, loss_K
 
 
@@ -194,14 +204,17 @@ def step_all(
         return _put(slots, begin, slot)
 
     slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
-    active = _rows_at(slots.adapter, step.slots)
+    scale = cfg.alpha / cfg.rank
+    active = lora.scaled(_rows_at(slots.adapter, step.slots), scale)
     gradient = jax.value_and_grad(loss, has_aux=True)
     (_, loss_K), grads = gradient(
         active, params, step, arch, cfg, extras, frozen, bank_UD
     )
     if extras.folds is not None:
         step, grads, loss_K = _folded(step, grads, loss_K, extras)
-    slots = _updated(slots, step, grads, loss_K)
+    # The chain rule through the scale, which the optimizer's passes do by the way.
+    # Before the fold all gradients would be read and written once more for it.
+    slots = _updated(slots, step, lora.scaled(grads, scale), loss_K)
 
     def leave(i: Array, results: FinishedPool) -> FinishedPool:
         slot, job = step.ends[i]
@@ -343,7 +356,8 @@ def program(
     """
     run = functools.partial(run_block, arch=arch, cfg=cfg)
     if mesh is None:
-        return jax.jit(run, donate_argnums=1).lower(*arguments(arch, cfg)).compile()
+        jitted = jax.jit(run, donate_argnums=1)
+        return compiled(jitted.lower(*arguments(arch, cfg)), None)
     # The axis `model` stays the compiler's: it cuts the base's matmuls as the weights
     # are cut.
     shard = jax.shard_map(
@@ -356,7 +370,13 @@ def program(
     )
     out = meshes.named(mesh, SHARDED[0])
     jitted = jax.jit(shard, donate_argnums=1, out_shardings=out)
-    return jitted.lower(*arguments(arch, cfg, mesh)).compile()
+    return compiled(jitted.lower(*arguments(arch, cfg, mesh)), mesh)
+
+
+def compiled(lowered: jax.stages.Lowered, mesh: Mesh | None) -> jax.stages.Compiled:
+    """A program of packed steps, for the mesh's devices or the default one."""
+    platform = mesh.devices.flat[0].platform if mesh else jax.default_backend()
+    return lowered.compile(GPU_OPTIONS if platform == "gpu" else None)
 
 
 def _extended(cfg: EngineConfig) -> tuple[PartitionSpec, ...]:

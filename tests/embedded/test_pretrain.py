@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seal_jax.embedded import grids_corpus, pretrain, world_corpus
+from seal_jax.embedded import grids_corpus, pretraining, settings, world_corpus
 from seal_jax.models import decoder, hf, key_ranges
 from seal_jax.tasks import world
 from seal_jax.tasks.arc import self_edit as arc_edit
 from seal_jax.tasks.passage import Pieces
 from seal_jax.training import sft_rows
 
-CORPORA = {name: make() for name, make in pretrain.CORPORA.items()}
-SMALL = pretrain.PretrainConfig(
+CORPORA = {name: make() for name, make in settings.CORPORA.items()}
+SMALL = settings.PretrainConfig(
     corpus="world",
     seed=0,
     steps=4,
@@ -42,7 +42,7 @@ SMALL = pretrain.PretrainConfig(
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return pretrain.build_tokenizer(CORPORA["world"])
+    return pretraining.build_tokenizer(CORPORA["world"])
 
 
 def documents(count: int, corpus: str = "world") -> list[Pieces]:
@@ -52,7 +52,7 @@ def documents(count: int, corpus: str = "world") -> list[Pieces]:
 
 
 def encode(pieces: Pieces, vocab: dict[str, int], corpus: str = "world"):
-    return pretrain.encode(pieces, CORPORA[corpus].pattern, vocab)
+    return pretraining.encode(pieces, CORPORA[corpus].pattern, vocab)
 
 
 def test_a_corpus_that_is_none_is_refused():
@@ -62,15 +62,15 @@ def test_a_corpus_that_is_none_is_refused():
 
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_every_document_tokenizes_without_unknowns_and_round_trips(corpus):
-    tokenizer = pretrain.build_tokenizer(CORPORA[corpus])
+    tokenizer = pretraining.build_tokenizer(CORPORA[corpus])
     vocab = tokenizer.get_vocab()
     for pieces in documents(300, corpus):
         text = "".join(piece or "" for piece, _ in pieces)
         ids, weights = encode(pieces, vocab, corpus)
-        assert vocab[pretrain.UNKNOWN] not in ids
+        assert vocab[pretraining.UNKNOWN] not in ids
         assert len(ids) == len(weights)
         # Our own splitting is the tokenizer's.
-        assert [i for i in ids if i != vocab[pretrain.EOS]] == hf.encode(
+        assert [i for i in ids if i != vocab[pretraining.EOS]] == hf.encode(
             tokenizer, text
         )
         again = hf.decode(tokenizer, hf.encode(tokenizer, text))
@@ -129,7 +129,7 @@ def test_fresh_documents_never_name_a_resident_of_the_rounds():
 
 def test_pack_keeps_documents_whole_and_apart():
     docs = [sft_rows.Line(range(10, 10 + n), [1.0] * n) for n in (5, 4, 7, 9, 3)]
-    batch = pretrain.pack(docs, rows=2, row_tokens=8, eos=0)
+    batch = pretraining.pack(docs, rows=2, row_tokens=8, eos=0)
     # 5 and 4 tokens make 4 and 3 positions of the first row; 7 make 6 of the second.
     # The 8 positions of 9 find no row, and the last document does not wait for them.
     assert batch["segments"].tolist() == [
@@ -143,13 +143,13 @@ def test_pack_keeps_documents_whole_and_apart():
 
 
 def test_a_packed_document_has_the_loss_it_has_alone(tokenizer):
-    arch = pretrain.architecture(SMALL, len(tokenizer))
-    params = pretrain.init_params(0, arch)
+    arch = pretraining.architecture(SMALL, len(tokenizer))
+    params = pretraining.init_params(0, arch)
     docs = [encode(p, tokenizer.get_vocab()) for p in documents(3)]
-    loss = jax.jit(pretrain.loss_fn, static_argnums=2)
+    loss = jax.jit(pretraining.loss_fn, static_argnums=2)
 
     def total(some) -> float:
-        batch = pretrain.pack(some, rows=1, row_tokens=512, eos=0)
+        batch = pretraining.pack(some, rows=1, row_tokens=512, eos=0)
         return float(loss(params, batch, arch) * batch["weights"].sum())
 
     apart = sum(total([doc]) for doc in docs)
@@ -182,26 +182,26 @@ def test_a_wrong_command_line_is_one_line(tmp_path, child_env, more, said):
 
 
 def test_a_stopped_run_continues_to_the_same_bits(tmp_path, monkeypatch):
-    pretrain.run(SMALL, tmp_path / "whole")
-    save = pretrain.checkpoint.save
+    pretraining.run(SMALL, tmp_path / "whole")
+    save = pretraining.checkpoint.save
 
     def stop_after_saving(*args):
         save(*args)
         raise KeyboardInterrupt
 
     part = dataclasses.replace(SMALL, checkpoint_every=1)
-    monkeypatch.setattr(pretrain.checkpoint, "save", stop_after_saving)
+    monkeypatch.setattr(pretraining.checkpoint, "save", stop_after_saving)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.run(part, tmp_path / "part")
+        pretraining.run(part, tmp_path / "part")
     monkeypatch.undo()
-    pretrain.run(part, tmp_path / "part")
+    pretraining.run(part, tmp_path / "part")
     for path in ("model.safetensors", "config.json", "tokenizer.json"):
         whole, parted = (tmp_path / d / "model" / path for d in ("whole", "part"))
         assert whole.read_bytes() == parted.read_bytes()
 
 
 def test_the_initial_heads_look_one_and_two_tokens_back_and_match(tokenizer):
-    arch = pretrain.architecture(SMALL, len(tokenizer))
+    arch = pretraining.architecture(SMALL, len(tokenizer))
     # A value that followed a name's verb is favoured when the name and verb return.
     text = "Ada Quill plays violin. Boris Fenn plays cello. Ada Quill plays"
     ids = jnp.array([hf.encode(tokenizer, text)])
@@ -216,7 +216,7 @@ def test_the_initial_heads_look_one_and_two_tokens_back_and_match(tokenizer):
         return logits_V[vocab["violin"]] - logits_V[vocab["cello"]]
 
     # The rest is drawn and speaks as well: one draw's margin is by chance.
-    margins = [float(margin(pretrain.init_params(seed, arch))) for seed in range(20)]
+    margins = [float(margin(pretraining.init_params(seed, arch))) for seed in range(20)]
     error = np.std(margins, ddof=1) / len(margins) ** 0.5
     assert np.mean(margins) > 2 * error
 
@@ -237,17 +237,17 @@ def test_the_shipped_model_is_what_the_config_describes(
         import tiny_pretrain
     finally:
         sys.path.pop(0)
-    cfg = pretrain.PretrainConfig(**tiny_pretrain.get_config(variant).to_dict())
+    cfg = settings.PretrainConfig(**tiny_pretrain.get_config(variant).to_dict())
     assert cfg.corpus == corpus
-    tokenizer = pretrain.build_tokenizer(CORPORA[corpus])
+    tokenizer = pretraining.build_tokenizer(CORPORA[corpus])
     path = hf.resolve(f"embedded:{shipped_as}")
     arch = hf.read_config(path, dtype="float32")
-    assert arch == pretrain.architecture(cfg, len(tokenizer))
+    assert arch == pretraining.architecture(cfg, len(tokenizer))
     shipped = hf.load_tokenizer(path)
     assert shipped.get_vocab() == tokenizer.get_vocab()
     assert hf.eos_id(shipped, path) == (tokenizer.eos_token_id,)
     params = hf.load_params(path, arch)
     vocab = shipped.get_vocab()
-    scores = pretrain.probe(params, arch, CORPORA[corpus], vocab, count=32)
+    scores = pretraining.probe(params, arch, CORPORA[corpus], vocab, count=32)
     for name, low in least.items():
         assert scores[name] > low

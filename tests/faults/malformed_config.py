@@ -28,7 +28,7 @@ import tiny_model
 from ml_collections import config_flags
 
 from seal_jax import train
-from seal_jax.embedded import pretrain
+from seal_jax.embedded import settings as pretrain_settings
 from seal_jax.experiment import workdirs
 from seal_jax.runtime import config_file, config_rules, shipped
 
@@ -261,7 +261,7 @@ def outcome(case: Case, workdir: Path) -> str | None:
     try:
         with limited(5 * LIMIT_S if case.way == "most" else LIMIT_S):
             if case.config == "tiny_pretrain":
-                config_rules.build(pretrain.PretrainConfig, values)
+                config_rules.build(pretrain_settings.PretrainConfig, values)
             else:
                 train.run(values, workdir)
     except _AcceptedError:

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from seal_jax.continual import step as continual_step
 from seal_jax.continual.settings import Continual
-from seal_jax.embedded import pretrain
+from seal_jax.embedded import pretraining
+from seal_jax.embedded import settings as pretrain_settings
 from seal_jax.generation import generate, policies
 from seal_jax.generation.settings import Decoding, ModelSource
 from seal_jax.models import decoder, hf
@@ -255,7 +256,7 @@ def test_a_chat_that_has_the_beginning_gets_no_second_one(chat):
 
 def test_a_whole_model_that_begins_its_texts(tmp_path):
     """From its directory to what it writes, which is not what it else would."""
-    tokenizer = pretrain.build_tokenizer(pretrain.CORPORA["world"]())
+    tokenizer = pretraining.build_tokenizer(pretrain_settings.CORPORA["world"]())
     tokenizer.add_special_tokens({"bos_token": "<bos>"})
     bos = tokenizer.convert_tokens_to_ids("<bos>")
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -264,7 +265,7 @@ def test_a_whole_model_that_begins_its_texts(tmp_path):
     arch = decoder.Arch("llama", len(tokenizer), 16, 2, 2, 1, 8, 24, 256, tied=True)
     params = decoder.init_params(jax.random.key(0), arch)
     params = jax.tree.map(lambda leaf: leaf * 12 if leaf.ndim > 1 else leaf, params)
-    pretrain.export(tmp_path / "model", arch, params, tokenizer)
+    pretraining.export(tmp_path / "model", arch, params, tokenizer)
     source = ModelSource(str(tmp_path / "model"), False, "float32", "auto", "auto")
     policy = policies.load(source, policies.describe(source), seed=0)
     assert policy.begin == (bos,)

@@ -7,7 +7,7 @@ import jax
 import pytest
 import tiny_model
 
-from seal_jax.embedded import pretrain
+from seal_jax.embedded import pretraining
 from seal_jax.generation import policies
 from seal_jax.generation.settings import ModelSource
 from seal_jax.models import decoder
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
         rows = len(tokenizer)
         arch = decoder.Arch("llama", rows, 16, 1, 2, 1, 8, 24, 2048, tied=True)
         params = decoder.init_params(jax.random.key(0), arch)
-        pretrain.export(path, arch, params, tokenizer)
+        pretraining.export(path, arch, params, tokenizer)
         return path
 
     return write

@@ -66,6 +66,7 @@ JAX_FREE = (
     "embedded.grids_corpus",
     "embedded.hops_corpus",
     "embedded.make_debug",
+    "embedded.settings",
     "embedded.world_corpus",
     "forecast.named",
     "generation.places",

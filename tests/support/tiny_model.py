@@ -14,7 +14,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from seal_jax.embedded import pretrain
+from seal_jax.embedded import pretraining
+from seal_jax.embedded import settings as pretrain_settings
 from seal_jax.models import decoder
 from seal_jax.training.inner_rules import RULES
 
@@ -113,13 +114,13 @@ OPTIONAL: dict[str, dict[str, Any]] = {
 
 def write(path: pathlib.Path, *, seed: int = 0, layers: int = 2) -> pathlib.Path:
     """A model directory: weights, config and the world's tokenizer."""
-    tokenizer = pretrain.build_tokenizer(pretrain.CORPORA["world"]())
+    tokenizer = pretraining.build_tokenizer(pretrain_settings.CORPORA["world"]())
     arch = decoder.Arch(
         "llama", len(tokenizer.get_vocab()), 16, layers, 2, 1, 8, 24, 256, tied=True
     )
     params = decoder.init_params(jax.random.key(seed), arch)
     params = jax.tree.map(lambda leaf: leaf * 12 if leaf.ndim > 1 else leaf, params)
-    pretrain.export(path, arch, params, tokenizer)
+    pretraining.export(path, arch, params, tokenizer)
     return path
 
 

@@ -10,7 +10,7 @@ import re
 import pytest
 import tiny_model
 
-from seal_jax.embedded import pretrain
+from seal_jax.embedded import settings as pretrain_settings
 from seal_jax.experiment import kinds
 from seal_jax.generation import policies
 from seal_jax.rounds import proposals, trials
@@ -400,7 +400,7 @@ def test_attempts_draw_with_keys_of_their_own(make_run, blank, monkeypatch):
 
 def test_the_corpus_has_the_config_files_prompts(blank):
     """Pretraining and the task tell grids in the same words."""
-    corpus = pretrain.CORPORA["grids"]()
+    corpus = pretrain_settings.CORPORA["grids"]()
     task = few_shot.make(an_experiment(), blank, [], [ONE_TEST])
     texts = [*task.prompts(ONE_TEST), task.propose_prompt(ONE_TEST)]
     texts += [task.gold(ONE_TEST)[0], *(task.fixed("oracle", ONE_TEST) or ())]

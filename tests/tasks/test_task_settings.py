@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from seal_jax.continual.settings import Continual
 from seal_jax.deploy.settings import Deploy
-from seal_jax.embedded import pretrain
+from seal_jax.embedded import settings as pretrain_settings
 from seal_jax.experiment import kinds
 from seal_jax.lmsi.settings import Lmsi
 from seal_jax.pooled.settings import Pooled
@@ -146,7 +146,7 @@ def test_every_edit_that_earned_it_is_kept_however_many_there_are():
 @pytest.mark.parametrize("arg", [None, "arc", "debug"])
 def test_the_pretraining_config_builds(arg):
     values = tiny_model.load_config("tiny_pretrain", arg).to_dict()
-    cfg = config_rules.build(pretrain.PretrainConfig, values)
+    cfg = config_rules.build(pretrain_settings.PretrainConfig, values)
     assert dataclasses.asdict(cfg) == values
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import trainings
 
 from seal_jax.models import cross_entropy, decoder, key_ranges, lora, placement
 from seal_jax.runtime import meshes
@@ -59,11 +60,6 @@ def train(cfg, examples=EXAMPLES, seed=5, params=PARAMS):
     key = jax.random.key(seed)
     tuned = imitate.train(params, examples, key, arch=ARCH, cfg=cfg, eos=EOS)
     return tuned.delta, tuned.losses
-
-
-def assert_close(a, b, **tolerance):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, **tolerance)
 
 
 @functools.partial(jax.jit, static_argnames="arch")
@@ -148,7 +144,7 @@ def test_training_equals_a_plain_optax_loop(clip):
     delta, losses = train(cfg)
     want, want_losses = plain_loop(cfg, EXAMPLES)
     np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
-    assert_close(delta, want, atol=1e-4)
+    trainings.assert_alike(delta, want)
     assert losses[-1] < losses[0]
 
 
@@ -157,14 +153,14 @@ def test_micro_batches_equal_the_full_batch():
     for micro in (1, 4):
         delta, losses = train(config(micro_batch=micro))
         np.testing.assert_allclose(losses, whole_losses, rtol=1e-5)
-        assert_close(delta, whole, atol=1e-4)
+        trainings.assert_alike(delta, whole)
 
 
 def test_empty_rows_of_a_short_batch_change_nothing():
     exact, losses = train(config(batch=3, micro_batch=1), EXAMPLES[:3])
     padded, padded_losses = train(config(), EXAMPLES[:3])
     np.testing.assert_allclose(padded_losses, losses, rtol=1e-5)
-    assert_close(padded, exact, atol=1e-4)
+    trainings.assert_alike(padded, exact)
 
 
 def test_the_rate_falls_linearly_over_all_steps(monkeypatch):
@@ -345,7 +341,7 @@ def test_packed_rows_train_what_padded_ones_do(micro, multiple):
     delta, losses = train(cfg, MIXED)
     want, want_losses = padded()
     np.testing.assert_allclose(losses, want_losses, rtol=1e-5)
-    assert_close(delta, want, atol=1e-4)
+    trainings.assert_alike(delta, want)
 
 
 def test_positions_are_counted():
@@ -448,7 +444,7 @@ def test_a_mesh_trains_what_one_device_does(data, model, tmp_path, root, child_e
     mesh_losses, sizes, operations = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(mesh_losses, losses, rtol=1e-5)
     tree = jax.tree.structure(delta).unflatten(np.load(file).values())
-    assert_close(tree, delta, atol=1e-4)
+    trainings.assert_alike(tree, delta)
 
     # Each device computes its share of the rows: of all there is the batch alone.
     assert [B // data, T, ARCH.width] in sizes

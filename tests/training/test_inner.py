@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trainings
 from safetensors.numpy import load_file
 
 from seal_jax.models import decoder, hf, lora
@@ -186,11 +187,6 @@ def solo(params, job: plan.Job, key, cfg: inner.EngineConfig) -> inner.Slot:
     return slot._replace(adapter=lora.scaled(slot.adapter, cfg.alpha / cfg.rank))
 
 
-def assert_same(ours, theirs, atol=2e-4):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, atol=atol)
-
-
 SAMPLED, UNSAMPLED = (LossConfig("reference", WIDTH, n) for n in (3, 0))
 WHOLE = LossConfig("reference", WIDTH, -1)
 WORKLOADS = [
@@ -214,7 +210,7 @@ def assert_packed_equals_solo(jobs, cfg):
     assert trained.computed_tokens == trained.steps * cfg.plan.step_tokens
     for a, job in enumerate(jobs):
         alone = solo(params, job, keys[a], cfg)
-        assert_same(lora.select(trained.adapters, a), alone.adapter)
+        trainings.assert_alike(lora.select(trained.adapters, a), alone.adapter)
         np.testing.assert_allclose(
             trained.loss_A[a], alone.loss_sum / job.total, rtol=1e-4
         )
@@ -259,8 +255,20 @@ def test_chunks_with_all_their_adapters_at_once_are_the_same():
     dense = dataclasses.replace(ARCH, kernel="dense")
     got = run(arch=dense, cfg=cfg)
     want = run(arch=ARCH, cfg=config(tile=1))
-    assert_same(got.adapters, want.adapters)
+    trainings.assert_alike(got.adapters, want.adapters)
     np.testing.assert_allclose(got.loss_A, want.loss_A, rtol=1e-4)
+
+
+class Lowered:
+    """Returns what it would be compiled with."""
+
+    compile = staticmethod(lambda options: options)
+
+
+def test_a_gpus_program_has_compiler_options(monkeypatch):
+    assert packed.compiled(Lowered, None) is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert packed.compiled(Lowered, None) == packed.GPU_OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -271,12 +279,13 @@ def test_the_budget_the_slots_and_the_neighbours_do_not_matter(make, budget):
     jobs, keys = make(5, 6), jax.random.split(jax.random.key(1), 6)
     run = functools.partial(packed.train, params, arch=ARCH, eos=EOS)
     first = run(jobs, keys, cfg=config()).adapters
-    assert_same(run(jobs, keys, cfg=config(slots=6, active=6)).adapters, first)
-    assert_same(run(jobs, keys, cfg=config(step_tokens=budget)).adapters, first)
+    for other in ({"slots": 6, "active": 6}, {"step_tokens": budget}):
+        again = run(jobs, keys, cfg=config(**other)).adapters
+        trainings.assert_alike(again, first)
     # Other neighbours, in another order and so in other slots.
     order = np.array([4, 0, 2])
     some = run([jobs[i] for i in order], keys[order], cfg=config()).adapters
-    assert_same(lora.select(some, np.arange(3)), lora.select(first, order))
+    trainings.assert_alike(lora.select(some, np.arange(3)), lora.select(first, order))
 
 
 def test_a_pool_cut_into_blocks_gives_the_same(monkeypatch):
@@ -322,7 +331,7 @@ def test_vmapped_adapt_equals_solo_runs_of_different_length(make, batch):
     scaled = lora.scaled(many.adapter, cfg.alpha / cfg.rank)
     for a, job in enumerate(jobs):
         own = jax.tree.map(lambda leaf, a=a: leaf[a], scaled)
-        assert_same(own, solo(params, job, keys[a], cfg).adapter)
+        trainings.assert_alike(own, solo(params, job, keys[a], cfg).adapter)
 
 
 @pytest.mark.parametrize(

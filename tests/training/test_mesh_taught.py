@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 CHILD = """
 import dataclasses, json, sys
 import jax, numpy as np
-import test_frozen as frozen, test_taught as taught
+import test_frozen as frozen, test_taught as taught, trainings
 from seal_jax.models import lora, placement
 from seal_jax.runtime import meshes
 from seal_jax.training import capacity, packed
@@ -44,10 +44,7 @@ def both(on, count=4):
     return first, train(end, start=first.slots, on=on)
 
 def gap(a, b, rows):
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(
-        float(np.abs(np.asarray(x)[rows] - np.asarray(y)[rows]).max()) for x, y in pairs
-    )
+    return trainings.gap(lora.select(a, rows), lora.select(b, rows))
 
 def compare(data, model):
     on = meshes.make_mesh(data=data, model=model)

@@ -10,6 +10,7 @@ CHILD = """
 import json, sys
 import jax, numpy as np
 import test_inner as t
+import trainings
 from seal_jax.generation import (generate, sample)
 from seal_jax.models import (lora, decoder, placement)
 from seal_jax.runtime import meshes
@@ -24,10 +25,6 @@ cfg = t.config()
 
 def train(jobs, keys, params, on=None):
     return packed.train(params, jobs, keys, arch=t.ARCH, cfg=cfg, eos=t.EOS, mesh=on)
-
-def gap(a, b):
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in pairs)
 
 def write(params, adapters, count):
     rng = np.random.default_rng(0)
@@ -62,8 +59,8 @@ def compare(data, model_axis, count):
     program = packed.program(t.ARCH, cfg, on).as_text()
     return {
         "rows": jax.tree.leaves(got.adapters)[0].shape[0] - cfg.pool * data,
-        "gap": gap(lora.select(got.adapters, np.arange(count)), together),
-        "loss": gap(got.loss_A, np.concatenate([w.loss_A for w in want])),
+        "gap": trainings.gap(lora.select(got.adapters, np.arange(count)), together),
+        "loss": trainings.gap(got.loss_A, np.concatenate([w.loss_A for w in want])),
         "finite": bool(got.finite_A.all()),
         "tokens": got.tokens - sum(w.tokens for w in want),
         "adapter_steps": got.adapter_steps - sum(job.total for job in jobs),

@@ -14,7 +14,8 @@ import optax
 import pytest
 import test_imitate
 import test_outer_losses
-from test_imitate import EOS, MIXED, assert_close
+import trainings
+from test_imitate import EOS, MIXED
 
 from seal_jax.models import lora
 from seal_jax.training import imitate, prefer
@@ -107,7 +108,7 @@ def test_training_equals_a_plain_loop_over_the_definition(rule):
     if RULES[rule].pairs:  # Which tell of the winners' cross-entropy apart.
         losses = np.array(losses) + 0.3 * np.array(tuned.figures["nll"])
     np.testing.assert_allclose(losses, want_losses, rtol=1e-4)
-    assert_close(tuned.delta, want, atol=1e-4)
+    trainings.assert_alike(tuned.delta, want)
     assert tuned.losses[-1] < tuned.losses[0]
     # The adapter does nothing yet: not a bit of a log-probability is another.
     first = {name: values[0] for name, values in tuned.figures.items()}
@@ -134,7 +135,7 @@ def test_micro_batches_and_packing_change_nothing(rule):
     cfg = config(rule, batch=2, micro_batch=1, length_multiple=8)
     tuned = train(cfg, MIXED)
     np.testing.assert_allclose(tuned.losses, whole(rule).losses, rtol=2e-4, atol=1e-6)
-    assert_close(tuned.delta, whole(rule).delta, atol=2e-4)
+    trainings.assert_alike(tuned.delta, whole(rule).delta)
     assert tuned.tokens == whole(rule).tokens
 
 
@@ -255,7 +256,7 @@ def test_a_mesh_trains_what_one_device_does(rules, root, child_env):
         one = whole(name.split()[0])
         np.testing.assert_allclose(losses, one.losses, rtol=2e-4, atol=1e-6)
         own = jax.tree.structure(one.delta).unflatten(map(np.array, leaves))
-        assert_close(own, one.delta, atol=2e-4)
+        trainings.assert_alike(own, one.delta)
 
 
 def test_each_epoch_takes_every_example_once_in_a_new_order():
