@@ -321,8 +321,9 @@ def log_likelihoods(
     left.sort(key=lambda i: -len(requests[i].prompt))
     longest = max((len(requests[i].prompt) for i in left), default=0)
     mesh = meshes.holding(params)
-    shards, tile = meshes.shards(mesh), 1 if adapters is None else side_by_side.TILE
-    rows, width = _sheet(max(longest, room), batch, prompt_multiple, tile, shards)
+    shards, longest = meshes.shards(mesh), max(longest, room)
+    tile = 1 if adapters is None else side_by_side.tile_of(longest)
+    rows, width = _sheet(longest, batch, prompt_multiple, tile, shards)
     while left:
         interrupts.check()
         lengths = [len(requests[i].prompt) for i in left]

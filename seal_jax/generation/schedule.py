@@ -90,9 +90,9 @@ def sizes(
     rows = side_by_side.multiple(batch, shards)
     at_once = side_by_side.multiple(rows // READ_SHARE, shards)
     adapted = any(prompt.adapter != side_by_side.NO_ADAPTER for prompt in prompts)
-    tile = side_by_side.TILE if adapted else 1
     longest = max(room, *(len(p.ids) for p in prompts))
     longest = side_by_side.multiple(longest, prompt_multiple)
+    tile = side_by_side.tile_of(longest) if adapted else 1
     reading, width = side_by_side.sheet(
         at_once, side_by_side.multiple(longest, tile), shards
     )

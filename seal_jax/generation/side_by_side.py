@@ -13,8 +13,10 @@ import numpy as np
 
 NO_ADAPTER = -1
 
-# Tokens of a prompt's tile while it is read: prompts begin at multiples of it.
-TILE = 8
+# Tokens of a prompt's tile while it is read, at least and at most.
+TILE, WIDEST_TILE = 8, 128
+# A tile is no more than so small a part of the longest prompt.
+TILES = 32
 
 # Short prompts lie side by side in rows of about so many tokens.
 WIDTH = 256
@@ -124,6 +126,16 @@ def sheet(rows: int, width: int, shards: int) -> tuple[int, int]:
     """About as many tokens as `rows` of `width`, in fewer and wider rows if narrow."""
     side_by_side = max(1, min(WIDTH // width, rows // shards))
     return multiple(rows // side_by_side, shards), width * side_by_side
+
+
+def tile_of(longest: int) -> int:
+    """Tokens of a tile, a power of two, where the longest prompt has so many.
+
+    Prompts begin at multiples of it, so wide tiles leave more places empty; but each
+    tile's adapter is copied for it.
+    """
+    part = max(1, longest // TILES)
+    return min(max(TILE, 1 << part.bit_length() - 1), WIDEST_TILE)
 
 
 def multiple(count: int, unit: int) -> int:

@@ -58,7 +58,7 @@ def together(commands, env):
             process.communicate()
 
 
-def ended(started, timeout=120):
+def ended(started, timeout=600):
     """(exit status, standard output, standard error) of each."""
     outs = [process.communicate(timeout=timeout) for process in started]
     return [(p.returncode, *out) for p, out in zip(started, outs, strict=True)]
@@ -314,7 +314,7 @@ def test_two_processes_make_the_run_of_one(command, env, address, one, tmp_path)
     two, other = tmp_path / "two", tmp_path / "other"
     # Killed when they have written their first edits, and are about to train on them.
     with together(pair(command, address, (two, other)), env) as started:
-        journal, until = two / "journal.jsonl", time.monotonic() + 120
+        journal, until = two / "journal.jsonl", time.monotonic() + 600
         while not (journal.exists() and "/propose" in journal.read_text()):
             assert all(process.poll() is None for process in started)
             assert time.monotonic() < until

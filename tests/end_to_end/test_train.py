@@ -280,7 +280,7 @@ def test_a_disk_that_takes_no_checkpoint_is_found_before_the_weights(
 # The command itself
 
 
-def command(child_env, *args, timeout=120):
+def command(child_env, *args, timeout=600):
     return subprocess.run(
         [sys.executable, "-m", "seal_jax.train", *args],
         capture_output=True,

@@ -95,7 +95,7 @@ def test_one_of_two_processes(kinds, fault, who, units, tmp_path):
             assert time.monotonic() < until
             time.sleep(0.02)
         started[who].send_signal(getattr(signal, fault))
-        ends = [p.communicate(timeout=120) for p in started]
+        ends = [p.communicate(timeout=300) for p in started]
         other = started[1 - who].returncode, faults.spoken(ends[1 - who][1])
     if fault == "SIGKILL":
         assert started[who].returncode == -signal.SIGKILL

@@ -157,6 +157,17 @@ def test_rows_equal_the_definition_whatever_decodes_beside_them(changes):
         assert len({tuple(t) for t in want}) == 5
 
 
+def test_wider_tiles_for_longer_prompts_change_nothing():
+    stack, cfg = drawn_adapters("qwen3", 3), config(temperature=1.0, max_tokens=3)
+    requests = [
+        Request(p, slot) for slot, p in zip([2, 0, 1, -1, 2], PROMPTS, strict=True)
+    ]
+    # There is room for prompts of 1024 tokens: tiles of 32.
+    wide = run("qwen3", stack, requests, cfg, prompt_multiple=1024)
+    assert wide.tokens == run("qwen3", stack, requests, cfg).tokens
+    assert any(wide.tokens)
+
+
 @pytest.mark.parametrize("batch", [1, 12, 40])
 def test_samples_of_one_prompt_share_its_reading(batch):
     cfg = config(temperature=1.0)

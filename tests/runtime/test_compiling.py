@@ -131,7 +131,7 @@ def test_a_signal_ends_it_in_one_line_while_the_thread_compiles(child_env):
         capture_output=True,
         text=True,
         env=child_env,
-        timeout=120,
+        timeout=600,
     )
     assert (done.returncode, done.stdout) == (130, "compiles\n")
     assert done.stderr == "stopped; the same command continues\n"

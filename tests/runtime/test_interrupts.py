@@ -47,7 +47,7 @@ def child(child_env):
 
 def ended(process):
     """(exit status, standard output, standard error)."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 

@@ -76,7 +76,7 @@ def three(tmp_path, child_env):
 
 
 def ends(started):
-    errs = [process.communicate(timeout=60)[1] for process in started]
+    errs = [process.communicate(timeout=300)[1] for process in started]
     return [(p.returncode, err) for p, err in zip(started, errs, strict=True)]
 
 

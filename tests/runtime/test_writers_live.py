@@ -113,6 +113,6 @@ def test_without_a_login_the_start_says_so(child_env, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert "run `wandb login`, set WANDB_API_KEY" in done.stderr.splitlines()[-1]
