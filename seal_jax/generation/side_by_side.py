@@ -16,7 +16,7 @@ NO_ADAPTER = -1
 # Tokens of a prompt's tile while it is read, at least and at most.
 TILE, WIDEST_TILE = 8, 128
 # A tile is no more than so small a part of the longest prompt.
-TILES = 32
+TILES = 16
 
 # Short prompts lie side by side in rows of about so many tokens.
 WIDTH = 256

@@ -162,7 +162,7 @@ def test_wider_tiles_for_longer_prompts_change_nothing():
     requests = [
         Request(p, slot) for slot, p in zip([2, 0, 1, -1, 2], PROMPTS, strict=True)
     ]
-    # There is room for prompts of 1024 tokens: tiles of 32.
+    # There is room for prompts of 1024 tokens: tiles of 64.
     wide = run("qwen3", stack, requests, cfg, prompt_multiple=1024)
     assert wide.tokens == run("qwen3", stack, requests, cfg).tokens
     assert any(wide.tokens)
