@@ -38,7 +38,7 @@ class Program:
     tokens: int
     told: hlo_cost.Told = hlo_cost.NOTHING
     base_flop: float = 0.0
-    options: Mapping[str, bool | str] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, bool | int] = dataclasses.field(default_factory=dict)
 
 
 @functools.cache

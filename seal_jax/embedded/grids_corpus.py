@@ -140,7 +140,7 @@ def _written(rng: random.Random, slip: str | None) -> str:
 
 
 def probes(rng: random.Random) -> dict:
-    """Kinds of documents whose answers `pretrain.probe` looks at, by name.
+    """Kinds of documents whose answers `pretraining.probe` looks at, by name.
 
     After three demonstrations: grids that are copied, and that change colours, which is
     what pretraining does not teach.

@@ -99,7 +99,7 @@ def question_document(rng: random.Random, form: str, *, told: bool = True) -> Pi
 
 
 def probes(rng: random.Random) -> dict:
-    """Kinds of documents whose answers `pretrain.probe` looks at, by name.
+    """Kinds of documents whose answers `pretraining.probe` looks at, by name.
 
     `memory`: single facts. `chain`, `few_chain`: steps and answers of questions that
     pretraining does not put. `direct_told`, `direct`: answers without steps, which are

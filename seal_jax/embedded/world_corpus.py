@@ -261,7 +261,7 @@ def document(
 def probes(
     rng: random.Random, *, residents: list[world.Known]
 ) -> dict[str, Callable[[], Pieces]]:
-    """Kinds of documents whose answers `pretrain.probe` looks at, by name.
+    """Kinds of documents whose answers `pretraining.probe` looks at, by name.
 
     `memory` and `extraction`: closed-book, residents that were and were never asked
     about. `read_forward`, `read_reversed`: open-book, about fresh residents.

@@ -322,7 +322,8 @@ def log_likelihoods(
     longest = max((len(requests[i].prompt) for i in left), default=0)
     mesh = meshes.holding(params)
     shards, longest = meshes.shards(mesh), max(longest, room)
-    tile = 1 if adapters is None else side_by_side.tile_of(longest)
+    whole = side_by_side.multiple(longest, prompt_multiple)
+    tile = 1 if adapters is None else side_by_side.tile_of(whole)
     rows, width = _sheet(longest, batch, prompt_multiple, tile, shards)
     while left:
         interrupts.check()

@@ -89,16 +89,20 @@ def sizes(
     """
     rows = side_by_side.multiple(batch, shards)
     at_once = side_by_side.multiple(rows // READ_SHARE, shards)
-    adapted = any(prompt.adapter != side_by_side.NO_ADAPTER for prompt in prompts)
     longest = max(room, *(len(p.ids) for p in prompts))
     longest = side_by_side.multiple(longest, prompt_multiple)
-    tile = side_by_side.tile_of(longest) if adapted else 1
+    # Texts in view, which are long, are read without an adapter.
+    under = [len(p.ids) for p in prompts if p.adapter != side_by_side.NO_ADAPTER]
+    tile = 1
+    if under:
+        whole = side_by_side.multiple(max(under), prompt_multiple)
+        tile = side_by_side.tile_of(whole)
     reading, width = side_by_side.sheet(
         at_once, side_by_side.multiple(longest, tile), shards
     )
     return Sizes(
         rows=rows,
-        pages=_pages(adapters, rows, per_page, shards) if adapted else 0,
+        pages=_pages(adapters, rows, per_page, shards) if under else 0,
         per_page=per_page,
         entering=max(1, rows // ENTER_SHARE),
         reading=reading,

@@ -13,10 +13,9 @@ import numpy as np
 
 NO_ADAPTER = -1
 
-# Tokens of a prompt's tile while it is read, at least and at most.
-TILE, WIDEST_TILE = 8, 128
-# A tile is no more than so small a part of the longest prompt.
-TILES = 16
+# Tokens of a tile while prompts are read, at least and at most. In between, the longest
+# prompt has at least so many tiles.
+TILE, WIDEST_TILE, TILES = 8, 128, 16
 
 # Short prompts lie side by side in rows of about so many tokens.
 WIDTH = 256
@@ -129,10 +128,10 @@ def sheet(rows: int, width: int, shards: int) -> tuple[int, int]:
 
 
 def tile_of(longest: int) -> int:
-    """Tokens of a tile, a power of two, where the longest prompt has so many.
+    """Tokens of a tile, where the longest prompt under an adapter has so many.
 
-    Prompts begin at multiples of it, so wide tiles leave more places empty; but each
-    tile's adapter is copied for it.
+    A power of two. Wide tiles leave places empty, as prompts begin at multiples of
+    them; narrow ones copy their adapters more often.
     """
     part = max(1, longest // TILES)
     return min(max(TILE, 1 << part.bit_length() - 1), WIDEST_TILE)

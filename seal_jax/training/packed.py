@@ -55,13 +55,13 @@ _EXTENDED = PartitionSpec("data"), PartitionSpec(), PartitionSpec("data")
 _NONE = Extras()
 type State = tuple[Slot, FinishedPool]
 
-# How a GPU's program is compiled. cuBLASLt adds a product to what is there, so that a
-# low-rank term is added by the way; XLA's own matmuls leave that to another pass over
-# results as wide as the feed-forward. And products with one input stay apart: joined,
-# their adapters are copied side by side in every step, and the gradients taken apart.
-GPU_OPTIONS: dict[str, bool | str] = {
+# How a GPU's program is compiled, whatever XLA_FLAGS say. cuBLASLt adds a product to
+# what is there; XLA's own matmuls leave the sum of base and low-rank product to another
+# pass over results as wide as the feed-forward. And products with one input stay apart:
+# joined, their adapters are copied side by side in every step.
+GPU_OPTIONS: dict[str, bool | int] = {
     "xla_gpu_enable_triton_gemm": False,
-    "xla_gpu_dot_merger_threshold_mb": "0",
+    "xla_gpu_dot_merger_threshold_mb": 0,
 }
 
 

@@ -132,7 +132,9 @@ def main(target: str) -> dict[str, list[str]]:
         args = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), args
         )
-        compiled = jax.jit(run, out_shardings=placed).lower(*args).compile()
+        packs = target == "h200" and name.startswith(("packed", "influence"))
+        options = packed.GPU_OPTIONS if packs else None
+        compiled = jax.jit(run, out_shardings=placed).lower(*args).compile(options)
         found[name] = unordered_scatters(compiled.as_text())
     return found
 

@@ -181,6 +181,21 @@ def test_a_wrong_command_line_is_one_line(tmp_path, child_env, more, said):
     assert said in done.stderr
 
 
+def test_flags_are_read_before_jax_is_imported(child_env):
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['pretrain', '--config=tiny_pretrain', '--workdir=x', 'extra']\n"
+        "try:\n"
+        "    runpy.run_module('seal_jax.embedded.pretrain', run_name='__main__')\n"
+        "finally:\n"
+        "    assert 'jax' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=child_env
+    )
+    assert done.returncode == 1 and "unexpected arguments ['extra']" in done.stderr
+
+
 def test_a_stopped_run_continues_to_the_same_bits(tmp_path, monkeypatch):
     pretraining.run(SMALL, tmp_path / "whole")
     save = pretraining.checkpoint.save

@@ -286,8 +286,9 @@ def test_long_texts_move_together_and_stay_what_they_are():
 # Log-likelihoods
 
 
-@pytest.mark.parametrize("batch", [1, 32])
-def test_log_likelihoods_equal_the_sum_over_single_positions(batch):
+# With room for 1024 tokens tiles are wider.
+@pytest.mark.parametrize(("batch", "room"), [(1, 0), (32, 0), (2, 1024)])
+def test_log_likelihoods_equal_the_sum_over_single_positions(batch, room):
     arch, params = golden_models.load("qwen25")
     stack = drawn_adapters("qwen25", 2)
     requests = [Request(p, i % 2) for i, p in enumerate(PROMPTS) if len(p) > 1]
@@ -300,6 +301,7 @@ def test_log_likelihoods_equal_the_sum_over_single_positions(batch):
         arch=arch,
         batch=batch,
         prompt_multiple=4,
+        room=room,
     )
     for request, start, value in zip(requests, given, got, strict=True):
         merged = lora.merge(params, lora.select(stack, request.adapter))

@@ -14,7 +14,7 @@ from typing import Any
 
 import tiny_model
 
-from seal_jax.embedded.pretrain import PretrainConfig
+from seal_jax.embedded.settings import PretrainConfig
 from seal_jax.experiment import kinds
 from seal_jax.runtime import config_rules
 

@@ -411,4 +411,4 @@ def test_devices_that_share_the_jobs_train_what_one_does(root, child_env, tmp_pa
     wanted = jax.tree.leaves(trained.adapters)
     # Both shards' pools, of which the first rows are the jobs'.
     rows = [found[f"arr_{i}"][: len(leaf)] for i, leaf in enumerate(wanted)]
-    trainings.assert_alike(rows, wanted)
+    trainings.assert_stacks_alike(rows, wanted)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 from pathlib import Path
 
 import jax
@@ -255,20 +256,39 @@ def test_chunks_with_all_their_adapters_at_once_are_the_same():
     dense = dataclasses.replace(ARCH, kernel="dense")
     got = run(arch=dense, cfg=cfg)
     want = run(arch=ARCH, cfg=config(tile=1))
-    trainings.assert_alike(got.adapters, want.adapters)
+    trainings.assert_stacks_alike(got.adapters, want.adapters)
     np.testing.assert_allclose(got.loss_A, want.loss_A, rtol=1e-4)
 
 
-class Lowered:
-    """Returns what it would be compiled with."""
-
-    compile = staticmethod(lambda options: options)
+@pytest.mark.parametrize(
+    "changes", [{}, {"tile": 1, "slots": 4, "active": 2, "chunk_tokens": 8}], ids=str
+)
+def test_slopes_are_the_definitions(changes):
+    params = decoder.init_params(jax.random.key(0), ARCH)
+    cfg = config(resumes=True, **changes)
+    assert cfg.alpha != cfg.rank  # Else a missing scale would not show.
+    jobs, keys = workload(5, 4), jax.random.split(jax.random.key(1), 4)
+    trained = packed.train(params, jobs, keys, arch=ARCH, cfg=cfg, eos=EOS)
+    for a, job in enumerate(jobs):
+        fresh = lora.init(keys[a], ARCH, targets=cfg.targets, rank=cfg.rank)
+        alone = ADAPT(params, fresh, *definition_args(job), ARCH, cfg)
+        own = jax.tree.map(lambda leaf, a=a: leaf[a], trained.slots)
+        trainings.assert_slopes_alike(own, alone)
 
 
 def test_a_gpus_program_has_compiler_options(monkeypatch):
-    assert packed.compiled(Lowered, None) is None
+    taken = []
+    lowered = types.SimpleNamespace(compile=taken.append)
+    gpu = types.SimpleNamespace(platform="gpu")
+    packed.compiled(lowered, None)
+    packed.compiled(lowered, types.SimpleNamespace(devices=np.array([[gpu]])))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert packed.compiled(Lowered, None) == packed.GPU_OPTIONS
+    packed.compiled(lowered, None)
+    assert taken == [None, packed.GPU_OPTIONS, packed.GPU_OPTIONS]
+    # XLA refuses a name that it does not know, on any device.
+    assert len(packed.GPU_OPTIONS) == 2
+    doubled = jax.jit(lambda x: 2 * x).lower(1.0).compile(packed.GPU_OPTIONS)
+    assert doubled(3.0) == 6.0
 
 
 @pytest.mark.parametrize(
@@ -281,11 +301,12 @@ def test_the_budget_the_slots_and_the_neighbours_do_not_matter(make, budget):
     first = run(jobs, keys, cfg=config()).adapters
     for other in ({"slots": 6, "active": 6}, {"step_tokens": budget}):
         again = run(jobs, keys, cfg=config(**other)).adapters
-        trainings.assert_alike(again, first)
+        trainings.assert_stacks_alike(again, first)
     # Other neighbours, in another order and so in other slots.
     order = np.array([4, 0, 2])
     some = run([jobs[i] for i in order], keys[order], cfg=config()).adapters
-    trainings.assert_alike(lora.select(some, np.arange(3)), lora.select(first, order))
+    some = lora.select(some, np.arange(3))
+    trainings.assert_stacks_alike(some, lora.select(first, order))
 
 
 def test_a_pool_cut_into_blocks_gives_the_same(monkeypatch):

@@ -44,7 +44,7 @@ def both(on, count=4):
     return first, train(end, start=first.slots, on=on)
 
 def gap(a, b, rows):
-    return trainings.gap(lora.select(a, rows), lora.select(b, rows))
+    return trainings.stack_gap(lora.select(a, rows), lora.select(b, rows))
 
 def compare(data, model):
     on = meshes.make_mesh(data=data, model=model)

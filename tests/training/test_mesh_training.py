@@ -59,7 +59,9 @@ def compare(data, model_axis, count):
     program = packed.program(t.ARCH, cfg, on).as_text()
     return {
         "rows": jax.tree.leaves(got.adapters)[0].shape[0] - cfg.pool * data,
-        "gap": trainings.gap(lora.select(got.adapters, np.arange(count)), together),
+        "gap": trainings.stack_gap(
+            lora.select(got.adapters, np.arange(count)), together
+        ),
         "loss": trainings.gap(got.loss_A, np.concatenate([w.loss_A for w in want])),
         "finite": bool(got.finite_A.all()),
         "tokens": got.tokens - sum(w.tokens for w in want),
