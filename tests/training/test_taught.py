@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import test_frozen as frozen
 import tiny_model
+import trainings
 
 from seal_jax.models import decoder, key_ranges, lora
 from seal_jax.rounds.settings import PassageRounds
@@ -328,7 +329,9 @@ def test_every_packed_adapter_equals_its_solo_run():
     assert trained.teacher_tokens == sum(map(len, read))
     for j, job in enumerate(jobs):
         alone = solo(job, keys[j], cfg)
-        frozen.close(lora.select(trained.adapters, j), frozen.scaled(alone, cfg))
+        trainings.assert_alike(
+            lora.select(trained.adapters, j), frozen.scaled(alone, cfg)
+        )
         # The loss that is noted has both kinds of targets in it.
         np.testing.assert_allclose(
             trained.loss_A[j], alone.loss_sum / job.total, rtol=1e-4
@@ -356,14 +359,16 @@ def test_so_it_does_with_all_that_an_inner_loop_can_have(on_frozen):
         stack = lora.select(frozen.STACKS, (3 - j) % 3)
         on = stack if on_frozen else None
         alone = solo(job, keys[j], WHOLE, stack=stack, teacher_on=on)
-        frozen.close(lora.select(trained.adapters, j), frozen.scaled(alone, WHOLE))
+        trainings.assert_alike(
+            lora.select(trained.adapters, j), frozen.scaled(alone, WHOLE)
+        )
         np.testing.assert_allclose(
             trained.loss_A[j], alone.loss_sum / job.total, rtol=1e-4
         )
-        frozen.close(lora.select(trained.slots.adapter, j), alone.adapter)
+        trainings.assert_alike(lora.select(trained.slots.adapter, j), alone.adapter)
     # Which model teaches makes a difference.
     other = whole_run(not on_frozen)[2]
-    assert frozen.gap(other.adapters, trained.adapters) > 1e-3
+    assert trainings.gap(other.adapters, trained.adapters) > 1e-3
 
 
 def test_where_in_the_bank_a_teacher_is_changes_nothing(monkeypatch):
