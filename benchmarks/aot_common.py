@@ -10,6 +10,7 @@ import hlo_cost
 import jax
 
 from seal_jax.models import decoder, float8_base, hf_config
+from seal_kernels.attention import triton_gpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,27 +70,28 @@ def like(make: Callable[[], Any]) -> Any:
     return jax.eval_shape(make)
 
 
-# Attention is tokamax's on an H200, whose FLOP a text does not hold. Keys and queries
-# meet in tiles of this size.
-ATTENTION_TILE = 128
+# On an H200 attention is tokamax's forward and Triton's backward, whose FLOP a text does
+# not hold. Keys and queries meet in tiles of these sizes.
+FORWARD_TILE, BACKWARD_TILE = 128, triton_gpu.BLOCK
 
 
 def attending(arch: decoder.Arch, rows: int, width: int, span: float) -> hlo_cost.Told:
     """What attention's kernels do in a layer, `span` keys before a query on the mean.
 
-    Forward two products, past the tiles that no query sees; for the slope of the
-    queries three, and for those of keys and values four, past those of later keys.
+    Forward two products, for the slope of the queries three, and for those of keys and
+    values four; all past the tiles that no query sees. Those of the backward pass are
+    as long as they are wide: on the mean, one and a half are not seen by a query whose
+    neighbour sees them.
     """
-    seen = rows * width * min(span + ATTENTION_TILE, width)
-    before = rows * width * (width + ATTENTION_TILE) / 2
 
-    def flop(pairs: float, products: int) -> hlo_cost.Foreign:
+    def flop(products: int, unseen: float) -> hlo_cost.Foreign:
+        pairs = rows * width * min(span + unseen, (width + unseen) / 2)
         return hlo_cost.Foreign(2.0 * products * pairs * arch.heads * arch.head_dim)
 
     return hlo_cost.Told(
         foreign={
-            r"flash_attention": flop(seen, 2),
-            r"batched_body.* -> \S+$": flop(before, 3),
-            r"batched_body.* -> \S+ \S+$": flop(before, 4),
+            r"flash_attention": flop(2, FORWARD_TILE),
+            r"range_attention_queries": flop(3, 1.5 * BACKWARD_TILE),
+            r"range_attention_keys": flop(4, 1.5 * BACKWARD_TILE),
         }
     )

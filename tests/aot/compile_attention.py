@@ -53,7 +53,9 @@ def main(targets: list[str]) -> None:
     placed = NamedSharding(mesh, PartitionSpec())
     for target in targets:
         case, implementation, what = target.split(":")
-        report = compile_case(case, implementation, what, placed)
+        # The mesh says for which device kernels are made.
+        with jax.set_mesh(mesh):
+            report = compile_case(case, implementation, what, placed)
         print(json.dumps({"target": target, **report}), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Attention, compiled for an H200: tokamax's kernels, and no scores of whole rows."""
+"""Attention, compiled for an H200: kernels, and no scores of whole rows."""
 
 import importlib.util
 import json
@@ -17,14 +17,20 @@ pytestmark = [
 
 # Calls of kernels: one forwards, of dq and of dk and dv backwards.
 CALLS = {"forward": 1, "both": 3, "decode": 1}
+MOSAIC, TRITON = "mosaic_gpu_v2", "__gpu$xla.gpu.triton"
 KERNELS = [
     "qwen2.5-7b:tokamax:both",
     "llama-3.2-1b:tokamax:both",
     "ragged:tokamax:both",
+    "qwen2.5-7b:triton:both",
+    "llama-3.2-1b:triton:both",
+    "ragged:triton:both",
     "short:tokamax:forward",
     "qwen2.5-7b:tokamax:decode",
     "llama-3.2-1b:tokamax:decode",
 ]
+# Forward by tokamax, backward by Triton.
+AUTO = "qwen2.5-7b:auto:both"
 PLAIN = ["qwen2.5-7b:xla:both", "qwen2.5-7b:reference:both", "llama-3.2-1b:xla:decode"]
 
 
@@ -33,7 +39,7 @@ def reports(root, child_env):
     """What the compiler made, by target."""
     script = root / "tests" / "aot" / "compile_attention.py"
     done = subprocess.run(
-        [sys.executable, script, *KERNELS, *PLAIN],
+        [sys.executable, script, *KERNELS, AUTO, *PLAIN],
         env=child_env,
         capture_output=True,
         text=True,
@@ -46,10 +52,16 @@ def reports(root, child_env):
 @pytest.mark.parametrize("target", KERNELS)
 def test_the_kernels_do_all(reports, target):
     report = reports[target]
-    assert report["custom_calls"] == ["mosaic_gpu_v2"] * CALLS[target.split(":")[-1]]
+    _, implementation, what = target.split(":")
+    kernel = TRITON if implementation == "triton" else MOSAIC
+    assert report["custom_calls"] == [kernel] * CALLS[what]
     assert report["dots"] == 0
     if not target.startswith("short"):  # It has many sizes that are multiples of 64.
         assert report["scores"] == []
+
+
+def test_what_auto_takes(reports):
+    assert reports[AUTO]["custom_calls"] == [TRITON, TRITON, MOSAIC]
 
 
 def test_no_implementation_but_the_reference_holds_the_scores_of_rows(reports):
@@ -61,7 +73,7 @@ def test_temporary_memory_is_a_fraction(reports):
     """q, dq and their like are 14.7 MB each; scores of all heads in float32 235 MB."""
     kernels, xla, whole = (
         reports[f"qwen2.5-7b:{name}:both"]["temp_bytes"]
-        for name in ("tokamax", "xla", "reference")
+        for name in ("auto", "xla", "reference")
     )
     assert kernels < 60e6
     assert kernels < xla / 2 < whole / 4

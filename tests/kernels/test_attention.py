@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seal_kernels.attention import api, dispatch, reference, splash_tpu, xla
+from seal_kernels.attention import (
+    api,
+    dispatch,
+    guard,
+    reference,
+    splash_tpu,
+    triton_gpu,
+    xla,
+)
 
 # Lines of a few tokens and of many, with pads behind them and without; what is left of
 # a row sees nothing. 150 is a multiple of no block.
@@ -27,15 +35,19 @@ def in_sizes(direct, block):
     )
 
 
-SPLASH = types.SimpleNamespace(
-    forward=functools.partial(splash_tpu.forward, interpret=True),
-    backward=functools.partial(splash_tpu.backward, interpret=True),
-)
+def interpreted(module):
+    return types.SimpleNamespace(
+        forward=functools.partial(module.forward, interpret=True),
+        backward=functools.partial(module.backward, interpret=True),
+    )
+
+
 IMPLEMENTATIONS = {
     "reference": reference,
     "direct": in_sizes(direct=WIDTH, block=0),
     "blocks": in_sizes(direct=0, block=32),
-    "splash": SPLASH,
+    "splash": interpreted(splash_tpu),
+    "triton": interpreted(triton_gpu),
 }
 XLA = ("direct", "blocks")
 
@@ -99,7 +111,7 @@ def test_values_gradients_and_isolation(name, through):
 
 
 # Two roundings to bfloat16, of the weights and of the result.
-@pytest.mark.parametrize("name", XLA)
+@pytest.mark.parametrize("name", [*XLA, "triton"])
 def test_bfloat16(name, through):
     args = operands(jnp.bfloat16)
     got = jax.jit(oracle.value_and_grads(through(name)))(*args)
@@ -172,25 +184,49 @@ def test_grad_under_scan_remat_and_vmap_of_rows(name, through):
     oracle.assert_near(jax.jit(rows)(q, k, v, first, end, weights), got)
 
 
-def test_blocks_that_nobody_sees_are_not_looked_at():
+SKIPPING = {
+    "blocks": in_sizes(direct=0, block=32),
+    "triton": interpreted(triton_gpu),
+}
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+def test_blocks_that_nobody_sees_are_not_looked_at(name):
     """What lies in them is NaN, without the guard that takes it out."""
-    rows = [[(30, 2), (32, 0), (64, 0)]]
-    first, end = oracle.ranges(rows, 128)
-    q, k, v, _ = oracle.drawn(5, (1, 128), N, K, H)
-    seen, hidden = slice(32, 64), np.r_[:32, 64:128]
-    sizes = xla.Sizes(direct=0, block=32)
-    run = jax.jit(functools.partial(xla.forward, sizes=sizes))
-    back = jax.jit(functools.partial(xla.backward, sizes=sizes))
+    block = {"blocks": 32, "triton": triton_gpu.BLOCK}[name]
+    rows = [[(block - 2, 2), (block, 0), (2 * block, 0)]]
+    first, end = map(jnp.asarray, oracle.ranges(rows, 4 * block))
+    q, k, v, _ = oracle.drawn(5, (1, 4 * block), N, K, H)
+    seen, hidden = slice(block, 2 * block), np.r_[:block, 2 * block : 4 * block]
+    run, back = (jax.jit(f) for f in vars(SKIPPING[name]).values())
     dy = jnp.zeros_like(q).at[:, seen].set(1)
     clean, lse = run(q, k, v, first, end)
     grads = back(dy, q, k, v, clean, lse, first, end)
-    k, v = (x.at[:, hidden].set(jnp.nan) for x in (k, v))
-    dirty, _ = run(q, k, v, first, end)
+    q, k, v = (x.at[:, hidden].set(jnp.nan) for x in (q, k, v))
+    dirty, lse_of_dirty = run(q, k, v, first, end)
     np.testing.assert_array_equal(clean[:, seen], dirty[:, seen])
-    for before, after in zip(
-        grads, back(dy, q, k, v, clean, lse, first, end), strict=True
-    ):
+    dirty_grads = back(dy, q, k, v, dirty, lse_of_dirty, first, end)
+    for before, after in zip(grads, dirty_grads, strict=True):
         np.testing.assert_array_equal(before[:, seen], after[:, seen])
+
+
+def test_a_block_of_keys_goes_through_the_queries_that_see_it():
+    """From the first block of queries to the last, nothing where there is none."""
+    block = triton_gpu.BLOCK
+    lines = [(block // 2, 0), (3 * block, 0), (5, 2)]
+    first, end = oracle.ranges([lines, []], 5 * block)
+    low, high = triton_gpu._seen_by(*guard.ranges(jnp.asarray(first), jnp.asarray(end)))
+    seen = (np.arange(5 * block) >= first[..., None]) & (
+        np.arange(5 * block) < end[..., None]
+    )
+    for row in range(2):
+        for j in range(5):
+            by = seen[row][:, j * block : (j + 1) * block].any(1).reshape(5, block)
+            wanted = np.flatnonzero(by.any(1))
+            looked_at = range(int(low[row, j]), int(high[row, j]))
+            assert set(wanted) <= set(looked_at)
+            if row == 0 and len(wanted):
+                assert list(looked_at) == list(range(wanted[0], wanted[-1] + 1))
 
 
 def test_scores_of_long_rows_are_never_whole():

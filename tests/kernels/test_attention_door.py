@@ -11,7 +11,7 @@ import pytest
 
 from seal_kernels.attention import api, dispatch, guard, xla
 
-KERNELS = {"tokamax": "cuda", "splash": "tpu"}
+KERNELS = {"tokamax": "cuda", "triton": "cuda", "splash": "tpu"}
 
 
 def cache(b=4, n=6, heads=2, slots=200, h=8, dtype=jnp.float32):
@@ -130,6 +130,36 @@ def test_a_kernel_that_refuses_a_shape(name, monkeypatch):
     assert text.count("dot_general") == plain.count("dot_general") > 0
     with pytest.raises(NotImplementedError, match="140 are odd for it; use 'auto'"):
         lowered(both(name), platform)
+
+
+@pytest.mark.parametrize(
+    ("what", "refusing", "taken"),
+    [
+        ("forward", (), "tokamax"),
+        ("forward", ("tokamax",), "triton"),
+        ("backward", (), "triton"),
+        ("backward", ("triton",), "tokamax"),
+        ("decode", ("tokamax",), None),
+    ],
+)
+def test_auto_takes_the_first_that_does_it(what, refusing, taken, monkeypatch):
+    asked = []
+
+    def module(name):
+        asked.append(name)
+        return fake_kernel(refuses=name in refusing)
+
+    monkeypatch.setattr(dispatch, "_module", module)
+    monkeypatch.setattr(dispatch, "_expects", lambda platform: platform == "cuda")
+    q, k, v, first, end = operands()
+    args = {
+        "forward": (q, k, v, first, end),
+        "backward": (q, q, k, v, q, jnp.zeros((1, 4, 140)), first, end),
+        "decode": (*cache(), jnp.ones(4, jnp.int32)),
+    }[what]
+    text = lowered(lambda *args: getattr(dispatch, what)("auto", *args), "cuda", *args)
+    assert asked[-1] == (taken or refusing[-1])
+    assert ("cbrt" in text) == bool(taken)
 
 
 def test_auto_traces_no_kernel_for_another_platform(monkeypatch):

@@ -7,7 +7,7 @@ is compiled.
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -18,11 +18,19 @@ from jax.extend import backend
 from seal_kernels.attention import reference, xla
 from seal_kernels.refusal import refuse
 
-IMPLEMENTATIONS = ("auto", "reference", "xla", "tokamax", "splash")
+IMPLEMENTATIONS = ("auto", "reference", "xla", "tokamax", "triton", "splash")
 
 # The one platform that a kernel is written for; the others run anywhere.
-PLATFORMS = {"tokamax": "cuda", "splash": "tpu"}
-_MODULES = {"tokamax": "tokamax_gpu", "splash": "splash_tpu"}
+PLATFORMS = {"tokamax": "cuda", "triton": "cuda", "splash": "tpu"}
+_MODULES = {"tokamax": "tokamax_gpu", "triton": "triton_gpu", "splash": "splash_tpu"}
+# What `auto` takes, the first that does it; XLA if none does. Modelled: tokamax's
+# forward kernels are made for the newest GPUs and pass over what nobody sees, its
+# backward kernels do not.
+_CHOICE = {
+    "forward": {"cuda": ("tokamax", "triton"), "tpu": ("splash",)},
+    "backward": {"cuda": ("triton", "tokamax"), "tpu": ("splash",)},
+    "decode": {"cuda": ("tokamax",), "tpu": ("splash",)},
+}
 
 
 def forward(
@@ -50,24 +58,28 @@ def run(
     """The function `what` of the implementation's module.
 
     `causal`, that no range goes past its query, is of use to `tokamax` alone. `auto` is
-    the kernel made for the platform; no measurement says so yet, only a model
+    a kernel made for the platform; no measurement says so yet, only a model
     (docs/engine.md).
     """
     if implementation == "reference":
         return getattr(reference, what)(*operands)
     plain = functools.partial(getattr(xla, what), *operands)
+    run_one = functools.partial(_kernel, what, operands, causal)
     branches: dict[str, Callable[[], Any]] = {}
-    for name, platform in PLATFORMS.items():
-        if implementation == name or (implementation == "auto" and _expects(platform)):
-            branches[platform] = functools.partial(
-                _kernel, implementation, name, what, operands, plain, causal
-            )
-    if implementation in ("auto", "xla"):
-        on_cpu = functools.partial(plain, sizes=xla.ON_CPU)
-        return lax.platform_dependent(cpu=on_cpu, **branches, default=plain)
-    platform = PLATFORMS[implementation]
-    elsewhere = lambda: _refused(implementation, f"it is for {platform} only", plain)
-    return lax.platform_dependent(**branches, default=elsewhere)
+    if implementation in PLATFORMS:
+        refused = functools.partial(_refused, implementation, plain=plain)
+        asked = functools.partial(run_one, (implementation,), refused)
+        branches[PLATFORMS[implementation]] = asked
+        elsewhere = f"it is for {PLATFORMS[implementation]} only"
+        return lax.platform_dependent(**branches, default=lambda: refused(elsewhere))
+    if implementation == "auto":
+        for platform, names in _CHOICE[what].items():
+            if _expects(platform):
+                branches[platform] = functools.partial(
+                    run_one, names, lambda reason: plain()
+                )
+    on_cpu = functools.partial(plain, sizes=xla.ON_CPU)
+    return lax.platform_dependent(cpu=on_cpu, **branches, default=plain)
 
 
 def _expects(platform: str) -> bool:
@@ -83,20 +95,21 @@ def _expects(platform: str) -> bool:
 
 
 def _kernel(
-    implementation: str,
-    name: str,
     what: str,
     operands: tuple[Array, ...],
-    plain: Callable[[], Any],
     causal: bool,
+    names: Sequence[str],
+    refused: Callable[[str], Any],
 ) -> Any:
-    settings = {"causal": True} if causal and name == "tokamax" else {}
-    try:
-        return getattr(_module(name), what)(*operands, **settings)
-    except NotImplementedError as error:
-        if implementation == "auto":
-            return plain()
-        return _refused(name, str(error), plain)
+    """By the first of those that does it; else `refused`, with the last one's reason."""
+    reason = ""
+    for name in names:
+        settings = {"causal": True} if causal and name == "tokamax" else {}
+        try:
+            return getattr(_module(name), what)(*operands, **settings)
+        except NotImplementedError as error:
+            reason = str(error)
+    return refused(reason)
 
 
 def _refused(name: str, reason: str, plain: Callable[[], Any]) -> Any:
