@@ -70,8 +70,8 @@ def like(make: Callable[[], Any]) -> Any:
     return jax.eval_shape(make)
 
 
-# On an H200 attention is tokamax's forward and Triton's backward, whose FLOP a text does
-# not hold. Keys and queries meet in tiles of these sizes.
+# On an H200 attention is tokamax's forward and Triton's backward, whose FLOP a text
+# does not hold. Keys and queries meet in tiles of these sizes.
 FORWARD_TILE, BACKWARD_TILE = 128, triton_gpu.BLOCK
 
 

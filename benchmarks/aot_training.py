@@ -232,4 +232,4 @@ def squad_imitation(arch: decoder.Arch) -> Program:
 
 def arc_imitation(arch: decoder.Arch) -> Program:
     cfg = arc_task.settings({}).imitate
-    return imitation(arch, cfg, width=2048, micro_batches=1, span=355)
+    return imitation(arch, cfg, width=2048, micro_batches=2.3, span=355)

@@ -84,7 +84,8 @@ FIRST = (
         "attention",
         60,
         "attention.py",
-        "--cases squad arc --implementations auto tokamax triton xla --dtype bfloat16 --repeats 3",
+        "--cases squad arc --implementations auto tokamax triton xla "
+        "--dtype bfloat16 --repeats 3",
         "--cases tiny --implementations xla --repeats 1",
     ),
     Step(

@@ -123,7 +123,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             start="previous", data="replace",
             lora=dict(targets=targets, rank=16, alpha=16.0),
             learning_rate=5e-5, schedule="cosine", epochs=8, clip=1.0,
-            batch=5, micro_batch=5, length_multiple=256,
+            batch=5, micro_batch=1, length_multiple=256,
             # The choices of each key: configs/squad.py. grpo and rloo learn from all
             # edits: select.threshold="none".
             rule="best",
@@ -171,7 +171,7 @@ def tiny(config: ConfigDict) -> None:
             lora=dict(
                 targets=("q_proj", "k_proj", "v_proj", "o_proj", *MLP), alpha=32.0,
             ),
-            learning_rate=3e-3, epochs=20, length_multiple=128,
+            learning_rate=3e-3, epochs=20, micro_batch=5, length_multiple=128,
         ),
     ))
     config.task.shuffle_seed = config.get_ref("seed")

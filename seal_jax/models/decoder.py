@@ -146,6 +146,7 @@ class Linear(nn.Module):
                 x.reshape(-1, x.shape[-1]),
                 *(w_DF, a, b, slots_CG.reshape(-1)),
                 chunks=len(slots_CG),
+                sound=self.get_variable("lora", "sound"),
                 implementation=self.kernel,
             ).reshape(*x.shape[:-1], self.features)
         if self.bias:

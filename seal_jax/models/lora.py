@@ -141,6 +141,14 @@ def scaled(delta: Tree, scale: float) -> Tree:
     return per_linear(delta, lambda ab: {"a": ab["a"], "b": ab["b"] * scale})
 
 
+def cast(delta: Tree, cfg: Arch) -> Tree:
+    """The delta in the base's dtype, in which the model multiplies with it anyway.
+
+    What comes back to it is then rounded to that dtype as well, as autocast does.
+    """
+    return jax.tree.map(lambda leaf: leaf.astype(cfg.dtype), delta)
+
+
 def merge(params: Tree, delta: Tree, *, consume: bool = False) -> Tree:
     """Adds a scaled delta into the weights: `W + A^T B`, summed in float32.
 
@@ -269,15 +277,20 @@ def select(adapters: Tree, index: int | Array) -> Tree:
     return jax.tree.map(lambda leaf: leaf[index], adapters)
 
 
-def assign(adapters: Tree, slots_G: Array, *, chunks: int = 1) -> Tree:
+def assign(
+    adapters: Tree, slots_G: Array, *, chunks: int = 1, sound_S: Array | None = None
+) -> Tree:
     """A stack as a delta of packed tokens: run g of them is under `slots_G[g]`.
 
     The tokens of a batch `[B, T]`, row by row, are cut into G runs of equal length. A
     slot outside the stack is no adapter at all. `chunks` equal parts of the tokens may
-    be under the adapters of the same part of the stack alone (`lora_matmul_packed`).
+    be under the adapters of the same part of the stack alone. `sound_S` says which
+    adapters are finite, if that is known (`lora_matmul_packed`).
     """
-    slots_CG = slots_G.reshape(chunks, -1)
-    return per_linear(adapters, lambda ab: {**ab, "slots": slots_CG})
+    more = {"slots": slots_G.reshape(chunks, -1)}
+    if sound_S is not None:
+        more["sound"] = sound_S
+    return per_linear(adapters, lambda ab: {**ab, **more})
 
 
 def shared(delta: Tree, pages: Pages) -> Tree:

@@ -116,9 +116,12 @@ def update(slot: Slot, grads: lora.Tree, loss: Array, rate: Array, clip: Array) 
 def clipped(grads: lora.Tree, clip: Array) -> lora.Tree:
     """A gradient whose global norm is at most `clip`.
 
-    torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6.
+    torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6; but all of a gradient is NaN
+    whose norm is not finite, and with it all of its adapter, for `is_sound`.
     """
-    shrink = jnp.minimum(1.0, clip / (_norm(grads) + 1e-6))
+    norm = _norm(grads)
+    shrink = jnp.minimum(1.0, clip / (norm + 1e-6))
+    shrink = jnp.where(jnp.isfinite(norm), shrink, jnp.nan)
     return jax.tree.map(lambda g: g * shrink, grads)
 
 
@@ -131,6 +134,16 @@ def _norm(grads: lora.Tree) -> Array:
     for leaf in jax.tree.leaves(grads):
         alike[leaf.shape] = alike.get(leaf.shape, 0.0) + jnp.square(leaf)
     return jnp.sqrt(sum(jnp.sum(squares) for squares in alike.values()))
+
+
+def is_sound(adapters: lora.Tree) -> Array:
+    """Which of stacked adapters are finite, bool `[A]`, as one number of each says.
+
+    One becomes NaN all at once (`clipped`), so that there is no need to read the rest.
+    Numbers that a rate beyond all measure makes infinite one by one are not seen here.
+    """
+    some_ARX = jax.tree.leaves(adapters)[0]
+    return jnp.isfinite(some_ARX[:, 0, 0])
 
 
 def moved(
@@ -346,7 +359,7 @@ def train_step(
     """
 
     def objective(adapter: lora.Tree) -> tuple[Array, Array]:
-        delta = applied(adapter, cfg, frozen)
+        delta = lora.cast(applied(adapter, cfg, frozen), arch)
         loss = batch_loss(params, delta, rows, arch)
         if cfg.teach:
             loss += batch_taught(params, delta, rows, arch, cfg)

@@ -110,10 +110,13 @@ def loss(
     def rows(leaf_M: Any) -> Array:
         return leaf_M.reshape(-1, cfg.plan.row_tokens)
 
+    sound_K = None
     if frozen is not None:
         frozen = lora.select(frozen, extras.frozen)
+    else:
+        sound_K = inner.is_sound(scaled)
     delta = inner.on_top(scaled, cfg, frozen)
-    delta = lora.assign(delta, step.tiles, chunks=cfg.plan.chunks)
+    delta = lora.assign(delta, step.tiles, chunks=cfg.plan.chunks, sound_S=sound_K)
     ranges = key_ranges.of_lines(rows(step.segments), rows(step.is_key))
 
     def hidden(delta: lora.Tree | None) -> Array:
@@ -205,7 +208,8 @@ def step_all(
 
     slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
     scale = cfg.alpha / cfg.rank
-    active = lora.scaled(_rows_at(slots.adapter, step.slots), scale)
+    # In the base's dtype, and so are their gradients: a quarter less to move.
+    active = lora.cast(lora.scaled(_rows_at(slots.adapter, step.slots), scale), arch)
     gradient = jax.value_and_grad(loss, has_aux=True)
     (_, loss_K), grads = gradient(
         active, params, step, arch, cfg, extras, frozen, bank_UD
@@ -214,7 +218,8 @@ def step_all(
         step, grads, loss_K = _folded(step, grads, loss_K, extras)
     # The chain rule through the scale, which the optimizer's passes do by the way.
     # Before the fold all gradients would be read and written once more for it.
-    slots = _updated(slots, step, lora.scaled(grads, scale), loss_K)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), grads)
+    slots = _updated(slots, step, lora.scaled(wide, scale), loss_K)
 
     def leave(i: Array, results: FinishedPool) -> FinishedPool:
         slot, job = step.ends[i]
@@ -264,7 +269,9 @@ def _folded(
         def add(leaf_K: Array) -> Array:
             # By slices: as a scatter of floats it would need an order.
             at = functools.partial(jax.lax.dynamic_index_in_dim, leaf_K)
-            both = at(first, keepdims=False) + at(other, keepdims=False)
+            one, more = (at(i, keepdims=False) for i in (first, other))
+            both = one.astype(jnp.float32) + more.astype(jnp.float32)
+            both = both.astype(leaf_K.dtype)
             return jax.lax.dynamic_update_index_in_dim(leaf_K, both, first, 0)
 
         return jax.tree.map(add, sums)

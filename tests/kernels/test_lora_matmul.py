@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from lora_oracle import D, F, R, S
 
-from seal_kernels.lora_matmul import api, xla
+from seal_kernels.lora_matmul import api, dispatch, xla
 
 RUNS_ANYWHERE = ("reference", "xla", "dense")
 OUTSIDE = [3, -1, 0, 0, S, -S, 1, 4, 2**31 - 1, 3]
@@ -94,6 +94,64 @@ def test_nan_in_one_adapter_stays_in_its_rows_of_its_chunk(implementation, broke
         for one, other in zip(got[2:], sound[2:], strict=True):
             np.testing.assert_array_equal(one[keep], other[keep])
         assert not np.isfinite(np.asarray(got[0])[theirs]).any()
+
+
+@pytest.mark.parametrize("implementation", RUNS_ANYWHERE)
+def test_told_which_adapters_are_sound_they_are_not_looked_at(implementation):
+    """The rest stays as it was, and what was not told of reaches no other adapter."""
+    slots = np.array([0, 2, 1, 3, 3, 2], np.int32)
+    x, w, a, b, weights = oracle.drawn(
+        4, (12, D), (D, F), (4, R, D), (4, R, F), (12, F)
+    )
+
+    def run(a, b, sound):
+        def op(*args):
+            return api.lora_matmul_packed(
+                *args, sound=sound, implementation=implementation
+            )
+
+        return jax.jit(oracle.value_and_grads(op, weights))(x, w, a, b, slots)
+
+    clean, sound = run(a, b, None), np.arange(4) != 3
+    bad_a, bad_b = a.at[3].set(np.nan), b.at[3].set(np.nan)
+    theirs = np.repeat(slots == 3, 2)
+    got = run(bad_a, bad_b, sound)
+    for one, other in zip(got[:2], clean[:2], strict=True):
+        np.testing.assert_array_equal(one[~theirs], other[~theirs])
+    for one, other in zip(got[2:], clean[2:], strict=True):
+        np.testing.assert_array_equal(one[:3], other[:3])
+        assert not np.isfinite(np.asarray(one[3])).any()
+    assert np.isnan(np.asarray(got[0])[theirs]).all()
+    # One that nobody told of: a single number.
+    got = run(a.at[3, 0, 0].set(np.nan), b, np.ones(4, bool))
+    for one, other in zip(got[:2], clean[:2], strict=True):
+        np.testing.assert_array_equal(one[~theirs], other[~theirs])
+    for one, other in zip(got[2:], clean[2:], strict=True):
+        np.testing.assert_array_equal(one[:3], other[:3])
+
+
+@pytest.mark.parametrize("wrong", [np.ones(3, bool), np.ones(4, np.int32)])
+def test_soundness_is_told_of_each_adapter(wrong):
+    x, w, a, b = oracle.drawn(0, (4, D), (D, F), (4, R, D), (4, R, F))
+    with pytest.raises(ValueError, match=r"sound .* must be bool \[4\]"):
+        api.lora_matmul_packed(x, w, a, b, jnp.zeros(4, jnp.int32), sound=wrong)
+
+
+@pytest.mark.parametrize("implementation", RUNS_ANYWHERE)
+def test_gradients_are_in_the_dtypes_of_the_adapters(implementation):
+    """Also within the passes: in narrower ones nothing wider is written."""
+    x, w, a, b = oracle.drawn(
+        3, (8, D), (D, F), (S, R, D), (S, R, F), dtype=jnp.bfloat16
+    )
+    slots = jnp.array([1, 4], jnp.int32)
+    y, u = dispatch.forward(implementation, x, w, a, b, slots)
+    made = dispatch.backward(implementation, y, x, u, w, a, b, slots)
+    assert [z.dtype for z in made] == [jnp.bfloat16] * 3
+    wide = dispatch.backward(
+        implementation, y, x, u, w, a.astype("float32"), b.astype("float32"), slots
+    )
+    assert [z.dtype for z in wide[1:]] == [jnp.float32] * 2
+    oracle.assert_near(made[1:], wide[1:], rtol=2.0**-8)
 
 
 @pytest.mark.parametrize(("chunks", "what"), [(0, "1"), (2, "5 adapters"), (4, "6")])

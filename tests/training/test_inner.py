@@ -356,10 +356,19 @@ def test_vmapped_adapt_equals_solo_runs_of_different_length(make, batch):
 
 
 @pytest.mark.parametrize(
-    ("bad", "batch"), [(jnp.nan, 1), (jnp.nan, 2), (jnp.inf, 1), (1e30, 1)]
+    ("bad", "batch", "kernel"),
+    [
+        (jnp.nan, 1, "auto"),
+        (jnp.nan, 2, "auto"),
+        (jnp.inf, 1, "auto"),
+        (1e30, 1, "auto"),
+        (jnp.nan, 1, "dense"),
+        (1e30, 1, "dense"),
+    ],
 )
-def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch):
-    params = decoder.init_params(jax.random.key(0), ARCH)
+def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch, kernel):
+    arch = dataclasses.replace(ARCH, kernel=kernel)
+    params = decoder.init_params(jax.random.key(0), arch)
     # All lines share one row of attention, and so every matmul and softmax.
     cfg = config(slots=4, active=4, row_tokens=64 * batch, step_tokens=64 * batch)
     jobs, keys = workload(3, 4), jax.random.split(jax.random.key(1), 6)
@@ -368,7 +377,7 @@ def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch):
     assert block.steps.start_count[0] == 4
 
     def run(poison: bool) -> packed.FinishedPool:
-        train, state = packed.program(ARCH, cfg, None), packed.init_state(ARCH, cfg)
+        train, state = packed.program(arch, cfg, None), packed.init_state(arch, cfg)
         slots, results = train(
             params, state, keys, block.steps, np.array([1], np.int32)
         )
@@ -390,6 +399,20 @@ def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch):
     )
     for a, b in pairs:
         np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others])
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e30])
+def test_an_adapter_is_spoilt_as_a_whole(bad):
+    """Also by a norm that overflows, so that one of its numbers tells of all."""
+    fresh = lora.init(jax.random.key(0), ARCH, targets=config().targets, rank=2)
+    ones = jax.tree.map(jnp.ones_like, fresh)
+    ones["layers_1"]["v_proj"]["b"] = ones["layers_1"]["v_proj"]["b"].at[1, 2].set(bad)
+    step = jnp.float32(0.1), jnp.float32(1)
+    slot = inner.update(inner.init_slot(fresh), ones, jnp.float32(0), *step)
+    both = lora.stack([slot.adapter, fresh])
+    for leaf in jax.tree.leaves(both):
+        assert np.isnan(leaf[0]).all() and np.isfinite(leaf[1]).all()
+    np.testing.assert_array_equal(inner.is_sound(both), [False, True])
 
 
 def test_a_diverging_adapter_is_flagged_and_the_others_are_not():

@@ -101,7 +101,7 @@ def _kernel(
     names: Sequence[str],
     refused: Callable[[str], Any],
 ) -> Any:
-    """By the first of those that does it; else `refused`, with the last one's reason."""
+    """By the first of those that does it, else `refused` with the last's reason."""
     reason = ""
     for name in names:
         settings = {"causal": True} if causal and name == "tokamax" else {}

@@ -52,7 +52,9 @@ def forward(
     rows, wide = q.shape[1], q.shape[3]
     groups = n // k.shape[2]
     queries = pl.BlockSpec((None, BLOCK, None, wide), lambda b, n, i: (b, i, n, 0))
-    keys = pl.BlockSpec((None, rows, None, wide), lambda b, n, i: (b, 0, n // groups, 0))
+    keys = pl.BlockSpec(
+        (None, rows, None, wide), lambda b, n, i: (b, 0, n // groups, 0)
+    )
     bounds = pl.BlockSpec((None, BLOCK), lambda b, n, i: (b, i))
     numbers = pl.BlockSpec((None, None, BLOCK), lambda b, n, i: (b, n, i))
     y, lse = _call(
@@ -95,7 +97,9 @@ def backward(
     scale = 1 / math.sqrt(h)
 
     queries = pl.BlockSpec((None, BLOCK, None, wide), lambda b, n, i: (b, i, n, 0))
-    keys = pl.BlockSpec((None, rows, None, wide), lambda b, n, i: (b, 0, n // groups, 0))
+    keys = pl.BlockSpec(
+        (None, rows, None, wide), lambda b, n, i: (b, 0, n // groups, 0)
+    )
     bounds = pl.BlockSpec((None, BLOCK), lambda b, n, i: (b, i))
     numbers = pl.BlockSpec((None, None, BLOCK), lambda b, n, i: (b, n, i))
     (dq,) = _call(
@@ -285,7 +289,9 @@ def _call(
 
 def _check(q_BTNH: Array) -> None:
     if q_BTNH.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
-        raise NotImplementedError(f"{q_BTNH.dtype} is none of bfloat16, float16, float32")
+        raise NotImplementedError(
+            f"{q_BTNH.dtype} is none of bfloat16, float16, float32"
+        )
 
 
 def _whole(x_BTNH: Array) -> Array:
@@ -308,4 +314,5 @@ def _whole_ranges(first_BT: Array, end_BT: Array) -> tuple[Array, Array]:
     t = first_BT.shape[1]
     beyond = jnp.arange(t, t + -t % BLOCK, dtype=jnp.int32)[None]
     beyond = jnp.broadcast_to(beyond, (first_BT.shape[0], beyond.shape[1]))
-    return tuple(jnp.concatenate([z, beyond], axis=1) for z in (first_BT, end_BT))
+    first, end = (jnp.concatenate([z, beyond], axis=1) for z in (first_BT, end_BT))
+    return first, end

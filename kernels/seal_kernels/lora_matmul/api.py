@@ -65,6 +65,7 @@ def lora_matmul_packed(
     slots: Array,
     *,
     chunks: int = 1,
+    sound: Array | None = None,
     implementation: str = "auto",
 ) -> Array:
     """A frozen linear layer for packed rows of many adapters.
@@ -86,6 +87,9 @@ def lora_matmul_packed(
         0..S-1 means none: those rows are `x w`, and count in no adapter's gradient.
       chunks: the parts, a divisor of G and of S. A tile of part c has its adapter among
         `c S / chunks .. (c + 1) S / chunks - 1`; any other slot means none as well.
+      sound: which adapters are finite, bool `[S]`, where that is known; else `dense`
+        reads all of them once more to see. Rows of one that is said not to be may come
+        out as NaN; what is not finite in one that is said to be counts as zero there.
       implementation: as in `lora_matmul`.
 
     Returns:
@@ -114,8 +118,13 @@ def lora_matmul_packed(
             f"lora_matmul_packed: chunks={chunks} must divide the {len(slots)} slots "
             f"(one for each tile of rows) and the {len(a)} adapters; use 1"
         )
+    if sound is not None and (sound.shape != a.shape[:1] or sound.dtype != bool):
+        raise ValueError(
+            f"lora_matmul_packed: sound {sound.dtype}{list(sound.shape)} must be bool "
+            f"[{len(a)}], one for each adapter; leave it out if it is not known"
+        )
     slots = _of_own_chunk(slots.astype(jnp.int32), len(a), chunks)
-    return _packed(implementation, chunks, x, w, a, b, slots)
+    return _packed(implementation, chunks, x, w, a, b, slots, sound)
 
 
 def _of_own_chunk(slots_G: Array, adapters: int, chunks: int) -> Array:
@@ -167,21 +176,22 @@ def _check(
 
 
 def _packed_only(implementation, chunks, *operands) -> Array:
-    return dispatch.forward(implementation, *operands, chunks=chunks)[0]
+    return _packed_forward(implementation, chunks, *operands)[0]
 
 
-def _packed_forward(implementation, chunks, x_MD, w_DF, a_SRD, b_SRF, slots_G):
+def _packed_forward(implementation, chunks, x_MD, w_DF, a_SRD, b_SRF, slots_G, sound_S):
     operands = w_DF, a_SRD, b_SRF, slots_G
-    y_MF, u_MR = dispatch.forward(implementation, x_MD, *operands, chunks=chunks)
-    return y_MF, (x_MD, u_MR, *operands)
+    of_dense = {"chunks": chunks, "sound_S": sound_S}
+    y_MF, u_MR = dispatch.forward(implementation, x_MD, *operands, **of_dense)
+    return y_MF, (x_MD, u_MR, *operands, sound_S)
 
 
 def _packed_backward(implementation, chunks, kept, dy_MF):
-    _, _, _, a_SRD, b_SRF, _ = kept
-    dx_MD, da_SRD, db_SRF = dispatch.backward(
-        implementation, dy_MF, *kept, chunks=chunks
-    )
-    return dx_MD, None, da_SRD.astype(a_SRD.dtype), db_SRF.astype(b_SRF.dtype), None
+    *operands, sound_S = kept
+    of_dense = {"chunks": chunks, "sound_S": sound_S}
+    grads = dispatch.backward(implementation, dy_MF, *operands, **of_dense)
+    dx_MD, da_SRD, db_SRF = grads
+    return dx_MD, None, da_SRD, db_SRF, None, None
 
 
 _packed = jax.custom_vjp(_packed_only, nondiff_argnums=(0, 1))
@@ -223,7 +233,7 @@ def _dense_backward(implementation, kept, dy_ATF):
 
     backward = _with_rule(run, implementation, rows_alone=False)
     dx_ATD, da_ARD, db_ARF = backward(w_DF, (dy_ATF, x_ATD, u_ATR), (a_ARD, b_ARF))
-    return dx_ATD, None, da_ARD.astype(a_ARD.dtype), db_ARF.astype(b_ARF.dtype)
+    return dx_ATD, None, da_ARD, db_ARF
 
 
 _dense = jax.custom_vjp(_dense_only, nondiff_argnums=(0,))

@@ -43,17 +43,21 @@ def forward(
     b_SRF: Array,
     slots_G: Array | np.ndarray,
     chunks: int = 1,
+    sound_S: Array | None = None,
 ) -> tuple[Array, Array]:
     """`y = x w + (x a^T) b`; arguments and results as in `reference.forward`.
 
     Rows and adapters come in `chunks` equal parts, and a row of a part is under none
-    but the part's own adapters.
+    but the part's own adapters. `sound_S` is as of `api.lora_matmul_packed`.
     """
     own_CMP = _own(slots_G, len(a_SRD), len(x_MD), chunks)
-    a_CKD, a_sound_CP = _sound(a_SRD, x_MD.dtype, chunks)
-    b_CKF, b_sound_CP = _sound(b_SRF, x_MD.dtype, chunks)
+    a_CKD, b_CKF = (_clean(stack, x_MD.dtype, chunks) for stack in (a_SRD, b_SRF))
+    if sound_S is None:
+        stacks = [stack.astype(x_MD.dtype) for stack in (a_SRD, b_SRF)]
+        a_sound_S, b_sound_S = (jnp.isfinite(stack).all((1, 2)) for stack in stacks)
+        sound_S = a_sound_S & b_sound_S
     u_CMK = jnp.einsum("cmd,ckd->cmk", _cut(x_MD, chunks), a_CKD)
-    spoilt_C1P = ~(a_sound_CP & b_sound_CP)[:, None, :]
+    spoilt_C1P = ~sound_S.reshape(chunks, 1, -1)
     spoilt_CM1 = jnp.any(own_CMP & spoilt_C1P, axis=2, keepdims=True)
     u_CMR = jnp.where(spoilt_CM1, jnp.nan, _pick(u_CMK, own_CMP))
     # By einsum, whose label tells this product from the base's in a compiled program.
@@ -70,12 +74,12 @@ def backward(
     b_SRF: Array,
     slots_G: Array | np.ndarray,
     chunks: int = 1,
+    sound_S: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """The gradients of `forward` by x, a and b, as in `reference.backward`."""
+    del sound_S  # An adapter that is not has made `u` so.
     own_CMP = _own(slots_G, len(a_SRD), len(x_MD), chunks)
-    wide = jnp.promote_types(x_MD.dtype, jnp.float32)
-    a_CKD, _ = _sound(a_SRD, x_MD.dtype, chunks)
-    b_CKF, _ = _sound(b_SRF, x_MD.dtype, chunks)
+    a_CKD, b_CKF = (_clean(stack, x_MD.dtype, chunks) for stack in (a_SRD, b_SRF))
     dy_CMF, x_CMD, u_CMR = (_cut(z, chunks) for z in (dy_MF, x_MD, u_MR))
     v_CMR = _pick(jnp.einsum("cmf,ckf->cmk", dy_CMF, b_CKF), own_CMP)
     # A row of `x` or `dy`, or an adapter, that is not finite has made `u` or `v` so.
@@ -92,7 +96,8 @@ def backward(
             "cmk,cmx->ckx",
             small_CMK,
             _alone(_finite(rows_CMX)),
-            preferred_element_type=wide,
+            # Summed in float32 whatever is written.
+            preferred_element_type=jnp.promote_types(x_MD.dtype, like_SRX.dtype),
         )
         return sum_CKX.reshape(like_SRX.shape)
 
@@ -137,14 +142,13 @@ def _spread(small_CMR: Array, own_CMP: Array) -> Array:
     return spread_CMPR.reshape(*spread_CMPR.shape[:2], -1)
 
 
-def _sound(stack_SRX: Array, dtype: jnp.dtype, chunks: int) -> tuple[Array, Array]:
-    """Adapters as they are multiplied with, and which of them are finite, `[C, P]`.
+def _clean(stack_SRX: Array, dtype: jnp.dtype, chunks: int) -> Array:
+    """Adapters as they are multiplied with, `[C, K, X]`.
 
     Forward and backward ask for the same, so that one copy serves both.
     """
-    stack_CPRX = _cut(stack_SRX.astype(dtype), chunks)
-    flat_CKX = _finite(stack_CPRX).reshape(chunks, -1, stack_SRX.shape[-1])
-    return flat_CKX, jnp.isfinite(stack_CPRX).all((2, 3))
+    clean_CPRX = _finite(_cut(stack_SRX.astype(dtype), chunks))
+    return clean_CPRX.reshape(chunks, -1, stack_SRX.shape[-1])
 
 
 def _finite(x: Array) -> Array:

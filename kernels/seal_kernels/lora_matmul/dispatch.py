@@ -36,13 +36,16 @@ def forward(
     b_SRF: Array,
     slots_G: Array | np.ndarray,
     chunks: int = 1,
+    sound_S: Array | None = None,
 ) -> tuple[Array, Array]:
     """`reference.forward` by the named implementation; see `api.lora_matmul`.
 
-    Of `chunks` only `dense` makes use: no tile names a slot of another chunk.
+    Of `chunks` and `sound_S` only `dense` makes use: no tile names a slot of another
+    chunk, and by tiles nothing of an adapter reaches another.
     """
     shape = _shape("forward", x_MD, b_SRF, slots_G)
-    return _run(implementation, shape, (x_MD, w_DF, a_SRD, b_SRF, slots_G), chunks)
+    operands = x_MD, w_DF, a_SRD, b_SRF, slots_G
+    return _run(implementation, shape, operands, (chunks, sound_S))
 
 
 def backward(
@@ -55,11 +58,15 @@ def backward(
     b_SRF: Array,
     slots_G: Array | np.ndarray,
     chunks: int = 1,
+    sound_S: Array | None = None,
 ) -> tuple[Array, Array, Array]:
-    """`reference.backward` by the named implementation; see `forward`."""
+    """`reference.backward` by the named implementation; see `forward`.
+
+    The gradients of a and b are in their dtypes.
+    """
     shape = _shape("backward", x_MD, b_SRF, slots_G)
     operands = (dy_MF, x_MD, u_MR, w_DF, a_SRD, b_SRF, slots_G)
-    return _run(implementation, shape, operands, chunks)
+    return _run(implementation, shape, operands, (chunks, sound_S))
 
 
 def choose(
@@ -101,10 +108,18 @@ def _shape(
 
 
 def _run(
-    implementation: str, shape: table.Shape, operands: tuple[Any, ...], chunks: int
+    implementation: str,
+    shape: table.Shape,
+    operands: tuple[Any, ...],
+    of_dense: tuple[int, Array | None],
 ) -> Any:
-    tiled = functools.partial(getattr(xla, shape.direction), *operands)
-    whole = functools.partial(getattr(dense, shape.direction), *operands, chunks)
+    def run(module: ModuleType, *more: Any, **settings: Any) -> Any:
+        made = getattr(module, shape.direction)(*operands, *more, **settings)
+        return _in_their_dtypes(made, operands) if len(made) == 3 else made
+
+    tiled = functools.partial(run, xla)
+    whole = functools.partial(run, dense, *of_dense)
+    chunks, _ = of_dense
 
     def plain() -> Any:
         """XLA's own operations, as the platform likes them."""
@@ -125,7 +140,7 @@ def _run(
         case "dense":
             return whole()
         case "reference":
-            return getattr(reference, shape.direction)(*operands)
+            return run(reference)
 
     def otherwise(reason: str) -> Any:
         if implementation == "auto":
@@ -133,12 +148,24 @@ def _run(
         message = f"lora_matmul: implementation={name!r} does not run here: {reason}"
         return refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(tiled))
 
-    return _on_its_platform(name, shape.direction, operands, config, otherwise)
+    return _on_its_platform(name, run, operands, config, otherwise)
+
+
+def _in_their_dtypes(
+    gradients: tuple[Array, Array, Array], operands: tuple[Any, ...]
+) -> tuple[Array, Array, Array]:
+    """A backward pass's, whose sums are in float32, those of a and b in their dtypes.
+
+    Here and not behind the door, so that one that writes them so has no wider ones.
+    """
+    dx_MD, da_SRD, db_SRF = gradients
+    *_, a_SRD, b_SRF, _ = operands
+    return dx_MD, da_SRD.astype(a_SRD.dtype), db_SRF.astype(b_SRF.dtype)
 
 
 def _on_its_platform(
     name: str,
-    direction: str,
+    run: Callable[..., Any],
     operands: tuple[Any, ...],
     config: Mapping[str, Any],
     otherwise: Callable[[str], Any],
@@ -151,7 +178,7 @@ def _on_its_platform(
         try:
             module = _module(name)
             tuned = {"config": module.Config(**config)} if config else {}
-            return getattr(module, direction)(*operands, **tuned)
+            return run(module, **tuned)
         except NotImplementedError as error:
             return otherwise(str(error))
 
