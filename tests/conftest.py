@@ -20,9 +20,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Where Python may write no bytecode beside its modules, as in many containers, each of
+# the many processes that tests start would compile all that it imports: for seconds.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.pycache_prefix = os.environ.setdefault(
+        "PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache" / "bytecode")
+    )
+
 # Compiled programs, for all workers, the processes that tests start and the next run.
 # jax locks a folder that has a limit, so that none reads what is half written.
-ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "programs")
 )
