@@ -35,7 +35,8 @@ def env(child_env, tmp_path_factory):
     return {k: v for k, v in child_env.items() if k not in proxies} | {
         "PYTHONPATH": path,
         # Half the time to compile; what is compared is compiled alike.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+        "--xla_llvm_disable_expensive_passes=true",
         "JAX_NUM_CPU_DEVICES": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -250,13 +251,15 @@ def test_what_one_process_has_the_others_get(fails, address, env, tmp_path):
 CHANGES = tiny_model.CHANGES | {
     "scale.rounds": 1,
     "inner.learning_rate": 0.005,
+    "inner.lora.targets": ("v_proj",),
+    "imitate.lora.targets": ("v_proj",),
     "ladder": (),
 }
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    model = tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
+    model = tiny_model.write(tmp_path_factory.mktemp("model") / "tiny", layers=1)
 
     def make(workdir, *extra):
         changes = CHANGES | {"model.path": str(model)}

@@ -30,7 +30,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
-    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny", layers=1)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import tiny_model
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory, child_env):
     """`kinds(name)` gives its runs, the unbroken workdir and its moments."""
-    model = tiny_model.write(tmp_path_factory.mktemp("model") / "tiny")
+    model = tiny_model.write(tmp_path_factory.mktemp("model") / "tiny", layers=1)
     made = {}
 
     def make(kind):
