@@ -190,15 +190,15 @@ def solo(params, job: plan.Job, key, cfg: inner.EngineConfig) -> inner.Slot:
 
 SAMPLED, UNSAMPLED = (LossConfig("reference", WIDTH, n) for n in (3, 0))
 WHOLE = LossConfig("reference", WIDTH, -1)
+CHUNKED = {"tile": 1, "slots": 4, "active": 2, "chunk_tokens": 8}
 WORKLOADS = [
     (config(), 6, (MASKED,)),
-    (config(slots=1, active=1), 3, (MASKED,)),
     (config(slots=6, active=4, step_tokens=32), 6, (MASKED, SAMPLED)),
     (config(targets=tuple(ARCH.linears()), rank=2, alpha=2.0), 5, (MASKED,)),
     (config(tile=1), 4, (SAMPLED, UNSAMPLED)),
-    (config(tile=16, step_tokens=128), 6, (MASKED, UNSAMPLED)),
-    (config(tile=8, pool=9), 4, (WHOLE,)),
-    (config(tile=1, slots=4, active=2, chunk_tokens=8), 6, (MASKED, SAMPLED)),
+    (config(tile=16, step_tokens=128, pool=9), 6, (MASKED, UNSAMPLED, WHOLE)),
+    # The program of the slopes below.
+    (config(**CHUNKED, resumes=True), 6, (MASKED, SAMPLED)),
 ]
 
 
@@ -225,11 +225,12 @@ def test_every_packed_adapter_equals_its_solo_run(cfg, count, losses):
 PADDED, PADDED_SAMPLED, PADDED_UNSAMPLED = (
     LossConfig("padded", 2, n) for n in (-1, 3, 0)
 )
+CHUNKS_OF_LINES = {"step_tokens": 96, "slots": 4, "active": 2, "chunk_tokens": 16}
 FEW_SHOTS = [
     (config(step_tokens=96), 6, (MASKED, PADDED)),
-    (config(step_tokens=96, slots=1, active=1), 3, (PADDED,)),
+    (config(step_tokens=96, slots=1, active=1), 3, (MASKED, PADDED)),
     (config(step_tokens=128, tile=1), 6, (PADDED_UNSAMPLED, MASKED, PADDED_SAMPLED)),
-    (config(step_tokens=96, slots=4, active=2, chunk_tokens=16), 6, (MASKED, PADDED)),
+    (config(**CHUNKS_OF_LINES), 6, (MASKED, PADDED)),
     # Steps of one line beside batches, in one plan.
     (config(step_tokens=160, tile=16, pool=9), 7, (MASKED, PADDED_SAMPLED, SAMPLED)),
 ]
@@ -249,7 +250,7 @@ def test_chunks_with_all_their_adapters_at_once_are_the_same():
     """As on accelerators; lines that lie in two chunks are among them."""
     params = decoder.init_params(jax.random.key(0), ARCH)
     jobs, keys = few_shot(5, 6, most=2), jax.random.split(jax.random.key(1), 6)
-    cfg = config(tile=1, slots=4, active=2, chunk_tokens=8)
+    cfg = config(**CHUNKED)
     blocks = list(plan_arrays.blocks(jobs, cfg.plan, eos=EOS))
     assert sum(block.extras.fold_count.sum() for block in blocks) > 20
     run = functools.partial(packed.train, params, jobs, keys, eos=EOS)
@@ -260,9 +261,7 @@ def test_chunks_with_all_their_adapters_at_once_are_the_same():
     np.testing.assert_allclose(got.loss_A, want.loss_A, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"tile": 1, "slots": 4, "active": 2, "chunk_tokens": 8}], ids=str
-)
+@pytest.mark.parametrize("changes", [{}, CHUNKED], ids=str)
 def test_slopes_are_the_definitions(changes):
     params = decoder.init_params(jax.random.key(0), ARCH)
     cfg = config(resumes=True, **changes)
@@ -292,14 +291,22 @@ def test_a_gpus_program_has_compiler_options(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "budget"), [(workload, 32), (functools.partial(few_shot, most=2), 96)]
+    ("make", "others"),
+    [
+        # Programs that are compiled above.
+        (workload, [{"slots": 6, "active": 4, "step_tokens": 32}]),
+        (
+            functools.partial(few_shot, most=2),
+            [CHUNKS_OF_LINES, {"step_tokens": 96}],
+        ),
+    ],
 )
-def test_the_budget_the_slots_and_the_neighbours_do_not_matter(make, budget):
+def test_the_budget_the_slots_and_the_neighbours_do_not_matter(make, others):
     params = decoder.init_params(jax.random.key(0), ARCH)
     jobs, keys = make(5, 6), jax.random.split(jax.random.key(1), 6)
     run = functools.partial(packed.train, params, arch=ARCH, eos=EOS)
     first = run(jobs, keys, cfg=config()).adapters
-    for other in ({"slots": 6, "active": 6}, {"step_tokens": budget}):
+    for other in others:
         again = run(jobs, keys, cfg=config(**other)).adapters
         trainings.assert_stacks_alike(again, first)
     # Other neighbours, in another order and so in other slots.
@@ -370,7 +377,7 @@ def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch, k
     arch = dataclasses.replace(ARCH, kernel=kernel)
     params = decoder.init_params(jax.random.key(0), arch)
     # All lines share one row of attention, and so every matmul and softmax.
-    cfg = config(slots=4, active=4, row_tokens=64 * batch, step_tokens=64 * batch)
+    cfg = config(slots=4, active=4, row_tokens=128, step_tokens=128)
     jobs, keys = workload(3, 4), jax.random.split(jax.random.key(1), 6)
     jobs = [dataclasses.replace(job, batch=batch) for job in jobs]
     (block,) = plan_arrays.blocks(jobs, cfg.plan, eos=EOS)
