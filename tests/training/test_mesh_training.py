@@ -7,7 +7,7 @@ import sys
 import pytest
 
 CHILD = """
-import json, sys
+import dataclasses, json, sys
 import jax, numpy as np
 import test_inner as t
 import trainings
@@ -20,11 +20,13 @@ COLLECTIVES = (
     "all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter",
     "collective-broadcast",
 )
-params = decoder.init_params(jax.random.key(0), t.ARCH)
+# A layer is sharded like another.
+ARCH = dataclasses.replace(t.ARCH, layers=1)
+params = decoder.init_params(jax.random.key(0), ARCH)
 cfg = t.config()
 
 def train(jobs, keys, params, on=None):
-    return packed.train(params, jobs, keys, arch=t.ARCH, cfg=cfg, eos=t.EOS, mesh=on)
+    return packed.train(params, jobs, keys, arch=ARCH, cfg=cfg, eos=t.EOS, mesh=on)
 
 def write(params, adapters, count):
     rng = np.random.default_rng(0)
@@ -36,7 +38,7 @@ def write(params, adapters, count):
     keys = jax.random.split(jax.random.key(3), len(requests))
     cfg = sample.SampleConfig(9, 1.0, 1.0, 0, 0, (t.EOS, 3, 4))
     return generate.run(
-        params, adapters, requests, keys, arch=t.ARCH, cfg=cfg, batch=8, per_page=2,
+        params, adapters, requests, keys, arch=ARCH, cfg=cfg, batch=8, per_page=2,
         prompt_multiple=8,
     ).tokens
 
@@ -45,7 +47,7 @@ def compare(data, model_axis, count):
     jobs = t.workload(count, count, losses=(t.MASKED, t.SAMPLED))
     keys = jax.random.split(jax.random.key(1), count)
     on = meshes.make_mesh(data=data, model=model_axis)
-    placed = jax.device_put(params, placement.param_shardings(t.ARCH, on))
+    placed = jax.device_put(params, placement.param_shardings(ARCH, on))
     got = train(jobs, keys, placed, on)
     want = [
         train(jobs[i : i + cfg.pool], keys[i : i + cfg.pool], params)
@@ -56,7 +58,7 @@ def compare(data, model_axis, count):
         for i, w in enumerate(want)
     ]
     together = jax.tree.map(lambda *x: np.concatenate(x), *stacks)
-    program = packed.program(t.ARCH, cfg, on).as_text()
+    program = packed.program(ARCH, cfg, on).as_text()
     return {
         "rows": jax.tree.leaves(got.adapters)[0].shape[0] - cfg.pool * data,
         "gap": trainings.stack_gap(
@@ -76,7 +78,7 @@ print(json.dumps([compare(*case) for case in json.loads(sys.argv[1])]))
 """
 
 # Shards of adapters, devices that share the base, jobs (a pool holds six).
-CASES = [(8, 1, 11), (2, 1, 5), (2, 4, 8), (1, 2, 4)]
+CASES = [(8, 1, 11), (2, 4, 8), (1, 2, 4)]
 
 
 @pytest.fixture(scope="module")
