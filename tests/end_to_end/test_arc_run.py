@@ -19,6 +19,12 @@ SHORT = {
     "propose.batch": 6,
     "data.most": 6,
     "edit.max_steps": 9,
+    # Fewer projections compile sooner, and one epoch is three steps.
+    "inner.lora.targets": ("down_proj",),
+    "imitate.lora.targets": ("v_proj",),
+    "task.oracle": tiny_model.load_config("arc", "tiny").task.oracle.replace(
+        '"num_train_epochs": 3', '"num_train_epochs": 1'
+    ),
     "inner.step_tokens": 768,
     "inner.slots": 4,
     "inner.active": 4,
