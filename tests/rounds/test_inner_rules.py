@@ -25,6 +25,8 @@ def values(**changes):
             "scale.edits": 1,
             "scale.heldout_passages": 2,
             "inner.rule": "on_policy",
+            "inner.lora.targets": ("v_proj",),
+            "imitate.lora.targets": ("v_proj",),
             "inner.epochs": 4,
             "inner.teach.waves": 2,
             "inner.teach.divergence": "jsd",
