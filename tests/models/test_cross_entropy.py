@@ -97,27 +97,26 @@ def test_a_vector_jacobian_product_weighs_each_token(rows):
 
 
 @pytest.mark.parametrize("skipped", [3, 5, 100])
-@pytest.mark.parametrize("needed", [0, 1, 9, TOKENS])
-def test_tokens_that_are_not_needed_come_out_as_zero(skipped, needed, monkeypatch):
+def test_tokens_that_are_not_needed_come_out_as_zero(skipped, monkeypatch):
     monkeypatch.setattr(cross_entropy, "SKIPPED", skipped)
     hidden_MD, head_DV, targets_M, weights_M = made()
-    chosen = np.random.default_rng(needed).permutation(TOKENS)[:needed]
-    needed_M = np.isin(np.arange(TOKENS), chosen)
-    # What is not needed may be anything.
-    hidden_MD = jnp.where(needed_M[:, None], hidden_MD, jnp.nan)
+    plain = jax.jit(oracle)
 
-    def loss(hidden_MD):
+    def loss(hidden_MD, needed_M):
         ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, targets_M, needed_M)
         return jnp.sum(ce_M * weights_M), ce_M
 
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (_, ce_M), grad_MD = gradient(hidden_MD)
-    want_M = oracle(jnp.nan_to_num(hidden_MD), head_DV, targets_M)
-    close(ce_M, jnp.where(needed_M, want_M, 0))
-    _, want_MD = theirs(
-        jnp.nan_to_num(hidden_MD), head_DV, targets_M, weights_M * needed_M
-    )
-    close(grad_MD, want_MD)
+    for needed in (0, 1, 9, TOKENS):
+        chosen = np.random.default_rng(needed).permutation(TOKENS)[:needed]
+        needed_M = np.isin(np.arange(TOKENS), chosen)
+        known_MD = np.where(needed_M[:, None], hidden_MD, np.float32(0))
+        # What is not needed may be anything.
+        spoilt_MD = np.where(needed_M[:, None], hidden_MD, np.float32(np.nan))
+        (_, ce_M), grad_MD = gradient(spoilt_MD, needed_M)
+        close(ce_M, np.where(needed_M, plain(known_MD, head_DV, targets_M), 0))
+        _, want_MD = theirs(known_MD, head_DV, targets_M, weights_M * needed_M)
+        close(grad_MD, want_MD)
 
 
 def test_chunks_without_a_needed_token_are_not_computed(monkeypatch):
