@@ -21,7 +21,8 @@ def wanted(**changes) -> InnerConfig:
     """The inner loop of a config, with these sizes; what is not given is open."""
     values = tiny_model.values("model")
     values["inner"] |= {"tile": 4, "row_tokens": 64} | OPEN | changes
-    values["inner"]["lora"]["rank"] = 8
+    # As large as two projections of rank 8, and sooner compiled.
+    values["inner"]["lora"] |= {"targets": ("q_proj",), "rank": 14}
     return config_rules.build(PassageRounds, values).inner
 
 
