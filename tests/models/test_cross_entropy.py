@@ -100,7 +100,7 @@ def test_a_vector_jacobian_product_weighs_each_token(rows):
 def test_tokens_that_are_not_needed_come_out_as_zero(skipped, monkeypatch):
     monkeypatch.setattr(cross_entropy, "SKIPPED", skipped)
     hidden_MD, head_DV, targets_M, weights_M = made()
-    plain = jax.jit(oracle)
+    plain, untrained = jax.jit(oracle), jax.jit(cross_entropy.cross_entropy)
 
     def loss(hidden_MD, needed_M):
         ce_M = cross_entropy.cross_entropy(hidden_MD, head_DV, targets_M, needed_M)
@@ -114,7 +114,9 @@ def test_tokens_that_are_not_needed_come_out_as_zero(skipped, monkeypatch):
         # What is not needed may be anything.
         spoilt_MD = np.where(needed_M[:, None], hidden_MD, np.float32(np.nan))
         (_, ce_M), grad_MD = gradient(spoilt_MD, needed_M)
-        close(ce_M, np.where(needed_M, plain(known_MD, head_DV, targets_M), 0))
+        want_M = np.where(needed_M, plain(known_MD, head_DV, targets_M), 0)
+        close(ce_M, want_M)
+        close(untrained(spoilt_MD, head_DV, targets_M, needed_M), want_M)
         _, want_MD = theirs(known_MD, head_DV, targets_M, weights_M * needed_M)
         close(grad_MD, want_MD)
 
