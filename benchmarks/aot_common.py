@@ -79,9 +79,9 @@ def attending(arch: decoder.Arch, rows: int, width: int, span: float) -> hlo_cos
     """What attention's kernels do in a layer, `span` keys before a query on the mean.
 
     Forward two products, for the slope of the queries three, and for those of keys and
-    values four; all past the tiles that no query sees. Those of the backward pass are
-    as long as they are wide: on the mean, one and a half are not seen by a query whose
-    neighbour sees them.
+    values four; all past the tiles that no query sees. A query is computed with some
+    keys that it does not see: backwards one and a half tiles of them on the mean, half
+    a tile at either end of its block's range and half where a line ends inside.
     """
 
     def flop(products: int, unseen: float) -> hlo_cost.Foreign:

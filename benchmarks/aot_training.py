@@ -231,5 +231,6 @@ def squad_imitation(arch: decoder.Arch) -> Program:
 
 
 def arc_imitation(arch: decoder.Arch) -> Program:
+    """The round's pairs have up to 1,144 tokens; a step of five has 2.3 rows."""
     cfg = arc_task.settings({}).imitate
     return imitation(arch, cfg, width=2048, micro_batches=2.3, span=355)

@@ -1,10 +1,11 @@
 """Lets tokamax trace its kernels for an H200 that is not here.
 
 It asks jax for the default device, where ours asks the platform that the program is
-compiled for. In a process that compiles for an H200 alone, that device can be one.
+compiled for. In a process that compiles for one GPU alone, that device can be it.
 """
 
 import dataclasses
+import functools
 
 from jax.extend import backend
 
@@ -21,6 +22,6 @@ class _H200:
     process_index: int = 0
 
 
-def begin() -> None:
-    """From now on, and for the whole process."""
-    backend.get_default_device = _H200
+def begin(**other: str) -> None:
+    """From now on, and for the whole process; with what `other` says of another GPU."""
+    backend.get_default_device = functools.partial(_H200, **other)

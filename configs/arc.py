@@ -113,6 +113,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             prompt="arc", temperature=0.0, top_p=1.0, top_k=0,
             min_tokens=0, max_tokens=1856, prompt_multiple=512, batch=96,
         ),
+        # micro_batch counts rows: one, as a step's edits fill two or three.
         # Every edit that solved its task is imitated: k_best is scale.edits.
         select=dict(
             reward="grade", compare=(), k_best=15, ties="first", threshold="1.0",

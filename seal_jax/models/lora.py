@@ -144,7 +144,7 @@ def scaled(delta: Tree, scale: float) -> Tree:
 def cast(delta: Tree, cfg: Arch) -> Tree:
     """The delta in the base's dtype, in which the model multiplies with it anyway.
 
-    What comes back to it is then rounded to that dtype as well, as autocast does.
+    Its gradient is then in that dtype as well, as autocast has it.
     """
     return jax.tree.map(lambda leaf: leaf.astype(cfg.dtype), delta)
 

@@ -116,8 +116,9 @@ def update(slot: Slot, grads: lora.Tree, loss: Array, rate: Array, clip: Array) 
 def clipped(grads: lora.Tree, clip: Array) -> lora.Tree:
     """A gradient whose global norm is at most `clip`.
 
-    torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6; but all of a gradient is NaN
-    whose norm is not finite, and with it all of its adapter, for `is_sound`.
+    torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6. But where the norm is not
+    finite, be it by overflow, the whole gradient becomes NaN, and then its adapter:
+    `is_sound` relies on that.
     """
     norm = _norm(grads)
     shrink = jnp.minimum(1.0, clip / (norm + 1e-6))
@@ -140,7 +141,8 @@ def is_sound(adapters: lora.Tree) -> Array:
     """Which of stacked adapters are finite, bool `[A]`, as one number of each says.
 
     One becomes NaN all at once (`clipped`), so that there is no need to read the rest.
-    Numbers that a rate beyond all measure makes infinite one by one are not seen here.
+    Numbers that a rate beyond all measure makes infinite one by one are not seen here:
+    they count as zero in products, and the finished adapter is looked at whole.
     """
     some_ARX = jax.tree.leaves(adapters)[0]
     return jnp.isfinite(some_ARX[:, 0, 0])
@@ -358,8 +360,8 @@ def train_step(
     has; the loss that it notes is the cross-entropy, and what is learned from teachers.
     """
 
-    def objective(adapter: lora.Tree) -> tuple[Array, Array]:
-        delta = lora.cast(applied(adapter, cfg, frozen), arch)
+    def objective(active: lora.Tree) -> tuple[Array, Array]:
+        delta = on_top(active, cfg, frozen)
         loss = batch_loss(params, delta, rows, arch)
         if cfg.teach:
             loss += batch_taught(params, delta, rows, arch, cfg)
@@ -367,12 +369,15 @@ def train_step(
         if cfg.divergence:
             whole += batch_divergence(params, delta, rows, arch)
         if cfg.orthogonal and frozen is not None:
-            whole += cfg.orthogonal * overlap(frozen, adapter)
+            whole += cfg.orthogonal * overlap(frozen, active)
         return whole, loss
 
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (_, loss), grads = gradient(slot.adapter)
-    return update(slot, grads, loss, rate, clip)
+    # In the base's dtype, and so is the gradient: what autocast does.
+    scale = cfg.alpha / cfg.rank
+    active = lora.cast(lora.scaled(slot.adapter, scale), arch)
+    (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(active)
+    grads = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), grads)
+    return update(slot, lora.scaled(grads, scale), loss, rate, clip)
 
 
 def adapt(

@@ -210,6 +210,24 @@ def test_blocks_that_nobody_sees_are_not_looked_at(name):
         np.testing.assert_array_equal(before[:, seen], after[:, seen])
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_seven_heads_share_a_key_head_and_ranges_look_ahead(dtype):
+    """By Triton's kernels; a head of 24 numbers is padded, and so is the row."""
+    q, k, v, weights = oracle.drawn(3, (2, 150), 7, 1, 24, dtype)
+    draw = np.random.default_rng(0)
+    first = jnp.asarray(draw.integers(0, 150, (2, 150)), jnp.int32)
+    end = first + jnp.asarray(draw.integers(0, 90, (2, 150)), jnp.int32)
+    first, end = guard.ranges(first, end)
+    kernels = interpreted(triton_gpu)
+    y, lse = kernels.forward(q, k, v, first, end)
+    got = y, *kernels.backward(weights, q, k, v, y, lse, first, end)
+    y, lse = reference.forward(q, k, v, first, end)
+    want = y, *reference.backward(weights, q, k, v, y, lse, first, end)
+    assert [z.dtype for z in got] == [dtype] * 4
+    rtol = 3e-6 if dtype == jnp.float32 else 4 * 2.0**-11
+    oracle.assert_near(got, [np.asarray(z, np.float64) for z in want], rtol=rtol)
+
+
 def test_a_block_of_keys_goes_through_the_queries_that_see_it():
     """From the first block of queries to the last, nothing where there is none."""
     block = triton_gpu.BLOCK

@@ -182,6 +182,47 @@ def test_without_tokamax_it_is_refused(monkeypatch):
     tokamax_gpu._module.cache_clear()
 
 
+def test_triton_refuses_what_it_has_no_room_for(monkeypatch):
+    """Before it is lowered, where nobody could take something else."""
+    from seal_kernels.attention import triton_gpu
+
+    def refusal(capability, head, dtype=jnp.bfloat16):
+        info = types.SimpleNamespace(compute_capability=capability)
+        fake = types.SimpleNamespace(get_gpu_info=lambda: info)
+        monkeypatch.setattr(triton_gpu, "_triton", lambda: fake)
+        try:
+            triton_gpu._check(jnp.zeros((1, 1, 1, head), dtype), False)
+        except NotImplementedError as error:
+            return str(error)
+        return ""
+
+    assert "75 is before Ampere" in refusal(75, 64)
+    assert not refusal(90, 256) and not refusal(80, 128, jnp.float32)
+    assert not refusal(86, 128) and not refusal(89, 64, jnp.float32)
+    assert "1024 bytes are wider than the 512" in refusal(90, 200, jnp.float32)
+    assert "512 bytes are wider than the 256" in refusal(86, 128, jnp.float32)
+
+
+def test_without_triton_it_is_refused(monkeypatch):
+    """A later jax may have none."""
+    from seal_kernels.attention import triton_gpu
+
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    triton_gpu._triton.cache_clear()
+    with pytest.raises(NotImplementedError, match="this jax has no Triton"):
+        triton_gpu.forward(*operands())
+    triton_gpu._triton.cache_clear()
+
+
+def test_tokamax_is_for_hopper_and_later(monkeypatch):
+    from seal_kernels.attention import tokamax_gpu
+
+    ampere = types.SimpleNamespace(compute_capability="8.0", platform="gpu")
+    monkeypatch.setattr(tokamax_gpu.backend, "get_default_device", lambda: ampere)
+    with pytest.raises(NotImplementedError, match=r"8\.0 is before Hopper's"):
+        tokamax_gpu.forward(*operands(jnp.bfloat16))
+
+
 WRONG = {
     "'flash' must be one of auto, reference, xla": {"implementation": "flash"},
     "must be [B, T, N, H]": {"q": (2, 5, 8)},

@@ -275,6 +275,53 @@ def test_slopes_are_the_definitions(changes):
         trainings.assert_slopes_alike(own, alone)
 
 
+def test_in_bfloat16_the_first_slope_is_the_definitions_and_rounded_like_it():
+    arch = dataclasses.replace(ARCH, layers=1, dtype="bfloat16")
+    params = decoder.init_params(jax.random.key(0), arch)
+    cfg = config(resumes=True, **CHUNKED)
+    jobs = [
+        dataclasses.replace(job, lines=(max(job.lines, key=len),), epochs=1, clip=1e9)
+        for job in workload(5, 4)
+    ]
+    (block,) = plan_arrays.blocks(jobs, cfg.plan, eos=EOS)
+    assert block.extras.fold_count.sum()  # Sums of several places are rounded, too.
+    keys = jax.random.split(jax.random.key(1), 4)
+    trained = packed.train(params, jobs, keys, arch=arch, cfg=cfg, eos=EOS)
+    for a, job in enumerate(jobs):
+        fresh = lora.init(keys[a], arch, targets=cfg.targets, rank=cfg.rank)
+        alone = ADAPT(params, fresh, *definition_args(job), arch, cfg)
+        own = jax.tree.map(lambda leaf, a=a: leaf[a], trained.slots)
+        assert trainings.apart(own.adam.mu, alone.adam.mu) < 0.02
+        for moments in (own.adam.mu, alone.adam.mu):
+            slope = np.float32(10) * np.concatenate(
+                [
+                    np.ravel(ab["b"])
+                    for layer in moments.values()
+                    for ab in layer.values()
+                ]
+            )
+            rounded = np.asarray(jnp.asarray(slope, jnp.bfloat16), np.float32)
+            assert slope.any()
+            np.testing.assert_allclose(slope, rounded, rtol=1e-6)
+
+
+def test_what_is_packed_says_which_adapters_are_sound(monkeypatch):
+    """So that on accelerators they are not read once more to see."""
+    told = []
+    assign = lora.assign
+
+    def watched(*args, **settings):
+        delta = assign(*args, **settings)
+        told.extend(ab.get("sound") for one in delta.values() for ab in one.values())
+        return delta
+
+    monkeypatch.setattr(lora, "assign", watched)
+    monkeypatch.setattr(packed, "compiled", lambda lowered, mesh: lowered)
+    cfg = config()
+    packed.program.__wrapped__(ARCH, cfg, None)
+    assert {(x.shape, x.dtype.name) for x in told} == {((cfg.plan.places,), "bool")}
+
+
 def test_a_gpus_program_has_compiler_options(monkeypatch):
     taken = []
     lowered = types.SimpleNamespace(compile=taken.append)

@@ -74,7 +74,8 @@ def decode(
         filled hold anything finite.
       length: int32 `[B]`: row b's first `length[b]` slots are filled. What is read of
         the caches is set by the greatest of them. A row of none gives zero.
-      implementation: one of `IMPLEMENTATIONS`; `splash` leaves this to XLA.
+      implementation: one of `IMPLEMENTATIONS`; `splash` and `triton` leave this to
+        XLA.
 
     Returns:
       `[B, N, H]` in the dtype of `q`. No derivative is defined.

@@ -1,8 +1,8 @@
 """Which implementation of attention runs, and what happens if it cannot.
 
 As for the low-rank matmul: `NotImplementedError` from an implementation means "not this
-one". `auto` then takes XLA, and a name that was asked for raises it, when the program
-is compiled.
+one". `auto` then takes the next, in the end XLA, and a name that was asked for raises
+it, when the program is compiled.
 """
 
 import functools

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend import backend
 
 # Keys of a block; tokamax fills up what is not whole ones by a copy.
 LEAST_BLOCK = 64
@@ -117,6 +118,10 @@ def decode(q_BNH: Array, k_BKSH: Array, v_BKSH: Array, length_B: Array) -> Array
 def _check(q: Array) -> None:
     if q.dtype not in (jnp.bfloat16, jnp.float16):
         raise NotImplementedError(f"{q.dtype} is neither bfloat16 nor float16")
+    # Its kernels for Ampere do not go with the jax that is locked here.
+    capability = getattr(backend.get_default_device(), "compute_capability", "9.0")
+    if float(capability) < 9:
+        raise NotImplementedError(f"compute capability {capability} is before Hopper's")
 
 
 @functools.cache

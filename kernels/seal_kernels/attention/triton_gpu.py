@@ -1,4 +1,4 @@
-"""Attention over key ranges in Pallas, compiled by Triton: for any GPU from Ampere on.
+"""Attention over key ranges in Pallas, compiled by Triton: for GPUs from Ampere on.
 
 Both passes look at no block that nobody sees (Dao et al. 2022 and 2023, whose blocks
 and whose recomputed weights these are): a block of queries goes through the blocks of
@@ -8,17 +8,22 @@ a row. Sums go in one order, so a program gives the same bits again.
 
 It needs jax alone. tokamax's forward kernel is made for Hopper and skips as well, so
 there `auto` takes that one; its backward kernels do not, and `auto` takes this one.
+
+jax has declared its Triton backend deprecated and means to drop it. Without it these
+kernels are refused, and `auto` is what else there is.
 """
 
 import functools
+import importlib
 import math
+import warnings
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 
 from seal_kernels.attention import xla
 
@@ -26,10 +31,13 @@ from seal_kernels.attention import xla
 BLOCK = 64
 # Triton's products and blocks: no side shorter than this, and powers of two.
 _LEAST = 16
-# Below every score, and finite: the difference of two is no NaN.
-_LOWEST = -1e30
-# Beside the project's letters: Q queries of a block, S keys of one, G query heads that
-# share a key head.
+# Below every score of what `guard` lets through, and finite: the difference of two is
+# no NaN.
+_LOWEST = -1e37
+# Bytes of a head that a kernel's blocks have room for: on GPUs with 160 KB of shared
+# memory and more, and on the others, with 100 KB (compiled for both).
+_ROOMY, _WIDEST, _WIDEST_ELSEWHERE = (80, 90, 100, 103), 512, 256
+# Beside the project's letters: Q queries of a block, S keys of one.
 
 
 def forward(
@@ -43,9 +51,10 @@ def forward(
     """Arguments and results as of `reference.forward`.
 
     Raises:
-      NotImplementedError: it does not do this dtype.
+      NotImplementedError: it does not do this dtype, size of head or device, or this
+        jax has no Triton.
     """
-    _check(q_BTNH)
+    _check(q_BTNH, interpret)
     b, t, n, h = q_BTNH.shape
     q, k, v = map(_whole, (q_BTNH, k_BTKH, v_BTKH))
     first, end = _whole_ranges(first_BT, end_BT)
@@ -84,7 +93,7 @@ def backward(
     interpret: bool = False,
 ) -> tuple[Array, Array, Array]:
     """Arguments and results as of `reference.backward`; raises as `forward` does."""
-    _check(q_BTNH)
+    _check(q_BTNH, interpret)
     b, t, n, h = q_BTNH.shape
     heads = k_BTKH.shape[2]
     # What a query's slopes have in common: sum(p dp) of its keys.
@@ -274,7 +283,9 @@ def _call(
     name: str,
     interpret: bool,
 ) -> Any:
-    wide = shapes[0].shape[-1] > 64 or shapes[-1].shape[-1] > 64
+    # Twice the threads where a block of sums would not fit their registers.
+    settings = {"num_warps": 8 if shapes[0].shape[-1] > 64 else 4, "num_stages": 2}
+    params = None if interpret else _triton().CompilerParams(**settings)
     return pl.pallas_call(
         kernel,
         grid=grid,
@@ -283,23 +294,52 @@ def _call(
         out_shape=shapes,
         name=name,
         interpret=interpret,
-        compiler_params=triton.CompilerParams(num_warps=8 if wide else 4, num_stages=2),
+        compiler_params=params,
     )
 
 
-def _check(q_BTNH: Array) -> None:
+def _check(q_BTNH: Array, interpret: bool) -> None:
     if q_BTNH.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
         raise NotImplementedError(
             f"{q_BTNH.dtype} is none of bfloat16, float16, float32"
         )
+    if interpret:
+        return
+    try:
+        capability = _triton().get_gpu_info().compute_capability
+    except ValueError as error:
+        raise NotImplementedError(f"jax names no GPU to compile for: {error}") from None
+    if capability < 80:
+        raise NotImplementedError(f"compute capability {capability} is before Ampere's")
+    size = _padded_head(q_BTNH.shape[3]) * q_BTNH.dtype.itemsize
+    widest = _WIDEST if capability in _ROOMY else _WIDEST_ELSEWHERE
+    if size > widest:
+        raise NotImplementedError(
+            f"heads of {size} bytes are wider than the {widest} that fit its memory"
+        )
+
+
+@functools.cache
+def _triton() -> ModuleType:
+    try:
+        triton = importlib.import_module("jax.experimental.pallas.triton")
+    except ImportError as error:
+        raise NotImplementedError(f"this jax has no Triton ({error})") from None
+    # Said of every kernel that is lowered; what becomes of it is said above.
+    warnings.filterwarnings("ignore", message="The Pallas Triton backend is deprecated")
+    return triton
 
 
 def _whole(x_BTNH: Array) -> Array:
     """In whole blocks, and heads of a size that Triton takes; zeros beyond."""
     x_BTNH = _long(x_BTNH, 1)
     h = x_BTNH.shape[3]
-    room = max(_LEAST, 2 ** math.ceil(math.log2(h))) - h
+    room = _padded_head(h) - h
     return jnp.pad(x_BTNH, [(0, 0)] * 3 + [(0, room)]) if room else x_BTNH
+
+
+def _padded_head(size: int) -> int:
+    return max(_LEAST, 2 ** math.ceil(math.log2(size)))
 
 
 def _long(x: Array, axis: int) -> Array:

@@ -96,7 +96,7 @@ def backward(
             "cmk,cmx->ckx",
             small_CMK,
             _alone(_finite(rows_CMX)),
-            # Summed in float32 whatever is written.
+            # XLA sums in float32 and rounds what it writes.
             preferred_element_type=jnp.promote_types(x_MD.dtype, like_SRX.dtype),
         )
         return sum_CKX.reshape(like_SRX.shape)
