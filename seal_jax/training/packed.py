@@ -208,7 +208,7 @@ def step_all(
 
     slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
     scale = cfg.alpha / cfg.rank
-    # In the base's dtype, and so are their gradients: a quarter less to move.
+    # In the base's dtype, and so are their gradients: half as much to move.
     active = lora.cast(lora.scaled(_rows_at(slots.adapter, step.slots), scale), arch)
     gradient = jax.value_and_grad(loss, has_aux=True)
     (_, loss_K), grads = gradient(

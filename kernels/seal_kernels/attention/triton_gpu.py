@@ -58,14 +58,8 @@ def forward(
     b, t, n, h = q_BTNH.shape
     q, k, v = map(_whole, (q_BTNH, k_BTKH, v_BTKH))
     first, end = _whole_ranges(first_BT, end_BT)
-    rows, wide = q.shape[1], q.shape[3]
-    groups = n // k.shape[2]
-    queries = pl.BlockSpec((None, BLOCK, None, wide), lambda b, n, i: (b, i, n, 0))
-    keys = pl.BlockSpec(
-        (None, rows, None, wide), lambda b, n, i: (b, 0, n // groups, 0)
-    )
-    bounds = pl.BlockSpec((None, BLOCK), lambda b, n, i: (b, i))
-    numbers = pl.BlockSpec((None, None, BLOCK), lambda b, n, i: (b, n, i))
+    rows = q.shape[1]
+    queries, keys, bounds, numbers = _by_queries(q, k)
     y, lse = _call(
         functools.partial(_forward_block, 1 / math.sqrt(h)),
         (b, n, rows // BLOCK),
@@ -105,12 +99,7 @@ def backward(
     groups, blocks = n // heads, rows // BLOCK
     scale = 1 / math.sqrt(h)
 
-    queries = pl.BlockSpec((None, BLOCK, None, wide), lambda b, n, i: (b, i, n, 0))
-    keys = pl.BlockSpec(
-        (None, rows, None, wide), lambda b, n, i: (b, 0, n // groups, 0)
-    )
-    bounds = pl.BlockSpec((None, BLOCK), lambda b, n, i: (b, i))
-    numbers = pl.BlockSpec((None, None, BLOCK), lambda b, n, i: (b, n, i))
+    queries, keys, bounds, numbers = _by_queries(q, k)
     (dq,) = _call(
         functools.partial(_slope_of_queries, scale),
         (b, n, blocks),
@@ -272,6 +261,18 @@ def _seen_by(first_BT: Array, end_BT: Array) -> tuple[Array, Array]:
     end_BS = blocks - jnp.argmax(sees_BQS[:, ::-1], axis=1)
     end_BS = jnp.where(sees_BQS.any(1), end_BS, first_BS)
     return first_BS.astype(jnp.int32), end_BS.astype(jnp.int32)
+
+
+def _by_queries(q: Array, k: Array) -> tuple[pl.BlockSpec, ...]:
+    """Of one head's block of queries: these, all keys, ranges, a number for each."""
+    _, rows, heads, wide = q.shape
+    groups = heads // k.shape[2]
+    return (
+        pl.BlockSpec((None, BLOCK, None, wide), lambda b, n, i: (b, i, n, 0)),
+        pl.BlockSpec((None, rows, None, wide), lambda b, n, i: (b, 0, n // groups, 0)),
+        pl.BlockSpec((None, BLOCK), lambda b, n, i: (b, i)),
+        pl.BlockSpec((None, None, BLOCK), lambda b, n, i: (b, n, i)),
+    )
 
 
 def _call(

@@ -115,7 +115,8 @@ def _run(
 ) -> Any:
     def run(module: ModuleType, *more: Any, **settings: Any) -> Any:
         made = getattr(module, shape.direction)(*operands, *more, **settings)
-        return _in_their_dtypes(made, operands) if len(made) == 3 else made
+        backward = shape.direction == "backward"
+        return _in_their_dtypes(made, operands) if backward else made
 
     tiled = functools.partial(run, xla)
     whole = functools.partial(run, dense, *of_dense)
