@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import common
@@ -10,7 +10,9 @@ import hlo_cost
 import jax
 
 from seal_jax.models import decoder, float8_base, hf_config
-from seal_kernels.attention import triton_gpu
+from seal_jax.training import inner
+from seal_kernels.attention import triton_gpu as triton_attention
+from seal_kernels.lora_matmul import triton_gpu as triton_products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,7 @@ def like(make: Callable[[], Any]) -> Any:
 
 # On an H200 attention is tokamax's forward and Triton's backward, whose FLOP a text
 # does not hold. Keys and queries meet in tiles of these sizes.
-FORWARD_TILE, BACKWARD_TILE = 128, triton_gpu.BLOCK
+FORWARD_TILE, BACKWARD_TILE = 128, triton_attention.BLOCK
 
 
 def attending(arch: decoder.Arch, rows: int, width: int, span: float) -> hlo_cost.Told:
@@ -95,3 +97,60 @@ def attending(arch: decoder.Arch, rows: int, width: int, span: float) -> hlo_cos
             r"range_attention_keys": flop(4, 1.5 * BACKWARD_TILE),
         }
     )
+
+
+def low_rank(
+    arch: decoder.Arch,
+    targets: Sequence[str],
+    rank: int,
+    *,
+    rows: int,
+    adapters: float,
+    held: int,
+) -> hlo_cost.Told:
+    """What Triton's low-rank products do with so many rows of so many `adapters`.
+
+    A product of a block of rows is formed with each adapter that some row of it is
+    under; an adapter's gradient of whole blocks. Rows of an adapter lie side by side,
+    so that each has one block more than they fill. Of the adapters that are `held`,
+    others are not read.
+    """
+    multiplied = rows + triton_products.BLOCK * (adapters - 1)
+    summed = rows + triton_products.SUMMED * adapters
+    foreign = {}
+    for target in targets:
+        inputs, features = arch.linears()[target]
+        widths = {"u": inputs, "x": inputs, "y": features, "v": features}
+        for name, width in widths.items():
+            flop, share = 2.0 * multiplied * rank * width, adapters / held
+            kernel = rf"\b{target}\b.*low_rank_{name}\b"
+            foreign[kernel] = hlo_cost.Foreign(flop, read={1: share})
+        for name, width in (("a", inputs), ("b", features)):
+            kernel = rf"\b{target}\b.*low_rank_{name}\b"
+            foreign[kernel] = hlo_cost.Foreign(2.0 * summed * rank * width)
+    return hlo_cost.Told(foreign=foreign)
+
+
+def stepping(adapters: float, held: int) -> hlo_cost.Told:
+    """What the optimizer's kernel does where so many of those `held` take a step."""
+    share = adapters / held
+    # Weight, moments and gradient; the copy that is multiplied with is only written.
+    read = dict.fromkeys(range(5), share) | {3: 0.0}
+    return hlo_cost.Told(foreign={"adam_step": hlo_cost.Foreign(0.0, read, share)})
+
+
+def trained(
+    arch: decoder.Arch, cfg: inner.EngineConfig, adapters: float
+) -> hlo_cost.Told:
+    """Both, in a global step in which so many adapters have lines."""
+    sizes = cfg.plan
+    products = low_rank(
+        arch,
+        cfg.targets,
+        cfg.rank + cfg.frozen_rank,
+        rows=sizes.step_tokens,
+        adapters=adapters,
+        held=sizes.slots,
+    )
+    step = stepping(adapters, sizes.slots)
+    return hlo_cost.Told(foreign={**products.foreign, **step.foreign})

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import matmul_flop
 import occupancy
 import round_task
-from aot_common import Program, attending, like
+from aot_common import Program, attending, like, low_rank
 
 from seal_jax.generation import policies, sample, schedule, side_by_side
 from seal_jax.generation.settings import Decoding
@@ -36,11 +36,11 @@ class Queue:
     adapters: int = 0
     adapter: LoraConfig | None = None
 
-    def shape(self, copies: int = 1) -> dict[str, Any]:
+    def shape(self) -> dict[str, Any]:
         """Rank and targets of the adapters, for `matmul_flop`."""
         if self.adapter is None:
             return {}
-        return {"rank": copies * self.adapter.rank, "targets": self.adapter.targets}
+        return {"rank": self.adapter.rank, "targets": self.adapter.targets}
 
     def stack(self) -> lora.Tree | None:
         if not self.adapters:
@@ -70,6 +70,17 @@ def prefill(queue: Queue) -> Program:
         spans = (jnp.zeros(sizes.prompts, jnp.int32),) * 3
         return queue.params(), queue.stack(), slots, rows, rows, spans
 
+    told = attending(queue.arch, sizes.reading, sizes.width, sizes.longest / 2)
+    if queue.adapters:
+        # Kernels that count for themselves; each prompt is under another adapter.
+        products = low_rank(
+            queue.arch,
+            **queue.shape(),
+            rows=tokens,
+            adapters=sizes.prompts,
+            held=queue.adapters,
+        )
+        told = hlo_cost.Told(foreign={**told.foreign, **products.foreign})
     return Program(
         run=functools.partial(sample.prefill.__wrapped__, arch=queue.arch),
         args=like(args),
@@ -80,11 +91,10 @@ def prefill(queue: Queue) -> Program:
             tokens=tokens,
             head_tokens=sizes.prompts,
             pairs=0,
-            **queue.shape(),
         ),
         arch=queue.arch,
         tokens=tokens,
-        told=attending(queue.arch, sizes.reading, sizes.width, sizes.longest / 2),
+        told=told,
     )
 
 
@@ -126,7 +136,7 @@ def decode(queue: Queue) -> Program:
             # A step, and the looks at a nucleus that its draws take.
             loops={r"decode\)/while$": 1, r"while/body/.*while$": 2},
             # Of its cache a row's filled part is read.
-            foreign={"flash_attention": hlo_cost.Foreign(0.0, queue.filled)},
+            foreign={"flash_attention": hlo_cost.Foreign(0.0, read=queue.filled)},
         ),
     )
 

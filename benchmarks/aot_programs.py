@@ -63,7 +63,7 @@ class Named(NamedTuple):
 
 SEVEN_B, ONE_B = "qwen2.5-7b", "llama-3.2-1b"
 # Of the packed ones, by the published rounds' plans: adapters that begin in a step,
-# chunks of tokens with loss, and places that adapters have in further chunks.
+# chunks of tokens with loss, and adapters that have lines in one.
 PROGRAMS = {
     "packed_7b_qv": Named(
         SEVEN_B,
@@ -73,7 +73,7 @@ PROGRAMS = {
             turnover=0.75,
             head_chunks=8,
             span=56,
-            folds=3.5,
+            adapters=68.1,
         ),
     ),
     "packed_7b_all": Named(
@@ -84,7 +84,7 @@ PROGRAMS = {
             turnover=0.38,
             head_chunks=4,
             span=56,
-            folds=1.8,
+            adapters=33.9,
         ),
     ),
     "packed_7b_frozen": Named(
@@ -95,7 +95,7 @@ PROGRAMS = {
             turnover=0.75,
             head_chunks=8,
             span=56,
-            folds=3.5,
+            adapters=68.1,
         ),
     ),
     "packed_7b_taught": Named(
@@ -106,7 +106,7 @@ PROGRAMS = {
             turnover=0.75,
             head_chunks=8,
             span=56,
-            folds=3.5,
+            adapters=68.1,
         ),
         tested=False,
     ),
@@ -118,7 +118,7 @@ PROGRAMS = {
             turnover=0.03,
             head_chunks=11,
             span=900,
-            folds=3.2,
+            adapters=5.0,
         ),
     ),
     # Fifteen edits of each of 50 passages.

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import arc_task
+import hlo_cost
 import jax
 import jax.numpy as jnp
 import matmul_flop
 import round_task
-from aot_common import Program, attending, like
+from aot_common import Program, attending, like, trained
 
 from seal_jax.models import cross_entropy, decoder
 from seal_jax.training import capacity, imitate, influence, inner, packed
@@ -22,7 +23,7 @@ ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 # Loops of `packed.run_block`: its steps, the adapters that begin or end in one, and the
 # chunks of tokens that need the head.
 STEPS, TURNOVER = r"run_block\)/while$", r"run_block\)/while/body/while$"
-# Places of adapters that have several, but for the first of each.
+# Places of adapters that have several, but for the first of each (no kernels for CUDA).
 FOLDS = r"run_block\)/while/body/fold/while$"
 HEAD_CHUNKS = r"run_block\)/while/body/jvp\(\)/while$"
 
@@ -34,9 +35,9 @@ def packed_step(
     turnover: float,
     head_chunks: float,
     span: float,
-    folds: float = 0.0,
+    adapters: float,
 ) -> Program:
-    """A global step.
+    """A global step, as its kernels on a GPU would have it.
 
     Args:
       arch: the decoder.
@@ -44,12 +45,12 @@ def packed_step(
       turnover: adapters that begin in a step and end, on the mean.
       head_chunks: chunks of `head_chunk` tokens that carry loss.
       span: keys before a query in its line, on the mean.
-      folds: places that adapters have in further chunks.
+      adapters: that have lines in a step, on the mean.
     """
-    sizes, rank = cfg.plan, cfg.rank + cfg.frozen_rank
+    sizes = cfg.plan
     rows = sizes.step_tokens // sizes.row_tokens
-    at_once = dense.pays(sizes.active, sizes.tile)
-    tiles = sizes.step_tokens // sizes.tile
+    attended = attending(arch, rows, sizes.row_tokens, span)
+    multiplied = trained(arch, cfg, adapters)
     # Logits of line and teacher, and a slope.
     head_tokens = head_chunks * head_chunk(arch, cfg)
     taught = 6 * head_tokens * arch.width * arch.vocab if cfg.teach else 0
@@ -64,23 +65,15 @@ def packed_step(
             tokens=sizes.step_tokens,
             head_tokens=head_tokens,
             pairs=0,
-            rank=rank * (sizes.active if at_once else 1),
+            rank=0,  # Kernels that count for themselves.
             targets=cfg.targets,
-            sums=0.0
-            if at_once
-            else matmul_flop.tile_sums(arch, tiles, sizes.active, rank, cfg.targets),
         )
         + taught,
         arch=arch,
         tokens=sizes.step_tokens,
-        told=dataclasses.replace(
-            attending(arch, rows, sizes.row_tokens, span),
-            loops={
-                TURNOVER: turnover,
-                STEPS: 1,
-                HEAD_CHUNKS: head_chunks,
-                FOLDS: folds,
-            },
+        told=hlo_cost.Told(
+            foreign={**attended.foreign, **multiplied.foreign},
+            loops={TURNOVER: turnover, STEPS: 1, HEAD_CHUNKS: head_chunks},
         ),
         base_flop=2 * matmul_flop.linears(arch, sizes.step_tokens)
         - matmul_flop.unused_slopes(arch, sizes.step_tokens, 0, 0, cfg.targets),
@@ -153,7 +146,9 @@ def squad_engine(changes: Mapping[str, Any]) -> inner.EngineConfig:
     exp = round_task.settings(changes)
     adapters = exp.scale.passages * exp.scale.edits * exp.scale.seeds
     tokens = exp.inner.step_tokens or capacity.STEP_TOKENS
-    return capacity.build(exp.inner, step_tokens=tokens, adapters=adapters)
+    return capacity.build(
+        exp.inner, step_tokens=tokens, adapters=adapters, by_slot=True
+    )
 
 
 def continual_engine() -> inner.EngineConfig:
@@ -171,7 +166,9 @@ def arc_engine() -> inner.EngineConfig:
     """The inner loop of configs/arc.py."""
     exp = arc_task.settings({})
     tokens = exp.inner.step_tokens or exp.lines_per_step * exp.inner.row_tokens
-    return capacity.build(exp.inner, step_tokens=tokens, adapters=exp.scale.adapters)
+    return capacity.build(
+        exp.inner, step_tokens=tokens, adapters=exp.scale.adapters, by_slot=True
+    )
 
 
 # The loop of `imitate.train_step`.

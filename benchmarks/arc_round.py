@@ -216,6 +216,7 @@ def _plan(
         exp.inner,
         step_tokens=exp.inner.step_tokens or exp.inner.row_tokens * exp.lines_per_step,
         adapters=exp.scale.adapters,
+        by_slot=True,  # As for the GPU that is planned for.
     )
     peak = backend.PEAK_FLOPS[PLANNED_FOR]
     mesh = floor.machine(PLANNED_FOR, peak)

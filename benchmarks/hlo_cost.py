@@ -69,10 +69,15 @@ class Told:
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """A kernel's FLOP, and the share of its operands that it reads."""
+    """What one launch of a kernel does.
+
+    `flop`, and the share of its operands that it reads and of its results that it
+    writes: of all, or by the index of those of which that is not the whole.
+    """
 
     flop: float
-    share: float = 1.0
+    read: float | Mapping[int, float] = 1.0
+    written: float = 1.0
 
 
 NOTHING = Told()
@@ -168,8 +173,7 @@ def _kernel(
     for pattern, known in told.foreign.items():
         if one.op == "custom-call" and re.search(pattern, called):
             flop, foreign = known.flop, True
-            read = sum(x.bytes for x in where.operands(one))
-            moved -= (1 - known.share) * read
+            moved -= _untouched(known, where, one)
             break
     places = [program.place(inner) for _, inner in inside]
     return Kernel(
@@ -186,6 +190,16 @@ def _kernel(
         foreign=foreign,
         moves=all(inner.op in MOVES for _, inner in inside),
     )
+
+
+def _untouched(known: Foreign, where: Computation, one: Instruction) -> float:
+    """Bytes of operands and results that a kernel leaves alone."""
+    sizes = [x.bytes for x in where.operands(one)]
+    read = known.read
+    if not isinstance(read, Mapping):
+        read = dict.fromkeys(range(len(sizes)), read)
+    unread = sum((1 - share) * sizes[index] for index, share in read.items())
+    return unread + (1 - known.written) * sum(shape.bytes for shape in one.shapes)
 
 
 def _inside(

@@ -112,7 +112,6 @@ def adapting(
     trips = {
         aot_training.TURNOVER: len(jobs) / taken.global_steps,
         aot_training.HEAD_CHUNKS: taken.head_chunks / taken.global_steps,
-        aot_training.FOLDS: taken.folds / taken.global_steps,
     }
     # What comes before the steps is done once for a block of them.
     once = programs.figures(name).get("once_seconds", 0.0)

@@ -17,6 +17,7 @@ steps would take at this rate.
 """
 
 import argparse
+import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import aot_common
 import aot_training
 import common
 import hlo_cost
@@ -38,6 +40,7 @@ import workload
 from seal_jax.models import decoder
 from seal_jax.runtime import backend, command_line
 from seal_jax.training import capacity, packed, plan_arrays, throughput
+from seal_kernels.lora_matmul import api as lora_op
 
 # Optimizer steps of the published round.
 ROUND_STEPS = 65_490
@@ -57,7 +60,12 @@ def jobs_of(args: argparse.Namespace, vocab: int) -> tuple[list, Any]:
     trials = task.trials[: args.adapters]
     jobs = [task.job(trial, first_step_only=False) for trial in trials]
     step = args.step_tokens or capacity.STEP_TOKENS
-    cfg = capacity.build(exp.inner, step_tokens=step, adapters=len(jobs))
+    cfg = capacity.build(
+        exp.inner,
+        step_tokens=step,
+        adapters=len(jobs),
+        by_slot=lora_op.reads_in_place(args.kernel),
+    )
     return jobs, cfg
 
 
@@ -106,16 +114,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ends.append(state)
     timed = blocks[1:]
     steps = sum(block.length for block in timed)
+    updates = sum(block.updates for block in timed)
     made = common.rates(
         taken,
         tokens=sum(block.tokens for block in timed),
-        steps=sum(block.updates for block in timed),
+        steps=updates,
         global_steps=steps,
     )
     turnover = sum(int(b.steps.start_count[: b.length].sum()) for b in timed) / steps
     chunk = aot_training.head_chunk(arch, cfg)
     trips = {aot_training.TURNOVER: turnover, **loops(timed, chunk=chunk)}
-    modelled = roofline.report(text, hlo_cost.Told(loops=trips))
+    told = hlo_cost.Told(loops=trips)
+    if cfg.plan.by_slot:
+        own = aot_common.trained(arch, cfg, updates / steps)
+        told = dataclasses.replace(own, loops=trips)
+    modelled = roofline.report(text, told)
     peak = backend.peak_flops(device)
     flop = throughput.flops_per_token(arch, cfg) * made["tokens_per_s"]
     step_seconds = made["seconds"] / steps

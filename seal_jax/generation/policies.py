@@ -155,24 +155,23 @@ def describe(source: ModelSource, *, turn_end: str = "") -> Policy:
 
 
 def on_mesh(source: ModelSource, blank: Policy) -> Policy:
-    """The policy, with attention that a compiler can share among devices.
+    """The policy, with what a compiler can share among devices.
 
     Raises:
       ValueError: the config names a kernel, which it cannot.
     """
-    for name, chosen in {
-        "kernel": source.kernel,
-        "attention": source.attention,
-    }.items():
-        if chosen not in ("auto", "xla", "reference"):
+    chosen = {}
+    for name, asked, plain in (
+        ("kernel", source.kernel, "plain"),
+        ("attention", source.attention, "xla"),
+    ):
+        if asked not in ("auto", plain, "xla", "reference"):
             raise ValueError(
-                f"model.{name}={chosen!r} runs on one device; use 'auto' or 'xla' on a "
+                f"model.{name}={asked!r} runs on one device; use 'auto' or 'xla' on a "
                 "mesh, or mesh.data=1 and mesh.model=1"
             )
-    if source.attention == "auto":
-        arch = dataclasses.replace(blank.arch, attention="xla")
-        return dataclasses.replace(blank, arch=arch)
-    return blank
+        chosen[name] = plain if asked == "auto" else asked
+    return dataclasses.replace(blank, arch=dataclasses.replace(blank.arch, **chosen))
 
 
 def load(

@@ -17,14 +17,16 @@ from seal_jax.models import decoder, float8_base, placement
 from seal_jax.runtime import formatting, meshes
 from seal_jax.training import inner, packed
 from seal_jax.training.settings import PLAIN, EngineOptions, InnerSizes, PlanConfig
+from seal_kernels.lora_matmul import api as lora_op
 
 # Global steps of two thousand tokens run a 7B model's matmuls near their peak; of twice
 # as many, a token's share of starting the kernels is half, and more only cost memory.
 # A line takes some 60 positions. On the published edits 40 slots fill steps of 2048 as
 # well as more do (1,950 steps of the round; 36 slots need 2,006, 44 need 1,933, and a
-# tenth more of the optimizer's time).
+# tenth more of the optimizer's time). Where slots that wait cost the optimizer nothing
+# (`by_slot`) 40 need 1,943, 42 1,930 and 44 1,926.
 STEP_TOKENS = 4096
-POSITIONS_PER_SLOT = 51
+POSITIONS_PER_SLOT, POSITIONS_BY_SLOT = 51, 48
 
 
 class Memory(NamedTuple):
@@ -81,9 +83,10 @@ def counted(
     arch: decoder.Arch, cfg: inner.EngineConfig, mesh: Mesh | None = None
 ) -> Memory:
     """The parts that shapes alone tell, nothing compiled: without temporaries."""
-    params, (slots, results), _, _, _, *more = packed.arguments(arch, cfg, mesh)
+    params, state, _, _, _, *more = packed.arguments(arch, cfg, mesh)
+    slots, results, applied = state
     finished = results._replace(slots=None)
-    trees = params, slots, finished, more[1:2], more[2:], results.slots
+    trees = params, (slots, applied), finished, more[1:2], more[2:], results.slots
     base, own, pool, frozen, bank, saved = map(_bytes, trees)
     return Memory(base, own, pool, 0, frozen, bank, saved)
 
@@ -109,7 +112,7 @@ def choose(
     mesh: Mesh | None = None,
     options: EngineOptions = PLAIN,
     step_tokens: int = STEP_TOKENS,
-    positions: int = POSITIONS_PER_SLOT,
+    positions: int | None = None,
 ) -> tuple[inner.EngineConfig, Memory]:
     """The inner loop with every size decided.
 
@@ -122,7 +125,8 @@ def choose(
       mesh: the mesh, or None for one device.
       options: what else the program is made for.
       step_tokens: of a global step where `wanted` leaves it open, if they fit.
-      positions: that a line takes, with its padding to tiles, on average.
+      positions: for each slot, where their number is open; None: as the published
+        edits want it, whose lines take some 60.
 
     Raises:
       ValueError: what is fixed does not fit; says what would.
@@ -144,7 +148,13 @@ def choose(
     first = wanted.step_tokens or max(_whole(step_tokens, row, chunk), least)
     while True:
         cfg = dataclasses.replace(
-            build(wanted, step_tokens=first, adapters=adapters, positions=positions),
+            build(
+                wanted,
+                step_tokens=first,
+                adapters=adapters,
+                positions=positions,
+                by_slot=lora_op.reads_in_place(arch.kernel),
+            ),
             **dataclasses.asdict(options),
         )
         memory = measure(arch, cfg, mesh)
@@ -221,11 +231,17 @@ def build(
     *,
     step_tokens: int,
     adapters: int,
-    positions: int = POSITIONS_PER_SLOT,
+    positions: int | None = None,
+    by_slot: bool = False,
 ) -> inner.EngineConfig:
-    """The config's inner loop, its open sizes as for a device with memory enough."""
+    """The config's inner loop, its open sizes as for a device with memory enough.
+
+    With `by_slot` (`PlanConfig`) its steps are one chunk, whatever `wanted` says.
+    """
+    positions = positions or (POSITIONS_BY_SLOT if by_slot else POSITIONS_PER_SLOT)
     slots = wanted.slots or max(1, step_tokens // positions)
-    active = wanted.active or _active(slots, step_tokens, wanted.chunk_tokens)
+    chunk = 0 if by_slot else wanted.chunk_tokens
+    active = wanted.active or _active(slots, step_tokens, chunk)
     return inner.EngineConfig(
         targets=wanted.lora.targets,
         rank=wanted.lora.rank,
@@ -236,7 +252,8 @@ def build(
             step_tokens=step_tokens,
             slots=slots,
             active=min(active, slots),
-            chunk_tokens=wanted.chunk_tokens,
+            chunk_tokens=chunk,
+            by_slot=by_slot,
         ),
         pool=wanted.pool or max(adapters, 1),
     )

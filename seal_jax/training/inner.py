@@ -99,7 +99,8 @@ class Slot(NamedTuple):
 
 
 # torch.optim.AdamW's and the Hugging Face Trainer's defaults, weight decay 0.
-ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+B1, B2, EPS = 0.9, 0.999, 1e-8
+ADAM = optax.scale_by_adam(b1=B1, b2=B2, eps=EPS)
 
 
 def init_slot(adapter: lora.Tree) -> Slot:
@@ -114,16 +115,21 @@ def update(slot: Slot, grads: lora.Tree, loss: Array, rate: Array, clip: Array) 
 
 
 def clipped(grads: lora.Tree, clip: Array) -> lora.Tree:
-    """A gradient whose global norm is at most `clip`.
+    """A gradient whose global norm is at most `clip`."""
+    factor = shrink(grads, clip)
+    return jax.tree.map(lambda g: g * factor, grads)
+
+
+def shrink(grads: lora.Tree, clip: Array) -> Array:
+    """What a gradient is multiplied by so that its global norm is at most `clip`.
 
     torch.nn.utils.clip_grad_norm_'s rule, with its 1e-6. But where the norm is not
-    finite, be it by overflow, the whole gradient becomes NaN, and then its adapter:
-    `is_sound` relies on that.
+    finite, be it by overflow, it is NaN: the whole gradient becomes that, and then its
+    adapter. `is_sound` relies on that.
     """
     norm = _norm(grads)
-    shrink = jnp.minimum(1.0, clip / (norm + 1e-6))
-    shrink = jnp.where(jnp.isfinite(norm), shrink, jnp.nan)
-    return jax.tree.map(lambda g: g * shrink, grads)
+    factor = jnp.minimum(1.0, clip / (norm + 1e-6))
+    return jnp.where(jnp.isfinite(norm), factor, jnp.nan)
 
 
 def _norm(grads: lora.Tree) -> Array:

@@ -31,6 +31,7 @@ from seal_jax.runtime import ahead, interrupts, meshes, prng
 from seal_jax.training import inner, plan, plan_arrays, plan_shards, teacher, waves
 from seal_jax.training.inner import EngineConfig, Slot
 from seal_jax.training.plan_arrays import Extras
+from seal_kernels.adam import api as adam_op
 
 
 class FinishedPool(NamedTuple):
@@ -53,7 +54,20 @@ SHARDED = (PartitionSpec("data"),) * 4
 # what their teachers predict.
 _EXTENDED = PartitionSpec("data"), PartitionSpec(), PartitionSpec("data")
 _NONE = Extras()
-type State = tuple[Slot, FinishedPool]
+
+
+class State(NamedTuple):
+    """What training holds on the device: `slots`, and the pool of `results`.
+
+    `applied` are the slots' adapters as the model multiplies with them (`_applied`),
+    where each has its own place (`PlanConfig.by_slot`): written as adapters are
+    updated, so that no step makes copies of them.
+    """
+
+    slots: Slot
+    results: FinishedPool
+    applied: lora.Tree | None = None
+
 
 # How a GPU's program is compiled, whatever XLA_FLAGS say. cuBLASLt adds a product to
 # what is there; XLA's own matmuls leave the sum of base and low-rank product to another
@@ -85,7 +99,9 @@ def init_state(arch: decoder.Arch, cfg: EngineConfig, *, shards: int = 1) -> Sta
         jnp.zeros(pool, bool),
         slots(pool) if cfg.resumes else None,
     )
-    return slots(cfg.plan.slots * shards), results
+    count = cfg.plan.slots * shards
+    applied = zeros(count, arch.dtype) if cfg.plan.by_slot else None
+    return State(slots(count), results, applied)
 
 
 def loss(
@@ -196,20 +212,30 @@ def step_all(
     Tokens and gradients are those of the active adapters; the optimizer passes over all
     slots, in place, and leaves those that wait as they are.
     """
-    slots, results = state
+    slots, results, applied = state
 
-    def enter(i: Array, slots: Slot) -> Slot:
+    def enter(
+        i: Array, held: tuple[Slot, lora.Tree | None]
+    ) -> tuple[Slot, lora.Tree | None]:
+        slots, applied = held
         slot, job = step.starts[i]
         fresh = lora.init(keys_A[job], arch, targets=cfg.targets, rank=cfg.rank)
         begin = inner.init_slot(fresh)
         if results.slots is not None:
             begin = _gone_on(results.slots, job, begin)
-        return _put(slots, begin, slot)
+        if applied is None:
+            return _put(slots, begin, slot), None
+        applied = _put(applied, _applied(begin.adapter, arch, cfg), slot)
+        if results.slots is not None:
+            return _put(slots, begin, slot), applied
+        # Its moments are taken for zero until it has taken a step (`adam_op.Step`).
+        bare = _put(_with(slots, None, None), _with(begin, None, None), slot)
+        return _with(bare, slots.adam.mu, slots.adam.nu), applied
 
-    slots = jax.lax.fori_loop(0, step.start_count, enter, slots)
-    scale = cfg.alpha / cfg.rank
-    # In the base's dtype, and so are their gradients: half as much to move.
-    active = lora.cast(lora.scaled(_rows_at(slots.adapter, step.slots), scale), arch)
+    slots, applied = jax.lax.fori_loop(0, step.start_count, enter, (slots, applied))
+    active = applied
+    if active is None:
+        active = _applied(_rows_at(slots.adapter, step.slots), arch, cfg)
     gradient = jax.value_and_grad(loss, has_aux=True)
     (_, loss_K), grads = gradient(
         active, params, step, arch, cfg, extras, frozen, bank_UD
@@ -219,7 +245,13 @@ def step_all(
     # The chain rule through the scale, which the optimizer's passes do by the way.
     # Before the fold all gradients would be read and written once more for it.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), grads)
-    slots = _updated(slots, step, lora.scaled(wide, scale), loss_K)
+    wide = lora.scaled(wide, cfg.alpha / cfg.rank)
+    if applied is None:
+        slots = _updated(slots, step, wide, loss_K)
+    else:
+        slots, applied = _updated_by_slot(
+            *(slots, applied, step, grads, loss_K, cfg), norms_of=wide
+        )
 
     def leave(i: Array, results: FinishedPool) -> FinishedPool:
         slot, job = step.ends[i]
@@ -234,7 +266,21 @@ def step_all(
         one = FinishedPool(scaled, mean, finite, kept)
         return _put(results, one, job)
 
-    return slots, jax.lax.fori_loop(0, step.end_count, leave, results)
+    results = jax.lax.fori_loop(0, step.end_count, leave, results)
+    return State(slots, results, applied)
+
+
+def _applied(adapters: lora.Tree, arch: decoder.Arch, cfg: EngineConfig) -> lora.Tree:
+    """Adapters scaled and in the base's dtype, and so are their gradients.
+
+    That is half as much to move, and what autocast does.
+    """
+    return lora.cast(lora.scaled(adapters, cfg.alpha / cfg.rank), arch)
+
+
+def _with(slots: Slot, mu: Any, nu: Any) -> Slot:
+    """Slots with other moments."""
+    return slots._replace(adam=slots.adam._replace(mu=mu, nu=nu))
 
 
 def _gone_on(saved: Slot, job: Array, fresh: Slot) -> Slot:
@@ -300,6 +346,44 @@ def _updated(
     clipped = jax.vmap(inner.clipped)(grads, step.clips)
     own = _rows_at((clipped, loss_K, step.rates), place_S)
     return jax.vmap(inner.moved)(slots, *own, place_S < count)
+
+
+def _updated_by_slot(
+    slots: Slot,
+    applied: lora.Tree,
+    step: plan_arrays.Steps,
+    grads: lora.Tree,
+    loss_S: Array,
+    cfg: EngineConfig,
+    *,
+    norms_of: lora.Tree,
+) -> tuple[Slot, lora.Tree]:
+    """As `_updated`, by a kernel that touches nothing of a slot that waits.
+
+    `grads` are those of `applied`, and `norms_of` those of the adapters.
+    """
+    takes_S, adam = step.slots < cfg.plan.slots, slots.adam
+    shrink_S = jax.vmap(inner.shrink)(norms_of, step.clips)
+    by = adam_op.Step(takes_S, shrink_S, step.rates, jnp.asarray(adam.count))
+    ones = jax.tree.map(lambda _: 1.0, grads)
+    factors = lora.scaled(ones, cfg.alpha / cfg.rank)
+
+    def moved(
+        weight: Array, mu: Array, nu: Array, applied: Array, slope: Array, factor: float
+    ) -> adam_op.Moved:
+        rule = adam_op.Rule(inner.B1, inner.B2, inner.EPS, factor)
+        own = by._replace(shrink=factor * by.shrink)
+        return adam_op.step(adam_op.Moved(weight, mu, nu, applied), slope, own, rule)
+
+    trees = slots.adapter, adam.mu, adam.nu, applied, grads, factors
+    made = jax.tree.map(moved, *trees)
+    adapter, mu, nu, applied = jax.tree.transpose(
+        jax.tree.structure(grads), jax.tree.structure(adam_op.Moved(0, 0, 0, 0)), made
+    )
+    count = jnp.where(takes_S, by.count + 1, by.count)
+    loss_sum = jnp.where(takes_S, slots.loss_sum + loss_S, slots.loss_sum)
+    adam = optax.ScaleByAdamState(count, mu, nu)
+    return Slot(adapter, adam, loss_sum), applied
 
 
 def _put(many: Any, new: Any, at: Array) -> Any:
@@ -542,8 +626,8 @@ def train(
         state = _empty_state(arch, cfg, mesh)
     else:
         saved = waves.of_rows(start, job_of_row, mesh, consume=consume)
-        slots, results = _empty_state(arch, replace(cfg, resumes=False), mesh)
-        state = slots, results._replace(slots=saved)
+        state = _empty_state(arch, replace(cfg, resumes=False), mesh)
+        state = state._replace(results=state.results._replace(slots=saved))
     more = (frozen, *more) if cfg.extended else ()
     totals = plan_shards.Totals(mesh)
     # The next block is laid while the device runs this one.
@@ -554,7 +638,7 @@ def train(
         state = run(params, state, keys_A, steps, counts, *extra)
         totals.add(blocks)
     tokens, updates, count = totals.of_all()
-    results, saved = state[1]._replace(slots=None), state[1].slots
+    results, saved = state.results._replace(slots=None), state.results.slots
     if mesh is not None:
         saved = waves.of_jobs(saved, row_of_job, mesh)
         results = meshes.gather(results, mesh)

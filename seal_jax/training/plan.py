@@ -287,9 +287,10 @@ def schedule(
     the last steps are as full as others. Ties go to the earlier job, so the layout is a
     function of its arguments. No more than `active` adapters have a line in a chunk.
 
-    Where steps come in chunks, some orders near that one are tried as well, and the
-    fullest step is taken (`fitting.fullest`). Chunks are for accelerators, whose steps
-    take longer than the search; on a CPU it would take its time from them.
+    Where steps come in chunks or places are `by_slot`, some orders near that one are
+    tried as well, and the fullest step is taken (`fitting.fullest`). Both are for
+    accelerators, whose steps take longer than the search; on a CPU it would take its
+    time from them.
 
     Args:
       needs: for each job, the tiles of each of its steps' lines, in order; at least one
@@ -307,7 +308,7 @@ def schedule(
             return
         open_.sort(key=lambda slot: (-left[slot], inside[slot]))
         need = {slot: needs[inside[slot]][at[slot]] for slot in open_}
-        if cfg.chunks > 1:
+        if cfg.chunks > 1 or cfg.by_slot:
             taken = fullest(need, [left[slot] for slot in open_], cfg, rng)
         else:
             taken = fill(open_, need, cfg)

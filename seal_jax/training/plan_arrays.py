@@ -189,9 +189,10 @@ class Steps(NamedTuple):
     Positions `[M]`: `segments` tells the lines of a global step apart (-1: none). Tiles
     `[G]`: the place of the adapter (K: none). Places `[K]`, those of one chunk after
     those of another: the adapter's slot (S or more: none), learning rate, clip. A slot
-    has a place in each chunk that it has a line in (`Extras.folds`). `starts` and
-    `ends`, `[K, 2]`: the first `start_count` (`end_count`) are the (slot, job) pairs of
-    adapters that take their first (last) step here.
+    has a place in each chunk that it has a line in (`Extras.folds`), or, `by_slot`,
+    that of its number. `starts` and `ends`, `[K, 2]`: the first `start_count`
+    (`end_count`) are the (slot, job) pairs of adapters that take their first (last)
+    step here.
     """
 
     tokens: Any
@@ -356,6 +357,8 @@ def blocks(
             places: dict[int, int] = {}  # of its chunks
             for tile, row in zip(place.tiles, next(laid[place.job]), strict=True):
                 width = len(row["tokens"]) // cfg.tile
+                if cfg.by_slot:
+                    places[0] = place.slot
                 _assign(steps.tiles[i, tile : tile + width], tile, places, taken, cfg)
                 tokens += _put((steps, extras), i, segment, tile, row, cfg)
                 segment += 1

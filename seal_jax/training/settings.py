@@ -113,6 +113,10 @@ class PlanConfig:
     or not less than the step: one chunk). At most `active` adapters have lines, or
     parts of lines, in a chunk: each has a place there. Where all positions are
     multiplied with all adapters that may be theirs, fewer are wanted.
+
+    With `by_slot` every slot has the place of its number, and its adapter is multiplied
+    with where it lies. That is for kernels to which adapters that no position is under
+    cost nothing; steps are one chunk then.
     """
 
     tile: Tile
@@ -121,9 +125,15 @@ class PlanConfig:
     slots: Annotated[int, Bound(1, MOST_SLOTS)]
     active: Annotated[int, Bound(1, MOST_SLOTS)]
     chunk_tokens: AnySize = 0
+    by_slot: bool = False
 
     def __post_init__(self):
         config_rules.check(self, "inner")
+        if self.by_slot and self.chunks > 1:
+            raise ValueError(
+                f"by_slot=True takes steps of one chunk, chunk_tokens="
+                f"{self.chunk_tokens} cuts those of {self.step_tokens} tokens; use 0"
+            )
         _multiple("row_tokens", self.row_tokens, "tile", self.tile)
         _multiple("step_tokens", self.step_tokens, "row_tokens", self.row_tokens)
         if 0 < self.chunk_tokens < self.step_tokens:
@@ -141,7 +151,7 @@ class PlanConfig:
     @property
     def places(self) -> int:
         """Places for adapters in a step, chunk by chunk."""
-        return self.chunks * self.active
+        return self.slots if self.by_slot else self.chunks * self.active
 
     def tiles(self, positions: int) -> int:
         """Tiles that a line of so many positions takes."""

@@ -109,7 +109,7 @@ def fake_kernel(refuses):
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_is_what_its_platform_gets(name, monkeypatch):
     monkeypatch.setattr(dispatch, "_module", lambda name: fake_kernel(refuses=False))
-    monkeypatch.setattr(dispatch, "_expects", lambda platform: True)
+    monkeypatch.setattr(dispatch, "expects", lambda platform: True)
     for implementation in (name, "auto"):
         text = lowered(both(implementation), KERNELS[name])
         assert text.count("cbrt") >= 2
@@ -124,7 +124,7 @@ def test_a_kernel_is_what_its_platform_gets(name, monkeypatch):
 def test_a_kernel_that_refuses_a_shape(name, monkeypatch):
     """`auto` is XLA then, and a name that was asked for an error."""
     monkeypatch.setattr(dispatch, "_module", lambda name: fake_kernel(refuses=True))
-    monkeypatch.setattr(dispatch, "_expects", lambda platform: True)
+    monkeypatch.setattr(dispatch, "expects", lambda platform: True)
     platform = KERNELS[name]
     text, plain = (lowered(both(name), platform) for name in ("auto", "xla"))
     assert text.count("dot_general") == plain.count("dot_general") > 0
@@ -150,7 +150,7 @@ def test_auto_takes_the_first_that_does_it(what, refusing, taken, monkeypatch):
         return fake_kernel(refuses=name in refusing)
 
     monkeypatch.setattr(dispatch, "_module", module)
-    monkeypatch.setattr(dispatch, "_expects", lambda platform: platform == "cuda")
+    monkeypatch.setattr(dispatch, "expects", lambda platform: platform == "cuda")
     q, k, v, first, end = operands()
     args = {
         "forward": (q, k, v, first, end),
@@ -184,12 +184,13 @@ def test_without_tokamax_it_is_refused(monkeypatch):
 
 def test_triton_refuses_what_it_has_no_room_for(monkeypatch):
     """Before it is lowered, where nobody could take something else."""
+    from seal_kernels import triton
     from seal_kernels.attention import triton_gpu
 
     def refusal(capability, head, dtype=jnp.bfloat16):
         info = types.SimpleNamespace(compute_capability=capability)
         fake = types.SimpleNamespace(get_gpu_info=lambda: info)
-        monkeypatch.setattr(triton_gpu, "_triton", lambda: fake)
+        monkeypatch.setattr(triton, "_triton", lambda: fake)
         try:
             triton_gpu._check(jnp.zeros((1, 1, 1, head), dtype), False)
         except NotImplementedError as error:
@@ -205,13 +206,14 @@ def test_triton_refuses_what_it_has_no_room_for(monkeypatch):
 
 def test_without_triton_it_is_refused(monkeypatch):
     """A later jax may have none."""
+    from seal_kernels import triton
     from seal_kernels.attention import triton_gpu
 
     monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
-    triton_gpu._triton.cache_clear()
+    triton._triton.cache_clear()
     with pytest.raises(NotImplementedError, match="this jax has no Triton"):
         triton_gpu.forward(*operands())
-    triton_gpu._triton.cache_clear()
+    triton._triton.cache_clear()
 
 
 def test_tokamax_is_for_hopper_and_later(monkeypatch):

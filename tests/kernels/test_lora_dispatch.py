@@ -13,7 +13,7 @@ import pytest
 from seal_kernels.lora_matmul import api, dispatch, xla
 from seal_kernels.tuned import table
 
-MOSAIC = {"mosaic_gpu": "cuda", "mosaic_tpu": "tpu"}
+KERNELS = {"triton": "cuda", "mosaic_gpu": "cuda", "mosaic_tpu": "tpu"}
 SHAPE = table.Shape("forward", "bfloat16", M=2048, D=3584, F=512, R=32, tile=16)
 ROW = {
     "direction": "forward",
@@ -88,11 +88,13 @@ def lowered(function, platform):
 
 def test_a_name_that_is_none_is_refused():
     for op in (dense, packed):
-        with pytest.raises(ValueError, match=r"='triton' must be one of auto, ref"):
-            op("triton")(*operands())
+        with pytest.raises(
+            ValueError, match=r"='cuda' must be one of auto, plain, ref"
+        ):
+            op("cuda")(*operands())
 
 
-@pytest.mark.parametrize("name", MOSAIC)
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("op", [dense, packed])
 def test_a_kernel_asked_for_elsewhere_says_why(name, op, monkeypatch):
     monkeypatch.setattr(dispatch, "_module", lambda name: fake_kernel())
@@ -107,20 +109,20 @@ def test_a_kernel_asked_for_elsewhere_says_why(name, op, monkeypatch):
             run(*operands())
         message = str(caught.value)
         assert "\n" not in message
-        for part in (name, f"for {MOSAIC[name]} only", "use 'auto' or 'xla'"):
+        for part in (name, f"for {KERNELS[name]} only", "use 'auto' or 'xla'"):
             assert part in message
 
 
-@pytest.mark.parametrize("name", MOSAIC)
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("op", [dense, packed])
 def test_a_kernel_is_what_its_platform_gets(name, op, monkeypatch):
     monkeypatch.setattr(dispatch, "_module", lambda name: fake_kernel())
     both = lambda *args: (op(name)(*args), gradient(op(name))(*args))
-    text = lowered(both, MOSAIC[name])
+    text = lowered(both, KERNELS[name])
     assert text.count("cbrt") >= 2
     # The other platforms' branch is gone, not left to be chosen at run time.
     both_of_xla = lambda *args: (op("xla")(*args), gradient(op("xla"))(*args))
-    products = lowered(both_of_xla, MOSAIC[name]).count("dot_general")
+    products = lowered(both_of_xla, KERNELS[name]).count("dot_general")
     assert text.count("dot_general") == products > 0
 
 
@@ -159,6 +161,35 @@ def test_auto_without_a_table_is_what_its_platform_likes(
     assert len({str(products(lowered(op, platform))) for op in alone}) == 1
 
 
+def test_auto_without_a_table_is_triton_for_packed_rows_on_cuda(tmp_path, monkeypatch):
+    """Where a tile each is known to have its own adapter, batched products do."""
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+    names = []
+    monkeypatch.setattr(dispatch, "_module", lambda name: names.append(name) or kernel)
+    for kernel in (fake_kernel(), fake_kernel(refuses=lambda x_MD: True)):
+        refuses = kernel is not None and bool(names)
+        for here in ("cuda", "cpu"):
+            monkeypatch.setattr(
+                dispatch, "expects", lambda name, here=here: name == here
+            )
+            for platform in ("cpu", "cuda", "tpu"):
+                text = lowered(gradient(packed("auto")), platform)
+                taken = here == platform == "cuda" and not refuses
+                assert ("cbrt" in text) == taken, (here, platform)
+                assert "cbrt" not in lowered(gradient(dense("auto")), platform)
+                assert "cbrt" not in lowered(gradient(packed("plain")), platform)
+    assert set(names) == {"triton"}
+
+
+@pytest.mark.parametrize("name", [*dispatch.IMPLEMENTATIONS])
+def test_where_adapters_lie_is_of_no_matter_to_tritons_alone(name, monkeypatch):
+    assert not dispatch.reads_in_place(name)  # No GPU here.
+    monkeypatch.setattr(dispatch, "expects", lambda platform: platform == "cuda")
+    assert not dispatch.reads_in_place(name)  # Nor one that jax can name.
+    monkeypatch.setattr(dispatch.triton, "capability", lambda: 90)
+    assert dispatch.reads_in_place(name) == (name in ("auto", "triton"))
+
+
 def test_all_adapters_at_once_pay_for_few_adapters_or_small_tiles():
     assert dispatch.dense.pays(48, 8) and dispatch.dense.pays(6, 128)
     assert not dispatch.dense.pays(24, 64) and not dispatch.dense.pays(1024, 1)
@@ -194,8 +225,8 @@ def test_auto_falls_back_where_the_tuned_kernel_cannot(tmp_path, monkeypatch):
     "changed, name",
     [
         ({}, "mosaic_gpu"),
-        ({"seconds": 1.2}, "auto"),
-        ({"seconds": 2.0}, "auto"),
+        ({"seconds": 1.2}, "plain"),
+        ({"seconds": 2.0}, "plain"),
         ({"direction": "backward"}, "auto"),
         ({"dtype": "float32"}, "auto"),
         ({"M": 4096}, "mosaic_gpu"),
@@ -238,7 +269,7 @@ def test_the_nearest_measurement_decides_even_if_it_lost(tmp_path):
     lost = {**ROW, "M": 1500, "seconds": 1.3}
     (tmp_path / "again").mkdir()
     write(tmp_path / "again", "NVIDIA H200", won, lost)
-    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path / "again")[0] == "auto"
+    assert dispatch.choose(SHAPE, "NVIDIA H200", tmp_path / "again")[0] == "plain"
     entry = table.nearest("lora_matmul", SHAPE, "NVIDIA H200", tmp_path / "again")
     assert entry is not None
     assert (entry.shape.M, entry.config, entry.ahead()) == (1500, {"tile_m": 64}, False)

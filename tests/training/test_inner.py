@@ -16,6 +16,10 @@ from safetensors.numpy import load_file
 from seal_jax.models import decoder, hf, lora
 from seal_jax.training import inner, packed, plan, plan_arrays
 from seal_jax.training.settings import LossConfig, PlanConfig
+from seal_kernels.adam import api as adam_op
+from seal_kernels.adam import triton_gpu as adam_triton
+from seal_kernels.lora_matmul import dispatch
+from seal_kernels.lora_matmul import triton_gpu as low_rank_triton
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "inner"
 MASKED = LossConfig(mode="masked", pad_to=64, pad_samples=0)
@@ -33,7 +37,7 @@ WIDTH = 32
 
 def config(**changes) -> inner.EngineConfig:
     sizes = {"tile": 4, "row_tokens": WIDTH, "step_tokens": 64, "slots": 3, "active": 3}
-    sizes |= {"chunk_tokens": 0}
+    sizes |= {"chunk_tokens": 0, "by_slot": False}
     sizes |= {name: changes.pop(name) for name in list(changes) if name in sizes}
     base = dict(targets=("q_proj", "v_proj"), rank=4, alpha=8.0, pool=6)
     return inner.EngineConfig(**(base | changes), plan=PlanConfig(**sizes))
@@ -191,6 +195,7 @@ def solo(params, job: plan.Job, key, cfg: inner.EngineConfig) -> inner.Slot:
 SAMPLED, UNSAMPLED = (LossConfig("reference", WIDTH, n) for n in (3, 0))
 WHOLE = LossConfig("reference", WIDTH, -1)
 CHUNKED = {"tile": 1, "slots": 4, "active": 2, "chunk_tokens": 8}
+BY_SLOT = {"tile": 1, "slots": 4, "active": 4, "by_slot": True}
 WORKLOADS = [
     (config(), 6, (MASKED,)),
     (config(slots=6, active=4, step_tokens=32), 6, (MASKED, SAMPLED)),
@@ -199,6 +204,7 @@ WORKLOADS = [
     (config(tile=16, step_tokens=128, pool=9), 6, (MASKED, UNSAMPLED, WHOLE)),
     # The program of the slopes below.
     (config(**CHUNKED, resumes=True), 6, (MASKED, SAMPLED)),
+    (config(**BY_SLOT), 6, (MASKED, SAMPLED)),
 ]
 
 
@@ -231,6 +237,7 @@ FEW_SHOTS = [
     (config(step_tokens=96, slots=1, active=1), 3, (MASKED, PADDED)),
     (config(step_tokens=128, tile=1), 6, (PADDED_UNSAMPLED, MASKED, PADDED_SAMPLED)),
     (config(**CHUNKS_OF_LINES), 6, (MASKED, PADDED)),
+    (config(step_tokens=96, slots=4, active=2, by_slot=True), 6, (MASKED, PADDED)),
     # Steps of one line beside batches, in one plan.
     (config(step_tokens=160, tile=16, pool=9), 7, (MASKED, PADDED_SAMPLED, SAMPLED)),
 ]
@@ -261,7 +268,40 @@ def test_chunks_with_all_their_adapters_at_once_are_the_same():
     np.testing.assert_allclose(got.loss_A, want.loss_A, rtol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, CHUNKED], ids=str)
+def test_by_kernels_for_a_gpu_it_is_the_same(monkeypatch):
+    """Where an adapter lies, the products and the optimizer's step: interpreted."""
+    params = decoder.init_params(jax.random.key(0), ARCH)
+    jobs, keys = few_shot(5, 6, most=2), jax.random.split(jax.random.key(1), 6)
+    # Leaves of numbers enough for the optimizer's kernel, but for those of v.
+    cfg = config(**BY_SLOT, targets=("q_proj", "v_proj"), rank=4)
+    run = functools.partial(packed.train, params, jobs, keys, cfg=cfg, eos=EOS)
+    want = run(arch=ARCH)
+    packed.program.cache_clear()
+    stepped, plain = [], adam_op.reference
+
+    def step(old, slope, by, rule):
+        try:
+            numbers = adam_op._numbers(by, rule)
+            moved = adam_triton.step(old, slope, numbers, rule, interpret=True)
+        except NotImplementedError:
+            return plain(old, slope, by, rule)
+        stepped.append(slope.shape)
+        return adam_op.Moved(*moved)
+
+    products = types.SimpleNamespace(
+        forward=functools.partial(low_rank_triton.forward, interpret=True),
+        backward=functools.partial(low_rank_triton.backward, interpret=True),
+    )
+    monkeypatch.setattr(dispatch, "xla", products)
+    monkeypatch.setattr(adam_op, "reference", step)
+    got = run(arch=dataclasses.replace(ARCH, kernel="xla"))
+    packed.program.cache_clear()
+    assert (4, 4, 32) in stepped and (4, 4, 16) not in stepped
+    trainings.assert_stacks_alike(got.adapters, want.adapters)
+    np.testing.assert_allclose(got.loss_A, want.loss_A, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, CHUNKED, BY_SLOT], ids=str)
 def test_slopes_are_the_definitions(changes):
     params = decoder.init_params(jax.random.key(0), ARCH)
     cfg = config(resumes=True, **changes)
@@ -275,16 +315,18 @@ def test_slopes_are_the_definitions(changes):
         trainings.assert_slopes_alike(own, alone)
 
 
-def test_in_bfloat16_the_first_slope_is_the_definitions_and_rounded_like_it():
+@pytest.mark.parametrize("changes", [CHUNKED, BY_SLOT], ids=str)
+def test_in_bfloat16_the_first_slope_is_the_definitions_and_rounded_like_it(changes):
     arch = dataclasses.replace(ARCH, layers=1, dtype="bfloat16")
     params = decoder.init_params(jax.random.key(0), arch)
-    cfg = config(resumes=True, **CHUNKED)
+    cfg = config(resumes=True, **changes)
     jobs = [
         dataclasses.replace(job, lines=(max(job.lines, key=len),), epochs=1, clip=1e9)
         for job in workload(5, 4)
     ]
     (block,) = plan_arrays.blocks(jobs, cfg.plan, eos=EOS)
-    assert block.extras.fold_count.sum()  # Sums of several places are rounded, too.
+    if cfg.plan.chunks > 1:  # Sums of several places are rounded, too.
+        assert block.extras.fold_count.sum()
     keys = jax.random.split(jax.random.key(1), 4)
     trained = packed.train(params, jobs, keys, arch=arch, cfg=cfg, eos=EOS)
     for a, job in enumerate(jobs):
@@ -412,6 +454,8 @@ def test_vmapped_adapt_equals_solo_runs_of_different_length(make, batch):
 @pytest.mark.parametrize(
     ("bad", "batch", "kernel"),
     [
+        (jnp.nan, 1, "by slot"),
+        (1e30, 1, "by slot"),
         (jnp.nan, 1, "auto"),
         (jnp.nan, 2, "auto"),
         (jnp.inf, 1, "auto"),
@@ -421,10 +465,12 @@ def test_vmapped_adapt_equals_solo_runs_of_different_length(make, batch):
     ],
 )
 def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch, kernel):
-    arch = dataclasses.replace(ARCH, kernel=kernel)
+    by_slot = kernel == "by slot"
+    arch = dataclasses.replace(ARCH, kernel="auto" if by_slot else kernel)
     params = decoder.init_params(jax.random.key(0), arch)
     # All lines share one row of attention, and so every matmul and softmax.
-    cfg = config(slots=4, active=4, row_tokens=128, step_tokens=128)
+    sizes = {"slots": 4, "active": 4, "row_tokens": 128, "step_tokens": 128}
+    cfg = config(**sizes, by_slot=by_slot)
     jobs, keys = workload(3, 4), jax.random.split(jax.random.key(1), 6)
     jobs = [dataclasses.replace(job, batch=batch) for job in jobs]
     (block,) = plan_arrays.blocks(jobs, cfg.plan, eos=EOS)
@@ -432,15 +478,16 @@ def test_an_adapter_that_diverges_changes_no_bit_of_its_neighbours(bad, batch, k
 
     def run(poison: bool) -> packed.FinishedPool:
         train, state = packed.program(arch, cfg, None), packed.init_state(arch, cfg)
-        slots, results = train(
-            params, state, keys, block.steps, np.array([1], np.int32)
-        )
+        state = train(params, state, keys, block.steps, np.array([1], np.int32))
         if poison:
-            spoilt = jax.tree.map(lambda x: x.at[2].set(bad), slots.adapter)
-            slots = slots._replace(adapter=spoilt)
+            slots = state.slots
+            spoil = functools.partial(jax.tree.map, lambda x: x.at[2].set(bad))
+            slots = slots._replace(adapter=spoil(slots.adapter))
+            # None, where the model multiplies with copies.
+            state = state._replace(slots=slots, applied=spoil(state.applied))
         rest = jax.tree.map(lambda leaf: np.roll(leaf, -1, axis=0), block.steps)
         left = np.array([block.length - 1], np.int32)
-        return train(params, (slots, results), keys, rest, left)[1]
+        return train(params, state, keys, rest, left).results
 
     clean, poisoned = run(poison=False), run(poison=True)
     job = int(block.steps.starts[0][block.steps.starts[0][:, 0] == 2][0, 1])

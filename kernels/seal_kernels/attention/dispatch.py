@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 from jax import Array, lax
-from jax.extend import backend
 
 from seal_kernels.attention import reference, xla
+from seal_kernels.platforms import expects
 from seal_kernels.refusal import refuse
 
 IMPLEMENTATIONS = ("auto", "reference", "xla", "tokamax", "triton", "splash")
@@ -74,24 +74,12 @@ def run(
         return lax.platform_dependent(**branches, default=lambda: refused(elsewhere))
     if implementation == "auto":
         for platform, names in _CHOICE[what].items():
-            if _expects(platform):
+            if expects(platform):
                 branches[platform] = functools.partial(
                     run_one, names, lambda reason: plain()
                 )
     on_cpu = functools.partial(plain, sizes=xla.ON_CPU)
     return lax.platform_dependent(cpu=on_cpu, **branches, default=plain)
-
-
-def _expects(platform: str) -> bool:
-    """Whether programs traced here are, in all likelihood, for that platform.
-
-    Else `auto` need not import and trace its kernel. Ahead of time, for a machine that
-    this one is not, the mesh knows the device. Without one it is the device that
-    tokamax asks about, too.
-    """
-    described = jax.sharding.get_abstract_mesh().abstract_device
-    here = described.platform if described else backend.get_default_device().platform
-    return here in (platform, {"cuda": "gpu"}.get(platform))
 
 
 def _kernel(

@@ -14,10 +14,7 @@ kernels are refused, and `auto` is what else there is.
 """
 
 import functools
-import importlib
 import math
-import warnings
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -25,12 +22,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
+from seal_kernels import triton
 from seal_kernels.attention import xla
 
 # Queries or keys of a block.
 BLOCK = 64
-# Triton's products and blocks: no side shorter than this, and powers of two.
-_LEAST = 16
 # Below every score of what `guard` lets through, and finite: the difference of two is
 # no NaN.
 _LOWEST = -1e37
@@ -147,12 +143,12 @@ def _forward_block(scale, q_ref, k_ref, v_ref, first_ref, end_ref, y_ref, lse_re
     def body(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         top_Q, total_Q, sum_QH = carry
         at = pl.ds(j * BLOCK, BLOCK)
-        s_QS = scale * _dot(q_QH, k_ref[at, :].T)
+        s_QS = scale * triton.dot(q_QH, k_ref[at, :].T)
         seen_QS = _seen(first_Q, end_Q, j)
         higher_Q = jnp.maximum(top_Q, jnp.where(seen_QS, s_QS, _LOWEST).max(1))
         p_QS = jnp.where(seen_QS, jnp.exp(s_QS - higher_Q[:, None]), 0)
         fade_Q = jnp.exp(top_Q - higher_Q)
-        new_QH = _dot(p_QS.astype(q_QH.dtype), v_ref[at, :])
+        new_QH = triton.dot(p_QS.astype(q_QH.dtype), v_ref[at, :])
         total_Q = fade_Q * total_Q + p_QS.sum(1)
         return higher_Q, total_Q, fade_Q[:, None] * sum_QH + new_QH
 
@@ -177,10 +173,10 @@ def _slope_of_queries(
     def body(j: Array, dq_QH: Array) -> Array:
         at = pl.ds(j * BLOCK, BLOCK)
         k_SH, v_SH = k_ref[at, :], v_ref[at, :]
-        s_QS = scale * _dot(q_QH, k_SH.T)
+        s_QS = scale * triton.dot(q_QH, k_SH.T)
         p_QS = jnp.where(_seen(first_Q, end_Q, j), jnp.exp(s_QS - lse_Q[:, None]), 0)
-        ds_QS = p_QS * (_dot(dy_QH, v_SH.T) - common_Q[:, None])
-        return dq_QH + _dot(ds_QS.astype(k_SH.dtype), k_SH)
+        ds_QS = p_QS * (triton.dot(dy_QH, v_SH.T) - common_Q[:, None])
+        return dq_QH + triton.dot(ds_QS.astype(k_SH.dtype), k_SH)
 
     dq_QH = _through_keys(first_Q, end_Q, body, jnp.zeros(q_QH.shape, jnp.float32))
     dq_ref[...] = (scale * dq_QH).astype(dq_ref.dtype)
@@ -209,11 +205,11 @@ def _slopes_of_keys(
         at = pl.ds(i * BLOCK, BLOCK)
         dy_QH, q_QH = dy_ref[at, head, :], q_ref[at, head, :]
         seen_SQ = _seen(first_ref[at], end_ref[at], j).T
-        s_SQ = scale * _dot(k_SH, q_QH.T)
+        s_SQ = scale * triton.dot(k_SH, q_QH.T)
         p_SQ = jnp.where(seen_SQ, jnp.exp(s_SQ - lse_ref[head, at][None, :]), 0)
-        dv_SH += _dot(p_SQ.astype(dy_QH.dtype), dy_QH)
-        ds_SQ = p_SQ * (_dot(v_SH, dy_QH.T) - common_ref[head, at][None, :])
-        return dk_SH + _dot(ds_SQ.astype(q_QH.dtype), q_QH), dv_SH
+        dv_SH += triton.dot(p_SQ.astype(dy_QH.dtype), dy_QH)
+        ds_SQ = p_SQ * (triton.dot(v_SH, dy_QH.T) - common_ref[head, at][None, :])
+        return dk_SH + triton.dot(ds_SQ.astype(q_QH.dtype), q_QH), dv_SH
 
     def of_head(head: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         step = functools.partial(body, head)
@@ -236,11 +232,6 @@ def _seen(first_Q: Array, end_Q: Array, j: Array) -> Array:
     """Which keys of block j each query sees."""
     at_1S = (j * BLOCK + jnp.arange(BLOCK))[None, :]
     return (at_1S >= first_Q[:, None]) & (at_1S < end_Q[:, None])
-
-
-def _dot(left: Array, right: Array) -> Array:
-    exact = lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
-    return jnp.dot(left, right, precision=exact, preferred_element_type=jnp.float32)
 
 
 # Around them
@@ -286,7 +277,7 @@ def _call(
 ) -> Any:
     # Twice the threads where a block of sums would not fit their registers.
     settings = {"num_warps": 8 if shapes[0].shape[-1] > 64 else 4, "num_stages": 2}
-    params = None if interpret else _triton().CompilerParams(**settings)
+    params = None if interpret else triton.params(**settings)
     return pl.pallas_call(
         kernel,
         grid=grid,
@@ -300,35 +291,16 @@ def _call(
 
 
 def _check(q_BTNH: Array, interpret: bool) -> None:
-    if q_BTNH.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
-        raise NotImplementedError(
-            f"{q_BTNH.dtype} is none of bfloat16, float16, float32"
-        )
+    triton.check_dtype(q_BTNH.dtype)
     if interpret:
         return
-    try:
-        capability = _triton().get_gpu_info().compute_capability
-    except ValueError as error:
-        raise NotImplementedError(f"jax names no GPU to compile for: {error}") from None
-    if capability < 80:
-        raise NotImplementedError(f"compute capability {capability} is before Ampere's")
+    capability = triton.capability()
     size = _padded_head(q_BTNH.shape[3]) * q_BTNH.dtype.itemsize
     widest = _WIDEST if capability in _ROOMY else _WIDEST_ELSEWHERE
     if size > widest:
         raise NotImplementedError(
             f"heads of {size} bytes are wider than the {widest} that fit its memory"
         )
-
-
-@functools.cache
-def _triton() -> ModuleType:
-    try:
-        triton = importlib.import_module("jax.experimental.pallas.triton")
-    except ImportError as error:
-        raise NotImplementedError(f"this jax has no Triton ({error})") from None
-    # Said of every kernel that is lowered; what becomes of it is said above.
-    warnings.filterwarnings("ignore", message="The Pallas Triton backend is deprecated")
-    return triton
 
 
 def _whole(x_BTNH: Array) -> Array:
@@ -340,7 +312,7 @@ def _whole(x_BTNH: Array) -> Array:
 
 
 def _padded_head(size: int) -> int:
-    return max(_LEAST, 2 ** math.ceil(math.log2(size)))
+    return max(triton.LEAST, 2 ** math.ceil(math.log2(size)))
 
 
 def _long(x: Array, axis: int) -> Array:

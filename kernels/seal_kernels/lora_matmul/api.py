@@ -20,6 +20,7 @@ from seal_kernels import float8
 from seal_kernels.lora_matmul import batching, dispatch
 
 IMPLEMENTATIONS = dispatch.IMPLEMENTATIONS
+reads_in_place = dispatch.reads_in_place
 
 
 def lora_matmul(
@@ -38,8 +39,10 @@ def lora_matmul(
       a: down projection, `[R, D]`, any float dtype (cast to that of `x`).
       b: up projection, `[R, F]`, with alpha / R folded in.
       implementation: one of `IMPLEMENTATIONS`. `auto` takes the one that a committed
-        measurement has ahead of XLA on this device for the nearest shape; else `dense`
-        for packed rows on an accelerator where it `pays`, and `xla` for all others.
+        measurement has ahead of XLA on this device for the nearest shape; else `triton`
+        for packed rows on CUDA where it runs; else `plain`. That is XLA's own
+        operations, all that can be cut over a mesh: `dense` for packed rows on an
+        accelerator where it `pays`, and `xla` for all others.
 
     Returns:
       `[..., F]` in the dtype of `x`. Gradients: of `x` in its dtype; of `a` and `b`
@@ -242,9 +245,8 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 def _with_rule(run, implementation: str, *, rows_alone: bool):
     # Many bases take batched matmuls of XLA, as no tuned kernel has an axis for them.
-    batched = {"auto": "xla", "xla": "xla", "reference": "reference"}.get(
-        implementation
-    )
+    batched = {"auto": "xla", "plain": "xla", "xla": "xla", "reference": "reference"}
+    batched = batched.get(implementation)
     return batching.with_rule(
         functools.partial(run, implementation),
         rows_alone=rows_alone,

@@ -8,6 +8,7 @@ before the batch is known: a shape may be refused there that never runs.
 """
 
 import functools
+import importlib
 import pathlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -17,15 +18,33 @@ import jax
 import numpy as np
 from jax import Array, lax
 
-from seal_kernels import float8
+from seal_kernels import float8, triton
 from seal_kernels.lora_matmul import dense, reference, xla
+from seal_kernels.platforms import expects
 from seal_kernels.refusal import refuse
 from seal_kernels.tuned import table
 
-IMPLEMENTATIONS = ("auto", "reference", "xla", "dense", "mosaic_gpu", "mosaic_tpu")
+IMPLEMENTATIONS = (
+    "auto",
+    "plain",
+    "reference",
+    "xla",
+    "dense",
+    "triton",
+    "mosaic_gpu",
+    "mosaic_tpu",
+)
+
+# What a measurement may speak of.
+MEASURED = IMPLEMENTATIONS[2:]
 
 # The one platform that a kernel is written for; the others run anywhere.
-PLATFORMS = {"mosaic_gpu": "cuda", "mosaic_tpu": "tpu"}
+PLATFORMS = {"triton": "cuda", "mosaic_gpu": "cuda", "mosaic_tpu": "tpu"}
+_MODULES = {
+    "triton": "triton_gpu",
+    "mosaic_gpu": "mosaic_gpu",
+    "mosaic_tpu": "mosaic_tpu",
+}
 
 
 def forward(
@@ -69,25 +88,43 @@ def backward(
     return _run(implementation, shape, operands, (chunks, sound_S))
 
 
+def reads_in_place(implementation: str) -> bool:
+    """Whether packed rows meet, on the device here, their own adapters alone.
+
+    Then an adapter that no row is under costs nothing, and a stack may be as long as is
+    convenient. With XLA's own operations (`plain`) each one of a chunk costs something.
+    """
+    if implementation not in ("auto", "triton") or not expects("cuda"):
+        return False
+    try:
+        triton.capability()
+    except NotImplementedError:
+        return False
+    return True
+
+
 def choose(
     shape: table.Shape, device_kind: str, folder: pathlib.Path | None = None
 ) -> tuple[str, Mapping[str, Any]]:
-    """What `auto` runs: the tuned one if it was measured ahead of XLA, else "auto".
+    """What `auto` runs by the committed measurements, if there are any.
 
     Returns:
-      The implementation's name, and the fields of its `Config` that were measured.
+      The implementation that was measured ahead of XLA, and the fields of its `Config`;
+      "plain" if XLA was ahead, "auto" if nothing was measured near this shape.
 
     Raises:
       ValueError: the table names no implementation.
     """
     entry = table.nearest("lora_matmul", shape, device_kind, folder)
-    if entry is None or not entry.ahead():
+    if entry is None:
         return "auto", {}
-    if entry.implementation not in IMPLEMENTATIONS[1:]:
+    if entry.implementation not in MEASURED:
         raise ValueError(
             f"{table.path_of(device_kind, folder)}: implementation="
-            f"{entry.implementation!r} must be one of {', '.join(IMPLEMENTATIONS[1:])}"
+            f"{entry.implementation!r} must be one of {', '.join(MEASURED)}"
         )
+    if not entry.ahead():
+        return "plain", {}
     return entry.implementation, entry.config
 
 
@@ -130,11 +167,23 @@ def _run(
             return tiled()
         return lax.platform_dependent(cpu=tiled, default=whole)
 
+    def unmeasured() -> Any:
+        """On CUDA by `triton` where it gathers nothing; modelled, not measured."""
+        *_, slots_G = operands
+        if isinstance(slots_G, np.ndarray) or not expects("cuda"):
+            return plain()
+        by_ranges = functools.partial(_kernel, "triton", run, operands, {})
+        return lax.platform_dependent(
+            cuda=lambda: by_ranges(lambda reason: plain()), default=plain
+        )
+
     name, config = implementation, {}
     if name == "auto":
         name, config = choose(shape, _device_kind())
     match name:
         case "auto":
+            return unmeasured()
+        case "plain":
             return plain()
         case "xla":
             return tiled()
@@ -173,30 +222,34 @@ def _on_its_platform(
 ) -> Any:
     """The kernel where the program is compiled for its platform, else `otherwise`."""
 
-    def kernel() -> Any:
-        if any(isinstance(x, float8.Weights) for x in operands):
-            return otherwise("it takes no base in float8")
-        try:
-            module = _module(name)
-            tuned = {"config": module.Config(**config)} if config else {}
-            return run(module, **tuned)
-        except NotImplementedError as error:
-            return otherwise(str(error))
-
     platform = PLATFORMS[name]
+    kernel = functools.partial(_kernel, name, run, operands, config, otherwise)
     elsewhere = lambda: otherwise(f"it is for {platform} only")
     return lax.platform_dependent(**{platform: kernel}, default=elsewhere)
 
 
+def _kernel(
+    name: str,
+    run: Callable[..., Any],
+    operands: tuple[Any, ...],
+    config: Mapping[str, Any],
+    otherwise: Callable[[str], Any],
+) -> Any:
+    """The kernel, or `otherwise` with the reason why not."""
+    in_float8 = any(isinstance(x, float8.Weights) for x in operands)
+    if in_float8 and name != "triton":
+        return otherwise("it takes no base in float8")
+    try:
+        module = _module(name)
+        tuned = {"config": module.Config(**config)} if config else {}
+        return run(module, **tuned)
+    except NotImplementedError as error:
+        return otherwise(str(error))
+
+
 def _module(name: str) -> ModuleType:
     # Imported where it is asked for: Pallas takes a while, and most runs need none.
-    if name == "mosaic_gpu":
-        from seal_kernels.lora_matmul import mosaic_gpu
-
-        return mosaic_gpu
-    from seal_kernels.lora_matmul import mosaic_tpu
-
-    return mosaic_tpu
+    return importlib.import_module(f"seal_kernels.lora_matmul.{_MODULES[name]}")
 
 
 def _device_kind() -> str:
