@@ -118,7 +118,7 @@ PROGRAMS = {
             turnover=0.03,
             head_chunks=11,
             span=900,
-            adapters=5.0,
+            adapters=6.1,
         ),
     ),
     # Fifteen edits of each of 50 passages.

@@ -63,19 +63,18 @@ class Programs:
 class Planned(NamedTuple):
     """Training packed: global steps, and what runs in all of them together.
 
-    Chunks of tokens that need the head, and places of adapters in further chunks.
+    Chunks of tokens that need the head, and optimizer steps of adapters.
     """
 
     global_steps: int
     head_chunks: int
-    folds: int
+    adapter_steps: int
     token_efficiency: float
 
 
 def planned(jobs: Sequence[plan.Job], cfg: EngineConfig, *, chunk: int) -> Planned:
     """The plan of training all jobs, a pool of them at a time."""
-    steps = chunks = folds = 0
-    per_chunk = cfg.plan.step_tokens // cfg.plan.chunks // cfg.plan.tile
+    steps = chunks = 0
     for first in range(0, len(jobs), cfg.pool):
         some = jobs[first : first + cfg.pool]
         # Positions with loss of each of a job's steps.
@@ -84,16 +83,9 @@ def planned(jobs: Sequence[plan.Job], cfg: EngineConfig, *, chunk: int) -> Plann
         for placed in plan.schedule(needs, cfg.plan):
             steps += 1
             chunks += -(-sum(with_loss[one.job][one.step] for one in placed) // chunk)
-            for one in placed:
-                lines = zip(one.tiles, needs[one.job][one.step], strict=True)
-                places = {
-                    tile // per_chunk
-                    for first, count in lines
-                    for tile in range(first, first + count)
-                }
-                folds += len(places) - 1
     tokens = arc_plan.work(jobs).tokens
-    return Planned(steps, chunks, folds, tokens / (steps * cfg.plan.step_tokens))
+    updates = sum(job.total for job in jobs)
+    return Planned(steps, chunks, updates, tokens / (steps * cfg.plan.step_tokens))
 
 
 def _by_step(job: plan.Job) -> list[list[int]]:

@@ -124,7 +124,7 @@ FIRST = (
 REST = (
     Step(
         "round_sixth",
-        300,
+        240,
         "round.py",
         "--shape qwen2.5-7b --articles 8",
         f"{TINY_ROUND} --articles 1 --edits 1 --seeds 1 --epochs 1 "
@@ -134,9 +134,17 @@ REST = (
         "--set propose.batch=2 --set propose.max_tokens=16 "
         "--set answer.batch=12 --set answer.max_tokens=4",
     ),
+    # The same step by XLA's own products, in chunks.
+    Step(
+        "packed_step_plain",
+        110,
+        "packed_step.py",
+        "--shape qwen2.5-7b --kernel plain",
+        f"--shape tiny --kernel plain {TINY_STEP}",
+    ),
     Step(
         "packed_step_all",
-        120,
+        90,
         "packed_step.py",
         "--shape qwen2.5-7b --targets "
         "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj --step-tokens 1024 "
@@ -145,7 +153,7 @@ REST = (
     ),
     Step(
         "lora_ops_all",
-        110,
+        90,
         "lora_ops.py",
         "--cases qwen2.5-7b --repeats 3",
         "--quick --cases decode --repeats 1 --seconds 0.001 --peak-size 64",

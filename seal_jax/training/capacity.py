@@ -131,6 +131,8 @@ def choose(
     Raises:
       ValueError: what is fixed does not fit; says what would.
     """
+    by_slot = lora_op.reads_in_place(arch.kernel)
+    wanted = _unchunked(wanted) if by_slot else wanted
     row, shards = wanted.row_tokens, meshes.shards(mesh)
     base = base_bytes(arch, mesh) - master_bytes(arch, mesh)
     if base > limit:
@@ -153,7 +155,7 @@ def choose(
                 step_tokens=first,
                 adapters=adapters,
                 positions=positions,
-                by_slot=lora_op.reads_in_place(arch.kernel),
+                by_slot=by_slot,
             ),
             **dataclasses.asdict(options),
         )
@@ -236,12 +238,13 @@ def build(
 ) -> inner.EngineConfig:
     """The config's inner loop, its open sizes as for a device with memory enough.
 
-    With `by_slot` (`PlanConfig`) its steps are one chunk, whatever `wanted` says.
+    With `by_slot` (`PlanConfig`) its steps do not come in chunks, whatever `wanted`
+    says.
     """
+    wanted = _unchunked(wanted) if by_slot else wanted
     positions = positions or (POSITIONS_BY_SLOT if by_slot else POSITIONS_PER_SLOT)
     slots = wanted.slots or max(1, step_tokens // positions)
-    chunk = 0 if by_slot else wanted.chunk_tokens
-    active = wanted.active or _active(slots, step_tokens, chunk)
+    active = wanted.active or _active(slots, step_tokens, wanted.chunk_tokens)
     return inner.EngineConfig(
         targets=wanted.lora.targets,
         rank=wanted.lora.rank,
@@ -252,11 +255,18 @@ def build(
             step_tokens=step_tokens,
             slots=slots,
             active=min(active, slots),
-            chunk_tokens=chunk,
+            chunk_tokens=wanted.chunk_tokens,
             by_slot=by_slot,
         ),
         pool=wanted.pool or max(adapters, 1),
     )
+
+
+def _unchunked(wanted: InnerSizes) -> InnerSizes:
+    """Without chunks, and so without a number of places in each."""
+    if not wanted.chunk_tokens:
+        return wanted
+    return dataclasses.replace(wanted, chunk_tokens=0, active=0)
 
 
 def _active(slots: int, step_tokens: int, chunk_tokens: int) -> int:

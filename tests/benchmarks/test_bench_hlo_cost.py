@@ -227,12 +227,16 @@ def test_a_foreign_kernel_does_what_is_told_of_it(charged, cost):
     )
     (one,) = charged([X, W, call])
     assert one.flop == 0
-    known = cost.Foreign(flop=123.0, share=0.25)
+    known = cost.Foreign(flop=123.0, read=0.25)
     told = cost.Told(foreign={r"mosaic.*attention/fwd -> f32\[8,32\]$": known})
     (other,) = charged([X, W, call], told=told)
     assert (other.flop, other.foreign, one.foreign) == (123.0, True, False)
     read = 2 * 8 * 16 + 2 * 16 * 32
     assert one.bytes - other.bytes == 0.75 * read
+    # Of one operand alone, and of what it writes.
+    known = cost.Foreign(flop=0.0, read={1: 0.5}, written=0.25)
+    (third,) = charged([X, W, call], told=cost.Told(foreign={"fwd": known}))
+    assert one.bytes - third.bytes == 0.5 * 2 * 16 * 32 + 0.75 * 4 * 8 * 32
     not_it = cost.Told(foreign={"attention/fwd -> bf16": known})
     assert charged([X, W, call], told=not_it)[0].flop == 0
 

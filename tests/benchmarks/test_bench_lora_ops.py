@@ -191,7 +191,7 @@ def test_a_real_run(lora_ops, capsys):
     ("flags", "message"),
     [
         ("--cases=gpt", "--cases=gpt must be in one of qwen2.5-7b/q/packed"),
-        ("--quick --implementations=auto", "must be of reference, xla, dense, mosaic"),
+        ("--quick --implementations=auto", "must be of reference, xla, dense, triton"),
     ],
 )
 def test_flags_that_cannot_be_are_refused(lora_ops, capsys, flags, message):
