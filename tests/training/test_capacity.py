@@ -75,6 +75,51 @@ def test_a_chunk_has_places_for_its_share_of_the_slots_and_more():
     assert (cfg.plan.slots, cfg.plan.active, cfg.plan.places) == (10, 10, 10)
 
 
+def test_where_adapters_are_read_in_place_steps_have_no_chunks(monkeypatch):
+    """Nor a number of places in each, whatever the config says of them."""
+    sizes = wanted(chunk_tokens=512, active=2)
+    cfg = capacity.build(sizes, step_tokens=2048, adapters=200, by_slot=True)
+    assert (cfg.plan.chunks, cfg.plan.chunk_tokens, cfg.plan.by_slot) == (1, 0, True)
+    assert cfg.plan.slots == cfg.plan.active == cfg.plan.places == 42
+    # Without chunks it is the number of adapters in a step, and so is kept.
+    sizes = dataclasses.replace(sizes, chunk_tokens=0)
+    cfg = capacity.build(sizes, step_tokens=2048, adapters=200, by_slot=True)
+    assert (cfg.plan.active, cfg.plan.places) == (2, 42)
+    # What is chosen asks what the policy's kernel does here.
+    asked = []
+
+    def measured(arch, cfg, mesh=None):
+        del arch, mesh
+        return capacity.Memory(base=1, slots=cfg.plan.slots, pool=1, other=1)
+
+    monkeypatch.setattr(capacity, "measure", measured)
+    monkeypatch.setattr(capacity, "base_bytes", lambda arch, mesh: 1)
+    for by_slot in (True, False):
+        monkeypatch.setattr(
+            capacity.lora_op,
+            "reads_in_place",
+            lambda kernel, by_slot=by_slot: asked.append(kernel) or by_slot,
+        )
+        cfg, _ = choose(10**6, chunk_tokens=16, active=2)
+        assert cfg.plan.by_slot == by_slot
+        assert cfg.plan.chunks == (1 if by_slot else 256)
+    # The config's number is that of a chunk, so that fewer slots can be taken.
+    monkeypatch.setattr(capacity.lora_op, "reads_in_place", lambda kernel: True)
+    cfg, memory = choose(40, chunk_tokens=16, active=60, step_tokens=4096)
+    assert memory.total <= 40 and cfg.plan.slots < 60 and cfg.plan.by_slot
+    assert set(asked) == {ARCH.kernel}
+
+
+def test_copies_that_are_multiplied_with_count_with_the_slots():
+    cfg = capacity.build(wanted(slots=8), step_tokens=128, adapters=8)
+    by_slot = dataclasses.replace(
+        cfg, plan=dataclasses.replace(cfg.plan, active=8, by_slot=True)
+    )
+    one, other = (capacity.counted(ARCH, each) for each in (cfg, by_slot))
+    # Weights and moments, and in float32 as much as the weights again.
+    assert 3 * other.slots == pytest.approx(4 * one.slots, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("chunk", "whole", "all_steps"),
     [(16, 4096, {4096, 2048, 1024}), (1536, 4608, {4608, 1536, 768})],

@@ -133,6 +133,14 @@ def whole_run():
     return train(workload(4, beside=True), WHOLE)
 
 
+def test_everything_at_once_by_slot_is_the_same():
+    plan = dataclasses.replace(WHOLE.plan, chunk_tokens=0, active=4, by_slot=True)
+    *_, got = train(workload(4, beside=True), dataclasses.replace(WHOLE, plan=plan))
+    *_, want = whole_run()
+    trainings.assert_stacks_alike(got.adapters, want.adapters)
+    np.testing.assert_allclose(got.loss_A, want.loss_A, rtol=1e-4)
+
+
 def test_every_packed_adapter_equals_its_solo_run_on_its_own_stack():
     before = jax.tree.map(np.array, STACKS)
     jobs, (keys, of, trained) = workload(4, beside=True), whole_run()

@@ -223,6 +223,17 @@ def test_a_fuller_step_is_found_among_those_with_nearly_as_many_steps_left(
     assert made == list(plan.schedule(needs, cfg))
 
 
+def test_by_slot_a_fuller_step_is_sought_as_well(monkeypatch):
+    needs = ones([[5] * 40, [4] * 40, [3] * 39, [3] * 39])
+    monkeypatch.setattr(fitting, "ORDERS", 50)
+    full = {}
+    for by_slot in (False, True):
+        cfg = tiny(slots=4, active=4, by_slot=by_slot)
+        (first, *_) = plan.schedule(needs, cfg)
+        full[by_slot] = sum(sum(needs[p.job][p.step]) for p in first)
+    assert full == {False: 9, True: 11}
+
+
 @hypothesis.given(
     steps=st.lists(st.integers(1, 50), max_size=30), slots=st.integers(1, 12)
 )
@@ -368,6 +379,10 @@ SIZES = PlanConfig(tile=4, row_tokens=24, step_tokens=48, slots=3, active=3)
             "use 24",
         ),
         (
+            {"chunk_tokens": 24, "by_slot": True},
+            r"by_slot=True takes steps of one chunk, chunk_tokens=24 cuts .*; use 0",
+        ),
+        (
             {"chunk_tokens": 36, "step_tokens": 72},
             r"chunk_tokens=36 must be .* inner\.row_tokens=24; use 48",
         ),
@@ -385,6 +400,8 @@ def test_a_step_no_longer_than_a_chunk_is_one():
         assert (cfg.chunks, cfg.places) == (1, 3)
     cfg = dataclasses.replace(SIZES, chunk_tokens=12)
     assert (cfg.chunks, cfg.places) == (4, 12)
+    cfg = dataclasses.replace(SIZES, slots=7, by_slot=True, chunk_tokens=48)
+    assert (cfg.chunks, cfg.active, cfg.places) == (1, 3, 7)
 
 
 @hypothesis.given(positions=st.integers(0, 60), tile=st.sampled_from([1, 4, 8, 24]))

@@ -90,6 +90,18 @@ def test_two_waves_from_saved_slots_are_one_run_bit_for_bit():
     assert trainings.gap(first.adapters, whole.adapters) > 1e-3
 
 
+def test_two_waves_by_slot_are_one_run():
+    """Moments that a slot was left with are those that it goes on with."""
+    plan = dataclasses.replace(CFG.plan, active=CFG.plan.slots, by_slot=True)
+    cfg = dataclasses.replace(CFG, plan=plan)
+    jobs = taught.workload(4, epochs=3)
+    _, last = waves(jobs, [(0, 1), (1, 3)], cfg)
+    (whole,) = waves(jobs, [(0, 3)], cfg)
+    trainings.assert_stacks_alike(last.adapters, whole.adapters)
+    trainings.assert_stacks_alike(last.slots.adam.nu, whole.slots.adam.nu)
+    trainings.assert_stacks_alike(whole.adapters, one_run().adapters)
+
+
 def test_one_wave_is_training_without_waves():
     (only,) = waves(taught.workload(4, epochs=3), [(0, 3)])
     taught.equal(only.adapters, one_run().adapters)
