@@ -73,7 +73,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         edit=dict(split="lines", quirks="fixed"),
         # Sizes of 0 are chosen from the compiled program and the device's memory.
         # SQuAD's longest passages take nearly 1000 tokens. Tiles of one position and
-        # chunks are for accelerators; on a CPU tile=8 and chunk_tokens=0 are faster.
+        # chunks are for accelerators (chunks: those but CUDA, whose kernels need none);
+        # on a CPU tile=8 and chunk_tokens=0 are faster.
         inner=dict(
             lora=dict(targets=QV, rank=32, alpha=64.0),
             learning_rate=1e-3, epochs=10, clip=1.0,

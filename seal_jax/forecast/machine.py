@@ -24,8 +24,8 @@ from seal_kernels.lora_matmul import api as lora_op
 COMPILED_ON_CPU = 64 << 20
 
 # Of the peak, by the modelled global steps of docs/engine.md on an H200: 4,096 tokens
-# of a 7B model in 189.6 ms with adapters on q and v, 2,048 in 155.5 ms on all seven.
-SHARES = {True: 0.62, False: 0.38}
+# of a 7B model in 177.4 ms with adapters on q and v, 2,048 in 121.6 ms on all seven.
+SHARES = {True: 0.66, False: 0.49}
 MODELLED = "NVIDIA H200"
 # Bytes a second of one, the constant of the modelled figures.
 BANDWIDTH = 4.32e12
