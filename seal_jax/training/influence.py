@@ -439,8 +439,8 @@ def _pass(
         steps, counts, extras = plan_shards.put(blocks, mesh)
         held = run(params, held, of_E, key, flag, steps, counts, extras, *more)
         totals.add(blocks)
-    tokens, _, count = totals.of_all()
-    return held, (count * cfg.plan.step_tokens, tokens)
+    tokens, _, _, computed = totals.of_all()
+    return held, (computed, tokens)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -84,6 +84,19 @@ class EngineConfig:
             raise ValueError(f"beta={self.beta} must lie between 0 and 1; use 0.5")
 
     @property
+    def short(self) -> PlanConfig | None:
+        """Sizes of steps in which few adapters are left (`plan.steps`), or None.
+
+        Where every adapter of a pool has a slot of its own most steps may be such. On
+        accelerators a second program takes longer to compile than it saves, and slots
+        are refilled, so that their steps stay full.
+        """
+        if self.plan.by_slot or self.plan.chunks > 1 or self.pool > self.plan.slots:
+            return None
+        short = self.plan.short()
+        return short if short.step_tokens < self.plan.step_tokens else None
+
+    @property
     def extended(self) -> bool:
         """Whether the packed program takes more than its steps (`plan_arrays`)."""
         asked = self.frozen_rank > 0 or self.divergence or self.plan.chunks > 1

@@ -247,7 +247,9 @@ def step_all(
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), grads)
     wide = lora.scaled(wide, cfg.alpha / cfg.rank)
     if applied is None:
-        slots = _updated(slots, step, wide, loss_K)
+        few = cfg.plan.chunks == 1 and 8 * cfg.plan.places <= cfg.plan.slots
+        update = _updated_one_by_one if few else _updated
+        slots = update(slots, step, wide, loss_K)
     else:
         slots, applied = _updated_by_slot(
             *(slots, applied, step, grads, loss_K, cfg), norms_of=wide
@@ -346,6 +348,25 @@ def _updated(
     clipped = jax.vmap(inner.clipped)(grads, step.clips)
     own = _rows_at((clipped, loss_K, step.rates), place_S)
     return jax.vmap(inner.moved)(slots, *own, place_S < count)
+
+
+def _updated_one_by_one(
+    slots: Slot, step: plan_arrays.Steps, grads: lora.Tree, loss_K: Array
+) -> Slot:
+    """As `_updated`, where few slots have a place: the others are not passed over.
+
+    An update changes no bit by that.
+    """
+    places = jnp.arange(len(loss_K), dtype=step.slots.dtype)
+    active = step.slots < len(slots.loss_sum)
+    own = step._replace(slots=jnp.where(active, places, len(loss_K) + places))
+    moved = _updated(_rows_at(slots, step.slots), own, grads, loss_K)
+
+    def put(k: Array, slots: Slot) -> Slot:
+        return _put(slots, _one(moved, k), step.slots[k])
+
+    # The first places are those in use.
+    return jax.lax.fori_loop(0, active.sum(), put, slots)
 
 
 def _updated_by_slot(
@@ -614,14 +635,20 @@ def train(
             frozen=None if of is None else frozen,
         )
         more = (bank,)
+    short = None if mesh is not None else cfg.short
     laid = plan_shards.blocks(
         *(jobs, shares, cfg),
         eos=eos,
         mesh=mesh,
         frozen_of=rows,
         shelved=shelved,
+        short=short,
     )
-    run = program(arch, cfg, mesh)
+    # Compiled when there is a block of its steps.
+    runs = {cfg.plan.step_tokens: functools.partial(program, arch, cfg, mesh)}
+    if short is not None:
+        of_short = replace(cfg, plan=short)
+        runs[short.step_tokens] = functools.partial(program, arch, of_short, mesh)
     if start is None:
         state = _empty_state(arch, cfg, mesh)
     else:
@@ -635,9 +662,11 @@ def train(
         interrupts.check()
         steps, counts, extras = plan_shards.put(blocks, mesh)
         extra = (extras, *more) if cfg.extended else ()
+        (step_tokens,) = {block.step_tokens for block in blocks.values()}
+        run = runs[step_tokens]()
         state = run(params, state, keys_A, steps, counts, *extra)
         totals.add(blocks)
-    tokens, updates, count = totals.of_all()
+    tokens, updates, count, computed = totals.of_all()
     results, saved = state.results._replace(slots=None), state.results.slots
     if mesh is not None:
         saved = waves.of_jobs(saved, row_of_job, mesh)
@@ -645,7 +674,6 @@ def train(
         results = results._replace(adapters=_rows(results.adapters, row_of_job))
     order = row_of_job[: len(jobs)]
     loss_A, finite_A = (np.asarray(x)[order] for x in results[1:3])
-    computed = count * cfg.plan.step_tokens
     return TrainedAdapters(
         results.adapters,
         loss_A,

@@ -15,7 +15,7 @@ import collections
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -297,6 +297,24 @@ def schedule(
         step, each of which fits an empty global step.
       cfg: sizes.
     """
+    return (placed for placed, _ in steps(needs, cfg))
+
+
+# So many short steps, at least, are worth a program of their own.
+LEAST_SHORT = 32
+
+
+def steps(
+    needs: Sequence[Sequence[tuple[int, ...]]],
+    cfg: PlanConfig,
+    short: PlanConfig | None = None,
+) -> Iterator[tuple[list[Placement], PlanConfig]]:
+    """As `schedule`, each step with its sizes: `cfg`, and in the end `short`, if given.
+
+    Adapters of a pool that all begin at once end one after the other, and the last ones
+    fill no step. As soon as no job waits for a slot and the next lines of all slots fit
+    a short step, the rest are short, if they are `LEAST_SHORT` or more.
+    """
     waiting = queues(list(map(len, needs)), cfg.slots)
     left = [sum(len(needs[j]) for j in own) for own in waiting]
     inside = [own.popleft() for own in waiting]
@@ -308,19 +326,38 @@ def schedule(
             return
         open_.sort(key=lambda slot: (-left[slot], inside[slot]))
         need = {slot: needs[inside[slot]][at[slot]] for slot in open_}
+        if short is not None and not any(waiting) and left[open_[0]] >= LEAST_SHORT:
+            ahead = [needs[inside[slot]][at[slot] :] for slot in open_]
+            if _fits(need.values(), ahead, short):
+                cfg, short = short, None
         if cfg.chunks > 1 or cfg.by_slot:
             taken = fullest(need, [left[slot] for slot in open_], cfg, rng)
         else:
             taken = fill(open_, need, cfg)
-        yield [
+        placed = [
             Placement(inside[slot], slot, at[slot], first)
             for slot, first in taken.first.items()
         ]
+        yield placed, cfg
         for slot in taken.first:
             left[slot] -= 1
             at[slot] += 1
             if at[slot] == len(needs[inside[slot]]) and waiting[slot]:
                 inside[slot], at[slot] = waiting[slot].popleft(), 0
+
+
+def _fits(
+    need: Collection[tuple[int, ...]],
+    ahead: Sequence[Sequence[tuple[int, ...]]],
+    cfg: PlanConfig,
+) -> bool:
+    """Whether next lines fit a step all together, and each step ahead fits one."""
+    if len(need) > cfg.active or sum(map(sum, need)) > cfg.step_tokens // cfg.tile:
+        return False
+    per_row = cfg.row_tokens // cfg.tile
+    empty = [per_row] * (cfg.step_tokens // cfg.row_tokens)
+    several = {lines for own in ahead for lines in own if len(lines) > 1}
+    return all(fit(lines, empty.copy(), per_row) is not None for lines in several)
 
 
 def queues(steps: Sequence[int], slots: int) -> list[collections.deque[int]]:

@@ -292,6 +292,11 @@ class Block(NamedTuple):
     tokens: int
     extras: Extras = Extras()
 
+    @property
+    def step_tokens(self) -> int:
+        """Positions of a step."""
+        return self.steps.tokens.shape[1]
+
 
 def count_blocks(jobs: Sequence[Job], cfg: PlanConfig) -> int:
     """How many `blocks` there will be, by lengths alone: a sixth of the work."""
@@ -307,6 +312,7 @@ def blocks(
     frozen_of: Sequence[int] | None = None,
     anchored: bool = False,
     shelved: Sequence[Sequence[int]] | None = None,
+    short: PlanConfig | None = None,
 ) -> Iterator[Block]:
     """The whole training of all jobs, `BLOCK` global steps at a time.
 
@@ -318,6 +324,8 @@ def blocks(
       anchored: whether the device has a use for `anchors`.
       shelved: where in the bank the teachers of each job's lines begin, as `rows`
         takes it; None: the device has no bank.
+      short: sizes of the last steps, if those may be shorter (`plan.steps`); their
+        blocks are the last.
 
     Raises:
       ValueError: lines that do not fit, see `plan.needs`; texts beside them if not
@@ -334,7 +342,7 @@ def blocks(
             "divergence, and a bank; make it with those, or leave taught out"
         )
 
-    def empty() -> tuple[Steps, Extras]:
+    def empty(cfg: PlanConfig) -> tuple[Steps, Extras]:
         extras = empty_extras(
             cfg,
             anchored=anchored,
@@ -350,8 +358,13 @@ def blocks(
         j: rows(job, eos=eos, multiple=cfg.tile, shelved=shelves[j])
         for j, job in enumerate(jobs)
     }
-    (steps, extras), i, updates, tokens = empty(), 0, 0, 0
-    for placed in plan.schedule(needs, cfg):
+    (steps, extras), i, updates, tokens = empty(cfg), 0, 0, 0
+    for placed, sizes in plan.steps(needs, cfg, short):
+        if sizes is not cfg:
+            if i:
+                yield Block(steps, i, updates, tokens, extras)
+            cfg = sizes
+            (steps, extras), i, updates, tokens = empty(cfg), 0, 0, 0
         segment, taken = 0, [0] * cfg.chunks
         for place in placed:
             places: dict[int, int] = {}  # of its chunks
@@ -383,7 +396,7 @@ def blocks(
         i += 1
         if i == BLOCK:
             yield Block(steps, i, updates, tokens, extras)
-            (steps, extras), i, updates, tokens = empty(), 0, 0, 0
+            (steps, extras), i, updates, tokens = empty(cfg), 0, 0, 0
     if i:
         yield Block(steps, i, updates, tokens, extras)
 

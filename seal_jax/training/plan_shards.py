@@ -28,6 +28,7 @@ def blocks(
     mesh: Mesh | None,
     frozen_of: Sequence[int],
     shelved: Sequence[Sequence[int]] | None = None,
+    short: plan.PlanConfig | None = None,
 ) -> Iterator[Blocks]:
     """The next block of each shard that has a device in this process, by shard.
 
@@ -40,6 +41,8 @@ def blocks(
       frozen_of: each job's row of the frozen stacks, or of what else its caller has a
         row of for it; empty: there are none.
       shelved: where each job's teachers begin in its shard's bank; None: there is none.
+      short: sizes of the last steps, if those may be shorter; without a mesh alone,
+        whose shards would come to them at different times.
 
     Raises:
       ValueError: see `plan_arrays.blocks`.
@@ -54,6 +57,7 @@ def blocks(
             frozen_of=[frozen_of[j] for j in shares[shard]] if frozen_of else None,
             anchored=cfg.divergence,
             shelved=None if shelved is None else [shelved[j] for j in shares[shard]],
+            short=short if mesh is None else None,
         )
         for shard in own
     ]
@@ -91,22 +95,24 @@ def put(of_shards: Blocks, mesh: Mesh | None) -> tuple:
 
 
 class Totals:
-    """What was laid: positions that carry loss, updates and global steps."""
+    """What was laid: positions that carry loss, updates, global steps, all positions."""
 
     def __init__(self, mesh: Mesh | None):
         # A shard may have devices of two processes: the first one's counts.
         self._counted = meshes.own_shards(mesh, first=True)
-        self._sums = [0, 0, 0]
+        self._sums = [0, 0, 0, 0]
 
     def add(self, of_shards: Blocks) -> None:
         for shard in self._counted:
             block = of_shards[shard]
-            for i, n in enumerate((block.tokens, block.updates, block.length)):
+            computed = block.length * block.step_tokens
+            counts = block.tokens, block.updates, block.length, computed
+            for i, n in enumerate(counts):
                 self._sums[i] += n
 
-    def of_all(self) -> tuple[int, int, int]:
+    def of_all(self) -> tuple[int, int, int, int]:
         """Over all shards, whosever they are; all processes must come here."""
-        tokens, updates, steps = map(
+        tokens, updates, steps, computed = map(
             sum, zip(*distributed.everyone(self._sums), strict=True)
         )
-        return tokens, updates, steps
+        return tokens, updates, steps, computed

@@ -153,6 +153,12 @@ class PlanConfig:
         """Places for adapters in a step, chunk by chunk."""
         return self.slots if self.by_slot else self.chunks * self.active
 
+    def short(self) -> "PlanConfig":
+        """An eighth of a step, for when most adapters have finished (`plan.steps`)."""
+        rows, eighth = self.step_tokens // self.row_tokens, -(-self.active // 8)
+        tokens = -(-rows // 8) * self.row_tokens
+        return dataclasses.replace(self, step_tokens=tokens, active=eighth)
+
     def tiles(self, positions: int) -> int:
         """Tiles that a line of so many positions takes."""
         return -(-positions // self.tile)
