@@ -107,16 +107,18 @@ def low_rank(
     rows: int,
     adapters: float,
     held: int,
+    lines: float = 1.0,
 ) -> hlo_cost.Told:
     """What Triton's low-rank products do with so many rows of so many `adapters`.
 
     A product of a block of rows is formed with each adapter that some row of it is
-    under; an adapter's gradient of whole blocks. Rows of an adapter lie side by side,
-    so that each has one block more than they fill. Of the adapters that are `held`,
-    others are not read.
+    under; an adapter's gradient of whole blocks. Each has so many `lines` of rows side
+    by side, and for each one block more than they fill; were its lines far apart, its
+    gradient would go through what lies between, which is not counted. Of the adapters
+    that are `held`, others are not read.
     """
-    multiplied = rows + triton_products.BLOCK * (adapters - 1)
-    summed = rows + triton_products.SUMMED * adapters
+    multiplied = rows + triton_products.BLOCK * (lines * adapters - 1)
+    summed = rows + triton_products.SUMMED * lines * adapters
     foreign = {}
     for target in targets:
         inputs, features = arch.linears()[target]
@@ -140,9 +142,9 @@ def stepping(adapters: float, held: int) -> hlo_cost.Told:
 
 
 def trained(
-    arch: decoder.Arch, cfg: inner.EngineConfig, adapters: float
+    arch: decoder.Arch, cfg: inner.EngineConfig, adapters: float, lines: float = 1.0
 ) -> hlo_cost.Told:
-    """Both, in a global step in which so many adapters have lines."""
+    """Both, in a global step in which so many adapters have `lines` each."""
     sizes = cfg.plan
     products = low_rank(
         arch,
@@ -151,6 +153,7 @@ def trained(
         rows=sizes.step_tokens,
         adapters=adapters,
         held=sizes.slots,
+        lines=lines,
     )
     step = stepping(adapters, sizes.slots)
     return hlo_cost.Told(foreign={**products.foreign, **step.foreign})

@@ -119,6 +119,7 @@ PROGRAMS = {
             head_chunks=11,
             span=900,
             adapters=6.1,
+            lines=2,
         ),
     ),
     # Fifteen edits of each of 50 passages.

@@ -16,7 +16,6 @@ from aot_common import Program, attending, like, trained
 from seal_jax.models import cross_entropy, decoder
 from seal_jax.training import capacity, imitate, influence, inner, packed
 from seal_jax.training.settings import ImitateConfig
-from seal_kernels.lora_matmul import dense
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -36,6 +35,7 @@ def packed_step(
     head_chunks: float,
     span: float,
     adapters: float,
+    lines: float = 1.0,
 ) -> Program:
     """A global step, as its kernels on a GPU would have it.
 
@@ -45,12 +45,12 @@ def packed_step(
       turnover: adapters that begin in a step and end, on the mean.
       head_chunks: chunks of `head_chunk` tokens that carry loss.
       span: keys before a query in its line, on the mean.
-      adapters: that have lines in a step, on the mean.
+      adapters: that have lines in a step, on the mean, and how many each.
     """
     sizes = cfg.plan
     rows = sizes.step_tokens // sizes.row_tokens
     attended = attending(arch, rows, sizes.row_tokens, span)
-    multiplied = trained(arch, cfg, adapters)
+    multiplied = trained(arch, cfg, adapters, lines)
     # Logits of line and teacher, and a slope.
     head_tokens = head_chunks * head_chunk(arch, cfg)
     taught = 6 * head_tokens * arch.width * arch.vocab if cfg.teach else 0
@@ -98,8 +98,10 @@ def influence_step(
     `targets` and `most` are as of `influence.sizes`, the rest as of `packed_step`.
     """
     sizes = cfg.plan
-    assert dense.pays(sizes.active, sizes.tile)  # All at once, not by tiles.
-    rank = cfg.rank * sizes.active
+    attended = attending(
+        arch, sizes.step_tokens // sizes.row_tokens, sizes.row_tokens, span
+    )
+    multiplied = trained(arch, cfg, sizes.places)
     size = influence.sizes(cfg, targets=targets, most=most)
     return Program(
         run=functools.partial(influence.run_block, arch=arch, cfg=cfg),
@@ -112,16 +114,13 @@ def influence_step(
             tokens=sizes.step_tokens,
             head_tokens=head_chunks * head_chunk(arch, cfg),
             pairs=0,
-            rank=rank,
+            rank=0,  # Kernels that count for themselves.
             targets=cfg.targets,
-        )
-        - matmul_flop.slopes_in_a(arch, sizes.step_tokens, rank, cfg.targets),
+        ),
         arch=arch,
         tokens=sizes.step_tokens,
-        told=dataclasses.replace(
-            attending(
-                arch, sizes.step_tokens // sizes.row_tokens, sizes.row_tokens, span
-            ),
+        told=hlo_cost.Told(
+            foreign={**attended.foreign, **multiplied.foreign},
             loops={PLACES: sizes.places, STEPS: 1, HEAD_CHUNKS: head_chunks},
         ),
     )

@@ -62,23 +62,6 @@ def unused_slopes(
     return 2.0 * (tokens * (base + adapters) + scores)
 
 
-def slopes_in_a(arch: Arch, tokens: float, rank: int, targets: Sequence[str]) -> float:
-    """What training does for the slopes of A, which those of B alone do without.
-
-    That is `v^T x` of every adapter, and of the first layer's q, k and v also `v`, the
-    slope of `x A`, of which nothing else is made there.
-    """
-    sizes = arch.linears()
-    every = arch.layers * sum(sizes[name][0] for name in targets)
-    first = ("q_proj", "k_proj", "v_proj")
-    return (
-        2.0
-        * tokens
-        * rank
-        * (every + sum(sizes[name][1] for name in first if name in targets))
-    )
-
-
 def training(
     arch: Arch,
     *,

@@ -64,7 +64,7 @@ def jobs_of(args: argparse.Namespace, vocab: int) -> tuple[list, Any]:
         exp.inner,
         step_tokens=step,
         adapters=len(jobs),
-        by_slot=lora_op.reads_in_place(args.kernel),
+        by_slot=lora_op.reads_in_place(args.kernel, exp.inner.lora.rank),
     )
     return jobs, cfg
 

@@ -138,9 +138,18 @@ def first_sizes(
             f"this workdir was begun with mesh.data={first['shards']}, now it is "
             f"{shards}; use as many devices as then, or another --workdir"
         )
-    return dataclasses.replace(
-        cfg, plan=PlanConfig(**first["plan"]), pool=first["pool"]
-    )
+    plan = PlanConfig(**first["plan"])
+    if plan.by_slot != cfg.plan.by_slot:
+        # Another kind of device: its steps come in chunks, or do not, and that is of no
+        # matter to what a unit of work is.
+        chunk = cfg.plan.chunk_tokens
+        plan = dataclasses.replace(
+            plan,
+            by_slot=cfg.plan.by_slot,
+            chunk_tokens=chunk if plan.step_tokens % max(chunk, 1) == 0 else 0,
+            active=min(cfg.plan.active, plan.slots),
+        )
+    return dataclasses.replace(cfg, plan=plan, pool=first["pool"])
 
 
 def finished_summary(workdir: Path) -> dict[str, Any] | None:

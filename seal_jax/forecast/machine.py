@@ -18,7 +18,6 @@ from seal_jax.runtime import backend, formatting, meshes
 from seal_jax.training import capacity, influence, inner, throughput
 from seal_jax.training.capacity import Memory
 from seal_jax.training.outer_rules import RULES
-from seal_kernels.lora_matmul import api as lora_op
 
 # A larger base is not compiled for a CPU, where that takes minutes to hours.
 COMPILED_ON_CPU = 64 << 20
@@ -81,7 +80,7 @@ def size(exp: Experiment, arch: decoder.Arch, mesh: Mesh | None) -> Sized:
         sizes,
         step_tokens=sizes.step_tokens or max(rows, least),
         adapters=-(-exp.adapters // shards),
-        by_slot=lora_op.reads_in_place(arch.kernel),
+        by_slot=capacity.reads_in_place(arch, sizes, mesh, exp.engine),
     )
     cfg = dataclasses.replace(cfg, **dataclasses.asdict(exp.engine))
     found = Sized(cfg, None, False, limit, base, beside, shards)

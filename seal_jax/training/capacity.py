@@ -131,7 +131,7 @@ def choose(
     Raises:
       ValueError: what is fixed does not fit; says what would.
     """
-    by_slot = lora_op.reads_in_place(arch.kernel)
+    by_slot = reads_in_place(arch, wanted, mesh, options)
     wanted = _unchunked(wanted) if by_slot else wanted
     row, shards = wanted.row_tokens, meshes.shards(mesh)
     base = base_bytes(arch, mesh) - master_bytes(arch, mesh)
@@ -260,6 +260,17 @@ def build(
         ),
         pool=wanted.pool or max(adapters, 1),
     )
+
+
+def reads_in_place(
+    arch: decoder.Arch,
+    wanted: InnerSizes,
+    mesh: Mesh | None,
+    options: EngineOptions = PLAIN,
+) -> bool:
+    """Whether every slot has the place of its number (`PlanConfig.by_slot`) here."""
+    ranks = wanted.lora.rank + options.frozen_rank
+    return mesh is None and lora_op.reads_in_place(arch.kernel, ranks)
 
 
 def _unchunked(wanted: InnerSizes) -> InnerSizes:

@@ -3,12 +3,13 @@
 The host plans which lines train when (`plan`); the device runs whole blocks of the plan
 in one loop, with no word to the host between steps. A step takes the adapters whose
 lines are in it out of their slots, runs all their tokens through the shared base at
-once, updates each with its own gradient, and puts them back. Tests hold every adapter
+once, and updates each with its own gradient. On CUDA adapters stay in their slots, and
+are read and updated there (`PlanConfig.by_slot`). Tests hold every adapter
 to its solo run by `inner.adapt`.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -209,8 +210,8 @@ def step_all(
 ) -> State:
     """One global step: new adapters enter, the active ones train, finished ones leave.
 
-    Tokens and gradients are those of the active adapters; the optimizer passes over all
-    slots, in place, and leaves those that wait as they are.
+    Tokens and gradients are those of the active adapters; the optimizer updates slots
+    in place, and leaves those that wait as they are.
     """
     slots, results, applied = state
 
@@ -248,7 +249,7 @@ def step_all(
     wide = lora.scaled(wide, cfg.alpha / cfg.rank)
     if applied is None:
         few = cfg.plan.chunks == 1 and 8 * cfg.plan.places <= cfg.plan.slots
-        update = _updated_one_by_one if few else _updated
+        update = _updated_few if few else _updated
         slots = update(slots, step, wide, loss_K)
     else:
         slots, applied = _updated_by_slot(
@@ -350,7 +351,7 @@ def _updated(
     return jax.vmap(inner.moved)(slots, *own, place_S < count)
 
 
-def _updated_one_by_one(
+def _updated_few(
     slots: Slot, step: plan_arrays.Steps, grads: lora.Tree, loss_K: Array
 ) -> Slot:
     """As `_updated`, where few slots have a place: the others are not passed over.
@@ -483,6 +484,20 @@ def program(
     out = meshes.named(mesh, SHARDED[0])
     jitted = jax.jit(shard, donate_argnums=1, out_shardings=out)
     return compiled(jitted.lower(*arguments(arch, cfg, mesh)), mesh)
+
+
+def programs(
+    arch: decoder.Arch, cfg: EngineConfig, mesh: Mesh | None
+) -> dict[int, Callable[[], jax.stages.Compiled]]:
+    """What compiles `program`, by the positions of a step: of `cfg`, and of short ones.
+
+    That of short ones is compiled when there is a block of them.
+    """
+    made = {cfg.plan.step_tokens: functools.partial(program, arch, cfg, mesh)}
+    if mesh is None and cfg.short is not None:
+        short = replace(cfg, plan=cfg.short)
+        made[cfg.short.step_tokens] = functools.partial(program, arch, short, mesh)
+    return made
 
 
 def compiled(lowered: jax.stages.Lowered, mesh: Mesh | None) -> jax.stages.Compiled:
@@ -635,20 +650,15 @@ def train(
             frozen=None if of is None else frozen,
         )
         more = (bank,)
-    short = None if mesh is not None else cfg.short
     laid = plan_shards.blocks(
         *(jobs, shares, cfg),
         eos=eos,
         mesh=mesh,
         frozen_of=rows,
         shelved=shelved,
-        short=short,
+        short=cfg.short,
     )
-    # Compiled when there is a block of its steps.
-    runs = {cfg.plan.step_tokens: functools.partial(program, arch, cfg, mesh)}
-    if short is not None:
-        of_short = replace(cfg, plan=short)
-        runs[short.step_tokens] = functools.partial(program, arch, of_short, mesh)
+    runs = programs(arch, cfg, mesh)
     if start is None:
         state = _empty_state(arch, cfg, mesh)
     else:

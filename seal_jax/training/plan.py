@@ -285,7 +285,8 @@ def schedule(
     as many steps each. Of all slots, those with the most steps left place the lines of
     their next step (see `fitting.fit`), until nothing fits: so they end together, and
     the last steps are as full as others. Ties go to the earlier job, so the layout is a
-    function of its arguments. No more than `active` adapters have a line in a chunk.
+    function of its arguments. No more than `active` adapters have a line in a chunk, or
+    in a step without chunks.
 
     Where steps come in chunks or places are `by_slot`, some orders near that one are
     tried as well, and the fullest step is taken (`fitting.fullest`). Both are for

@@ -95,7 +95,7 @@ def put(of_shards: Blocks, mesh: Mesh | None) -> tuple:
 
 
 class Totals:
-    """What was laid: positions that carry loss, updates, global steps, all positions."""
+    """What was laid: positions with loss, updates, global steps, all positions."""
 
     def __init__(self, mesh: Mesh | None):
         # A shard may have devices of two processes: the first one's counts.

@@ -23,14 +23,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 from seal_kernels.adam import api as adam
 from seal_kernels.lora_matmul import api
 
-# Rows, input and output width, adapters, rank; dtype.
+# Rows, input and output width, adapters, rank; dtypes of rows and of adapters.
 CASES = {
-    "bfloat16-32": (2048, 3584, 512, 40, 32, jnp.bfloat16),
-    "bfloat16-128": (2048, 2048, 8192, 12, 128, jnp.bfloat16),
-    "bfloat16-480": (1024, 3584, 512, 8, 480, jnp.bfloat16),
-    "float32-32": (1024, 896, 4864, 16, 32, jnp.float32),
-    "float32-128": (1024, 896, 896, 16, 128, jnp.float32),
-    "ragged": (100, 20, 72, 3, 5, jnp.bfloat16),
+    "bfloat16-32": (2048, 3584, 512, 40, 32, jnp.bfloat16, jnp.bfloat16),
+    "bfloat16-128": (2048, 2048, 8192, 12, 128, jnp.bfloat16, jnp.bfloat16),
+    "bfloat16-480": (1024, 3584, 512, 8, 480, jnp.bfloat16, jnp.bfloat16),
+    "float32-32": (1024, 896, 4864, 16, 32, jnp.float32, jnp.float32),
+    "float32-128": (1024, 896, 896, 16, 128, jnp.float32, jnp.float32),
+    "mixed-128": (2048, 2048, 8192, 12, 128, jnp.bfloat16, jnp.float32),
+    "ragged": (100, 20, 72, 3, 5, jnp.bfloat16, jnp.bfloat16),
 }
 RULE = adam.Rule(0.9, 0.999, 1e-8, 2.0)
 
@@ -55,7 +56,7 @@ def main(targets: list[str]) -> None:
 
 def compile_case(case: str, placed: NamedSharding) -> dict[str, Any]:
     """What became of forward and backward products, and of a step along the slopes."""
-    m, d, f, s, r, dtype = CASES[case]
+    m, d, f, s, r, dtype, of_adapters = CASES[case]
 
     def shape(*sizes: int, dtype: Any = dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=placed)
@@ -69,7 +70,8 @@ def compile_case(case: str, placed: NamedSharding) -> dict[str, Any]:
     wide = [shape(s, r, d, dtype=jnp.float32)] * 3
     by = [shape(s, dtype=kind) for kind in (bool, jnp.float32, jnp.float32, jnp.int32)]
     args = (
-        *(shape(m, d), shape(d, f), shape(s, r, d), shape(s, r, f)),
+        *(shape(m, d), shape(d, f)),
+        *(shape(s, r, width, dtype=of_adapters) for width in (d, f)),
         shape(m, dtype=jnp.int32),
         shape(m, f),
         adam.Moved(*wide, shape(s, r, d)),

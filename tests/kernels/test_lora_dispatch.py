@@ -182,12 +182,30 @@ def test_auto_without_a_table_is_triton_for_packed_rows_on_cuda(tmp_path, monkey
 
 
 @pytest.mark.parametrize("name", [*dispatch.IMPLEMENTATIONS])
-def test_where_adapters_lie_is_of_no_matter_to_tritons_alone(name, monkeypatch):
-    assert not dispatch.reads_in_place(name)  # No GPU here.
+def test_where_adapters_lie_is_of_no_matter_to_tritons_alone(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+    assert not dispatch.reads_in_place(name, 32)  # No GPU here.
     monkeypatch.setattr(dispatch, "expects", lambda platform: platform == "cuda")
-    assert not dispatch.reads_in_place(name)  # Nor one that jax can name.
+    assert not dispatch.reads_in_place(name, 32)  # Nor one that jax can name.
     monkeypatch.setattr(dispatch.triton, "capability", lambda: 90)
-    assert dispatch.reads_in_place(name) == (name in ("auto", "triton"))
+    assert dispatch.reads_in_place(name, 32) == (name in ("auto", "triton"))
+    assert not dispatch.reads_in_place(name, 40)  # Padded, adapters would be copied.
+    # Measurements that all speak for it, and one that does not.
+    kind = jax.devices()[0].device_kind
+    for others, ours in (
+        ([], ("auto", "triton")),
+        ([{**ROW, "implementation": "xla", "seconds": 2.0}], ("triton",)),
+        ([{**ROW, "implementation": "dense"}], ("triton",)),
+        ([{**ROW, "implementation": "triton", "seconds": 2.0}], ("triton",)),
+    ):
+        write(
+            tmp_path, kind, {**ROW, "implementation": "triton", "config": {}}, *others
+        )
+        table._load.cache_clear()
+        assert dispatch.reads_in_place(name, 32) == (name in ours)
+    table._load.cache_clear()
 
 
 def test_all_adapters_at_once_pay_for_few_adapters_or_small_tiles():

@@ -10,9 +10,9 @@ import pytest
 
 from seal_kernels.lora_matmul import api, dispatch, triton_gpu
 
-# Adapters, rank, input and output width: odd ones; several blocks of each; a sum over
+# Adapters, rank, input and output width: small ones; several blocks of each; a sum over
 # columns that several programs share.
-ODD, BLOCKS, SHARED = (5, 3, 13, 17), (3, 192, 160, 384), (4, 16, 1024, 64)
+SMALL, BLOCKS, SHARED = (5, 16, 48, 80), (3, 192, 160, 384), (4, 16, 1024, 64)
 OUTSIDE = [3, -1, 0, 0, 5, -5, 1, 4, 2**31 - 1, 3]
 
 
@@ -37,10 +37,10 @@ def runs(count, rows, seed):
 
 
 CASES = [
-    (ODD, 1, [2, 0, 1, 4, 3] * 30),  # A block has all adapters.
-    (ODD, 4, OUTSIDE * 10),
-    (ODD, 1, [-1, 5]),
-    (ODD, 7, [3]),
+    (SMALL, 1, [2, 0, 1, 4, 3] * 30),  # A block has all adapters.
+    (SMALL, 4, OUTSIDE * 10),
+    (SMALL, 1, [-1, 5]),
+    (SMALL, 7, [3]),
     (BLOCKS, 1, runs(3, 150, seed=1)),
     (BLOCKS, 8, runs(3, 20, seed=2)),
     (SHARED, 2, runs(4, 96, seed=3)),
@@ -77,7 +77,7 @@ def test_a_sum_over_columns_is_shared_among_programs():
 @pytest.mark.parametrize("broken", [0, 2, 4])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_stays_with_its_adapter(interpreted, broken, bad):
-    s, r, d, f = ODD
+    s, r, d, f = SMALL
     # Rows of all adapters in one block.
     slots = np.array([0, 2, 1, 0, 3, 4, 4, -1] * 4, np.int32)
     rows = 2 * len(slots)
@@ -125,9 +125,34 @@ def test_in_bfloat16_sums_are_in_float32(interpreted):
 
 
 def test_numbers_that_no_kernel_adds_are_refused():
-    x, w, a, b = (jnp.zeros(shape) for shape in ((4, 8), (8, 8), (2, 1, 8), (2, 1, 8)))
+    shapes = (4, 16), (16, 16), (2, 16, 16), (2, 16, 16)
+    x, w, a, b = map(jnp.zeros, shapes)
     with jax.enable_x64(True), pytest.raises(NotImplementedError, match="float64"):
         wide = [jnp.zeros(z.shape, jnp.float64) for z in (x, w, a, b)]
         triton_gpu.forward(*wide, jnp.zeros(4, jnp.int32), interpret=True)
     with pytest.raises(NotImplementedError, match="names no GPU"):
         triton_gpu.forward(x, w, a, b, jnp.zeros(4, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes", "message"),
+    [
+        (4, (2, 8, 16, 16), r"\(8, 16, 16\) must be multiples of 16"),
+        (4, (2, 16, 24, 16), r"\(16, 24, 16\) must be multiples of 16"),
+        (4, (2, 16, 16, 40), r"\(16, 16, 40\) must be multiples of 16"),
+        (0, (2, 16, 16, 16), "no rows or no adapters"),
+        (4, (0, 16, 16, 16), "no rows or no adapters"),
+        (4, (2, 0, 16, 16), "no rows or no adapters"),
+    ],
+)
+def test_sizes_that_would_have_adapters_copied_are_refused(rows, sizes, message):
+    s, r, d, f = sizes
+    x, w, a, b = (
+        jnp.zeros(shape) for shape in ((rows, d), (d, f), (s, r, d), (s, r, f))
+    )
+    slots = jnp.zeros(4, jnp.int32)
+    u, dy = jnp.zeros((rows, r)), jnp.zeros((rows, f))
+    with pytest.raises(NotImplementedError, match=message):
+        triton_gpu.forward(x, w, a, b, slots, interpret=True)
+    with pytest.raises(NotImplementedError, match=message):
+        triton_gpu.backward(dy, x, u, w, a, b, slots, interpret=True)

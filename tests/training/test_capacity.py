@@ -1,6 +1,7 @@
 """Sizes are chosen from what the compiled loop takes."""
 
 import dataclasses
+import functools
 
 import jax
 import pytest
@@ -8,9 +9,9 @@ import tiny_model
 
 from seal_jax.models import decoder
 from seal_jax.rounds.settings import PassageRounds
-from seal_jax.runtime import config_rules
+from seal_jax.runtime import config_rules, meshes
 from seal_jax.training import capacity, packed
-from seal_jax.training.settings import InnerConfig
+from seal_jax.training.settings import EngineOptions, InnerConfig
 
 ARCH = decoder.Arch("llama", 64, 32, 1, 2, 1, 16, 48, 128, tied=True)
 # Sizes that leave a small device a choice: several adapters are as large as the base.
@@ -98,16 +99,27 @@ def test_where_adapters_are_read_in_place_steps_have_no_chunks(monkeypatch):
         monkeypatch.setattr(
             capacity.lora_op,
             "reads_in_place",
-            lambda kernel, by_slot=by_slot: asked.append(kernel) or by_slot,
+            lambda kernel, ranks, by_slot=by_slot: (
+                asked.append((kernel, ranks)) or by_slot
+            ),
         )
         cfg, _ = choose(10**6, chunk_tokens=16, active=2)
         assert cfg.plan.by_slot == by_slot
         assert cfg.plan.chunks == (1 if by_slot else 256)
     # The config's number is that of a chunk, so that fewer slots can be taken.
-    monkeypatch.setattr(capacity.lora_op, "reads_in_place", lambda kernel: True)
+    monkeypatch.setattr(capacity.lora_op, "reads_in_place", lambda *asked: True)
     cfg, memory = choose(40, chunk_tokens=16, active=60, step_tokens=4096)
     assert memory.total <= 40 and cfg.plan.slots < 60 and cfg.plan.by_slot
-    assert set(asked) == {ARCH.kernel}
+    assert set(asked) == {(ARCH.kernel, 14)}
+    # With the stacks beneath; and on a mesh no kernel can be cut.
+    sizes, frozen = wanted(), EngineOptions(frozen_rank=3, frozen_rows=1)
+    asked.clear()
+    by_slot = functools.partial(capacity.reads_in_place, ARCH, sizes)
+    monkeypatch.setattr(
+        capacity.lora_op, "reads_in_place", lambda *ours: asked.append(ours) or True
+    )
+    assert by_slot(None, frozen) and asked == [(ARCH.kernel, 17)]
+    assert not by_slot(meshes.make_mesh(data=1))
 
 
 def test_copies_that_are_multiplied_with_count_with_the_slots():

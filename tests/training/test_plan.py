@@ -234,6 +234,54 @@ def test_by_slot_a_fuller_step_is_sought_as_well(monkeypatch):
     assert full == {False: 9, True: 11}
 
 
+def test_the_last_steps_are_short_where_few_adapters_are_left(monkeypatch):
+    monkeypatch.setattr(plan, "LEAST_SHORT", 3)
+    needs = ones([[3] * 2, [3] * 2, [3] * 4, [1, 1, 1, 1, 2, 2, 1, 3]])
+    cfg = tiny(slots=4, active=4)
+    short = dataclasses.replace(cfg, step_tokens=6, active=2)
+    found = list(plan.steps(needs, cfg, short))
+    # From when two are left, which fit six tiles together: not before.
+    assert [sizes is short for _, sizes in found] == [False] * 2 + [True] * 6
+    taken = [0] * len(needs)
+    for placed, sizes in found:
+        assert len(placed) <= sizes.active
+        for place in placed:
+            assert place.step == taken[place.job]
+            (first,), (width,) = place.tiles, needs[place.job][place.step]
+            assert first + width <= sizes.step_tokens
+            taken[place.job] += 1
+    assert taken == list(map(len, needs))
+    # Fewer than pay, and none asked for.
+    monkeypatch.setattr(plan, "LEAST_SHORT", 7)
+    for asked in (short, None):
+        made = list(plan.steps(needs, cfg, asked))
+        assert all(sizes is cfg for _, sizes in made)
+        assert [placed for placed, _ in made] == list(plan.schedule(needs, cfg))
+
+
+def test_a_step_of_several_lines_that_fits_no_short_one_keeps_steps_long(monkeypatch):
+    monkeypatch.setattr(plan, "LEAST_SHORT", 1)
+    cfg = tiny(slots=2, active=2)
+    short = dataclasses.replace(cfg, step_tokens=6, active=2)
+    # Now they would fit, later one would not; and a job that waits for a slot.
+    for needs in (
+        [[(1,), (4, 4)], ones([[1, 1]])[0]],
+        ones([[1, 1], [1, 1], [1, 1]]),
+    ):
+        made = list(plan.steps(needs, cfg, short))
+        assert made[0][1] is cfg
+        assert sum(len(placed) for placed, _ in made) == sum(map(len, needs))
+
+
+def test_short_steps_are_an_eighth():
+    cfg = PlanConfig(tile=4, row_tokens=64, step_tokens=640, slots=120, active=64)
+    short = cfg.short()
+    assert (short.step_tokens, short.active, short.places) == (128, 8, 8)
+    assert short == dataclasses.replace(cfg, step_tokens=128, active=8)
+    one = dataclasses.replace(cfg, step_tokens=64)
+    assert one.short().step_tokens == 64
+
+
 @hypothesis.given(
     steps=st.lists(st.integers(1, 50), max_size=30), slots=st.integers(1, 12)
 )

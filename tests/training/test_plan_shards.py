@@ -93,7 +93,8 @@ def test_each_job_goes_with_its_own_frozen_row_and_teachers(monkeypatch):
     own(monkeypatch, [1], others=1)
     seen = []
 
-    def record(jobs, cfg, *, eos, frozen_of, anchored, shelved):
+    def record(jobs, cfg, *, eos, frozen_of, anchored, shelved, short):
+        assert short is None
         seen.append((frozen_of, shelved))
         return iter(())
 
@@ -112,17 +113,18 @@ def test_blocks_are_counted_by_lengths(block, monkeypatch):
 
 def test_totals_are_over_all_processes(laid, monkeypatch):
     del laid
-    own(monkeypatch, [0], others=[100, 10, 1])
+    own(monkeypatch, [0], others=[100, 10, 1, 1000])
     totals = plan_shards.Totals(None)
     for of_shards in plan_shards.blocks(
         JOBS, [range(len(JOBS))], CFG, eos=0, mesh=None, frozen_of=[]
     ):
         totals.add(of_shards)
-    tokens, updates, steps = totals.of_all()
+    tokens, updates, steps, computed = totals.of_all()
     assert updates == 10 + sum(job.total for job in JOBS)
     needs = [plan.needs(job, arrays.SMALL) for job in JOBS]
     assert steps == 1 + len(list(plan.schedule(needs, arrays.SMALL)))
     assert tokens > 100
+    assert computed == 1000 + (steps - 1) * arrays.SMALL.step_tokens
 
 
 def test_the_next_block_is_laid_while_the_device_runs_one(monkeypatch):

@@ -78,6 +78,13 @@ def step(
             f"adam.step: weights, moments and gradient {sorted(shapes)} must have one "
             f"shape, [S, R, X], and numbers of each adapter {[z.shape for z in by]} [S]"
         )
+    kinds = [z.dtype for z in (*old[:3], by.takes, by.count)]
+    if kinds != [jnp.float32] * 3 + [bool, jnp.int32]:
+        raise ValueError(
+            "adam.step: weights, moments, takes and count are "
+            f"{', '.join(kind.name for kind in kinds)} and must be float32, float32, "
+            "float32, bool and int32; cast them"
+        )
     plain = functools.partial(reference, old, slope, by, rule)
     fused = functools.partial(_fused, old, slope, by, rule)
     if implementation == "triton":

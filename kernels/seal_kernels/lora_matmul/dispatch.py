@@ -1,7 +1,7 @@
 """Which implementation of the low-rank matmul runs, and what happens if it cannot.
 
 `NotImplementedError` from an implementation means "not this one": `auto` then takes
-XLA, and a name that was asked for raises it, at the time the program is compiled.
+`plain`, and a name that was asked for raises it, at the time the program is compiled.
 Not earlier, for two reasons. Only then is the platform known, which need not be that
 of the machine that traces. And `custom_vmap` traces its function for one adapter
 before the batch is known: a shape may be refused there that never runs.
@@ -88,14 +88,22 @@ def backward(
     return _run(implementation, shape, operands, (chunks, sound_S))
 
 
-def reads_in_place(implementation: str) -> bool:
+def reads_in_place(implementation: str, ranks: int) -> bool:
     """Whether packed rows meet, on the device here, their own adapters alone.
 
     Then an adapter that no row is under costs nothing, and a stack may be as long as is
     convenient. With XLA's own operations (`plain`) each one of a chunk costs something.
+    Where `auto` has measurements of this device, all must speak for `triton`.
     """
     if implementation not in ("auto", "triton") or not expects("cuda"):
         return False
+    if ranks % triton.LEAST:
+        return False
+    if implementation == "auto":
+        measured = table.entries("lora_matmul", _device_kind())
+        others = [e for e in measured if e.implementation != "triton" or not e.ahead()]
+        if others:
+            return False
     try:
         triton.capability()
     except NotImplementedError:

@@ -64,10 +64,10 @@ def forward(
     """`y = x w + (x a^T) b`; arguments and results as in `reference.forward`.
 
     Raises:
-      NotImplementedError: it does not do this dtype or device, or this jax has no
-        Triton.
+      NotImplementedError: it does not do this dtype, size or device, or this jax has
+        no Triton.
     """
-    _check(x_MD, interpret)
+    _check(x_MD, a_SRD, b_SRF, interpret)
     owners = owners_of(slots_G, len(a_SRD), len(x_MD))
     u_MR = _down(x_MD, a_SRD, owners, "low_rank_u", interpret)
     low_MF = _up(u_MR, b_SRF, owners, "low_rank_y", interpret)
@@ -88,7 +88,7 @@ def backward(
 
     Those of a and b are in their dtypes. Raises as `forward` does.
     """
-    _check(x_MD, interpret)
+    _check(x_MD, a_SRD, b_SRF, interpret)
     owners = owners_of(slots_G, len(a_SRD), len(x_MD))
     v_MR = _down(dy_MF, b_SRF, owners, "low_rank_v", interpret)
     low_MD = _up(v_MR, a_SRD, owners, "low_rank_x", interpret)
@@ -99,10 +99,10 @@ def backward(
 
 def owners_of(slots_G: Array | np.ndarray, slots: int, rows: int) -> Owners:
     """Whose each row is, the rows filled up to whole blocks with none's."""
-    slots_G = jnp.asarray(slots_G)
+    slots_G = jnp.asarray(slots_G, jnp.int32)
     slots_G = jnp.where((slots_G >= 0) & (slots_G < slots), slots_G, -1)
     tile = rows // len(slots_G)
-    owner_M = jnp.repeat(slots_G, tile, total_repeat_length=rows).astype(jnp.int32)
+    owner_M = jnp.repeat(slots_G, tile, total_repeat_length=rows)
     owner_M = jnp.pad(owner_M, (0, -rows % BLOCK), constant_values=-1)
     sorted_IB = jnp.sort(owner_M.reshape(-1, BLOCK), axis=1)
     before_IB = jnp.pad(sorted_IB[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
@@ -125,18 +125,15 @@ def _down(
 
     Several programs share a sum, each with a part of the columns.
     """
-    count, ranks = len(rows_MX), stack_SRX.shape[1]
-    rows, stack = _columns(_tall(rows_MX)), _columns(_ranks(stack_SRX))
-    tall, wide = rows.shape
-    slots, padded, _ = stack.shape
-    columns = triton.power_of_two(wide, _COLUMNS)
-    block = _rank_block(padded, rows.dtype)
-    blocks = tall // BLOCK
-    shares = _shares(wide // columns, blocks * padded // block)
-    part = wide // shares
+    rows, (slots, ranks, width) = _tall(rows_MX), stack_SRX.shape
+    columns = triton.power_of_two(width, _COLUMNS)
+    block = _rank_block(ranks, rows.dtype, stack_SRX.dtype)
+    blocks = len(rows) // BLOCK
+    shares = _shares(width // columns, blocks * ranks // block)
+    part = width // shares
     out_JMR = _call(
         functools.partial(_down_block, columns),
-        (blocks, padded // block, shares),
+        (blocks, ranks // block, shares),
         [
             pl.BlockSpec((BLOCK, part), lambda i, r, j: (i, j)),
             pl.BlockSpec((slots, block, part), lambda i, r, j: (0, r, j)),
@@ -144,11 +141,11 @@ def _down(
             pl.BlockSpec((1,), lambda i, r, j: (i,)),
         ],
         pl.BlockSpec((None, BLOCK, block), lambda i, r, j: (j, i, r)),
-        jax.ShapeDtypeStruct((shares, tall, padded), jnp.float32),
+        jax.ShapeDtypeStruct((shares, len(rows), ranks), jnp.float32),
         name,
         interpret,
-    )(rows, stack, owners.rows, owners.counts)
-    return out_JMR.sum(0).astype(rows_MX.dtype)[:count, :ranks]
+    )(rows, stack_SRX, owners.rows, owners.counts)
+    return out_JMR.sum(0).astype(rows_MX.dtype)[: len(rows_MX)]
 
 
 def _down_block(columns, rows_ref, stack_ref, owner_ref, count_ref, out_ref):
@@ -178,27 +175,24 @@ def _up(
     small_MR: Array, stack_SRX: Array, owners: Owners, name: str, interpret: bool
 ) -> Array:
     """Each row's ranks times its adapter, `[M, X]`; zeros without one."""
-    count, width = len(small_MR), stack_SRX.shape[2]
-    small, stack = _columns(_tall(small_MR)), _columns(_ranks(stack_SRX))
-    tall, padded = small.shape
-    slots, _, wide = stack.shape
-    columns = triton.power_of_two(wide, 2 * _COLUMNS)
-    block = _rank_block(padded, small.dtype)
+    small, (slots, ranks, width) = _tall(small_MR), stack_SRX.shape
+    columns = triton.power_of_two(width, 2 * _COLUMNS)
+    block = _rank_block(ranks, small.dtype, stack_SRX.dtype)
     out_MX = _call(
         functools.partial(_up_block, block),
-        (tall // BLOCK, wide // columns),
+        (len(small) // BLOCK, width // columns),
         [
-            pl.BlockSpec((BLOCK, padded), lambda i, j: (i, 0)),
-            pl.BlockSpec((slots, padded, columns), lambda i, j: (0, 0, j)),
+            pl.BlockSpec((BLOCK, ranks), lambda i, j: (i, 0)),
+            pl.BlockSpec((slots, ranks, columns), lambda i, j: (0, 0, j)),
             pl.BlockSpec((BLOCK,), lambda i, j: (i,)),
             pl.BlockSpec((1,), lambda i, j: (i,)),
         ],
         pl.BlockSpec((BLOCK, columns), lambda i, j: (i, j)),
-        jax.ShapeDtypeStruct((tall, wide), small_MR.dtype),
+        jax.ShapeDtypeStruct((len(small), width), small_MR.dtype),
         name,
         interpret,
-    )(small, stack, owners.rows, owners.counts)
-    return out_MX[:count, :width]
+    )(small, stack_SRX, owners.rows, owners.counts)
+    return out_MX[: len(small_MR)]
 
 
 def _up_block(block, small_ref, stack_ref, owner_ref, count_ref, out_ref):
@@ -234,14 +228,13 @@ def _outer(
 ) -> Array:
     """The sum over each adapter's rows of ranks times columns, as `like_SRX`."""
     slots, ranks, width = like_SRX.shape
-    small, rows = _columns(_tall(small_MR)), _columns(_tall(rows_MX))
-    tall, padded = small.shape
-    wide = rows.shape[1]
-    columns = triton.power_of_two(wide, 2 * _COLUMNS)
-    block = _rank_block(padded, small.dtype)
-    out_SRX = _call(
+    small, rows = _tall(small_MR), _tall(rows_MX)
+    tall = len(rows)
+    columns = triton.power_of_two(width, 2 * _COLUMNS)
+    block = _rank_block(ranks, small.dtype)
+    return _call(
         _outer_block,
-        (slots, padded // block, wide // columns),
+        (slots, ranks // block, width // columns),
         [
             pl.BlockSpec((tall, block), lambda s, r, j: (0, r)),
             pl.BlockSpec((tall, columns), lambda s, r, j: (0, j)),
@@ -250,11 +243,10 @@ def _outer(
             pl.BlockSpec((1,), lambda s, r, j: (s,)),
         ],
         pl.BlockSpec((None, block, columns), lambda s, r, j: (s, r, j)),
-        jax.ShapeDtypeStruct((slots, padded, wide), like_SRX.dtype),
+        jax.ShapeDtypeStruct(like_SRX.shape, like_SRX.dtype),
         name,
         interpret,
     )(small, rows, owners.rows, owners.begins, owners.ends)
-    return out_SRX[:, :ranks, :width]
 
 
 def _outer_block(small_ref, rows_ref, owner_ref, begin_ref, end_ref, out_ref):
@@ -282,8 +274,16 @@ def _next(owner_B: Array, last: Array) -> Array:
 # Around them
 
 
-def _check(x_MD: Array, interpret: bool) -> None:
+def _check(x_MD: Array, a_SRD: Array, b_SRF: Array, interpret: bool) -> None:
     triton.check_dtype(x_MD.dtype)
+    # Padded, all adapters would be copied.
+    sizes = *a_SRD.shape[1:], b_SRF.shape[2]
+    if any(size % triton.LEAST for size in sizes):
+        raise NotImplementedError(
+            f"rank and widths {sizes} must be multiples of {triton.LEAST}"
+        )
+    if not all((*x_MD.shape, *a_SRD.shape, *b_SRF.shape)):
+        raise NotImplementedError("there are no rows or no adapters")
     if not interpret:
         triton.capability()
 
@@ -315,25 +315,12 @@ def _shares(steps: int, programs: int) -> int:
     return next(n for n in range(wanted, steps + 1) if steps % n == 0)
 
 
-def _rank_block(ranks: int, dtype: jnp.dtype) -> int:
-    return triton.power_of_two(ranks, _RANK_BYTES // dtype.itemsize)
+def _rank_block(ranks: int, *dtypes: jnp.dtype) -> int:
+    widest = max(dtype.itemsize for dtype in dtypes)
+    return triton.power_of_two(ranks, _RANK_BYTES // widest)
 
 
 def _tall(rows_MX: Array) -> Array:
     """In whole blocks of rows; zeros beyond."""
-    return _padded(rows_MX, 0, BLOCK)
-
-
-def _ranks(stack_SRX: Array) -> Array:
-    return _padded(stack_SRX, 1, triton.LEAST)
-
-
-def _columns(x: Array) -> Array:
-    return _padded(x, x.ndim - 1, triton.LEAST)
-
-
-def _padded(x: Array, axis: int, unit: int) -> Array:
-    room = -x.shape[axis] % unit
-    if not room:
-        return x
-    return jnp.pad(x, [(0, room if a == axis else 0) for a in range(x.ndim)])
+    room = -len(rows_MX) % BLOCK
+    return jnp.pad(rows_MX, ((0, room), (0, 0))) if room else rows_MX

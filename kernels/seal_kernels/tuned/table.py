@@ -64,6 +64,13 @@ def path_of(device_kind: str, folder: pathlib.Path | None = None) -> pathlib.Pat
     return (folder or FOLDER) / f"{'-'.join(words)}.json"
 
 
+def entries(
+    op: str, device_kind: str, folder: pathlib.Path | None = None
+) -> tuple[Entry, ...]:
+    """All measurements of an operation on a device; arguments as of `nearest`."""
+    return _load(path_of(device_kind, folder), op)
+
+
 def nearest(
     op: str, shape: Shape, device_kind: str, folder: pathlib.Path | None = None
 ) -> Entry | None:
@@ -87,7 +94,7 @@ def nearest(
         return None
     found = None
     least = math.inf
-    for entry in _load(path_of(device_kind, folder), op):
+    for entry in entries(op, device_kind, folder):
         same = (entry.shape.direction, entry.shape.dtype)
         if same != (shape.direction, shape.dtype):
             continue
