@@ -400,9 +400,11 @@ def _updated_by_slot(
     trees = slots.adapter, adam.mu, adam.nu, applied, grads, factors
     made = jax.tree.map(moved, *trees)
     adapter, mu, nu, applied = jax.tree.transpose(
-        jax.tree.structure(grads), jax.tree.structure(adam_op.Moved(0, 0, 0, 0)), made
+        jax.tree.structure(grads),
+        jax.tree.structure(adam_op.Moved(*[loss_S] * 4)),
+        made,
     )
-    count = jnp.where(takes_S, by.count + 1, by.count)
+    count = jnp.where(takes_S, by.steps + 1, by.steps)
     loss_sum = jnp.where(takes_S, slots.loss_sum + loss_S, slots.loss_sum)
     adam = optax.ScaleByAdamState(count, mu, nu)
     return Slot(adapter, adam, loss_sum), applied

@@ -111,6 +111,11 @@ def test_what_is_wrong_is_refused():
         ({"implementation": "pallas"}, r"='pallas' must be one of auto, reference, tr"),
         ({"slope": slope[:, :2]}, r"one shape, \[S, R, X\]"),
         ({"by": by._replace(rate=by.rate[:2])}, r"of each adapter .* \[S\]"),
+        (
+            {"old": old._replace(mu=old.mu.astype(jnp.bfloat16))},
+            "float32, bfloat16, float32, bool, int32 and must be float32",
+        ),
+        ({"by": by._replace(takes=by.steps)}, r"int32, int32 and must be .*; cast them"),
     ):
         args = {"old": old, "slope": slope, "by": by, "rule": RULE} | wrong
         with pytest.raises(ValueError, match=match) as caught:

@@ -112,6 +112,12 @@ def test_lines_that_lie_in_two_chunks_count_once():
     np.testing.assert_allclose(found.values, defined(), rtol=2e-4, atol=1e-6)
 
 
+def test_so_it_is_where_every_slot_has_a_place_of_its_own():
+    sizes = dataclasses.replace(CFG.plan, slots=4, active=4, by_slot=True)
+    found = measure(cfg=dataclasses.replace(CFG, plan=sizes))
+    np.testing.assert_allclose(found.values, defined(), rtol=2e-4, atol=1e-6)
+
+
 def test_a_text_that_is_its_own_target_helps_it():
     """<g, g> is the squared norm of the target's gradient."""
     texts = [influence.Text(target, p) for p, target in enumerate(TARGETS)]

@@ -31,14 +31,14 @@ class Step(NamedTuple):
     """Of each adapter, `[S]`.
 
     `takes`, bool: whether it takes a step. `shrink`, float32: what its gradient is
-    multiplied by, NaN included. `rate`: its learning rate. `count`, int32: the steps
-    that it took before; if none, its moments are taken for zero, whatever they are.
+    multiplied by, NaN included. `rate`: its learning rate. `steps`, int32: how many it
+    took before; if none, its moments are taken for zero, whatever they are.
     """
 
     takes: Array
     shrink: Array
     rate: Array
-    count: Array
+    steps: Array
 
 
 class Rule(NamedTuple):
@@ -78,10 +78,10 @@ def step(
             f"adam.step: weights, moments and gradient {sorted(shapes)} must have one "
             f"shape, [S, R, X], and numbers of each adapter {[z.shape for z in by]} [S]"
         )
-    kinds = [z.dtype for z in (*old[:3], by.takes, by.count)]
+    kinds = [z.dtype for z in (*old[:3], by.takes, by.steps)]
     if kinds != [jnp.float32] * 3 + [bool, jnp.int32]:
         raise ValueError(
-            "adam.step: weights, moments, takes and count are "
+            "adam.step: weights, moments, takes and steps are "
             f"{', '.join(kind.name for kind in kinds)} and must be float32, float32, "
             "float32, bool and int32; cast them"
         )
@@ -122,6 +122,6 @@ def _fused(old: Moved, slope: Array, by: Step, rule: Rule) -> Moved:
 
 def _numbers(by: Step, rule: Rule) -> tuple[Array, ...]:
     """Takes, begun, shrink and rate, and what the moments are divided by."""
-    count = (by.count + 1).astype(jnp.float32)
+    count = (by.steps + 1).astype(jnp.float32)
     first, second = (1 - jnp.float32(b) ** count for b in (rule.b1, rule.b2))
-    return by.takes, by.count > 0, by.shrink, by.rate, first, second
+    return by.takes, by.steps > 0, by.shrink, by.rate, first, second
