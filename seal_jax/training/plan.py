@@ -15,7 +15,7 @@ import collections
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -328,8 +328,8 @@ def steps(
         open_.sort(key=lambda slot: (-left[slot], inside[slot]))
         need = {slot: needs[inside[slot]][at[slot]] for slot in open_}
         if short is not None and not any(waiting) and left[open_[0]] >= LEAST_SHORT:
-            ahead = [needs[inside[slot]][at[slot] :] for slot in open_]
-            if _fits(need.values(), ahead, short):
+            ahead = (needs[inside[slot]][at[slot] :] for slot in open_)
+            if _fits_together(need.values(), short) and _fits_each(ahead, short):
                 cfg, short = short, None
         if cfg.chunks > 1 or cfg.by_slot:
             taken = fullest(need, [left[slot] for slot in open_], cfg, rng)
@@ -347,14 +347,14 @@ def steps(
                 inside[slot], at[slot] = waiting[slot].popleft(), 0
 
 
-def _fits(
-    need: Collection[tuple[int, ...]],
-    ahead: Sequence[Sequence[tuple[int, ...]]],
-    cfg: PlanConfig,
-) -> bool:
-    """Whether next lines fit a step all together, and each step ahead fits one."""
-    if len(need) > cfg.active or sum(map(sum, need)) > cfg.step_tokens // cfg.tile:
-        return False
+def _fits_together(need: Collection[tuple[int, ...]], cfg: PlanConfig) -> bool:
+    """Whether a step has places and tiles for all of these."""
+    tiles = cfg.step_tokens // cfg.tile
+    return len(need) <= cfg.active and sum(map(sum, need)) <= tiles
+
+
+def _fits_each(ahead: Iterable[Sequence[tuple[int, ...]]], cfg: PlanConfig) -> bool:
+    """Whether an empty step takes each of the steps ahead of each slot."""
     per_row = cfg.row_tokens // cfg.tile
     empty = [per_row] * (cfg.step_tokens // cfg.row_tokens)
     several = {lines for own in ahead for lines in own if len(lines) > 1}

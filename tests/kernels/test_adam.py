@@ -115,7 +115,10 @@ def test_what_is_wrong_is_refused():
             {"old": old._replace(mu=old.mu.astype(jnp.bfloat16))},
             "float32, bfloat16, float32, bool, int32 and must be float32",
         ),
-        ({"by": by._replace(takes=by.steps)}, r"int32, int32 and must be .*; cast them"),
+        (
+            {"by": by._replace(takes=by.steps)},
+            r"int32, int32 and must be .*; cast them",
+        ),
     ):
         args = {"old": old, "slope": slope, "by": by, "rule": RULE} | wrong
         with pytest.raises(ValueError, match=match) as caught:
