@@ -50,6 +50,8 @@ from seal_jax.training import capacity, throughput
 REFERENCE_SECONDS = 9_000
 REFERENCE_SHAPE = "llama-3.2-1b"
 PLANNED_FOR = "NVIDIA H200"
+# Whose steps have no chunks, but a place for each slot.
+BY_SLOT = True
 
 
 # What comes of it
@@ -216,7 +218,7 @@ def _plan(
         exp.inner,
         step_tokens=exp.inner.step_tokens or exp.inner.row_tokens * exp.lines_per_step,
         adapters=exp.scale.adapters,
-        by_slot=True,  # As for the GPU that is planned for.
+        by_slot=BY_SLOT,
     )
     peak = backend.PEAK_FLOPS[PLANNED_FOR]
     mesh = floor.machine(PLANNED_FOR, peak)

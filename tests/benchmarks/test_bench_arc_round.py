@@ -148,15 +148,18 @@ def test_a_plan_says_what_a_round_will_take(bench, tmp_path, capsys):
         "row_tokens": 128,
         "step_tokens": 256,
         "slots": 3,
-        "active": 2,
-        "chunk_tokens": 1280,
+        "active": 3,
+        "chunk_tokens": 0,
+        "by_slot": True,
         "pool": 4,
     }
     assert lines[0].startswith("train: 4 adapters, ")
     assert lines[-2].startswith("floor on one NVIDIA H200: ")
 
 
-def test_a_round_runs_and_does_the_work_it_states(bench, tmp_path, capsys):
+def test_a_round_runs_and_does_the_work_it_states(bench, tmp_path, capsys, monkeypatch):
+    # What is planned is for this device, too.
+    monkeypatch.setattr(bench.arc_round, "BY_SLOT", False)
     out = tmp_path / "round.json"
     flags = [f"--shape={SHAPE}", *FEW, f"--out={out}"]
     # Two waves of adapters; pages that are refilled.
