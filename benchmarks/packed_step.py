@@ -40,13 +40,12 @@ import workload
 from seal_jax.models import decoder
 from seal_jax.runtime import backend, command_line
 from seal_jax.training import capacity, packed, plan_arrays, throughput
-from seal_kernels.lora_matmul import api as lora_op
 
 # Optimizer steps of the published round.
 ROUND_STEPS = 65_490
 
 
-def jobs_of(args: argparse.Namespace, vocab: int) -> tuple[list, Any]:
+def jobs_of(args: argparse.Namespace, arch: decoder.Arch) -> tuple[list, Any]:
     """The longest-running adapters of the published round, and its inner loop."""
     changes = {"inner.lora.rank": args.rank} if args.rank else {}
     if args.targets:
@@ -56,7 +55,7 @@ def jobs_of(args: argparse.Namespace, vocab: int) -> tuple[list, Any]:
             changes[f"inner.{name}"] = getattr(args, name)
     exp = round_task.settings(changes)
     articles = round_task.lengths(workload.load(), exp, scale=args.scale_lengths)
-    task = round_task.task(exp, articles, vocab=vocab)
+    task = round_task.task(exp, articles, vocab=arch.vocab)
     trials = task.trials[: args.adapters]
     jobs = [task.job(trial, first_step_only=False) for trial in trials]
     step = args.step_tokens or capacity.STEP_TOKENS
@@ -64,7 +63,7 @@ def jobs_of(args: argparse.Namespace, vocab: int) -> tuple[list, Any]:
         exp.inner,
         step_tokens=step,
         adapters=len(jobs),
-        by_slot=lora_op.reads_in_place(args.kernel, exp.inner.lora.rank),
+        by_slot=capacity.reads_in_place(arch, exp.inner, None),
     )
     return jobs, cfg
 
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         common.shape(args.shape), dtype=args.dtype, kernel=args.kernel
     )
     device = jax.devices()[0]
-    jobs, cfg = jobs_of(args, arch.vocab)
+    jobs, cfg = jobs_of(args, arch)
     options = {} if args.default_options else dict(packed.GPU_OPTIONS)
     packed.program.cache_clear()
     begin = time.perf_counter()

@@ -101,7 +101,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         inner=dict(
             lora=dict(targets=targets, rank=128, alpha=16.0),
             clip=1.0, warmup=11, schedule="cosine", padding="masked", pad_samples=8,
-            # On CUDA steps need no chunks; active is of a chunk.
+            # On CUDA steps mostly need no chunks; active is of a chunk.
             tile=8, row_tokens=5120, step_tokens=10240, slots=12, active=2,
             chunk_tokens=1280, pool=0,
         ),

@@ -143,11 +143,12 @@ def first_sizes(
         # Another kind of device: its steps come in chunks, or do not, and that is of no
         # matter to what a unit of work is.
         chunk = cfg.plan.chunk_tokens
+        chunk = chunk if chunk and plan.step_tokens % chunk == 0 else 0
         plan = dataclasses.replace(
             plan,
             by_slot=cfg.plan.by_slot,
-            chunk_tokens=chunk if plan.step_tokens % max(chunk, 1) == 0 else 0,
-            active=min(cfg.plan.active, plan.slots),
+            chunk_tokens=chunk,
+            active=min(cfg.plan.active, plan.slots) if chunk else plan.slots,
         )
     return dataclasses.replace(cfg, plan=plan, pool=first["pool"])
 

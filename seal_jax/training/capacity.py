@@ -269,8 +269,9 @@ def reads_in_place(
     options: EngineOptions = PLAIN,
 ) -> bool:
     """Whether every slot has the place of its number (`PlanConfig.by_slot`) here."""
-    ranks = wanted.lora.rank + options.frozen_rank
-    return mesh is None and lora_op.reads_in_place(arch.kernel, ranks)
+    widths = {n for name in wanted.lora.targets for n in arch.linears()[name]}
+    sizes = {wanted.lora.rank + options.frozen_rank, *widths}
+    return mesh is None and lora_op.reads_in_place(arch.kernel, *sorted(sizes))
 
 
 def _unchunked(wanted: InnerSizes) -> InnerSizes:

@@ -87,9 +87,7 @@ class EngineConfig:
     def short(self) -> PlanConfig | None:
         """Sizes of steps in which few adapters are left (`plan.steps`), or None.
 
-        Where every adapter of a pool has a slot of its own most steps may be such. On
-        accelerators a second program takes longer to compile than it saves, and slots
-        are refilled, so that their steps stay full.
+        Where every adapter of a pool has a slot of its own most steps may be such.
         """
         if self.plan.by_slot or self.plan.chunks > 1 or self.pool > self.plan.slots:
             return None

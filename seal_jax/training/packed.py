@@ -32,6 +32,7 @@ from seal_jax.runtime import ahead, interrupts, meshes, prng
 from seal_jax.training import inner, plan, plan_arrays, plan_shards, teacher, waves
 from seal_jax.training.inner import EngineConfig, Slot
 from seal_jax.training.plan_arrays import Extras
+from seal_jax.training.settings import PlanConfig
 from seal_kernels.adam import api as adam_op
 
 
@@ -496,10 +497,20 @@ def programs(
     That of short ones is compiled when there is a block of them.
     """
     made = {cfg.plan.step_tokens: functools.partial(program, arch, cfg, mesh)}
-    if mesh is None and cfg.short is not None:
-        short = replace(cfg, plan=cfg.short)
-        made[cfg.short.step_tokens] = functools.partial(program, arch, short, mesh)
+    if (sizes := _short(cfg, mesh)) is not None:
+        short = replace(cfg, plan=sizes)
+        made[sizes.step_tokens] = functools.partial(program, arch, short, mesh)
     return made
+
+
+def _short(cfg: EngineConfig, mesh: Mesh | None) -> PlanConfig | None:
+    """Sizes of short steps, on a CPU alone.
+
+    An accelerator's program takes minutes to compile, and shards come to such steps at
+    different times.
+    """
+    on_cpu = mesh is None and jax.default_backend() == "cpu"
+    return cfg.short if on_cpu else None
 
 
 def compiled(lowered: jax.stages.Lowered, mesh: Mesh | None) -> jax.stages.Compiled:
@@ -658,7 +669,7 @@ def train(
         mesh=mesh,
         frozen_of=rows,
         shelved=shelved,
-        short=cfg.short,
+        short=_short(cfg, mesh),
     )
     runs = programs(arch, cfg, mesh)
     if start is None:

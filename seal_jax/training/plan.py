@@ -301,8 +301,9 @@ def schedule(
     return (placed for placed, _ in steps(needs, cfg))
 
 
-# So many short steps, at least, are worth a program of their own.
-LEAST_SHORT = 32
+# Positions that short steps must spare a pool. Their program takes as long to compile
+# as a step of the demo spares in some hundred of them, and a run has many pools.
+LEAST_SPARED = 2**14
 
 
 def steps(
@@ -314,23 +315,29 @@ def steps(
 
     Adapters of a pool that all begin at once end one after the other, and the last ones
     fill no step. As soon as no job waits for a slot and the next lines of all slots fit
-    a short step, the rest are short, if they are `LEAST_SHORT` or more.
+    a short step, the rest are short, if that spares `LEAST_SPARED` positions. A plan
+    that could begin with short steps stays as long as its program, which is there.
     """
     waiting = queues(list(map(len, needs)), cfg.slots)
     left = [sum(len(needs[j]) for j in own) for own in waiting]
     inside = [own.popleft() for own in waiting]
     at = [0] * len(inside)
-    rng = np.random.default_rng(0)
+    rng, began = np.random.default_rng(0), False
     while True:
         open_ = [slot for slot, steps in enumerate(left) if steps]
         if not open_:
             return
         open_.sort(key=lambda slot: (-left[slot], inside[slot]))
         need = {slot: needs[inside[slot]][at[slot]] for slot in open_}
-        if short is not None and not any(waiting) and left[open_[0]] >= LEAST_SHORT:
+        if short is not None and not any(waiting):
+            spared = left[open_[0]] * (cfg.step_tokens - short.step_tokens)
             ahead = (needs[inside[slot]][at[slot] :] for slot in open_)
-            if _fits_together(need.values(), short) and _fits_each(ahead, short):
-                cfg, short = short, None
+            fits = _fits_together(need.values(), short) and _fits_each(ahead, short)
+            if fits and began and spared >= LEAST_SPARED:
+                cfg = short
+            if fits:
+                short = None
+        began = True
         if cfg.chunks > 1 or cfg.by_slot:
             taken = fullest(need, [left[slot] for slot in open_], cfg, rng)
         else:

@@ -154,7 +154,7 @@ class PlanConfig:
         return self.slots if self.by_slot else self.chunks * self.active
 
     def short(self) -> "PlanConfig":
-        """An eighth of a step, for when most adapters have finished (`plan.steps`)."""
+        """An eighth of a step's rows and places, rounded up (`plan.steps`)."""
         rows, eighth = self.step_tokens // self.row_tokens, -(-self.active // 8)
         tokens = -(-rows // 8) * self.row_tokens
         return dataclasses.replace(self, step_tokens=tokens, active=eighth)

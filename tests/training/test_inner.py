@@ -261,9 +261,10 @@ def test_short_steps_are_the_same_steps(monkeypatch):
     keys = jax.random.split(jax.random.key(1), 6)
     cfg = config(slots=8, active=8, step_tokens=16 * WIDTH)
     run = functools.partial(packed.train, params, jobs, keys, arch=ARCH, eos=EOS)
+    monkeypatch.setattr(plan, "LEAST_SPARED", 1000)
     assert cfg.short is not None and 8 * cfg.short.places <= cfg.plan.slots
     got = run(cfg=cfg)
-    monkeypatch.setattr(plan, "LEAST_SHORT", 10**6)
+    monkeypatch.setattr(plan, "LEAST_SPARED", 10**9)
     want = run(cfg=cfg)
     assert (got.steps, got.adapter_steps) == (want.steps, want.adapter_steps)
     assert got.computed_tokens < want.computed_tokens / 2

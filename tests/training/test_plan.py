@@ -235,7 +235,7 @@ def test_by_slot_a_fuller_step_is_sought_as_well(monkeypatch):
 
 
 def test_the_last_steps_are_short_where_few_adapters_are_left(monkeypatch):
-    monkeypatch.setattr(plan, "LEAST_SHORT", 3)
+    monkeypatch.setattr(plan, "LEAST_SPARED", 3 * 6)
     needs = ones([[3] * 2, [3] * 2, [3] * 4, [1, 1, 1, 1, 2, 2, 1, 3]])
     cfg = tiny(slots=4, active=4)
     short = dataclasses.replace(cfg, step_tokens=6, active=2)
@@ -252,7 +252,7 @@ def test_the_last_steps_are_short_where_few_adapters_are_left(monkeypatch):
             taken[place.job] += 1
     assert taken == list(map(len, needs))
     # Fewer than pay, and none asked for.
-    monkeypatch.setattr(plan, "LEAST_SHORT", 7)
+    monkeypatch.setattr(plan, "LEAST_SPARED", 7 * 6)
     for asked in (short, None):
         made = list(plan.steps(needs, cfg, asked))
         assert all(sizes is cfg for _, sizes in made)
@@ -260,20 +260,22 @@ def test_the_last_steps_are_short_where_few_adapters_are_left(monkeypatch):
 
 
 def test_a_step_of_several_lines_that_fits_no_short_one_keeps_steps_long(monkeypatch):
-    monkeypatch.setattr(plan, "LEAST_SHORT", 1)
+    monkeypatch.setattr(plan, "LEAST_SPARED", 0)
     cfg = tiny(slots=2, active=2)
     short = dataclasses.replace(cfg, step_tokens=6, active=2)
-    # Now they would fit, later one would not; and a job that waits for a slot.
+    # Now they would fit, later one would not; a job that waits for a slot; and a plan
+    # that could be short from its beginning.
     for needs in (
-        [[(1,), (4, 4)], ones([[1, 1]])[0]],
+        [[(1,), (1,), (4, 4)], ones([[1, 1]])[0]],
         ones([[1, 1], [1, 1], [1, 1]]),
+        ones([[1] * 5, [2] * 5]),
     ):
         made = list(plan.steps(needs, cfg, short))
-        assert made[0][1] is cfg
+        assert {sizes.step_tokens for _, sizes in made[:2]} == {12}
         assert sum(len(placed) for placed, _ in made) == sum(map(len, needs))
 
 
-def test_short_steps_are_an_eighth():
+def test_short_steps_are_an_eighth_of_the_rows_rounded_up():
     cfg = PlanConfig(tile=4, row_tokens=64, step_tokens=640, slots=120, active=64)
     short = cfg.short()
     assert (short.step_tokens, short.active, short.places) == (128, 8, 8)

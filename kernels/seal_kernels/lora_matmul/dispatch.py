@@ -88,16 +88,17 @@ def backward(
     return _run(implementation, shape, operands, (chunks, sound_S))
 
 
-def reads_in_place(implementation: str, ranks: int) -> bool:
+def reads_in_place(implementation: str, *sizes: int) -> bool:
     """Whether packed rows meet, on the device here, their own adapters alone.
 
     Then an adapter that no row is under costs nothing, and a stack may be as long as is
     convenient. With XLA's own operations (`plain`) each one of a chunk costs something.
-    Where `auto` has measurements of this device, all must speak for `triton`.
+    `sizes` are the ranks and widths that there are. Where `auto` has measurements of
+    this device, all must speak for `triton`.
     """
     if implementation not in ("auto", "triton") or not expects("cuda"):
         return False
-    if ranks % triton.LEAST:
+    if any(size % triton.LEAST for size in sizes):
         return False
     if implementation == "auto":
         measured = table.entries("lora_matmul", _device_kind())
