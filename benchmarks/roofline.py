@@ -99,7 +99,7 @@ _PLACES = {
     GENERATION: r"sample\w*\.py:_?(draw|admit|new_rows|nucleus|enter)|draw\w*\.py:",
     HEAD: r"cross_entropy\.py:|:(logits|head)\b|\bunembed\b",
     OPTIMIZER: r"inner\.py:(update|clipped|moved|init_slot)|:step_all\.<locals>"
-    r"|packed\.py:(_put|_updated|_rows_at)|imitate\.py:_opt|optax|transform\.py:",
+    r"|updates\.py:(put|updated|rows_at)|imitate\.py:_opt|optax|transform\.py:",
     ATTENTION: r"\battention\b|:attend|\battend_cached\b|:decode_attention",
 }
 _PROJECTION = r"\b(q|k|v|o|gate|up|down)_proj\b"

@@ -29,11 +29,18 @@ from seal_jax.models import (
     placement,
 )
 from seal_jax.runtime import ahead, interrupts, meshes, prng
-from seal_jax.training import inner, plan, plan_arrays, plan_shards, teacher, waves
+from seal_jax.training import (
+    inner,
+    plan,
+    plan_arrays,
+    plan_shards,
+    teacher,
+    updates,
+    waves,
+)
 from seal_jax.training.inner import EngineConfig, Slot
 from seal_jax.training.plan_arrays import Extras
 from seal_jax.training.settings import PlanConfig
-from seal_kernels.adam import api as adam_op
 
 
 class FinishedPool(NamedTuple):
@@ -226,34 +233,34 @@ def step_all(
         if results.slots is not None:
             begin = _gone_on(results.slots, job, begin)
         if applied is None:
-            return _put(slots, begin, slot), None
-        applied = _put(applied, _applied(begin.adapter, arch, cfg), slot)
+            return updates.put(slots, begin, slot), None
+        applied = updates.put(applied, _applied(begin.adapter, arch, cfg), slot)
         if results.slots is not None:
-            return _put(slots, begin, slot), applied
+            return updates.put(slots, begin, slot), applied
         # Its moments are taken for zero until it has taken a step (`adam_op.Step`).
-        bare = _put(_with(slots, None, None), _with(begin, None, None), slot)
+        bare = updates.put(_with(slots, None, None), _with(begin, None, None), slot)
         return _with(bare, slots.adam.mu, slots.adam.nu), applied
 
     slots, applied = jax.lax.fori_loop(0, step.start_count, enter, (slots, applied))
     active = applied
     if active is None:
-        active = _applied(_rows_at(slots.adapter, step.slots), arch, cfg)
+        active = _applied(updates.rows_at(slots.adapter, step.slots), arch, cfg)
     gradient = jax.value_and_grad(loss, has_aux=True)
     (_, loss_K), grads = gradient(
         active, params, step, arch, cfg, extras, frozen, bank_UD
     )
     if extras.folds is not None:
-        step, grads, loss_K = _folded(step, grads, loss_K, extras)
+        step, grads, loss_K = updates.folded(step, grads, loss_K, extras)
     # The chain rule through the scale, which the optimizer's passes do by the way.
     # Before the fold all gradients would be read and written once more for it.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), grads)
     wide = lora.scaled(wide, cfg.alpha / cfg.rank)
     if applied is None:
         few = cfg.plan.chunks == 1 and 8 * cfg.plan.places <= cfg.plan.slots
-        update = _updated_few if few else _updated
+        update = updates.updated_few if few else updates.updated
         slots = update(slots, step, wide, loss_K)
     else:
-        slots, applied = _updated_by_slot(
+        slots, applied = updates.updated_by_slot(
             *(slots, applied, step, grads, loss_K, cfg), norms_of=wide
         )
 
@@ -265,10 +272,10 @@ def step_all(
         finite = jnp.all(jnp.isfinite(jnp.concatenate(row)))
         finite &= jnp.isfinite(slots.loss_sum[slot])
         mean = slots.loss_sum[slot] / jnp.asarray(slots.adam.count)[slot]
-        kept = None if results.slots is None else _one(slots, slot)
+        kept = None if results.slots is None else updates.one(slots, slot)
         scaled = lora.scaled(adapter, cfg.alpha / cfg.rank)
         one = FinishedPool(scaled, mean, finite, kept)
-        return _put(results, one, job)
+        return updates.put(results, one, job)
 
     results = jax.lax.fori_loop(0, step.end_count, leave, results)
     return State(slots, results, applied)
@@ -289,139 +296,9 @@ def _with(slots: Slot, mu: Any, nu: Any) -> Slot:
 
 def _gone_on(saved: Slot, job: Array, fresh: Slot) -> Slot:
     """A job's saved slot, if that has taken a step; else a fresh one."""
-    kept = _one(saved, job)
+    kept = updates.one(saved, job)
     begun = jnp.asarray(kept.adam.count) > 0
     return jax.tree.map(functools.partial(jnp.where, begun), kept, fresh)
-
-
-def _one[T](many: T, at: Array) -> T:
-    """One of stacked trees."""
-    return jax.tree.map(lambda leaf: leaf[at], many)
-
-
-def _rows_at[T](many: T, at: Array) -> T:
-    """Rows of stacked trees; the last row for an index past it."""
-    return jax.tree.map(lambda leaf: jnp.take(leaf, at, axis=0, mode="clip"), many)
-
-
-@jax.named_scope("fold")
-def _folded(
-    step: plan_arrays.Steps, grads: lora.Tree, loss_K: Array, extras: Extras
-) -> tuple[plan_arrays.Steps, lora.Tree, Array]:
-    """All of a slot's gradient and loss at the first of its places, alone.
-
-    Few slots have several, and those are added one after the other.
-    """
-
-    def fold(i: Array, sums: tuple[lora.Tree, Array]) -> tuple[lora.Tree, Array]:
-        first, other = extras.folds[i]
-
-        def add(leaf_K: Array) -> Array:
-            # By slices: as a scatter of floats it would need an order.
-            at = functools.partial(jax.lax.dynamic_index_in_dim, leaf_K)
-            one, more = (at(i, keepdims=False) for i in (first, other))
-            both = one.astype(jnp.float32) + more.astype(jnp.float32)
-            both = both.astype(leaf_K.dtype)
-            return jax.lax.dynamic_update_index_in_dim(leaf_K, both, first, 0)
-
-        return jax.tree.map(add, sums)
-
-    grads, loss_K = jax.lax.fori_loop(0, extras.fold_count, fold, (grads, loss_K))
-    none = jnp.iinfo(jnp.int32).max
-    alone_K = step.slots.at[extras.folds[:, 1]].set(none, mode="drop")
-    return step._replace(slots=alone_K), grads, loss_K
-
-
-def _updated(
-    slots: Slot, step: plan_arrays.Steps, grads: lora.Tree, loss_K: Array
-) -> Slot:
-    """All slots after the active ones' step.
-
-    Every slot is read and written where it lies. To take out the active ones, update
-    them and put them back moves each of their numbers three times as often, which is
-    more than the waiting slots cost as long as they are not twice as many.
-    """
-    count = len(loss_K)
-    # Where in the step a slot's gradient is; the fillers' places are past the slots.
-    none_S = jnp.full(slots.loss_sum.shape, count, jnp.int32)
-    place_S = none_S.at[step.slots].set(
-        jnp.arange(count, dtype=jnp.int32), mode="drop", unique_indices=True
-    )
-    clipped = jax.vmap(inner.clipped)(grads, step.clips)
-    own = _rows_at((clipped, loss_K, step.rates), place_S)
-    return jax.vmap(inner.moved)(slots, *own, place_S < count)
-
-
-def _updated_few(
-    slots: Slot, step: plan_arrays.Steps, grads: lora.Tree, loss_K: Array
-) -> Slot:
-    """As `_updated`, where few slots have a place: the others are not passed over.
-
-    An update changes no bit by that.
-    """
-    places = jnp.arange(len(loss_K), dtype=step.slots.dtype)
-    active = step.slots < len(slots.loss_sum)
-    own = step._replace(slots=jnp.where(active, places, len(loss_K) + places))
-    moved = _updated(_rows_at(slots, step.slots), own, grads, loss_K)
-
-    def put(k: Array, slots: Slot) -> Slot:
-        return _put(slots, _one(moved, k), step.slots[k])
-
-    # The first places are those in use.
-    return jax.lax.fori_loop(0, active.sum(), put, slots)
-
-
-def _updated_by_slot(
-    slots: Slot,
-    applied: lora.Tree,
-    step: plan_arrays.Steps,
-    grads: lora.Tree,
-    loss_S: Array,
-    cfg: EngineConfig,
-    *,
-    norms_of: lora.Tree,
-) -> tuple[Slot, lora.Tree]:
-    """As `_updated`, by a kernel that touches nothing of a slot that waits.
-
-    `grads` are those of `applied`, and `norms_of` those of the adapters.
-    """
-    takes_S, adam = step.slots < cfg.plan.slots, slots.adam
-    shrink_S = jax.vmap(inner.shrink)(norms_of, step.clips)
-    by = adam_op.Step(takes_S, shrink_S, step.rates, jnp.asarray(adam.count))
-    ones = jax.tree.map(lambda _: 1.0, grads)
-    factors = lora.scaled(ones, cfg.alpha / cfg.rank)
-
-    def moved(
-        weight: Array, mu: Array, nu: Array, applied: Array, slope: Array, factor: float
-    ) -> adam_op.Moved:
-        rule = adam_op.Rule(inner.B1, inner.B2, inner.EPS, factor)
-        own = by._replace(shrink=factor * by.shrink)
-        return adam_op.step(adam_op.Moved(weight, mu, nu, applied), slope, own, rule)
-
-    trees = slots.adapter, adam.mu, adam.nu, applied, grads, factors
-    made = jax.tree.map(moved, *trees)
-    adapter, mu, nu, applied = jax.tree.transpose(
-        jax.tree.structure(grads),
-        jax.tree.structure(adam_op.Moved(*[loss_S] * 4)),
-        made,
-    )
-    count = jnp.where(takes_S, by.steps + 1, by.steps)
-    loss_sum = jnp.where(takes_S, slots.loss_sum + loss_S, slots.loss_sum)
-    adam = optax.ScaleByAdamState(count, mu, nu)
-    return Slot(adapter, adam, loss_sum), applied
-
-
-def _put(many: Any, new: Any, at: Array) -> Any:
-    """Writes one into stacked trees.
-
-    As slices, which is less to compile, in every leaf, than a scatter of one row.
-    """
-
-    def put(old: Array, new: Array) -> Array:
-        new = new.astype(old.dtype)
-        return jax.lax.dynamic_update_index_in_dim(old, new, at, 0)
-
-    return jax.tree.map(put, many, new)
 
 
 def run_block(

@@ -125,7 +125,7 @@ def test_a_product_belongs_where_the_program_has_it(
         ("jvp(Decoder)/slice", DECODER, True, "layer copies"),
         ("jvp()/exp", LOSS, False, "head and loss"),
         ("vmap()/sub", f"{STEP} > inner.py:update", False, "optimizer"),
-        ("scatter", f"{STEP} > packed.py:_put", False, "optimizer"),
+        ("scatter", f"{STEP} > updates.py:put", False, "optimizer"),
         ("while/body/sort", "sample.py:decode > sample.py:draw", False, "generation"),
         ("while/body/add", "packed.py:run_block", False, "other"),
         ("", "", True, "layer copies"),

@@ -207,7 +207,10 @@ def _run(
         message = f"lora_matmul: implementation={name!r} does not run here: {reason}"
         return refuse(f"{message}; use 'auto' or 'xla'", jax.eval_shape(tiled))
 
-    return _on_its_platform(name, run, operands, config, otherwise)
+    platform = PLATFORMS[name]
+    kernel = functools.partial(_kernel, name, run, operands, config, otherwise)
+    elsewhere = lambda: otherwise(f"it is for {platform} only")
+    return lax.platform_dependent(**{platform: kernel}, default=elsewhere)
 
 
 def _in_their_dtypes(
@@ -220,21 +223,6 @@ def _in_their_dtypes(
     dx_MD, da_SRD, db_SRF = gradients
     *_, a_SRD, b_SRF, _ = operands
     return dx_MD, da_SRD.astype(a_SRD.dtype), db_SRF.astype(b_SRF.dtype)
-
-
-def _on_its_platform(
-    name: str,
-    run: Callable[..., Any],
-    operands: tuple[Any, ...],
-    config: Mapping[str, Any],
-    otherwise: Callable[[str], Any],
-) -> Any:
-    """The kernel where the program is compiled for its platform, else `otherwise`."""
-
-    platform = PLATFORMS[name]
-    kernel = functools.partial(_kernel, name, run, operands, config, otherwise)
-    elsewhere = lambda: otherwise(f"it is for {platform} only")
-    return lax.platform_dependent(**{platform: kernel}, default=elsewhere)
 
 
 def _kernel(
