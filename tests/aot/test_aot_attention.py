@@ -1,9 +1,6 @@
 """Attention, compiled for an H200: kernels, and no scores of whole rows."""
 
 import importlib.util
-import json
-import subprocess
-import sys
 
 import pytest
 
@@ -43,18 +40,9 @@ PLAIN = ["qwen2.5-7b:xla:both", "qwen2.5-7b:reference:both", "llama-3.2-1b:xla:d
 
 
 @pytest.fixture(scope="module")
-def reports(root, child_env):
+def reports(compiled_by):
     """What the compiler made, by target."""
-    script = root / "tests" / "aot" / "compile_attention.py"
-    done = subprocess.run(
-        [sys.executable, script, *KERNELS, *AUTO, *PLAIN],
-        env=child_env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {report["target"]: report for report in found}
+    return compiled_by("compile_attention.py", [*KERNELS, *AUTO, *PLAIN])
 
 
 @pytest.mark.parametrize("target", KERNELS)

@@ -1,9 +1,6 @@
 """The Hopper kernels as machine code for an H200, compiled without one."""
 
 import importlib.util
-import json
-import subprocess
-import sys
 
 import pytest
 
@@ -26,23 +23,14 @@ SHARED_BYTES = 232_448
 
 
 @pytest.fixture(scope="module")
-def reports(root, child_env):
+def reports(compiled_by):
     """What the compiler reported, by target."""
     if not any(importlib.util.find_spec(name) for name in PLUGINS):
         pytest.skip(
             "no CUDA plugin of JAX here; pip install --no-deps the jax-cuda13-plugin "
             "and jax-cuda13-pjrt of this jax's version (no CUDA is needed)"
         )
-    script = root / "tests" / "aot" / "compile_gpu.py"
-    done = subprocess.run(
-        [sys.executable, script, *TARGETS],
-        env=child_env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {report["target"]: report for report in found}
+    return compiled_by("compile_gpu.py", [*TARGETS])
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -1,9 +1,6 @@
 """Triton's low-rank products and Adam, compiled for GPUs that are not here."""
 
 import importlib.util
-import json
-import subprocess
-import sys
 
 import pytest
 
@@ -33,18 +30,9 @@ KERNELS = {
 
 
 @pytest.fixture(scope="module")
-def reports(root, child_env):
+def reports(compiled_by):
     """What the compiler made, by target."""
-    script = root / "tests" / "aot" / "compile_low_rank.py"
-    done = subprocess.run(
-        [sys.executable, script, *KERNELS],
-        env=child_env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {report["target"]: report for report in found}
+    return compiled_by("compile_low_rank.py", [*KERNELS])
 
 
 @pytest.mark.parametrize("target", KERNELS)
